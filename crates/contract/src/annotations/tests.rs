@@ -1,0 +1,120 @@
+use super::*;
+use proptest::prelude::*;
+
+fn annotations(pairs: &[(&str, &str)]) -> Annotations {
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+}
+
+#[test]
+fn defaults_hold_where_nothing_is_said() {
+    let wanted = parse(&annotations(&[(SCALE, "true"), ("team", "shop")])).expect("valid");
+    assert_eq!(wanted.settings, Settings::default());
+    assert_eq!(wanted.ports, None);
+    assert_eq!(wanted.sidecar.cpu_limit, None);
+}
+
+#[test]
+fn values_are_read() {
+    let wanted = parse(&annotations(&[
+        (SCALE, "true"),
+        (PORTS, "8080, 5432/tcp"),
+        ("lull.dev/container-concurrency", "10"),
+        ("lull.dev/window", "6s"),
+        ("lull.dev/timeout", "30s"),
+        ("lull.dev/ignore", "/healthz, Uptime/"),
+    ]))
+    .expect("valid");
+    let settings = wanted.settings;
+    assert_eq!(settings.queue_depth, 100);
+    assert_eq!(settings.target_burst_capacity, 200);
+    assert_eq!(settings.hold_timeout, HumanDuration::from_secs(30));
+    assert_eq!(settings.connection_hold_timeout, HumanDuration::from_secs(25));
+    assert!(settings.ignores("/healthz", None) && settings.ignores("/", Some("Uptime/1")));
+    assert!(!settings.ignores("/", Some("kube-probe/1")), "the list replaces the defaults");
+    let ports = wanted.ports.expect("ports");
+    assert_eq!(ports[0], AppPort { number: 8080, protocol: AppProtocol::Http });
+    assert_eq!(ports[1], AppPort { number: 5432, protocol: AppProtocol::Tcp });
+}
+
+/// Each row: key, wrong value. The refusal must name all three: key, value, what is allowed.
+pub(crate) const WRONG: [(&str, &str); 33] = [
+    (SCALE, "yes"),
+    (SCALE, ""),
+    (PORTS, ""),
+    (PORTS, "0"),
+    (PORTS, "http"),
+    (PORTS, "8080,8080"),
+    (PORTS, "70000"),
+    ("lull.dev/min-scale", "-1"),
+    ("lull.dev/min-scale", "1.5"),
+    ("lull.dev/max-scale", "many"),
+    ("lull.dev/max-scale", "99999999999"),
+    ("lull.dev/initial-scale", "0"),
+    ("lull.dev/activation-scale", "0"),
+    ("lull.dev/metric", "cpu"),
+    ("lull.dev/target", "0"),
+    ("lull.dev/target", "NaN"),
+    ("lull.dev/target-utilization-percentage", "0"),
+    ("lull.dev/target-utilization-percentage", "70%"),
+    ("lull.dev/window", "5s"),
+    ("lull.dev/window", "60"),
+    ("lull.dev/window", "2h"),
+    ("lull.dev/panic-window-percentage", "101"),
+    ("lull.dev/panic-threshold-percentage", "100"),
+    ("lull.dev/scale-down-delay", "-5s"),
+    ("lull.dev/scale-to-zero-pod-retention-period", "soon"),
+    ("lull.dev/target-burst-capacity", "-2"),
+    ("lull.dev/container-concurrency", "+3"),
+    ("lull.dev/queue-depth", "0"),
+    ("lull.dev/timeout", "0s"),
+    ("lull.dev/hold-timeout", "2h"),
+    ("lull.dev/class", "vpa"),
+    ("lull.dev/sidecar-cpu-request", "-25m"),
+    ("lull.dev/min-scle", "1"),
+];
+
+#[test]
+fn each_wrong_value_is_named_with_what_is_allowed() {
+    for (key, value) in WRONG {
+        let errors = parse(&annotations(&[(key, value)])).expect_err(key);
+        assert_eq!(errors.len(), 1, "{key}={value}: {errors:?}");
+        let text = errors[0].to_string();
+        assert!(text.contains(key) && text.contains(&format!("{value:?}")), "{text}");
+        assert!(errors[0].allowed.starts_with("must") || errors[0].allowed.starts_with("is not"));
+    }
+}
+
+#[test]
+fn all_faults_are_listed_at_once() {
+    let errors = parse(&annotations(&[
+        ("lull.dev/window", "1s"),
+        ("lull.dev/min-scale", "x"),
+        ("lull.dev/typo", "1"),
+    ]))
+    .expect_err("three faults");
+    let keys: Vec<&str> = errors.iter().map(|e| e.key.as_str()).collect();
+    assert_eq!(keys, ["lull.dev/min-scale", "lull.dev/typo", "lull.dev/window"]);
+}
+
+#[test]
+fn scales_must_fit_the_maximum() {
+    let errors =
+        parse(&annotations(&[("lull.dev/min-scale", "5"), ("lull.dev/max-scale", "3")]))
+            .expect_err("min over max");
+    assert!(errors[0].to_string().contains("lull.dev/max-scale, which is 3"), "{errors:?}");
+}
+
+#[test]
+fn leaving_is_not_opted_in() {
+    assert!(opted_in(&annotations(&[(SCALE, "true")])));
+    assert!(!opted_in(&annotations(&[(SCALE, "false")])));
+    assert!(!opted_in(&annotations(&[(SCALE, "true"), (LEAVE, "requested")])));
+    assert_eq!(leave(&annotations(&[(LEAVE, "uninject")])), Some(Leave::Uninject));
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_answered_without_a_panic(index in 0usize..WRONG.len(), value in ".{0,40}") {
+        let _ = parse(&annotations(&[(WRONG[index].0, &value)]));
+    }
+}

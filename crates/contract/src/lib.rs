@@ -1,0 +1,17 @@
+//! What Lull's components agree on: annotation keys and their values, ports, object names, the
+//! reports that the autoscaler pulls, and the `ScaledWorkload` resource.
+//!
+//! Everything here is pure: no I/O, no clock. A component that wants to know "what is it called"
+//! or "what does it look like on the wire" finds the one answer here.
+
+pub mod annotations;
+pub mod duration;
+pub mod names;
+pub mod ports;
+pub mod report;
+#[cfg(feature = "crd")]
+pub mod scaled_workload;
+pub mod settings;
+
+pub use duration::HumanDuration;
+pub use settings::{AppPort, AppProtocol, Class, Metric, Settings};

@@ -1,0 +1,89 @@
+//! Names of the labels, annotations and objects that Lull writes.
+
+/// Label on every pod of an enrolled workload, added to the template by the webhook; its value is
+/// [`label_value`] of the workload's name.
+pub const POD_LABEL: &str = "lull.dev/pod";
+/// Key of the sentinel selector that only our own endpoints match (value: the workload's uid).
+pub const HELD_LABEL: &str = "lull.dev/held";
+/// Label on every object that belongs to a workload; its value is [`label_value`] of the name.
+pub const WORKLOAD_LABEL: &str = "lull.dev/workload";
+/// Annotation on a public Service: JSON of what stood in its spec before Lull changed it.
+pub const ORIGINAL_ANNOTATION: &str = "lull.dev/original";
+/// Annotation on an injected pod template: JSON record of what the webhook added.
+pub const INJECTED_ANNOTATION: &str = "lull.dev/injected";
+/// Finalizer on a ScaledWorkload: it goes only after its Service is what it was.
+pub const FINALIZER: &str = "lull.dev/leave";
+/// `managed-by` value of slices that Lull writes.
+pub const MANAGED_BY: &str = "lull.dev";
+/// Field manager of every server-side apply.
+pub const FIELD_MANAGER: &str = "lull";
+/// Name of the injected container.
+pub const QUEUE_PROXY_CONTAINER: &str = "lull-queue-proxy";
+/// Istio's annotation that lists ports kept out of the sidecar's inbound capture.
+pub const ISTIO_EXCLUDE_INBOUND_PORTS: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
+
+/// Longest label value and Service name that Kubernetes takes.
+const MAX_LABEL: usize = 63;
+
+/// `name` as a label value: unchanged where it fits, else cut and made unique by a hash.
+#[must_use]
+pub fn label_value(name: &str) -> String {
+    bounded(name, "")
+}
+
+/// Name of the private Service of a workload: `<name>-lull`.
+#[must_use]
+pub fn private_service(workload: &str) -> String {
+    bounded(&workload.replace('.', "-"), "-lull")
+}
+
+/// Name of the EndpointSlice that lists activators for `service`: `<service>-lull` for IPv4,
+/// `<service>-lull-ipv6` for IPv6.
+#[must_use]
+pub fn activator_slice(service: &str, ipv6: bool) -> String {
+    format!("{service}-lull{}", if ipv6 { "-ipv6" } else { "" })
+}
+
+fn bounded(name: &str, suffix: &str) -> String {
+    if name.len() + suffix.len() <= MAX_LABEL {
+        return format!("{name}{suffix}");
+    }
+    let hash = format!("-{:08x}", fnv1a(name.as_bytes()) & 0xffff_ffff);
+    let keep = MAX_LABEL - suffix.len() - hash.len();
+    let head: String = name.chars().take(keep).collect();
+    format!("{}{hash}{suffix}", head.trim_end_matches(['-', '.', '_']))
+}
+
+/// FNV-1a, 64 bit (<http://www.isthe.com/chongo/tech/comp/fnv/>): stable over releases, unlike
+/// std's hasher. Not for anything that an attacker may want to collide.
+#[must_use]
+pub fn fnv1a(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_names_are_kept() {
+        assert_eq!(private_service("shop"), "shop-lull");
+        assert_eq!(label_value("shop"), "shop");
+        assert_eq!(activator_slice("shop", false), "shop-lull");
+    }
+
+    #[test]
+    fn long_names_are_cut_and_stay_apart() {
+        let (a, b) = ("a".repeat(70), format!("{}b", "a".repeat(69)));
+        assert!(label_value(&a).len() <= 63 && private_service(&a).len() <= 63);
+        assert_ne!(label_value(&a), label_value(&b));
+        assert_ne!(private_service(&a), private_service(&b));
+    }
+
+    #[test]
+    fn dots_do_not_reach_a_service_name() {
+        assert_eq!(private_service("shop.v1"), "shop-v1-lull");
+    }
+}

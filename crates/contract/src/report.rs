@@ -1,0 +1,204 @@
+//! What queue-proxies and activators tell the autoscaler (`GET /report` on [`crate::ports::REPORT`]).
+//!
+//! Counters only grow while a process lives; the reader takes differences, so a missed pull loses
+//! nothing. `boot` changes with each process, so a restart is never taken for a drop. Times are
+//! microseconds on the reporter's own monotonic clock: two reports of one boot give an exact
+//! average, whatever the clocks of the two machines say.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Version of the format; a reader refuses others.
+pub const VERSION: u32 = 1;
+/// Largest report of one queue-proxy, bytes; it has a fixed number of fields.
+pub const MAX_QUEUE_PROXY_BYTES: usize = 4 << 10;
+/// Largest report of one activator, bytes: 22,000 workloads of at most 700 bytes.
+pub const MAX_ACTIVATOR_BYTES: usize = 16 << 20;
+/// Query parameter of the activator's long poll: the `edge` that the reader has seen.
+pub const SEEN_PARAM: &str = "seen";
+/// Query parameter of the activator's long poll: longest wait, milliseconds.
+pub const WAIT_PARAM: &str = "wait_ms";
+
+/// Load since the process started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Requests (or byte-stream connections) in flight now, waiting ones included.
+    pub in_flight: u64,
+    /// Integral of `in_flight` over time: request-microseconds.
+    pub in_flight_us: u64,
+    /// Requests that have arrived.
+    pub requests: u64,
+}
+
+/// Report of the queue-proxy of one pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueProxyReport {
+    /// [`VERSION`].
+    pub v: u32,
+    /// Name of the pod.
+    pub pod: String,
+    /// Random per process.
+    pub boot: u64,
+    /// Microseconds since the process started.
+    pub now_us: u64,
+    /// Load of everything that counts as traffic.
+    #[serde(flatten)]
+    pub load: Load,
+    /// Of those in flight, how many wait for a slot.
+    pub queued: u64,
+    /// Hard limit; 0 = none.
+    pub limit: u32,
+    /// The app answers its readiness check.
+    pub app_ready: bool,
+    /// A drain has begun.
+    pub draining: bool,
+    /// Established connections on the app's ports that did not come through the queue-proxy.
+    pub bypass: u64,
+}
+
+/// Report of one activator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivatorReport {
+    /// [`VERSION`].
+    pub v: u32,
+    /// Name of the pod.
+    pub pod: String,
+    /// Random per process.
+    pub boot: u64,
+    /// Microseconds since the process started.
+    pub now_us: u64,
+    /// Grows each time a workload goes from nothing to held requests.
+    pub edge: u64,
+    /// One entry for each workload that this activator listens for.
+    pub workloads: Vec<HeldWorkload>,
+}
+
+/// What one activator holds for one workload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldWorkload {
+    /// Namespace of the ScaledWorkload.
+    pub namespace: String,
+    /// Name of the ScaledWorkload.
+    pub name: String,
+    /// Its uid, so that a deleted and recreated one is told apart.
+    pub uid: String,
+    /// Ports on which this activator accepts connections for it.
+    pub ports: Vec<u16>,
+    /// Requests and connections held: what is let through is counted at the pods.
+    #[serde(flatten)]
+    pub held: Load,
+    /// Requests and connections let through that have not ended.
+    pub forwarding: u64,
+}
+
+/// A report that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// Longer than any honest one.
+    #[error("report of {0} bytes is longer than the {1} allowed")]
+    TooLong(usize, usize),
+    /// Not the format.
+    #[error("report is not version {VERSION} JSON: {0}")]
+    Malformed(#[source] serde_json::Error),
+    /// Another version.
+    #[error("report has version {0}, this autoscaler reads {VERSION}")]
+    Version(u32),
+    /// A number that no process reaches.
+    #[error("report says {0}={1}, which is beyond {2}")]
+    Absurd(&'static str, u64, u64),
+}
+
+/// More requests in flight than one process can hold (its file descriptors end long before).
+const MAX_IN_FLIGHT: u64 = 1 << 24;
+
+// === impl QueueProxyReport ===
+
+impl QueueProxyReport {
+    /// Reads and checks a report.
+    ///
+    /// # Errors
+    /// [`ReportError`] where it is too long, malformed, of another version or absurd.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ReportError> {
+        let report: Self = read(bytes, MAX_QUEUE_PROXY_BYTES)?;
+        check(report.v, &report.load)?;
+        Ok(report)
+    }
+}
+
+// === impl ActivatorReport ===
+
+impl ActivatorReport {
+    /// Reads and checks a report.
+    ///
+    /// # Errors
+    /// [`ReportError`] where it is too long, malformed, of another version or absurd.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ReportError> {
+        let report: Self = read(bytes, MAX_ACTIVATOR_BYTES)?;
+        for workload in &report.workloads {
+            check(report.v, &workload.held)?;
+        }
+        if report.v == VERSION { Ok(report) } else { Err(ReportError::Version(report.v)) }
+    }
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8], max: usize) -> Result<T, ReportError> {
+    if bytes.len() > max {
+        return Err(ReportError::TooLong(bytes.len(), max));
+    }
+    serde_json::from_slice(bytes).map_err(ReportError::Malformed)
+}
+
+fn check(version: u32, load: &Load) -> Result<(), ReportError> {
+    if version != VERSION {
+        return Err(ReportError::Version(version));
+    }
+    if load.in_flight > MAX_IN_FLIGHT {
+        return Err(ReportError::Absurd("in_flight", load.in_flight, MAX_IN_FLIGHT));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn report() -> QueueProxyReport {
+        QueueProxyReport {
+            v: VERSION,
+            pod: "shop-1".into(),
+            boot: u64::MAX,
+            now_us: 5,
+            load: Load { in_flight: 3, in_flight_us: 9, requests: 4 },
+            queued: 1,
+            limit: 10,
+            app_ready: true,
+            draining: false,
+            bypass: 0,
+        }
+    }
+
+    #[test]
+    fn a_report_comes_back_as_it_was_sent() {
+        let bytes = serde_json::to_vec(&report()).unwrap();
+        assert_eq!(QueueProxyReport::parse(&bytes).unwrap(), report());
+    }
+
+    #[test]
+    fn other_versions_and_absurd_numbers_are_refused() {
+        let other = serde_json::to_vec(&QueueProxyReport { v: 2, ..report() }).unwrap();
+        assert!(matches!(QueueProxyReport::parse(&other), Err(ReportError::Version(2))));
+        let load = Load { in_flight: 1 << 40, ..report().load };
+        let absurd = serde_json::to_vec(&QueueProxyReport { load, ..report() }).unwrap();
+        assert!(matches!(QueueProxyReport::parse(&absurd), Err(ReportError::Absurd(..))));
+        let long = vec![b' '; MAX_QUEUE_PROXY_BYTES + 1];
+        assert!(matches!(QueueProxyReport::parse(&long), Err(ReportError::TooLong(..))));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_answered_without_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = QueueProxyReport::parse(&bytes);
+            let _ = ActivatorReport::parse(&bytes);
+        }
+    }
+}

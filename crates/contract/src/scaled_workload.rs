@@ -1,0 +1,178 @@
+//! The `ScaledWorkload` resource: resolved settings, allocated ports and the status of a workload.
+//!
+//! The autoscaler alone writes it, from the annotations; activators read it. It is all the state
+//! that Lull keeps.
+
+use std::{collections::BTreeMap, fmt};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::settings::{AppProtocol, Settings};
+
+/// Desired state, made from a workload's annotations.
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "lull.dev",
+    version = "v1alpha1",
+    kind = "ScaledWorkload",
+    shortname = "sw",
+    category = "lull",
+    namespaced,
+    status = "ScaledWorkloadStatus",
+    doc = "A workload that Lull puts to sleep and wakes. Made by Lull from the annotations on the workload; do not edit.",
+    printcolumn = r#"{"name":"Mode","type":"string","jsonPath":".status.mode","description":"Serve: callers reach the pods; Proxy: callers reach the activators"}"#,
+    printcolumn = r#"{"name":"State","type":"string","jsonPath":".status.state"}"#,
+    printcolumn = r#"{"name":"Ready","type":"integer","jsonPath":".status.ready"}"#,
+    printcolumn = r#"{"name":"Desired","type":"integer","jsonPath":".status.desired"}"#,
+    printcolumn = r#"{"name":"In flight","type":"integer","jsonPath":".status.inFlight"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.reason"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ScaledWorkloadSpec {
+    /// The object whose `/scale` is written.
+    pub target: Target,
+    /// Labels that the workload's pods carry.
+    pub pod_selector: BTreeMap<String, String>,
+    /// One entry for each app port that Lull serves.
+    pub ports: Vec<WorkloadPort>,
+    /// Settings after annotations and defaults.
+    pub settings: Settings,
+    /// Replicas that the workload had when it was enrolled; it gets at least these when it leaves.
+    pub original_replicas: u32,
+}
+
+/// The scaled object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    /// Group and version, for instance `apps/v1`.
+    pub api_version: String,
+    /// Kind, for instance `Deployment`.
+    pub kind: String,
+    /// Name, in the ScaledWorkload's namespace.
+    pub name: String,
+    /// Uid: a recreated object is another one.
+    pub uid: String,
+}
+
+/// An app port and the activator port that stands for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadPort {
+    /// The app's own port.
+    pub app_port: u16,
+    /// How its bytes are treated.
+    pub protocol: AppProtocol,
+    /// Where every activator listens for it.
+    pub activator_port: u16,
+}
+
+/// Observed state.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ScaledWorkloadStatus {
+    /// Where the public Services point.
+    pub mode: Mode,
+    /// Step of the workload's life.
+    pub state: State,
+    /// Pods that can take traffic.
+    pub ready: u32,
+    /// Pods that the last decision wants.
+    pub desired: u32,
+    /// Requests in flight at pods plus held at activators.
+    pub in_flight: u64,
+    /// Of those, held at activators.
+    pub held: u64,
+    /// Why it is as it is, in a few words.
+    pub reason: String,
+    /// Public Services that Lull has switched to named ports.
+    pub services: Vec<String>,
+    /// Last change of `state`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_since: Option<Time>,
+    /// Details for people and tools.
+    pub conditions: Vec<Condition>,
+}
+
+/// Where the public Services of a workload point.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Mode {
+    /// Not enrolled: the Services are as the user made them.
+    #[default]
+    Direct,
+    /// The pods.
+    Serve,
+    /// Activators (and pods, where they are ready and capacity is not short).
+    Proxy,
+}
+
+/// Step of a workload's life; each is safe to be resumed by another autoscaler.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum State {
+    /// Waiting for sidecars and Services.
+    #[default]
+    Enrolling,
+    /// Pods carry the traffic.
+    Awake,
+    /// Pods and activators: burst capacity is short.
+    Bursting,
+    /// Activators are being added before the pods go.
+    FallingAsleep,
+    /// No pods.
+    Asleep,
+    /// Pods have been asked for.
+    Waking,
+    /// Pods are ready; activators are about to be taken out.
+    Settling,
+    /// Services and template are being given back.
+    Leaving,
+}
+
+// === impl Mode ===
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// Where the public Services point in this state.
+    #[must_use]
+    pub fn mode(self) -> Mode {
+        match self {
+            Self::Enrolling | Self::Leaving => Mode::Direct,
+            Self::Awake => Mode::Serve,
+            Self::Bursting | Self::FallingAsleep | Self::Asleep | Self::Waking | Self::Settling => {
+                Mode::Proxy
+            }
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kube::CustomResourceExt;
+
+    #[test]
+    fn the_crd_has_the_columns_that_people_look_at() {
+        let crd = serde_json::to_value(ScaledWorkload::crd()).unwrap();
+        let columns = crd["spec"]["versions"][0]["additionalPrinterColumns"].as_array().unwrap();
+        let names: Vec<&str> = columns.iter().filter_map(|c| c["name"].as_str()).collect();
+        assert_eq!(names, ["Mode", "State", "Ready", "Desired", "In flight", "Reason", "Age"]);
+        assert_eq!(crd["spec"]["names"]["shortNames"][0], "sw");
+    }
+}
