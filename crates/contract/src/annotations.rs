@@ -98,8 +98,14 @@ pub fn opted_in(annotations: &Annotations) -> bool {
 /// # Errors
 /// Every wrong value and every unknown key, in the order of the keys' names.
 pub fn parse(annotations: &Annotations) -> Result<Wanted, Vec<AnnotationError>> {
-    let mut reader = Reader { annotations, errors: Vec::new(), known: INTERNAL_KEYS.to_vec() };
-    reader.read(SCALE, "must be \"true\" or \"false\"", |v| matches!(v, "true" | "false").then_some(()));
+    let mut reader = Reader {
+        annotations,
+        errors: Vec::new(),
+        known: INTERNAL_KEYS.to_vec(),
+    };
+    reader.read(SCALE, "must be \"true\" or \"false\"", |v| {
+        matches!(v, "true" | "false").then_some(())
+    });
     let ports = reader.read(
         PORTS,
         "must be a comma-separated list of different port numbers 1-65535, each with /tcp behind it \
@@ -110,7 +116,11 @@ pub fn parse(annotations: &Annotations) -> Result<Wanted, Vec<AnnotationError>> 
     let sidecar = read_sidecar(&mut reader);
     reader.refuse_unknown();
     if reader.errors.is_empty() {
-        Ok(Wanted { settings, ports, sidecar })
+        Ok(Wanted {
+            settings,
+            ports,
+            sidecar,
+        })
     } else {
         reader.errors.sort_by(|a, b| a.key.cmp(&b.key));
         Err(reader.errors)
@@ -135,7 +145,11 @@ impl Reader<'_> {
     ) -> Option<T> {
         self.known.push(key);
         let value = self.annotations.get(key)?;
-        let parsed = if value.len() <= MAX_VALUE { parse(value) } else { None };
+        let parsed = if value.len() <= MAX_VALUE {
+            parse(value)
+        } else {
+            None
+        };
         if parsed.is_none() {
             self.fail(key, value, allowed);
         }
@@ -163,13 +177,17 @@ impl Reader<'_> {
         let (low, high) = (HumanDuration::from_secs(min), HumanDuration::from_secs(max));
         let allowed = format!("must be a duration from {low} to {high}, for instance \"90s\"");
         self.read(key, &allowed, |v| {
-            v.parse::<HumanDuration>().ok().filter(|d| (low..=high).contains(d))
+            v.parse::<HumanDuration>()
+                .ok()
+                .filter(|d| (low..=high).contains(d))
         })
     }
 
     fn percentage(&mut self, key: &'static str, default: f64, min: f64, max: f64) -> f64 {
         let allowed = format!("must be a number from {min} to {max} (percent, without the sign)");
-        self.read_or(key, default, &allowed, |v| number(v).filter(|n| (min..=max).contains(n)))
+        self.read_or(key, default, &allowed, |v| {
+            number(v).filter(|n| (min..=max).contains(n))
+        })
     }
 
     fn fail(&mut self, key: &str, value: &str, allowed: &str) {
@@ -195,7 +213,10 @@ impl Reader<'_> {
             .filter_map(|key| key.strip_prefix(PREFIX))
             .collect();
         names.sort_unstable();
-        let allowed = format!("is not a key that Lull knows; known are {}", names.join(", "));
+        let allowed = format!(
+            "is not a key that Lull knows; known are {}",
+            names.join(", ")
+        );
         for (key, value) in unknown {
             self.fail(&key, &value, &allowed);
         }
@@ -204,7 +225,11 @@ impl Reader<'_> {
 
 fn whole(value: &str) -> Option<u32> {
     // `parse` alone would take "+3".
-    value.bytes().all(|b| b.is_ascii_digit()).then(|| value.parse().ok()).flatten()
+    value
+        .bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| value.parse().ok())
+        .flatten()
 }
 
 fn number(value: &str) -> Option<f64> {
@@ -216,25 +241,43 @@ const DAY_SECS: u64 = 86_400;
 
 fn read_settings(r: &mut Reader<'_>) -> Settings {
     let defaults = Settings::default();
-    let metric = r.read_or("lull.dev/metric", Metric::Concurrency, "must be concurrency or rps", |v| {
-        match v {
+    let metric = r.read_or(
+        "lull.dev/metric",
+        Metric::Concurrency,
+        "must be concurrency or rps",
+        |v| match v {
             "concurrency" => Some(Metric::Concurrency),
             "rps" => Some(Metric::Rps),
             _ => None,
-        }
-    });
-    let default_target = if metric == Metric::Rps { DEFAULT_TARGET_RPS } else { defaults.target };
+        },
+    );
+    let default_target = if metric == Metric::Rps {
+        DEFAULT_TARGET_RPS
+    } else {
+        defaults.target
+    };
     let limit = r.count("lull.dev/container-concurrency", 0, 0);
-    let default_burst = if limit > 0 { DEFAULT_BURST_CAPACITY_WITH_LIMIT } else { 0 };
-    let timeout = r.duration("lull.dev/timeout", 1, DAY_SECS).unwrap_or(defaults.timeout);
+    let default_burst = if limit > 0 {
+        DEFAULT_BURST_CAPACITY_WITH_LIMIT
+    } else {
+        0
+    };
+    let timeout = r
+        .duration("lull.dev/timeout", 1, DAY_SECS)
+        .unwrap_or(defaults.timeout);
     let hold = r.duration("lull.dev/hold-timeout", 1, 3600);
     let settings = Settings {
-        class: r.read_or("lull.dev/class", Class::Kpa, "must be kpa, hpa or none", |v| match v {
-            "kpa" => Some(Class::Kpa),
-            "hpa" => Some(Class::Hpa),
-            "none" => Some(Class::None),
-            _ => None,
-        }),
+        class: r.read_or(
+            "lull.dev/class",
+            Class::Kpa,
+            "must be kpa, hpa or none",
+            |v| match v {
+                "kpa" => Some(Class::Kpa),
+                "hpa" => Some(Class::Hpa),
+                "none" => Some(Class::None),
+                _ => None,
+            },
+        ),
         min_scale: r.count("lull.dev/min-scale", defaults.min_scale, 0),
         max_scale: r.count("lull.dev/max-scale", defaults.max_scale, 0),
         initial_scale: r.count("lull.dev/initial-scale", defaults.initial_scale, 1),
@@ -252,7 +295,9 @@ fn read_settings(r: &mut Reader<'_>) -> Settings {
             1.0,
             100.0,
         ),
-        window: r.duration("lull.dev/window", 6, 3600).unwrap_or(defaults.window),
+        window: r
+            .duration("lull.dev/window", 6, 3600)
+            .unwrap_or(defaults.window),
         panic_window_percentage: r.percentage(
             "lull.dev/panic-window-percentage",
             defaults.panic_window_percentage,
@@ -275,7 +320,13 @@ fn read_settings(r: &mut Reader<'_>) -> Settings {
             "lull.dev/target-burst-capacity",
             default_burst,
             "must be -1 (activators always in the path) or a whole number from 0",
-            |v| if v == "-1" { Some(-1) } else { whole(v).map(i64::from) },
+            |v| {
+                if v == "-1" {
+                    Some(-1)
+                } else {
+                    whole(v).map(i64::from)
+                }
+            },
         ),
         container_concurrency: limit,
         queue_depth: r.count(
@@ -335,8 +386,12 @@ fn read_ignore(r: &mut Reader<'_>, defaults: &Settings) -> Ignore {
 
 fn read_sidecar(r: &mut Reader<'_>) -> SidecarResources {
     let mut quantity = |key, default: &str| {
-        r.read(key, "must be a Kubernetes quantity such as \"25m\" or \"64Mi\"", parse_quantity)
-            .unwrap_or_else(|| default.to_owned())
+        r.read(
+            key,
+            "must be a Kubernetes quantity such as \"25m\" or \"64Mi\"",
+            parse_quantity,
+        )
+        .unwrap_or_else(|| default.to_owned())
     };
     SidecarResources {
         cpu_request: quantity("lull.dev/sidecar-cpu-request", "25m"),
@@ -351,9 +406,14 @@ fn parse_ports(value: &str) -> Option<Vec<AppPort>> {
     for item in value.split(',').map(str::trim) {
         let (number, protocol) = match item.strip_suffix("/tcp") {
             Some(number) => (number, AppProtocol::Tcp),
-            None => (item.strip_suffix("/http").unwrap_or(item), AppProtocol::Http),
+            None => (
+                item.strip_suffix("/http").unwrap_or(item),
+                AppProtocol::Http,
+            ),
         };
-        let number = whole(number).and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0)?;
+        let number = whole(number)
+            .and_then(|n| u16::try_from(n).ok())
+            .filter(|n| *n > 0)?;
         if ports.iter().any(|port| port.number == number) {
             return None;
         }
@@ -365,7 +425,9 @@ fn parse_ports(value: &str) -> Option<Vec<AppPort>> {
 /// A positive quantity with Kubernetes' common suffixes.
 fn parse_quantity(value: &str) -> Option<String> {
     const SUFFIXES: [&str; 10] = ["m", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti", ""];
-    let digits = value.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(value.len());
+    let digits = value
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(value.len());
     let positive = number(&value[..digits]).is_some_and(|n| n > 0.0);
     (positive && SUFFIXES.contains(&&value[digits..])).then(|| value.to_owned())
 }

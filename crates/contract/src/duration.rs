@@ -27,7 +27,9 @@ impl FromStr for HumanDuration {
     type Err = DurationError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        parse(text).map(Self).ok_or_else(|| DurationError(text.to_owned()))
+        parse(text)
+            .map(Self)
+            .ok_or_else(|| DurationError(text.to_owned()))
     }
 }
 
@@ -42,7 +44,9 @@ fn parse(text: &str) -> Option<Duration> {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
         let number: u64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let unit_len = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let unit_len = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let unit_ms = match &rest[..unit_len] {
             "ms" => 1,
             "s" => 1_000,
@@ -82,7 +86,9 @@ impl Serialize for HumanDuration {
 
 impl<'de> Deserialize<'de> for HumanDuration {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(de::Error::custom)
     }
 }
 
@@ -110,7 +116,17 @@ mod tests {
         assert_eq!(read("500ms"), Some(500));
         assert_eq!(read("1h"), Some(3_600_000));
         assert_eq!(read("0"), Some(0));
-        for wrong in ["", "60", "s", "1.5s", "-1s", "1x", "1s ", "99999999999999999999s", "é"] {
+        for wrong in [
+            "",
+            "60",
+            "s",
+            "1.5s",
+            "-1s",
+            "1x",
+            "1s ",
+            "99999999999999999999s",
+            "é",
+        ] {
             assert_eq!(read(wrong), None, "{wrong:?}");
         }
     }

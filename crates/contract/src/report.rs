@@ -136,7 +136,11 @@ impl ActivatorReport {
         for workload in &report.workloads {
             check(report.v, &workload.held)?;
         }
-        if report.v == VERSION { Ok(report) } else { Err(ReportError::Version(report.v)) }
+        if report.v == VERSION {
+            Ok(report)
+        } else {
+            Err(ReportError::Version(report.v))
+        }
     }
 }
 
@@ -152,7 +156,11 @@ fn check(version: u32, load: &Load) -> Result<(), ReportError> {
         return Err(ReportError::Version(version));
     }
     if load.in_flight > MAX_IN_FLIGHT {
-        return Err(ReportError::Absurd("in_flight", load.in_flight, MAX_IN_FLIGHT));
+        return Err(ReportError::Absurd(
+            "in_flight",
+            load.in_flight,
+            MAX_IN_FLIGHT,
+        ));
     }
     Ok(())
 }
@@ -168,7 +176,11 @@ mod tests {
             pod: "shop-1".into(),
             boot: u64::MAX,
             now_us: 5,
-            load: Load { in_flight: 3, in_flight_us: 9, requests: 4 },
+            load: Load {
+                in_flight: 3,
+                in_flight_us: 9,
+                requests: 4,
+            },
             queued: 1,
             limit: 10,
             app_ready: true,
@@ -186,12 +198,24 @@ mod tests {
     #[test]
     fn other_versions_and_absurd_numbers_are_refused() {
         let other = serde_json::to_vec(&QueueProxyReport { v: 2, ..report() }).unwrap();
-        assert!(matches!(QueueProxyReport::parse(&other), Err(ReportError::Version(2))));
-        let load = Load { in_flight: 1 << 40, ..report().load };
+        assert!(matches!(
+            QueueProxyReport::parse(&other),
+            Err(ReportError::Version(2))
+        ));
+        let load = Load {
+            in_flight: 1 << 40,
+            ..report().load
+        };
         let absurd = serde_json::to_vec(&QueueProxyReport { load, ..report() }).unwrap();
-        assert!(matches!(QueueProxyReport::parse(&absurd), Err(ReportError::Absurd(..))));
+        assert!(matches!(
+            QueueProxyReport::parse(&absurd),
+            Err(ReportError::Absurd(..))
+        ));
         let long = vec![b' '; MAX_QUEUE_PROXY_BYTES + 1];
-        assert!(matches!(QueueProxyReport::parse(&long), Err(ReportError::TooLong(..))));
+        assert!(matches!(
+            QueueProxyReport::parse(&long),
+            Err(ReportError::TooLong(..))
+        ));
     }
 
     proptest! {

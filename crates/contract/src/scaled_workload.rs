@@ -170,9 +170,22 @@ mod tests {
     #[test]
     fn the_crd_has_the_columns_that_people_look_at() {
         let crd = serde_json::to_value(ScaledWorkload::crd()).unwrap();
-        let columns = crd["spec"]["versions"][0]["additionalPrinterColumns"].as_array().unwrap();
+        let columns = crd["spec"]["versions"][0]["additionalPrinterColumns"]
+            .as_array()
+            .unwrap();
         let names: Vec<&str> = columns.iter().filter_map(|c| c["name"].as_str()).collect();
-        assert_eq!(names, ["Mode", "State", "Ready", "Desired", "In flight", "Reason", "Age"]);
+        assert_eq!(
+            names,
+            [
+                "Mode",
+                "State",
+                "Ready",
+                "Desired",
+                "In flight",
+                "Reason",
+                "Age"
+            ]
+        );
         assert_eq!(crd["spec"]["names"]["shortNames"][0], "sw");
     }
 }

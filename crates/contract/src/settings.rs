@@ -129,8 +129,12 @@ pub const QUEUE_DEPTH_PER_SLOT: u32 = 10;
 /// Istio's connect timeout is 10 s with two more tries; 25 s leaves room before the third ends.
 pub const DEFAULT_CONNECTION_HOLD: HumanDuration = HumanDuration::from_secs(25);
 /// User agents that neither wake nor count unless the user says otherwise.
-pub const DEFAULT_IGNORED_USER_AGENTS: [&str; 4] =
-    ["kube-probe/", "Prometheus/", "ELB-HealthChecker/", "GoogleHC/"];
+pub const DEFAULT_IGNORED_USER_AGENTS: [&str; 4] = [
+    "kube-probe/",
+    "Prometheus/",
+    "ELB-HealthChecker/",
+    "GoogleHC/",
+];
 
 // === impl Settings ===
 
@@ -209,8 +213,11 @@ impl Ignore {
     #[must_use]
     pub fn matches(&self, path: &str, user_agent: Option<&str>) -> bool {
         self.paths.iter().any(|p| p == path)
-            || user_agent
-                .is_some_and(|agent| self.user_agents.iter().any(|p| agent.starts_with(p.as_str())))
+            || user_agent.is_some_and(|agent| {
+                self.user_agents
+                    .iter()
+                    .any(|p| agent.starts_with(p.as_str()))
+            })
     }
 }
 
@@ -244,7 +251,10 @@ mod tests {
     fn target_follows_knatives_vectors() {
         use Metric::{Concurrency, Rps};
         let near = |(a, b): (f64, f64), (x, y): (f64, f64)| {
-            assert!((a - x).abs() < 1e-9 && (b - y).abs() < 1e-9, "({a}, {b}) != ({x}, {y})");
+            assert!(
+                (a - x).abs() < 1e-9 && (b - y).abs() < 1e-9,
+                "({a}, {b}) != ({x}, {y})"
+            );
         };
         near(settings(10, Concurrency, 100.0, 80.0), (8.0, 10.0));
         near(settings(10, Concurrency, 1.0, 100.0), (1.0, 1.0));

@@ -47,7 +47,9 @@ impl EnvSource for ProcessEnv {
 
 impl EnvSource for BTreeMap<String, String> {
     fn get(&self, key: &str) -> Option<String> {
-        Self::get(self, key).filter(|value| !value.is_empty()).cloned()
+        Self::get(self, key)
+            .filter(|value| !value.is_empty())
+            .cloned()
     }
 }
 
@@ -66,7 +68,9 @@ impl fmt::Display for Fault {
 
 impl fmt::Debug for Reader<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reader").field("faults", &self.faults).finish_non_exhaustive()
+        f.debug_struct("Reader")
+            .field("faults", &self.faults)
+            .finish_non_exhaustive()
     }
 }
 
@@ -74,7 +78,10 @@ impl<'a> Reader<'a> {
     /// Reads from `source`.
     #[must_use]
     pub fn new(source: &'a dyn EnvSource) -> Self {
-        Self { source, faults: Vec::new() }
+        Self {
+            source,
+            faults: Vec::new(),
+        }
     }
 
     /// The value of `key` read by `parse`; a wrong one is a fault and counts as absent.
@@ -94,7 +101,8 @@ impl<'a> Reader<'a> {
 
     /// The value of `key`, or `default` where it is not set.
     pub fn read_or<T: FromStr>(&mut self, key: &str, default: T, allowed: &str) -> T {
-        self.read_with(key, allowed, |value| value.parse().ok()).unwrap_or(default)
+        self.read_with(key, allowed, |value| value.parse().ok())
+            .unwrap_or(default)
     }
 
     /// The value of `key`, which must be set; `placeholder` goes on in its place after a fault.
@@ -107,7 +115,11 @@ impl<'a> Reader<'a> {
 
     /// Adds a fault that a cross-check found.
     pub fn fault(&mut self, key: &str, value: Option<String>, allowed: &str) {
-        self.faults.push(Fault { key: key.to_owned(), value, allowed: allowed.to_owned() });
+        self.faults.push(Fault {
+            key: key.to_owned(),
+            value,
+            allowed: allowed.to_owned(),
+        });
     }
 
     /// `config`, unless there was a fault.
@@ -115,7 +127,11 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// Every fault that was found.
     pub fn finish<T>(self, config: T) -> Result<T, Faults> {
-        if self.faults.is_empty() { Ok(config) } else { Err(Faults(self.faults)) }
+        if self.faults.is_empty() {
+            Ok(config)
+        } else {
+            Err(Faults(self.faults))
+        }
     }
 }
 
@@ -125,7 +141,10 @@ mod tests {
 
     #[test]
     fn every_fault_is_listed_with_key_value_and_what_is_allowed() {
-        let env = BTreeMap::from([("A".to_owned(), "x".to_owned()), ("C".to_owned(), "7".to_owned())]);
+        let env = BTreeMap::from([
+            ("A".to_owned(), "x".to_owned()),
+            ("C".to_owned(), "7".to_owned()),
+        ]);
         let mut reader = Reader::new(&env);
         reader.read_or("A", 1u32, "must be a whole number");
         reader.require("B", 1u32, "must be a port");

@@ -24,7 +24,10 @@ impl Readiness {
     /// Names a part that must be ready first. Names are unique within a process.
     pub fn expect(&self, name: &str) -> Pending {
         self.pending.lock().insert(name.to_owned());
-        Pending { name: name.to_owned(), readiness: self.clone() }
+        Pending {
+            name: name.to_owned(),
+            readiness: self.clone(),
+        }
     }
 
     /// Names of the parts that are missing; empty = ready.

@@ -76,7 +76,11 @@ where
 /// A plain text answer.
 #[must_use]
 pub fn text(status: StatusCode, body: impl Into<String>) -> Answer {
-    answer(status, "text/plain; charset=utf-8", Bytes::from(body.into()))
+    answer(
+        status,
+        "text/plain; charset=utf-8",
+        Bytes::from(body.into()),
+    )
 }
 
 /// `value` as JSON; 500 where it can't be written.
@@ -105,9 +109,10 @@ pub fn metrics(registry: &Registry) -> Answer {
 fn answer(status: StatusCode, content_type: &'static str, body: Bytes) -> Answer {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static(content_type),
+    );
     response
 }
 
@@ -125,10 +130,16 @@ mod tests {
             text(StatusCode::OK, request.uri().path().to_owned())
         }));
         let mut client = tokio::net::TcpStream::connect(addr).await.unwrap();
-        client.write_all(b"GET /x HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+        client
+            .write_all(b"GET /x HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+            .await
+            .unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("/x"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 200") && answer.ends_with("/x"),
+            "{answer}"
+        );
         stop.cancel();
         server.await.unwrap();
     }

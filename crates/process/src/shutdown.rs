@@ -8,7 +8,10 @@ use tokio_util::sync::CancellationToken;
 /// # Errors
 /// Where the signal handlers can't be installed.
 pub fn on_signal() -> std::io::Result<CancellationToken> {
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut term, mut int) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let token = CancellationToken::new();
     let cancelled = token.clone();
     tokio::spawn(async move {

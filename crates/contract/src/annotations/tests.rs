@@ -2,7 +2,10 @@ use super::*;
 use proptest::prelude::*;
 
 fn annotations(pairs: &[(&str, &str)]) -> Annotations {
-    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect()
 }
 
 #[test]
@@ -28,12 +31,30 @@ fn values_are_read() {
     assert_eq!(settings.queue_depth, 100);
     assert_eq!(settings.target_burst_capacity, 200);
     assert_eq!(settings.hold_timeout, HumanDuration::from_secs(30));
-    assert_eq!(settings.connection_hold_timeout, HumanDuration::from_secs(25));
+    assert_eq!(
+        settings.connection_hold_timeout,
+        HumanDuration::from_secs(25)
+    );
     assert!(settings.ignores("/healthz", None) && settings.ignores("/", Some("Uptime/1")));
-    assert!(!settings.ignores("/", Some("kube-probe/1")), "the list replaces the defaults");
+    assert!(
+        !settings.ignores("/", Some("kube-probe/1")),
+        "the list replaces the defaults"
+    );
     let ports = wanted.ports.expect("ports");
-    assert_eq!(ports[0], AppPort { number: 8080, protocol: AppProtocol::Http });
-    assert_eq!(ports[1], AppPort { number: 5432, protocol: AppProtocol::Tcp });
+    assert_eq!(
+        ports[0],
+        AppPort {
+            number: 8080,
+            protocol: AppProtocol::Http
+        }
+    );
+    assert_eq!(
+        ports[1],
+        AppPort {
+            number: 5432,
+            protocol: AppProtocol::Tcp
+        }
+    );
 }
 
 /// Each row: key, wrong value. The refusal must name all three: key, value, what is allowed.
@@ -79,7 +100,10 @@ fn each_wrong_value_is_named_with_what_is_allowed() {
         let errors = parse(&annotations(&[(key, value)])).expect_err(key);
         assert_eq!(errors.len(), 1, "{key}={value}: {errors:?}");
         let text = errors[0].to_string();
-        assert!(text.contains(key) && text.contains(&format!("{value:?}")), "{text}");
+        assert!(
+            text.contains(key) && text.contains(&format!("{value:?}")),
+            "{text}"
+        );
         assert!(errors[0].allowed.starts_with("must") || errors[0].allowed.starts_with("is not"));
     }
 }
@@ -93,23 +117,39 @@ fn all_faults_are_listed_at_once() {
     ]))
     .expect_err("three faults");
     let keys: Vec<&str> = errors.iter().map(|e| e.key.as_str()).collect();
-    assert_eq!(keys, ["lull.dev/min-scale", "lull.dev/typo", "lull.dev/window"]);
+    assert_eq!(
+        keys,
+        ["lull.dev/min-scale", "lull.dev/typo", "lull.dev/window"]
+    );
 }
 
 #[test]
 fn scales_must_fit_the_maximum() {
-    let errors =
-        parse(&annotations(&[("lull.dev/min-scale", "5"), ("lull.dev/max-scale", "3")]))
-            .expect_err("min over max");
-    assert!(errors[0].to_string().contains("lull.dev/max-scale, which is 3"), "{errors:?}");
+    let errors = parse(&annotations(&[
+        ("lull.dev/min-scale", "5"),
+        ("lull.dev/max-scale", "3"),
+    ]))
+    .expect_err("min over max");
+    assert!(
+        errors[0]
+            .to_string()
+            .contains("lull.dev/max-scale, which is 3"),
+        "{errors:?}"
+    );
 }
 
 #[test]
 fn leaving_is_not_opted_in() {
     assert!(opted_in(&annotations(&[(SCALE, "true")])));
     assert!(!opted_in(&annotations(&[(SCALE, "false")])));
-    assert!(!opted_in(&annotations(&[(SCALE, "true"), (LEAVE, "requested")])));
-    assert_eq!(leave(&annotations(&[(LEAVE, "uninject")])), Some(Leave::Uninject));
+    assert!(!opted_in(&annotations(&[
+        (SCALE, "true"),
+        (LEAVE, "requested")
+    ])));
+    assert_eq!(
+        leave(&annotations(&[(LEAVE, "uninject")])),
+        Some(Leave::Uninject)
+    );
 }
 
 proptest! {
