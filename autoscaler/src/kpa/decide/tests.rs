@@ -1,0 +1,174 @@
+//! Numbers: `KPA numeric test vectors`, taken from Knative's own unit tests (rows marked T there)
+//! and derived from its formulas (rows marked D). Row numbers are kept.
+
+use super::*;
+use lull_contract::HumanDuration;
+
+/// A calm decider with rates of 10, total = target / 0.75 unless a row says otherwise.
+struct Case {
+    decider: Decider,
+    settings: Settings,
+}
+
+fn settings(target: f64, burst: i64) -> Settings {
+    Settings {
+        target: target / 0.75,
+        target_utilization_percentage: 75.0,
+        target_burst_capacity: burst,
+        ..Settings::default()
+    }
+}
+
+impl Case {
+    fn new(target: f64, burst: i64) -> Self {
+        let mut decider = Decider::new(1, Duration::ZERO);
+        (decider.up_rate, decider.down_rate) = (10.0, 10.0);
+        Self { decider, settings: settings(target, burst) }
+    }
+
+    /// Decides and checks want, excess burst capacity (where given) and whether panic is on.
+    fn at(
+        &mut self,
+        second: u64,
+        (ready, stable, panic): (u32, f64, f64),
+        (want, excess, in_panic): (u32, Option<i64>, bool),
+    ) {
+        let observed = Observed { stable, panic, ready };
+        let got = self.decider.decide(&self.settings, observed, Duration::from_secs(second));
+        assert_eq!(got.want, want, "want at {second} s: {got:?}");
+        if let Some(excess) = excess {
+            assert_eq!(got.excess_burst_capacity, excess, "excess at {second} s");
+        }
+        assert_eq!(self.decider.panic_since.is_some(), in_panic, "panic at {second} s");
+    }
+}
+
+#[test]
+fn single_decisions() {
+    // (row, target, burst, (ready, stable, panic), (want, excess, panic))
+    let rows = [
+        (1, 10.0, 100, (1, 0.0, 0.0), (0, Some(-87), false)),
+        (2, 181.0, -1, (1, 21.0, 26.0), (1, Some(-1), false)),
+        (4, 10.0, 100, (1, 50.0, 50.0), (5, Some(-137), true)),
+        (5, 10.0, 100, (5, 50.0, 50.0), (5, Some(-84), false)),
+        (10, 10.0, 81, (0, 1000.0, 888.0), (10, Some(-969), true)),
+        (13, 10.0, 75, (1, 0.0, 0.0), (0, Some(-62), false)),
+        (17, 10.0, 0, (5, 50.0, 100.0), (10, Some(0), true)),
+    ];
+    for (row, target, burst, observed, expected) in rows {
+        println!("row {row}");
+        Case::new(target, burst).at(0, observed, expected);
+    }
+}
+
+#[test]
+fn activation_scale_lifts_a_wake_but_never_idleness() {
+    let mut row_14 = Case::new(10.0, 75);
+    row_14.settings.activation_scale = 2;
+    row_14.at(0, (1, 0.0, 0.0), (0, Some(-62), false));
+    let mut row_16 = Case::new(10.0, 50);
+    row_16.settings.activation_scale = 5;
+    row_16.decider.up_rate = 2.0;
+    row_16.at(0, (1, 1.0, 1.0), (5, Some(-38), false));
+}
+
+#[test]
+fn scale_down_is_limited_by_rate() {
+    let mut row_7 = Case::new(10.0, 1982);
+    row_7.decider.down_rate = 1.1;
+    row_7.at(0, (100, 1.0, 1.0), (90, Some(-650), false));
+    let mut row_31 = Case::new(10.0, 61);
+    row_31.at(0, (100, 1.0, 1.0), (10, Some(1271), false));
+    row_31.at(0, (10, 1.0, 1.0), (1, Some(71), false));
+}
+
+#[test]
+fn panic_starts_holds_extends_and_ends() {
+    let mut row_25 = Case::new(1.0, 98);
+    row_25.at(0, (10, 11.0, 25.0), (25, Some(-110), true));
+    row_25.at(30, (40, 30.0, 41.0), (41, Some(-86), true));
+    row_25.at(62, (55, 50.0, 56.0), (50, Some(-81), false));
+    let mut row_26 = Case::new(1.0, 98);
+    row_26.at(0, (10, 11.0, 25.0), (25, Some(-110), true));
+    row_26.at(30, (40, 30.0, 80.0), (80, Some(-125), true));
+    assert_eq!(row_26.decider.panic_since, Some(Duration::from_secs(30)));
+    let mut row_29 = Case::new(10.0, 93);
+    row_29.at(0, (1, 100.0, 100.0), (10, Some(-180), true));
+    row_29.at(0, (10, 100.0, 1000.0), (100, Some(-960), true));
+    row_29.at(30, (10, 1.0, 1.0), (100, Some(39), true));
+    row_29.at(61, (10, 1.0, 1.0), (1, Some(39), false));
+}
+
+#[test]
+fn growth_is_exponential_in_panic() {
+    let mut row_28 = Case::new(1.0, 101);
+    let steps = [(0, 1, 6.0, -106), (0, 6, 36.0, -129), (1, 36, 216.0, -269), (1, 216, 1296.0, -1109)];
+    for (second, ready, load, excess) in steps {
+        row_28.at(second, (ready, load, load), (to_count(load), Some(excess), true));
+    }
+    row_28.at(2, (1296, 1296.0, 1296.0), (1296, Some(331), true));
+}
+
+#[test]
+fn a_new_target_counts_at_once() {
+    let mut row_32 = Case::new(10.0, 77);
+    row_32.at(0, (1, 100.0, 101.0), (10, Some(-165), true));
+    row_32.settings = settings(1.0, 71);
+    row_32.at(0, (10, 100.0, 101.0), (100, Some(-159), true));
+}
+
+#[test]
+fn scale_down_delay_keeps_the_peak() {
+    let delayed = || {
+        let mut case = Case::new(10.0, 0);
+        case.settings.scale_down_delay = HumanDuration::from_secs(300);
+        case.settings.panic_threshold_percentage = 10_000.0;
+        case
+    };
+    let mut row_34 = delayed();
+    row_34.at(2, (0, 40.0, 40.0), (4, None, false));
+    row_34.at(300, (0, 0.0, 0.0), (4, None, false));
+    row_34.at(302, (0, 0.0, 0.0), (0, None, false));
+    let mut row_35 = delayed();
+    for (second, load, want) in [(540, 40.0, 4), (600, 30.0, 4), (660, 0.0, 4), (840, 0.0, 3), (900, 0.0, 0)]
+    {
+        row_35.at(second, (0, load, load), (want, None, false));
+    }
+    let mut row_37 = Case::new(10.0, 0);
+    row_37.settings.panic_threshold_percentage = 10_000.0;
+    row_37.at(0, (0, 40.0, 40.0), (4, None, false));
+    row_37.at(0, (0, 20.0, 20.0), (2, None, false));
+}
+
+#[test]
+fn production_defaults() {
+    let decide = |start: u32, ready, load| {
+        let settings = Settings { target_burst_capacity: 211, ..Settings::default() };
+        let observed = Observed { stable: load, panic: load, ready };
+        let mut decider = Decider::new(start, Duration::ZERO);
+        let got = decider.decide(&settings, observed, Duration::ZERO);
+        (got.want, got.excess_burst_capacity, decider.panic_since.is_some())
+    };
+    assert_eq!(decide(0, 0, 1.0), (1, -212, false), "row 38");
+    assert_eq!(decide(0, 3, 89.0), (2, 0, false), "row 40");
+    assert_eq!(decide(0, 3, 89.5), (2, -1, false), "row 41");
+    assert_eq!(decide(0, 10, 1.0), (5, 788, false), "row 43");
+    assert_eq!(decide(0, 7, 0.0), (3, 489, false), "row 44");
+}
+
+#[test]
+fn a_restarted_autoscaler_keeps_the_pods_that_are_there() {
+    let mut decider = Decider::new(5, Duration::ZERO);
+    let idle = Observed { stable: 0.0, panic: 0.0, ready: 5 };
+    let settings = Settings::default();
+    assert_eq!(decider.decide(&settings, idle, Duration::from_secs(30)).want, 5);
+    assert_eq!(decider.decide(&settings, idle, Duration::from_secs(61)).want, 2);
+}
+
+#[test]
+fn reasons_are_short_and_say_the_numbers() {
+    let mut decider = Decider::new(1, Duration::ZERO);
+    let observed = Observed { stable: 10.0, panic: 143.0, ready: 1 };
+    let got = decider.decide(&Settings::default(), observed, Duration::ZERO);
+    assert_eq!(got.reason.to_string(), "panic: 143.0 / 70.0 per pod");
+}

@@ -1,0 +1,303 @@
+//! The life of an enrolled workload as a state machine: a pure function of the state and of what
+//! is seen.
+//!
+//! Rules that every step keeps: add before take away (activators are in the Service's endpoints
+//! before pods go, pods are ready before activators go out); unknown is busy (nothing shrinks on
+//! missing data); each state can be resumed by another replica, because an action is repeated until
+//! what it does is seen.
+
+use std::time::Duration;
+
+use lull_contract::scaled_workload::State;
+
+/// What is seen of a workload at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a hidden enum")]
+pub struct Facts {
+    /// `spec.replicas` of the target.
+    pub replicas: u32,
+    /// Ready pods with a queue-proxy.
+    pub ready: u32,
+    /// Pods that the decision wants, within min and max.
+    pub want: u32,
+    /// Whether anything but us scales between 1 and n (class `hpa`).
+    pub zero_only: bool,
+    /// Whether the workload may go to zero at all.
+    pub may_sleep: bool,
+    /// Excess burst capacity is negative.
+    pub burst_short: bool,
+    /// In flight at pods plus held at activators.
+    pub in_flight: u64,
+    /// Held at activators.
+    pub held: u64,
+    /// Let through by activators and not ended.
+    pub forwarding: u64,
+    /// Something arrived since the state began.
+    pub arrived: bool,
+    /// Every pod and activator was heard lately and for a whole window.
+    pub known: bool,
+    /// A rollout is under way.
+    pub rolling: bool,
+    /// Public Services are as Lull left them.
+    pub services_switched: bool,
+    /// A public Service's selector is the sentinel.
+    pub selector_held: bool,
+    /// Kubernetes' own slices of every public Service list a ready pod.
+    pub native_ready: bool,
+    /// Activators that can be listed: ready and listening on the workload's ports.
+    pub activators: u32,
+    /// Time since the state began.
+    pub since: Duration,
+}
+
+/// Waits that can't be observed.
+#[derive(Debug, Clone, Copy)]
+pub struct Delays {
+    /// From a written endpoint to the last kube-proxy and Envoy that uses it.
+    pub propagation: Duration,
+    /// How long a state of burst capacity lasts at least, so that modes don't flap.
+    pub burst_hold: Duration,
+    /// How long a wake may take before the pods are given up.
+    pub wake_deadline: Duration,
+}
+
+/// Something to write. Each is idempotent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Activators into the public Services' endpoints.
+    AddActivators,
+    /// Activators out of the public Services' endpoints.
+    RemoveActivators,
+    /// Sentinel selector on the public Services.
+    HoldSelector,
+    /// The user's selector on the public Services.
+    RestoreSelector,
+    /// `/scale`, if it is at `from` now.
+    Scale {
+        /// Count that the decision was made on.
+        from: u32,
+        /// New count.
+        to: u32,
+    },
+}
+
+/// What to do now: the actions in order and, if all succeed, the next state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// State after the actions.
+    pub state: State,
+    /// Writes, in order.
+    pub actions: Vec<Action>,
+    /// Why, where it isn't the decision's own reason.
+    pub reason: Option<String>,
+}
+
+// === impl Delays ===
+
+impl Default for Delays {
+    fn default() -> Self {
+        Self {
+            // kube-proxy's nftables mode batches changes for up to 1 s, istiod for 100 ms.
+            propagation: Duration::from_secs(3),
+            burst_hold: Duration::from_secs(10),
+            wake_deadline: Duration::from_secs(600),
+        }
+    }
+}
+
+// === impl Step ===
+
+impl Step {
+    fn new(state: State, actions: impl Into<Vec<Action>>) -> Self {
+        Self { state, actions: actions.into(), reason: None }
+    }
+
+    fn why(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+}
+
+// === impl Facts ===
+
+impl Facts {
+    /// Nothing in flight anywhere, everybody heard, no rollout: pods may go.
+    fn idle(&self) -> bool {
+        self.in_flight == 0 && self.forwarding == 0 && self.known && !self.rolling
+    }
+
+    fn should_sleep(&self) -> bool {
+        self.may_sleep && self.want == 0 && self.idle()
+    }
+
+    /// The scale action that the decision asks for above zero, if any.
+    fn scale(&self) -> Option<Action> {
+        let to = self.want.max(1);
+        let (up, down) = (to > self.replicas, to < self.replicas);
+        let allowed = if self.replicas == 0 { up } else { !self.zero_only };
+        let shrink = down && self.known && !self.rolling;
+        (allowed && (up || shrink)).then_some(Action::Scale { from: self.replicas, to })
+    }
+}
+
+/// The next step of an enrolled workload. `Enrolling` and `Leaving` have their own drivers; here
+/// `Enrolling` only waits for its Services.
+#[must_use]
+pub fn step(state: State, facts: &Facts, delays: &Delays) -> Step {
+    match state {
+        State::Enrolling => enrolling(facts),
+        State::Awake => awake(facts),
+        State::Bursting => bursting(facts, delays),
+        State::FallingAsleep => falling_asleep(facts, delays),
+        State::Asleep => asleep(facts),
+        State::Waking => waking(facts, delays),
+        State::Settling => settling(facts, delays),
+        State::Leaving => Step::new(State::Leaving, []),
+    }
+}
+
+fn enrolling(facts: &Facts) -> Step {
+    match (facts.services_switched, facts.replicas) {
+        (false, _) => Step::new(State::Enrolling, []),
+        (true, 0) if facts.activators > 0 => Step::new(State::Asleep, [Action::AddActivators]),
+        (true, 0) => Step::new(State::Enrolling, []).why("waiting for an activator"),
+        (true, _) => Step::new(State::Awake, []),
+    }
+}
+
+fn awake(facts: &Facts) -> Step {
+    use Action::{AddActivators, RestoreSelector};
+    if facts.selector_held {
+        // Left over from a burst that somebody cut short.
+        return Step::new(State::Settling, [AddActivators, RestoreSelector]);
+    }
+    if facts.activators == 0 {
+        return Step::new(State::Awake, Vec::from_iter(facts.scale()))
+            .why("no activator is ready: the workload stays awake");
+    }
+    if facts.replicas == 0 {
+        return Step::new(State::Asleep, [AddActivators]).why("scaled to 0 by somebody else");
+    }
+    if facts.ready == 0 {
+        return Step::new(State::Waking, [AddActivators]).why("no pod is ready");
+    }
+    if !facts.services_switched {
+        return Step::new(State::Awake, Vec::from_iter(facts.scale()))
+            .why("a Service was changed: Lull is putting its named ports back");
+    }
+    if facts.should_sleep() {
+        return Step::new(State::FallingAsleep, [AddActivators]);
+    }
+    if facts.burst_short {
+        let mut actions = vec![AddActivators];
+        actions.extend(facts.scale());
+        return Step::new(State::Bursting, actions);
+    }
+    Step::new(State::Awake, Vec::from_iter(facts.scale()))
+}
+
+fn bursting(facts: &Facts, delays: &Delays) -> Step {
+    use Action::{AddActivators, HoldSelector, RestoreSelector};
+    if facts.activators == 0 {
+        return Step::new(State::Settling, [RestoreSelector]).why("no activator is ready");
+    }
+    if facts.replicas == 0 {
+        return Step::new(State::Asleep, [AddActivators]);
+    }
+    if facts.should_sleep() && facts.since >= delays.propagation {
+        return Step::new(State::FallingAsleep, [AddActivators]);
+    }
+    if facts.ready == 0 {
+        return Step::new(State::Waking, [AddActivators]).why("no pod is ready");
+    }
+    let mut actions = vec![AddActivators];
+    actions.extend(facts.scale());
+    if !facts.burst_short && facts.since >= delays.burst_hold {
+        if facts.selector_held {
+            actions.push(RestoreSelector);
+        }
+        return Step::new(State::Settling, actions);
+    }
+    if facts.burst_short && !facts.selector_held && facts.since >= delays.propagation {
+        actions.push(HoldSelector);
+    }
+    Step::new(State::Bursting, actions)
+}
+
+fn falling_asleep(facts: &Facts, delays: &Delays) -> Step {
+    use Action::{AddActivators, Scale};
+    if facts.replicas == 0 {
+        return Step::new(State::Asleep, [AddActivators]);
+    }
+    if facts.arrived || !facts.should_sleep() || facts.activators == 0 {
+        return Step::new(State::Settling, [AddActivators]).why("traffic before it fell asleep");
+    }
+    if facts.since < delays.propagation {
+        return Step::new(State::FallingAsleep, [AddActivators]);
+    }
+    Step::new(State::Asleep, [AddActivators, Scale { from: facts.replicas, to: 0 }])
+}
+
+fn asleep(facts: &Facts) -> Step {
+    use Action::{AddActivators, RestoreSelector, Scale};
+    if facts.replicas > 0 {
+        return Step::new(State::Waking, [AddActivators]);
+    }
+    if facts.held > 0 || !facts.may_sleep {
+        let wake = Scale { from: 0, to: facts.want.max(1) };
+        return Step::new(State::Waking, [wake, AddActivators]);
+    }
+    let mut actions = vec![AddActivators];
+    if facts.selector_held {
+        actions.push(RestoreSelector);
+    }
+    Step::new(State::Asleep, actions)
+}
+
+fn waking(facts: &Facts, delays: &Delays) -> Step {
+    use Action::{AddActivators, RestoreSelector, Scale};
+    if facts.replicas == 0 && facts.held == 0 && facts.may_sleep {
+        return Step::new(State::Asleep, [AddActivators]);
+    }
+    if facts.ready > 0 && (facts.native_ready || facts.selector_held) {
+        return Step::new(State::Settling, [AddActivators]);
+    }
+    let given_up = facts.replicas > 0
+        && facts.ready == 0
+        && facts.may_sleep
+        && facts.in_flight == 0
+        && facts.since >= delays.wake_deadline;
+    if given_up {
+        return Step::new(State::Asleep, [AddActivators, Scale { from: facts.replicas, to: 0 }])
+            .why(format!("no pod became ready within {} s", delays.wake_deadline.as_secs()));
+    }
+    let mut actions = vec![AddActivators];
+    actions.extend(facts.scale().filter(|a| matches!(a, Scale { from, to } if to > from)));
+    if facts.selector_held {
+        actions.push(RestoreSelector);
+    }
+    Step::new(State::Waking, actions)
+}
+
+fn settling(facts: &Facts, delays: &Delays) -> Step {
+    use Action::{AddActivators, RemoveActivators, RestoreSelector};
+    if facts.ready == 0 {
+        return Step::new(State::Waking, [AddActivators]);
+    }
+    let mut actions = vec![AddActivators];
+    actions.extend(facts.scale());
+    if facts.burst_short && facts.activators > 0 {
+        return Step::new(State::Bursting, actions);
+    }
+    if facts.selector_held {
+        actions.push(RestoreSelector);
+        return Step::new(State::Settling, actions);
+    }
+    if facts.native_ready && facts.since >= delays.propagation {
+        return Step::new(State::Awake, [RemoveActivators]);
+    }
+    Step::new(State::Settling, actions)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+use super::*;
+use proptest::prelude::*;
+
+fn delays() -> Delays {
+    Delays::default()
+}
+
+/// An awake workload with one busy pod.
+fn busy() -> Facts {
+    Facts {
+        replicas: 1,
+        ready: 1,
+        want: 1,
+        may_sleep: true,
+        in_flight: 3,
+        known: true,
+        services_switched: true,
+        native_ready: true,
+        activators: 2,
+        ..Facts::default()
+    }
+}
+
+fn idle() -> Facts {
+    Facts { want: 0, in_flight: 0, ..busy() }
+}
+
+fn next(state: State, facts: Facts) -> State {
+    step(state, &facts, &delays()).state
+}
+
+#[test]
+fn a_workload_falls_asleep_only_after_activators_are_in_and_known() {
+    let first = step(State::Awake, &idle(), &delays());
+    assert_eq!((first.state, first.actions), (State::FallingAsleep, vec![Action::AddActivators]));
+    assert_eq!(next(State::FallingAsleep, idle()), State::FallingAsleep);
+    let late = Facts { since: delays().propagation, ..idle() };
+    let last = step(State::FallingAsleep, &late, &delays());
+    assert_eq!(last.state, State::Asleep);
+    assert_eq!(last.actions, [Action::AddActivators, Action::Scale { from: 1, to: 0 }]);
+}
+
+#[test]
+fn traffic_and_the_unknown_keep_it_awake() {
+    for facts in [
+        Facts { in_flight: 1, ..idle() },
+        Facts { forwarding: 1, ..idle() },
+        Facts { known: false, ..idle() },
+        Facts { rolling: true, ..idle() },
+        Facts { activators: 0, ..idle() },
+        Facts { may_sleep: false, want: 1, ..idle() },
+        Facts { services_switched: false, ..idle() },
+    ] {
+        assert_eq!(next(State::Awake, facts), State::Awake, "{facts:?}");
+    }
+    let arrived = Facts { arrived: true, ..idle() };
+    assert_eq!(next(State::FallingAsleep, arrived), State::Settling);
+}
+
+#[test]
+fn the_first_held_request_wakes() {
+    let held = Facts { replicas: 0, ready: 0, want: 3, held: 120, in_flight: 120, ..busy() };
+    let wake = step(State::Asleep, &held, &delays());
+    assert_eq!(wake.state, State::Waking);
+    assert_eq!(wake.actions[0], Action::Scale { from: 0, to: 3 }, "the patch goes first");
+}
+
+#[test]
+fn activators_leave_only_when_the_pods_are_in_the_native_slice() {
+    let ready = Facts { since: delays().propagation, ..busy() };
+    assert_eq!(next(State::Waking, Facts { ready: 0, ..busy() }), State::Waking);
+    assert_eq!(next(State::Waking, busy()), State::Settling);
+    assert_eq!(next(State::Settling, Facts { native_ready: false, ..ready }), State::Settling);
+    assert_eq!(next(State::Settling, busy()), State::Settling);
+    let settled = step(State::Settling, &ready, &delays());
+    assert_eq!((settled.state, settled.actions), (State::Awake, vec![Action::RemoveActivators]));
+}
+
+#[test]
+fn short_burst_capacity_holds_the_selector_and_gives_it_back() {
+    let short = Facts { burst_short: true, ..busy() };
+    assert_eq!(next(State::Awake, short), State::Bursting);
+    let early = step(State::Bursting, &short, &delays());
+    assert!(!early.actions.contains(&Action::HoldSelector), "activators first");
+    let covered = Facts { since: delays().propagation, ..short };
+    assert!(step(State::Bursting, &covered, &delays()).actions.contains(&Action::HoldSelector));
+    let enough = Facts { selector_held: true, since: delays().burst_hold, ..busy() };
+    let back = step(State::Bursting, &enough, &delays());
+    assert_eq!(back.state, State::Settling);
+    assert!(back.actions.contains(&Action::RestoreSelector));
+}
+
+#[test]
+fn a_wake_that_never_gets_ready_is_given_up_when_nobody_waits() {
+    let stuck = Facts {
+        ready: 0,
+        in_flight: 0,
+        native_ready: false,
+        since: delays().wake_deadline,
+        ..busy()
+    };
+    let step_ = step(State::Waking, &stuck, &delays());
+    assert_eq!(step_.state, State::Asleep);
+    assert!(step_.reason.unwrap().contains("no pod became ready"));
+    assert_eq!(next(State::Waking, Facts { in_flight: 1, held: 1, ..stuck }), State::Waking);
+}
+
+#[test]
+fn nothing_shrinks_in_a_rollout_or_while_unknown() {
+    let shrink = Facts { replicas: 5, ready: 5, want: 2, ..busy() };
+    let scale = |facts| step(State::Awake, &facts, &delays()).actions;
+    assert_eq!(scale(shrink), [Action::Scale { from: 5, to: 2 }]);
+    assert_eq!(scale(Facts { rolling: true, ..shrink }), []);
+    assert_eq!(scale(Facts { known: false, ..shrink }), []);
+    assert_eq!(scale(Facts { zero_only: true, ..shrink }), []);
+    assert_eq!(scale(Facts { known: false, want: 9, ..shrink }), [Action::Scale { from: 5, to: 9 }]);
+}
+
+prop_compose! {
+    fn any_facts()(
+        (replicas, ready, want, activators) in (0u32..4, 0u32..4, 0u32..4, 0u32..3),
+        (in_flight, held, forwarding) in (0u64..2, 0u64..2, 0u64..2),
+        flags in any::<[bool; 10]>(),
+        since in 0u64..700,
+    ) -> Facts {
+        Facts {
+            replicas, ready: ready.min(replicas), want, activators,
+            in_flight: in_flight + held, held, forwarding,
+            zero_only: flags[0], may_sleep: flags[1], burst_short: flags[2], arrived: flags[3],
+            known: flags[4], rolling: flags[5], services_switched: flags[6],
+            selector_held: flags[7], native_ready: flags[8],
+            since: Duration::from_secs(since),
+        }
+    }
+}
+
+const STATES: [State; 7] = [
+    State::Enrolling,
+    State::Awake,
+    State::Bursting,
+    State::FallingAsleep,
+    State::Asleep,
+    State::Waking,
+    State::Settling,
+];
+
+proptest! {
+    /// Whatever is seen, no step leaves a Service without a ready endpoint or sleeps on doubt.
+    #[test]
+    fn no_step_takes_away_before_it_has_added(index in 0usize..7, facts in any_facts()) {
+        let step = step(STATES[index], &facts, &delays());
+        for action in &step.actions {
+            match action {
+                Action::RemoveActivators => {
+                    prop_assert!(facts.ready > 0 && facts.native_ready && !facts.selector_held);
+                    prop_assert_eq!(step.state, State::Awake);
+                }
+                Action::HoldSelector => prop_assert!(facts.activators > 0 && facts.ready > 0),
+                Action::Scale { to: 0, .. } => {
+                    prop_assert!(facts.in_flight == 0 && facts.may_sleep);
+                    prop_assert!(facts.known || facts.ready == 0);
+                }
+                Action::Scale { from, to } if to < from => {
+                    prop_assert!(facts.known && !facts.rolling && !facts.zero_only);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn held_requests_always_lead_to_a_wake(facts in any_facts()) {
+        let facts = Facts { replicas: 0, ready: 0, held: 1, in_flight: 1, ..facts };
+        for state in [State::Asleep, State::Waking] {
+            let step = step(state, &facts, &delays());
+            let woken = step.actions.iter().any(|a| matches!(a, Action::Scale { from: 0, to } if *to > 0));
+            prop_assert!(woken, "{:?}: {:?}", state, step);
+        }
+    }
+}
