@@ -1,0 +1,106 @@
+//! Command line and environment.
+
+use clap::{Parser, builder::BoolishValueParser};
+use lull_contract::ports;
+
+use crate::{
+    certs::keeper::Names,
+    inject::{Image, InjectConfig},
+};
+
+/// Lull's admission server: validates annotations and injects the queue-proxy.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "webhook", version)]
+pub struct Args {
+    /// Namespace of the webhook's own Service and Secret.
+    #[arg(long, env = "WEBHOOK_NAMESPACE")]
+    pub namespace: String,
+    /// Service by which the API server calls the webhook.
+    #[arg(long, env = "WEBHOOK_SERVICE_NAME", default_value = "lull-webhook")]
+    pub service_name: String,
+    /// MutatingWebhookConfiguration whose caBundle is kept right.
+    #[arg(
+        long,
+        env = "WEBHOOK_CONFIGURATION_NAME",
+        default_value = "lull-webhook"
+    )]
+    pub configuration_name: String,
+    /// Secret that holds the certificate authority; made if it is not there.
+    #[arg(long, env = "WEBHOOK_SECRET_NAME", default_value = "lull-webhook-ca")]
+    pub secret_name: String,
+    /// Image of the sidecar.
+    #[arg(long, env = "WEBHOOK_QUEUE_PROXY_IMAGE")]
+    pub queue_proxy_image: String,
+    /// Pull policy of the sidecar's image.
+    #[arg(
+        long,
+        env = "WEBHOOK_QUEUE_PROXY_IMAGE_PULL_POLICY",
+        default_value = "IfNotPresent",
+        value_parser = ["Always", "IfNotPresent", "Never"]
+    )]
+    pub queue_proxy_image_pull_policy: String,
+    /// Log filter, for instance info or info,kube=debug.
+    #[arg(long, env = "WEBHOOK_LOG", default_value = "info")]
+    pub log: String,
+    /// Log lines as JSON.
+    #[arg(long, env = "WEBHOOK_LOG_JSON", value_parser = BoolishValueParser::new())]
+    pub log_json: bool,
+    /// Admission over TLS.
+    #[arg(long, env = "WEBHOOK_PORT", default_value_t = ports::WEBHOOK)]
+    pub port: u16,
+    /// Prometheus text.
+    #[arg(long, env = "WEBHOOK_METRICS_PORT", default_value_t = ports::METRICS)]
+    pub metrics_port: u16,
+    /// /live and /ready, plain HTTP.
+    #[arg(long, env = "WEBHOOK_ADMIN_PORT", default_value_t = ports::ADMIN)]
+    pub admin_port: u16,
+}
+
+// === impl Args ===
+
+impl Args {
+    /// What the injection is told.
+    #[must_use]
+    pub fn inject_config(&self) -> InjectConfig {
+        InjectConfig {
+            image: Image {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                reference: self.queue_proxy_image.clone(),
+                pull_policy: self.queue_proxy_image_pull_policy.clone(),
+            },
+        }
+    }
+
+    /// What the keeper of certificates works on.
+    #[must_use]
+    pub fn names(&self) -> Names {
+        Names {
+            namespace: self.namespace.clone(),
+            service: self.service_name.clone(),
+            secret: self.secret_name.clone(),
+            configuration: self.configuration_name.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_has_its_variable() {
+        for arg in Args::command().get_arguments() {
+            let Some(long) = arg.get_long().filter(|l| !["help", "version"].contains(l)) else {
+                continue;
+            };
+            let expected = format!("WEBHOOK_{}", long.replace('-', "_").to_uppercase());
+            assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(&*expected));
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! What becomes of a Deployment: a pure function of the old object, the new one and the config.
+//!
+//! ```text
+//! opted in ----------> template as it was, where the user left it alone; else injected afresh
+//! leave: uninject ---> template exactly as the user wrote it
+//! anything else -----> an injected template stays injected until the Services are restored
+//! ```
+//!
+//! Objects stay raw JSON: a typed round trip would drop fields that this build doesn't know.
+
+use std::collections::BTreeMap;
+
+use lull_contract::{
+    Class,
+    annotations::{self, Leave, Wanted},
+};
+use serde_json::Value;
+
+mod ports;
+mod probes;
+mod record;
+mod render;
+mod shape;
+mod strip;
+
+pub use record::{Image, Record, Sidecar};
+use render::render;
+use strip::strip;
+
+/// Where a Deployment keeps its pod template.
+const TEMPLATE: &str = "/spec/template";
+
+/// What the operator of the cluster decides about injection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InjectConfig {
+    /// The sidecar that a template gets when it is injected afresh.
+    pub image: Image,
+}
+
+/// The object as it shall be, and what the user should know about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mutation {
+    /// The whole object.
+    pub object: Value,
+    /// Shown by kubectl, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// The object can't be admitted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .messages.join("\n"))]
+pub struct Refusal {
+    /// Every reason, one line each, with the Deployment's name in front.
+    pub messages: Vec<String>,
+}
+
+/// The injected template that the old object had.
+struct Before<'a> {
+    template: &'a Value,
+    /// `None` where it can't be read.
+    record: Option<Record>,
+    /// The template without our parts.
+    base: Value,
+}
+
+/// Decides what becomes of `new`, which replaces `old`.
+///
+/// # Errors
+/// Wrong annotations, and workloads that can't be run by Lull at all.
+pub fn mutate(
+    old: Option<&Value>,
+    new: &Value,
+    config: &InjectConfig,
+) -> Result<Mutation, Refusal> {
+    // What stands between a finalizer and the end of an object must never be an old annotation.
+    if new.pointer("/metadata/deletionTimestamp").is_some() {
+        return Ok(unchanged(new));
+    }
+    let annotations = shape::string_map(new.pointer("/metadata/annotations"));
+    if annotations::leave(&annotations) == Some(Leave::Uninject) {
+        return Ok(uninject(old, new, &annotations));
+    }
+    let wanted = if annotations.contains_key(annotations::SCALE) {
+        Some(annotations::parse(&annotations).map_err(|faults| refusal(new, &faults))?)
+    } else {
+        None
+    };
+    let before = old.and_then(Before::of);
+    match wanted {
+        Some(wanted) if annotations::opted_in(&annotations) => {
+            enrol(old, before.as_ref(), new, &wanted, config)
+        }
+        _ => match before {
+            Some(before) => keep_injected(&before, new),
+            None => Ok(unchanged(new)),
+        },
+    }
+}
+
+/// Whether the Deployment's template carries the sidecar.
+#[must_use]
+pub fn is_injected(deployment: &Value) -> bool {
+    deployment.pointer(TEMPLATE).is_some_and(shape::is_injected)
+}
+
+fn unchanged(new: &Value) -> Mutation {
+    Mutation {
+        object: new.clone(),
+        warnings: Vec::new(),
+    }
+}
+
+fn left_alone(new: &Value, why: &str) -> Mutation {
+    Mutation {
+        object: new.clone(),
+        warnings: vec![format!("lull.dev leaves this workload as it is: {why}")],
+    }
+}
+
+fn refusal<E: ToString>(new: &Value, reasons: &[E]) -> Refusal {
+    let name = shape::name(new).unwrap_or("(no name)");
+    let messages = reasons
+        .iter()
+        .map(|reason| format!("deployment {name}: {}", reason.to_string()))
+        .collect();
+    Refusal { messages }
+}
+
+fn enrol(
+    old: Option<&Value>,
+    before: Option<&Before<'_>>,
+    new: &Value,
+    wanted: &Wanted,
+    config: &InjectConfig,
+) -> Result<Mutation, Refusal> {
+    let Some(name) = shape::name(new) else {
+        return Ok(left_alone(
+            new,
+            "it has no name yet (metadata.generateName); its next update takes it up",
+        ));
+    };
+    let template = match shape::understood(new.pointer(TEMPLATE)) {
+        Ok(template) => template,
+        Err(why) => return Ok(left_alone(new, &why)),
+    };
+    let base = strip(template, before.and_then(|b| b.record.as_ref()));
+    if let Err(why) = shape::understood(Some(&base)) {
+        return Ok(left_alone(new, &why));
+    }
+    let sidecar = Sidecar::resolve(wanted, &base).map_err(|why| refusal(new, &[why]))?;
+    let same = before.is_some_and(|before| {
+        before.base == base && before.record.as_ref().is_some_and(|r| r.sidecar == sidecar)
+    });
+    let template = match before {
+        Some(before) if same => before.template.clone(),
+        _ => render(&base, name, &sidecar, &config.image).map_err(|why| refusal(new, &[why]))?,
+    };
+    let mut mutation = with_template(new, template);
+    if before.is_some() && wanted.settings.class != Class::None {
+        keep_replicas(old, &mut mutation);
+    }
+    Ok(mutation)
+}
+
+/// The sidecar outlives the annotation: Services still point at it.
+fn keep_injected(before: &Before<'_>, new: &Value) -> Result<Mutation, Refusal> {
+    let template = match shape::understood(new.pointer(TEMPLATE)) {
+        Ok(template) => template,
+        Err(why) => return Ok(left_alone(new, &why)),
+    };
+    let base = strip(template, before.record.as_ref());
+    if base == before.base {
+        return Ok(with_template(new, before.template.clone()));
+    }
+    let (Some(record), Some(name)) = (&before.record, shape::name(new)) else {
+        return Ok(left_alone(
+            new,
+            "the template's annotation lull.dev/injected can't be read",
+        ));
+    };
+    if let Err(why) = shape::understood(Some(&base)) {
+        return Ok(left_alone(new, &why));
+    }
+    render(&base, name, &record.sidecar, &record.image)
+        .map(|template| with_template(new, template))
+        .map_err(|why| refusal(new, &[why]))
+}
+
+fn uninject(old: Option<&Value>, new: &Value, annotations: &BTreeMap<String, String>) -> Mutation {
+    let record = old.and_then(Before::of).and_then(|before| before.record);
+    let mut mutation = unchanged(new);
+    if let Some(template) = mutation.object.pointer_mut(TEMPLATE) {
+        *template = strip(template, record.as_ref());
+    }
+    // While it still asks for Lull, this annotation alone keeps it from being injected again.
+    let asks = annotations.get(annotations::SCALE).map(String::as_str) == Some("true");
+    let map = mutation
+        .object
+        .pointer_mut("/metadata/annotations")
+        .and_then(Value::as_object_mut);
+    if let (false, Some(map)) = (asks, map) {
+        map.remove(annotations::LEAVE);
+    }
+    mutation
+}
+
+fn with_template(new: &Value, template: Value) -> Mutation {
+    let mut mutation = unchanged(new);
+    if let Some(place) = mutation.object.pointer_mut(TEMPLATE) {
+        *place = template;
+    }
+    mutation
+}
+
+/// A manifest that is applied again must not wake or cut down what Lull scales.
+fn keep_replicas(old: Option<&Value>, mutation: &mut Mutation) {
+    let Some(kept) = old.and_then(|old| old.pointer("/spec/replicas")) else {
+        return;
+    };
+    let Some(spec) = mutation
+        .object
+        .pointer_mut("/spec")
+        .and_then(Value::as_object_mut)
+    else {
+        return;
+    };
+    let asked = spec.get("replicas").cloned().unwrap_or(Value::Null);
+    if asked != *kept {
+        spec.insert("replicas".to_owned(), kept.clone());
+        mutation.warnings.push(format!(
+            "spec.replicas={asked} is kept at {kept}: lull.dev scales this workload; \
+             use kubectl scale"
+        ));
+    }
+}
+
+// === impl Before ===
+
+impl<'a> Before<'a> {
+    fn of(old: &'a Value) -> Option<Self> {
+        let template = old.pointer(TEMPLATE).filter(|t| shape::is_injected(t))?;
+        let record = Record::of(template);
+        let base = strip(template, None);
+        Some(Self {
+            template,
+            record,
+            base,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,302 @@
+//! Putting the sidecar into a template that has none of our parts.
+
+use lull_contract::{
+    annotations::SidecarResources,
+    names::{
+        INJECTED_ANNOTATION, ISTIO_EXCLUDE_INBOUND_PORTS, POD_LABEL, QUEUE_PROXY_CONTAINER,
+        label_value,
+    },
+    ports::traffic_port_name,
+};
+use serde_json::{Map, Value, json};
+
+use super::{
+    ports::{self, Allocation, SmallPorts},
+    probes,
+    record::{Image, Record, Sidecar},
+    shape,
+};
+
+/// Path of the preStop that the app's containers get.
+pub(super) const WAIT_FOR_DRAIN: &str = "/wait-for-drain";
+/// Kubernetes' default of `terminationGracePeriodSeconds`.
+const DEFAULT_GRACE_SECS: u64 = 30;
+/// The image's nonroot user.
+const USER: u32 = 65532;
+
+/// `base`, which [`shape::understood`] has passed, with the sidecar.
+///
+/// # Errors
+/// Why this template can't carry one.
+pub(super) fn render(
+    base: &Value,
+    name: &str,
+    sidecar: &Sidecar,
+    image: &Image,
+) -> Result<Value, String> {
+    if base.pointer("/spec/hostNetwork") == Some(&Value::Bool(true)) {
+        return Err(
+            "spec.template.spec.hostNetwork is true: the sidecar's ports would be the node's, \
+             and pods could not share a node; take hostNetwork or lull.dev/scale away"
+                .to_owned(),
+        );
+    }
+    let allocation =
+        ports::allocate(&sidecar.ports, base).ok_or("no port number is left for the sidecar")?;
+    let container = container(base, sidecar, image, &allocation)?;
+    let mut record = Record {
+        image: image.clone(),
+        sidecar: sidecar.clone(),
+        small_ports: allocation.small,
+        pre_stop: Vec::new(),
+        exclude_inbound_ports: None,
+        keep_empty: Vec::new(),
+    };
+    let mut template = base.clone();
+    if let Some(containers) = template
+        .pointer_mut("/spec/containers")
+        .and_then(Value::as_array_mut)
+    {
+        for app in containers.iter_mut() {
+            add_pre_stop(app, &mut record);
+        }
+        containers.push(container);
+    }
+    add_metadata(&mut template, name, &mut record)?;
+    Ok(template)
+}
+
+/// Where [`Record::keep_empty`] notes an empty lifecycle.
+pub(super) fn lifecycle_place(container: &str) -> String {
+    format!("lifecycle of {container}")
+}
+
+fn add_pre_stop(container: &mut Value, record: &mut Record) {
+    if !shape::is_app(container) {
+        return;
+    }
+    let Some(name) = shape::container_name(container).map(str::to_owned) else {
+        return;
+    };
+    let Some(container) = container.as_object_mut() else {
+        return;
+    };
+    let port = record.small_ports.admin;
+    let has_one = container
+        .get("lifecycle")
+        .is_some_and(|lifecycle| lifecycle.get("preStop").is_some());
+    if has_one {
+        return;
+    }
+    if let Some(lifecycle) = entry(container, "lifecycle", &lifecycle_place(&name), record) {
+        lifecycle.insert(
+            "preStop".to_owned(),
+            json!({ "httpGet": { "path": WAIT_FOR_DRAIN, "port": port } }),
+        );
+        record.pre_stop.push(name);
+    }
+}
+
+fn add_metadata(template: &mut Value, name: &str, record: &mut Record) -> Result<(), String> {
+    let not_understood = || "spec.template.metadata is not an object".to_owned();
+    let template = template.as_object_mut().ok_or_else(not_understood)?;
+    let metadata = entry(template, "metadata", "metadata", record).ok_or_else(not_understood)?;
+    entry(metadata, "labels", "labels", record)
+        .ok_or_else(not_understood)?
+        .insert(POD_LABEL.to_owned(), label_value(name).into());
+    let annotations =
+        entry(metadata, "annotations", "annotations", record).ok_or_else(not_understood)?;
+    record.exclude_inbound_ports = annotations
+        .get(ISTIO_EXCLUDE_INBOUND_PORTS)
+        .and_then(Value::as_str)
+        .map(str::to_owned);
+    let excluded = excluded_ports(record.exclude_inbound_ports.as_deref(), record.small_ports);
+    annotations.insert(ISTIO_EXCLUDE_INBOUND_PORTS.to_owned(), excluded.into());
+    let text = serde_json::to_string(record).map_err(|error| error.to_string())?;
+    annotations.insert(INJECTED_ANNOTATION.to_owned(), text.into());
+    Ok(())
+}
+
+/// The map at `key`, made where there is none; one that is there but empty is noted.
+fn entry<'a>(
+    parent: &'a mut Map<String, Value>,
+    key: &str,
+    place: &str,
+    record: &mut Record,
+) -> Option<&'a mut Map<String, Value>> {
+    if parent
+        .get(key)
+        .and_then(Value::as_object)
+        .is_some_and(Map::is_empty)
+    {
+        record.keep_empty.push(place.to_owned());
+    }
+    parent
+        .entry(key)
+        .or_insert_with(|| json!({}))
+        .as_object_mut()
+}
+
+/// Istio's list with our ports behind what was `before`.
+pub(super) fn excluded_ports(before: Option<&str>, small: SmallPorts) -> String {
+    let mut items: Vec<String> = Vec::new();
+    items.extend(before.filter(|b| !b.trim().is_empty()).map(str::to_owned));
+    items.extend(added_ports(before, small));
+    items.join(",")
+}
+
+/// Those of our ports that are not in `before`.
+pub(super) fn added_ports(before: Option<&str>, small: SmallPorts) -> Vec<String> {
+    let there: Vec<&str> = before
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .collect();
+    small
+        .all()
+        .iter()
+        .map(u16::to_string)
+        .filter(|port| !there.contains(&port.as_str()))
+        .collect()
+}
+
+fn container(
+    base: &Value,
+    sidecar: &Sidecar,
+    image: &Image,
+    allocation: &Allocation,
+) -> Result<Value, String> {
+    let small = allocation.small;
+    Ok(json!({
+        "name": QUEUE_PROXY_CONTAINER,
+        "image": image.reference,
+        "imagePullPolicy": image.pull_policy,
+        "ports": container_ports(sidecar, allocation),
+        "env": environment(base, sidecar, allocation)?,
+        "resources": resources(&sidecar.resources, is_guaranteed(base)),
+        "readinessProbe": {
+            "httpGet": { "path": "/ready", "port": small.admin },
+            "periodSeconds": 1,
+            "failureThreshold": 2,
+            "timeoutSeconds": 1,
+        },
+        "lifecycle": { "preStop": { "exec": { "command": ["/queue-proxy", "drain"] } } },
+        "securityContext": {
+            "runAsNonRoot": true,
+            "runAsUser": USER,
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": { "drop": ["ALL"] },
+            "seccompProfile": { "type": "RuntimeDefault" },
+        },
+    }))
+}
+
+fn container_ports(sidecar: &Sidecar, allocation: &Allocation) -> Vec<Value> {
+    let small = allocation.small;
+    let traffic = sidecar
+        .ports
+        .iter()
+        .zip(&allocation.traffic)
+        .map(|(app, number)| (traffic_port_name(app.number), *number));
+    traffic
+        .chain([
+            ("lull-admin".to_owned(), small.admin),
+            ("lull-report".to_owned(), small.report),
+            ("lull-metrics".to_owned(), small.metrics),
+        ])
+        .map(|(name, number)| json!({ "name": name, "containerPort": number, "protocol": "TCP" }))
+        .collect()
+}
+
+fn environment(
+    base: &Value,
+    sidecar: &Sidecar,
+    allocation: &Allocation,
+) -> Result<Vec<Value>, String> {
+    let traffic: Vec<String> = sidecar
+        .ports
+        .iter()
+        .zip(&allocation.traffic)
+        .map(|(app, number)| format!("{number}={}/{}", app.number, app.protocol))
+        .collect();
+    let grace = base
+        .pointer("/spec/terminationGracePeriodSeconds")
+        .and_then(Value::as_u64)
+        .unwrap_or(DEFAULT_GRACE_SECS);
+    let probes = probes::app_probes(base, &sidecar.ports);
+    let as_json = |text: serde_json::Result<String>| text.map_err(|error| error.to_string());
+    let mut values = vec![
+        ("QP_PORTS", traffic.join(",")),
+        ("QP_ADMIN_PORT", allocation.small.admin.to_string()),
+        ("QP_REPORT_PORT", allocation.small.report.to_string()),
+        ("QP_METRICS_PORT", allocation.small.metrics.to_string()),
+        (
+            "QP_CONTAINER_CONCURRENCY",
+            sidecar.container_concurrency.to_string(),
+        ),
+        ("QP_QUEUE_DEPTH", sidecar.queue_depth.to_string()),
+        ("QP_TIMEOUT", sidecar.timeout.to_string()),
+    ];
+    let optional = [
+        ("QP_RESPONSE_START_TIMEOUT", sidecar.response_start_timeout),
+        ("QP_IDLE_TIMEOUT", sidecar.idle_timeout),
+    ];
+    values.extend(
+        optional
+            .iter()
+            .filter_map(|(k, v)| Some((*k, v.as_ref()?.to_string()))),
+    );
+    values.push((
+        "QP_IGNORE",
+        as_json(serde_json::to_string(&sidecar.ignore))?,
+    ));
+    values.push(("QP_APP_PROBES", as_json(serde_json::to_string(&probes))?));
+    values.push(("QP_GRACE", format!("{grace}s")));
+    let plain = values.into_iter().map(|(name, value)| {
+        // The kubelet expands $(NAME) in values; $$ is how a dollar is written.
+        json!({ "name": name, "value": value.replace('$', "$$") })
+    });
+    Ok(plain.chain(identity()).collect())
+}
+
+/// Who the pod is, by the downward API.
+fn identity() -> impl Iterator<Item = Value> {
+    [
+        ("QP_POD_IP", "status.podIP"),
+        ("QP_POD_NAME", "metadata.name"),
+        ("QP_POD_NAMESPACE", "metadata.namespace"),
+    ]
+    .into_iter()
+    .map(|(name, path)| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } }))
+}
+
+/// Requests and limits; equal ones where the pod would lose its Guaranteed class otherwise.
+fn resources(sidecar: &SidecarResources, guaranteed: bool) -> Value {
+    let (mut cpu, mut memory) = (&sidecar.cpu_request, &sidecar.memory_request);
+    let mut limits = Map::from_iter([("memory".to_owned(), json!(sidecar.memory_limit))]);
+    if let Some(limit) = &sidecar.cpu_limit {
+        limits.insert("cpu".to_owned(), json!(limit));
+    }
+    if guaranteed {
+        // Requests go up to the limits: limits that come down to the requests would kill it.
+        memory = &sidecar.memory_limit;
+        cpu = sidecar.cpu_limit.as_ref().unwrap_or(cpu);
+        limits.insert("cpu".to_owned(), json!(cpu));
+    }
+    json!({ "requests": { "cpu": cpu, "memory": memory }, "limits": limits })
+}
+
+/// Kubernetes' rule: every container has limits of CPU and memory, and requests equal to them.
+fn is_guaranteed(base: &Value) -> bool {
+    shape::containers(base)
+        .chain(shape::init_containers(base))
+        .all(|container| {
+            ["cpu", "memory"].into_iter().all(|resource| {
+                let get = |kind: &str| container.get("resources")?.get(kind)?.get(resource);
+                // The API server writes quantities in one form, so equal ones look equal; an
+                // absent request is the limit.
+                get("limits").is_some_and(|limit| get("requests").unwrap_or(limit) == limit)
+            })
+        })
+}

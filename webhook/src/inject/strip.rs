@@ -1,0 +1,157 @@
+//! Taking our parts out of a template, whether all of them are there, some, or none.
+
+use lull_contract::names::{
+    INJECTED_ANNOTATION, ISTIO_EXCLUDE_INBOUND_PORTS, POD_LABEL, QUEUE_PROXY_CONTAINER,
+};
+use serde_json::{Map, Value};
+
+use super::{
+    ports::SmallPorts,
+    record::Record,
+    render::{self, WAIT_FOR_DRAIN},
+    shape,
+};
+
+/// The template as the user wrote it.
+///
+/// The template's own record says what was ours. Where it is lost, `fallback` does (the record of
+/// the object that this one replaces); without either only what is certainly ours goes.
+pub(super) fn strip(template: &Value, fallback: Option<&Record>) -> Value {
+    let own = Record::of(template);
+    let record = own.as_ref().or(fallback);
+    let mut stripped = template.clone();
+    if record.is_none() && !has_traces(template) {
+        return stripped;
+    }
+    strip_containers(&mut stripped, record);
+    strip_metadata(&mut stripped, record);
+    stripped
+}
+
+fn has_traces(template: &Value) -> bool {
+    let has = |map: &str, key: &str| {
+        template
+            .pointer(map)
+            .is_some_and(|map| map.get(key).is_some())
+    };
+    has("/metadata/labels", POD_LABEL)
+        || has("/metadata/annotations", INJECTED_ANNOTATION)
+        || shape::containers(template)
+            .any(|c| shape::container_name(c) == Some(QUEUE_PROXY_CONTAINER))
+}
+
+fn strip_containers(template: &mut Value, record: Option<&Record>) {
+    let Some(containers) = template
+        .pointer_mut("/spec/containers")
+        .and_then(Value::as_array_mut)
+    else {
+        return;
+    };
+    containers.retain(|c| shape::container_name(c) != Some(QUEUE_PROXY_CONTAINER));
+    for container in containers {
+        let Some(name) = shape::container_name(container).map(str::to_owned) else {
+            continue;
+        };
+        if record.is_some_and(|record| !record.pre_stop.contains(&name)) {
+            continue;
+        }
+        let Some(container) = container.as_object_mut() else {
+            continue;
+        };
+        let place = render::lifecycle_place(&name);
+        remove_from(container, "lifecycle", &place, record, |lifecycle| {
+            remove_hook(lifecycle);
+        });
+    }
+}
+
+/// Removes our preStop, known by its path: the API server adds fields, the port may be another.
+///
+/// Only our handler goes: where `kubectl apply` has merged the user's new one into the same hook,
+/// that one stays.
+fn remove_hook(lifecycle: &mut Map<String, Value>) {
+    let Some(hook) = lifecycle.get_mut("preStop").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let path = hook.get("httpGet").and_then(|get| get.get("path"));
+    if path.and_then(Value::as_str) == Some(WAIT_FOR_DRAIN) {
+        hook.remove("httpGet");
+        if hook.is_empty() {
+            lifecycle.remove("preStop");
+        }
+    }
+}
+
+fn strip_metadata(template: &mut Value, record: Option<&Record>) {
+    let Some(template) = template.as_object_mut() else {
+        return;
+    };
+    remove_from(template, "metadata", "metadata", record, |metadata| {
+        remove_from(metadata, "labels", "labels", record, |labels| {
+            labels.remove(POD_LABEL);
+        });
+        remove_from(
+            metadata,
+            "annotations",
+            "annotations",
+            record,
+            |annotations| {
+                annotations.remove(INJECTED_ANNOTATION);
+                restore_excluded_ports(annotations, record);
+            },
+        );
+    });
+}
+
+/// Runs `remove` on the map at `key`, which goes too if that emptied it and we had made it.
+fn remove_from(
+    parent: &mut Map<String, Value>,
+    key: &str,
+    place: &str,
+    record: Option<&Record>,
+    remove: impl FnOnce(&mut Map<String, Value>),
+) {
+    let Some(map) = parent.get_mut(key).and_then(Value::as_object_mut) else {
+        return;
+    };
+    let was_empty = map.is_empty();
+    remove(map);
+    let keep = record.is_some_and(|record| record.keep_empty.iter().any(|kept| kept == place));
+    if map.is_empty() && !was_empty && !keep {
+        parent.remove(key);
+    }
+}
+
+/// What Istio is told to exclude, without our ports; a list that lacks one of them is the user's.
+fn restore_excluded_ports(annotations: &mut Map<String, Value>, record: Option<&Record>) {
+    let Some(current) = annotations
+        .get(ISTIO_EXCLUDE_INBOUND_PORTS)
+        .and_then(Value::as_str)
+    else {
+        return;
+    };
+    let before = record.and_then(|record| record.exclude_inbound_ports.as_deref());
+    let small = record.map_or_else(SmallPorts::default, |record| record.small_ports);
+    if current == render::excluded_ports(before, small) {
+        match before {
+            Some(before) => annotations.insert(ISTIO_EXCLUDE_INBOUND_PORTS.into(), before.into()),
+            None => annotations.remove(ISTIO_EXCLUDE_INBOUND_PORTS),
+        };
+        return;
+    }
+    let added = render::added_ports(before, small);
+    let items: Vec<&str> = current.split(',').map(str::trim).collect();
+    if added.is_empty() || !added.iter().all(|port| items.contains(&port.as_str())) {
+        return;
+    }
+    let rest: Vec<&str> = items
+        .into_iter()
+        .filter(|item| !added.iter().any(|port| port == item))
+        .collect();
+    if rest.is_empty() {
+        annotations.remove(ISTIO_EXCLUDE_INBOUND_PORTS);
+    } else {
+        let rest = rest.join(",");
+        annotations.insert(ISTIO_EXCLUDE_INBOUND_PORTS.into(), rest.into());
+    }
+}

@@ -1,0 +1,85 @@
+//! What the webhook counts.
+
+use std::{fmt, time::Duration};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    registry::Registry,
+};
+
+/// Seconds; an admission is microseconds of work on objects of some kilobytes.
+const BUCKETS: [f64; 8] = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.05, 0.25];
+
+/// The webhook's metrics.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    admissions: Family<AdmissionLabels, Counter>,
+    duration: Histogram,
+}
+
+/// How an admission request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// Changed; the template has the sidecar.
+    Injected,
+    /// Changed; the template has no sidecar.
+    Uninjected,
+    /// Admitted as it came.
+    Unchanged,
+    /// Refused, with reasons for the user.
+    Refused,
+    /// The request itself was not understood.
+    Error,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AdmissionLabels {
+    result: Outcome,
+}
+
+// === impl Outcome ===
+
+impl EncodeLabelValue for Outcome {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        let value = match self {
+            Self::Injected => "injected",
+            Self::Uninjected => "uninjected",
+            Self::Unchanged => "unchanged",
+            Self::Refused => "refused",
+            Self::Error => "error",
+        };
+        EncodeLabelValue::encode(&value, encoder)
+    }
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Metrics that `registry` shows.
+    pub fn register(registry: &mut Registry) -> Self {
+        let registry = registry.sub_registry_with_prefix("lull_webhook");
+        let metrics = Self {
+            admissions: Family::default(),
+            duration: Histogram::new(BUCKETS),
+        };
+        registry.register(
+            "admissions",
+            "Admission requests by how they ended",
+            metrics.admissions.clone(),
+        );
+        registry.register(
+            "admission_duration_seconds",
+            "Time to decide about an admission request",
+            metrics.duration.clone(),
+        );
+        metrics
+    }
+
+    /// Counts one admission request.
+    pub fn admitted(&self, result: Outcome, took: Duration) {
+        let labels = AdmissionLabels { result };
+        self.admissions.get_or_create(&labels).inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+}
