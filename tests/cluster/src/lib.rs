@@ -1,1 +1,42 @@
-//! x
+//! A real Kubernetes cluster without Docker, for tests and demos.
+//!
+//! etcd, the control plane, kubelet, kube-proxy, CoreDNS and containerd run as plain processes in
+//! network namespaces of their own:
+//!
+//! ```text
+//! host netns            lull-<name> (node 0)                     lull-<name>-n1 (node 1)
+//! P.1 ----- veth ----- P.2  API server :6443, etcd, DNS :53
+//!                      P.9 ------------- veth -----------------  P.10
+//!                      cni0 10.244.0.1/24 -- pods                cni0 10.244.1.1/24 -- pods
+//! ```
+//!
+//! `P` is a /24 that no route of the host overlaps, picked per cluster, so clusters stand side by
+//! side. Default routes end at an address that nobody has: no packet leaves the machine.
+//!
+//! Each node's containerd and kubelet share a private mount namespace, and everything sits in
+//! cgroups under `/lull-<name>`. Killing the cgroup's processes therefore takes along every pod,
+//! overlay mount and pod network namespace, also after a crash.
+
+mod api;
+mod build;
+mod cgroup;
+mod config;
+mod down;
+mod exec;
+mod image;
+mod mounts;
+mod network;
+mod paths;
+mod process;
+mod report;
+mod services;
+mod state;
+mod up;
+
+pub use build::{Components, ensure as build};
+pub use down::{down, leftovers};
+pub use image::{ImageSpec, load_image, write_image};
+pub use network::enter;
+pub use report::line;
+pub use state::{ClusterInfo, Status, find, status};
+pub use up::{Options, up};

@@ -1,0 +1,244 @@
+//! Programs built from the sources in `components/`.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use sha2::{Digest, Sha256};
+
+use super::Components;
+use crate::exec::{checked, in_path};
+use crate::paths::cache_root;
+use crate::process::tail;
+use crate::report::{note, step};
+
+/// Stamped into Kubernetes: unstamped, Istio and Helm take it for a very old one.
+const KUBERNETES_FLAGS: &str = "-s -w \
+    -X k8s.io/component-base/version.gitVersion=v1.37.2 \
+    -X k8s.io/component-base/version.gitMajor=1 \
+    -X k8s.io/component-base/version.gitMinor=37 \
+    -X k8s.io/component-base/version.gitTreeState=clean";
+const PLAIN_FLAGS: &str = "-s -w";
+const C_FLAGS: &str = "-static -Os -s";
+/// How often a long build says that it still runs.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// A Go program: a folder in `components/` with a go.mod, and what to build there.
+#[derive(Debug)]
+struct GoProgram {
+    name: &'static str,
+    package: &'static str,
+    flags: &'static str,
+    /// Measured on 2 cores without Go's build cache.
+    cold_minutes: u8,
+}
+
+const KUBERNETES: GoProgram = GoProgram {
+    name: "kubernetes",
+    package: ".",
+    flags: KUBERNETES_FLAGS,
+    cold_minutes: 8,
+};
+const HELM: GoProgram = GoProgram {
+    name: "helm",
+    package: "helm.sh/helm/v3/cmd/helm",
+    flags: PLAIN_FLAGS,
+    cold_minutes: 1,
+};
+const COREDNS: GoProgram = GoProgram {
+    name: "coredns",
+    package: "github.com/coredns/coredns",
+    flags: PLAIN_FLAGS,
+    cold_minutes: 2,
+};
+
+/// Builds what isn't in the cache.
+///
+/// # Errors
+/// When a compiler is missing or a build fails, with the end of its output.
+pub(super) fn ensure() -> Result<Components> {
+    let cache = cache_root()?.join("components");
+    let compiler = go_version()?;
+    let kubernetes = KUBERNETES.ensure(&cache, &compiler)?;
+    Ok(Components {
+        kubectl: kubectl(&kubernetes)?,
+        kubernetes,
+        helm: HELM.ensure(&cache, &compiler)?,
+        coredns: COREDNS.ensure(&cache, &compiler)?,
+        pause: pause(&cache)?,
+    })
+}
+
+// === impl GoProgram ===
+
+impl GoProgram {
+    fn ensure(&self, cache: &Path, compiler: &str) -> Result<PathBuf> {
+        let source = source(self.name);
+        let key = key(&source, &[self.flags, compiler])?;
+        let target = cache.join(format!("{}-{key}", self.name)).join(self.name);
+        if target.exists() {
+            return Ok(target);
+        }
+        note(format_args!(
+            "  ...   build {}: about {} min cold",
+            self.name, self.cold_minutes
+        ));
+        step(&format!("build {}", self.name), || {
+            self.build(&source, &target)
+        })?;
+        Ok(target)
+    }
+
+    /// Builds under another name first: a build that was cut short is never taken for a whole one.
+    fn build(&self, source: &Path, target: &Path) -> Result<()> {
+        let fresh = prepare(target)?;
+        let log = target.with_extension("log");
+        let mut go = Command::new("go");
+        go.args(["build", "-trimpath", "-ldflags", self.flags, "-o"])
+            .arg(&fresh);
+        go.arg(self.package)
+            .current_dir(source)
+            .env("CGO_ENABLED", "0");
+        let output = File::create(&log)?;
+        let child = go
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()?;
+        let status = wait(child, self.name)?;
+        if !status.success() {
+            bail!(
+                "go build of {} failed; the end of {}:\n{}",
+                self.name,
+                log.display(),
+                tail(&log)
+            );
+        }
+        Ok(fs::rename(fresh, target)?)
+    }
+}
+
+fn pause(cache: &Path) -> Result<PathBuf> {
+    let source = source("pause");
+    let key = key(&source, &[C_FLAGS])?;
+    let target = cache.join(format!("pause-{key}")).join("pause");
+    if target.exists() {
+        return Ok(target);
+    }
+    step("build pause", || {
+        let fresh = prepare(&target)?;
+        let mut gcc = Command::new("gcc");
+        gcc.args(C_FLAGS.split(' '))
+            .arg("-o")
+            .arg(&fresh)
+            .arg(source.join("pause.c"));
+        checked(&mut gcc).context("can't build pause (packages gcc, libc6-dev)")?;
+        Ok(fs::rename(fresh, &target)?)
+    })?;
+    Ok(target)
+}
+
+fn kubectl(kubernetes: &Path) -> Result<PathBuf> {
+    let target = kubernetes.with_file_name("kubectl");
+    if !target.exists() {
+        let fresh = prepare(&target)?;
+        let program = kubernetes.display().to_string().replace('\'', r"'\''");
+        fs::write(
+            &fresh,
+            format!("#!/bin/sh\nexec '{program}' kubectl \"$@\"\n"),
+        )?;
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755))?;
+        fs::rename(fresh, &target)?;
+    }
+    Ok(target)
+}
+
+/// Makes the target's folder and gives a name beside it that no other run uses.
+fn prepare(target: &Path) -> Result<PathBuf> {
+    let folder = target.parent().context("a program lies in a folder")?;
+    fs::create_dir_all(folder).with_context(|| format!("can't make {}", folder.display()))?;
+    Ok(target.with_extension(format!("tmp-{}", std::process::id())))
+}
+
+fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("components")
+        .join(name)
+}
+
+fn go_version() -> Result<String> {
+    if !in_path("go") {
+        bail!("Go is missing: install Go 1.26 or newer (https://go.dev/dl) and put it in PATH");
+    }
+    checked(Command::new("go").arg("version"))
+}
+
+/// 16 hex digits that change with any source file or any of `extra`.
+fn key(source: &Path, extra: &[&str]) -> Result<String> {
+    let folder = fs::read_dir(source).with_context(|| source.display().to_string())?;
+    let mut files = folder
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<_>>>()?;
+    files.sort();
+    let mut hash = Sha256::new();
+    for file in files.iter().filter(|file| file.is_file()) {
+        let bytes = fs::read(file)?;
+        // Lengths keep the border between two files from moving unnoticed.
+        hash.update(bytes.len().to_be_bytes());
+        hash.update(bytes);
+    }
+    extra.iter().for_each(|text| {
+        hash.update(text.len().to_be_bytes());
+        hash.update(text);
+    });
+    Ok(hash
+        .finalize()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
+}
+
+fn wait(mut child: Child, name: &str) -> Result<ExitStatus> {
+    let start = Instant::now();
+    let mut next = HEARTBEAT;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if start.elapsed() > next {
+            note(format_args!(
+                "  ...   still building {name}: {} s",
+                start.elapsed().as_secs()
+            ));
+            next += HEARTBEAT;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_has_16_digits_and_depends_on_flags() {
+        let one = key(&source("pause"), &["-Os"]).unwrap();
+        assert_eq!(one.len(), 16);
+        assert_eq!(one, key(&source("pause"), &["-Os"]).unwrap());
+        assert_ne!(one, key(&source("pause"), &["-O2"]).unwrap());
+        assert_ne!(
+            key(&source("pause"), &["ab", "c"]).unwrap(),
+            key(&source("pause"), &["a", "bc"]).unwrap()
+        );
+    }
+
+    #[test]
+    fn a_missing_source_is_named() {
+        let error = key(Path::new("/no/such/source"), &[]).unwrap_err();
+        assert!(error.to_string().contains("/no/such/source"));
+    }
+}
