@@ -1,1 +1,27 @@
-//! (skeleton)
+//! Harness of Lull's end-to-end suite: everything a test needs on a real cluster.
+//!
+//! A test asks for a [`namespace`] of its own, deploys an [`app`] and an [`agent`] into it, and
+//! drives load through the agent by way of the API server's pod proxy; so the suite runs wherever
+//! a kubeconfig reaches, with no route into the cluster's network. [`workload`] waits for the steps
+//! of a workload's life, [`slices`] says who answers for a Service, [`leftovers`] what Lull left
+//! behind, [`timeline`] when each step of a cold start was seen.
+
+pub mod agent;
+pub mod app;
+pub mod cluster;
+pub mod diagnostics;
+pub mod leftovers;
+pub mod namespace;
+pub mod say;
+pub mod slices;
+pub mod timeline;
+pub mod wait;
+pub mod workload;
+
+pub use agent::{Agent, all_answered};
+pub use app::App;
+pub use cluster::Cluster;
+pub use namespace::{Namespace, in_namespace};
+pub use say::say;
+pub use wait::eventually;
+pub use workload::Workload;

@@ -1,0 +1,259 @@
+//! The load client in the cluster, driven through the API server's pod proxy.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+};
+use sample_app::wire::{MAX_SECONDS, Now, ProbeAnswer, ProbeSpec, RunId, RunResult, RunSpec};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+
+use crate::{
+    Cluster, Namespace,
+    app::{image, security_context},
+    cluster::{call, is_not_found},
+    eventually,
+};
+
+/// Name of the agent's pod: one per namespace.
+const POD: &str = "agent";
+/// Longest wait for the agent's pod to come or go.
+const START: Duration = Duration::from_secs(60);
+
+/// The load client of one namespace.
+#[derive(Debug, Clone)]
+pub struct Agent {
+    cluster: Cluster,
+    namespace: String,
+}
+
+/// A load that runs.
+#[derive(Debug)]
+#[must_use = "a run that nobody waits for shows nothing"]
+pub struct Run<'a> {
+    agent: &'a Agent,
+    id: u64,
+    cap: Duration,
+}
+
+/// Fails unless every request that was sent got its 2xx or 3xx.
+///
+/// # Errors
+/// With the counts and the failures' texts.
+pub fn all_answered(result: &RunResult) -> anyhow::Result<()> {
+    ensure!(
+        result.done && result.sent > 0 && result.failed == 0 && result.ok == result.sent,
+        "of {} requests {} failed (first after {:?} ms, last after {:?} ms): {:?}, by status {:?}",
+        result.sent,
+        result.failed,
+        result.first_failed_ms,
+        result.last_failed_ms,
+        result.errors,
+        result.by_status,
+    );
+    Ok(())
+}
+
+// === impl Agent ===
+
+impl Agent {
+    /// Starts the agent's pod and waits until it answers.
+    ///
+    /// # Errors
+    /// Where it doesn't within a minute.
+    pub async fn deploy(namespace: &Namespace) -> anyhow::Result<Self> {
+        let pods: Api<Pod> = namespace.api();
+        let pod = serde_json::from_value(json!({
+            "metadata": { "name": POD, "labels": { "app": POD } },
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                // Names are given whole: one question to the DNS, not one per search domain.
+                "dnsConfig": { "options": [{ "name": "ndots", "value": "1" }] },
+                "containers": [{
+                    "name": POD,
+                    "image": image(),
+                    "imagePullPolicy": "IfNotPresent",
+                    "args": ["agent"],
+                    "resources": { "requests": { "cpu": "50m", "memory": "32Mi" } },
+                    "securityContext": security_context(),
+                }],
+            },
+        }))?;
+        call(
+            "create the agent",
+            pods.create(&PostParams::default(), &pod),
+        )
+        .await?;
+        let agent = Self {
+            cluster: namespace.cluster.clone(),
+            namespace: namespace.name.clone(),
+        };
+        eventually("the agent to answer", START, async || agent.now().await).await?;
+        Ok(agent)
+    }
+
+    /// Starts the agent anew: an old one may be of another image.
+    ///
+    /// # Errors
+    /// Where the old one doesn't go or the new one doesn't come within a minute.
+    pub async fn redeploy(namespace: &Namespace) -> anyhow::Result<Self> {
+        let pods: Api<Pod> = namespace.api();
+        let delete = DeleteParams::default().grace_period(0);
+        match call("delete the old agent", pods.delete(POD, &delete)).await {
+            Err(error) if !is_not_found(&error) => return Err(error),
+            _ => {}
+        }
+        eventually("the old agent to go", START, async || {
+            ensure!(pods.get_opt(POD).await?.is_none(), "it is still there");
+            Ok(())
+        })
+        .await?;
+        Self::deploy(namespace).await
+    }
+
+    /// Starts a load.
+    ///
+    /// # Errors
+    /// Where the agent refuses it.
+    pub async fn start(&self, spec: &RunSpec) -> anyhow::Result<Run<'_>> {
+        let RunId { id } = self.ask("POST", "runs", Some(spec)).await?;
+        let seconds = spec.seconds.unwrap_or(MAX_SECONDS).min(MAX_SECONDS);
+        let cap = Duration::from_secs_f64(seconds) + Duration::from_millis(spec.timeout_ms);
+        Ok(Run {
+            agent: self,
+            id,
+            cap: cap + Duration::from_secs(5),
+        })
+    }
+
+    /// Runs a load to its end.
+    ///
+    /// # Errors
+    /// Where the agent refuses it or it doesn't end.
+    pub async fn run(&self, spec: &RunSpec) -> anyhow::Result<RunResult> {
+        self.start(spec).await?.finished().await
+    }
+
+    /// Sends one request.
+    ///
+    /// # Errors
+    /// Where the agent can't be reached; what became of the request is in the answer.
+    pub async fn probe(&self, spec: &ProbeSpec) -> anyhow::Result<ProbeAnswer> {
+        self.ask("POST", "probe", Some(spec)).await
+    }
+
+    /// Sends one request that must be answered with 2xx or 3xx.
+    ///
+    /// # Errors
+    /// Where it isn't.
+    pub async fn get(&self, url: &str) -> anyhow::Result<ProbeAnswer> {
+        let answer = self
+            .probe(&ProbeSpec {
+                url: url.to_owned(),
+                ..ProbeSpec::default()
+            })
+            .await?;
+        ensure!(answer.ok, "{url} was not answered: {answer:?}");
+        Ok(answer)
+    }
+
+    /// What the agent's clock says.
+    ///
+    /// # Errors
+    /// Where it can't be reached.
+    pub async fn now(&self) -> anyhow::Result<Now> {
+        self.ask::<(), Now>("GET", "now", None).await
+    }
+
+    /// How far the agent's clock is ahead of ours, microseconds; exact to half a round trip.
+    ///
+    /// # Errors
+    /// Where it can't be reached.
+    pub async fn clock_ahead_us(&self) -> anyhow::Result<i64> {
+        let mut best: Option<(u64, i64)> = None;
+        for _ in 0..5 {
+            let before = sample_app::unix_us();
+            let agents = self.now().await?.unix_us;
+            let round_trip = sample_app::unix_us().saturating_sub(before);
+            let ahead = agents.cast_signed() - (before + round_trip / 2).cast_signed();
+            if best.is_none_or(|(shortest, _)| round_trip < shortest) {
+                best = Some((round_trip, ahead));
+            }
+        }
+        best.map(|(_, ahead)| ahead)
+            .context("the clock was never asked")
+    }
+
+    async fn ask<S: Serialize, T: DeserializeOwned>(
+        &self,
+        method: &str,
+        page: &str,
+        body: Option<&S>,
+    ) -> anyhow::Result<T> {
+        let namespace = &self.namespace;
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{POD}:8080/proxy/{page}");
+        let body = body
+            .map(serde_json::to_vec)
+            .transpose()?
+            .unwrap_or_default();
+        // Longer than any probe: the API server doesn't limit proxied requests, and we do elsewhere.
+        let request = http::Request::builder()
+            .method(method)
+            .uri(&path)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(body)?;
+        let asked = self.cluster.client.request_text(request);
+        let text = tokio::time::timeout(Duration::from_secs(120), asked)
+            .await
+            .with_context(|| format!("{method} {path}: no answer in two minutes"))?
+            .with_context(|| format!("{method} {path}"))?;
+        serde_json::from_str(&text).with_context(|| format!("{method} {path}: {text}"))
+    }
+}
+
+// === impl Run ===
+
+impl Run<'_> {
+    /// What has come of it so far.
+    ///
+    /// # Errors
+    /// Where the agent can't be reached.
+    pub async fn so_far(&self) -> anyhow::Result<RunResult> {
+        self.agent
+            .ask::<(), RunResult>("GET", &format!("runs/{}", self.id), None)
+            .await
+    }
+
+    /// Sends nothing new, and waits for what is in flight.
+    ///
+    /// # Errors
+    /// Where it doesn't end.
+    pub async fn stop(self) -> anyhow::Result<RunResult> {
+        self.agent
+            .ask::<(), RunResult>("DELETE", &format!("runs/{}", self.id), None)
+            .await?;
+        self.finished().await
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// Where it doesn't come.
+    pub async fn finished(self) -> anyhow::Result<RunResult> {
+        eventually("the load to end", self.cap, async || {
+            let result = self.so_far().await?;
+            ensure!(
+                result.done,
+                "{} sent, {} answered",
+                result.sent,
+                result.ok + result.failed
+            );
+            Ok(result)
+        })
+        .await
+    }
+}

@@ -1,0 +1,293 @@
+//! The app under test: a Deployment and its Service, made from the sample app's image.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
+use kube::api::PostParams;
+use lull_contract::annotations::SCALE;
+use serde_json::{Value, json};
+
+use crate::{Namespace, Workload, cluster::call};
+
+/// Image of app and agent unless `E2E_IMAGE` names another.
+const IMAGE: &str = "lull-test/sample-app:dev";
+/// Name of the app's container.
+pub const CONTAINER: &str = "app";
+/// Label on the app's pods.
+pub const APP_LABEL: &str = "app";
+
+/// One port of the app and of its Service.
+#[derive(Debug, Clone)]
+pub struct Port {
+    /// Name on both sides.
+    pub name: &'static str,
+    /// Where the app listens.
+    pub container: u16,
+    /// Where the Service listens.
+    pub service: u16,
+    /// The Service names its target instead of numbering it.
+    pub by_name: bool,
+    /// The Service's `appProtocol`.
+    pub app_protocol: Option<&'static str>,
+}
+
+/// A builder for a Deployment and its Service.
+#[derive(Debug, Clone)]
+pub struct App {
+    name: String,
+    replicas: u32,
+    annotations: BTreeMap<String, String>,
+    args: Vec<String>,
+    env: BTreeMap<String, String>,
+    ports: Vec<Port>,
+    readiness: bool,
+    liveness: bool,
+}
+
+/// The sample app's image.
+#[must_use]
+pub fn image() -> String {
+    let named = std::env::var("E2E_IMAGE")
+        .ok()
+        .filter(|name: &String| !name.is_empty());
+    named.unwrap_or_else(|| IMAGE.to_owned())
+}
+
+/// What every container of the suite runs as: nothing it doesn't need.
+#[must_use]
+pub fn security_context() -> Value {
+    json!({
+        "runAsNonRoot": true,
+        "runAsUser": 65532,
+        "allowPrivilegeEscalation": false,
+        "capabilities": { "drop": ["ALL"] },
+        "seccompProfile": { "type": "RuntimeDefault" },
+    })
+}
+
+// === impl Port ===
+
+impl Port {
+    /// Service port 80 to the app's 8080.
+    #[must_use]
+    pub fn http() -> Self {
+        Self {
+            name: "http",
+            container: 8080,
+            service: 80,
+            by_name: false,
+            app_protocol: None,
+        }
+    }
+}
+
+// === impl App ===
+
+impl App {
+    /// One replica with a readiness probe and one HTTP port, run by Lull with the shortest window.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self::plain(name)
+            .annotate(SCALE, "true")
+            .annotate("lull.dev/window", "6s")
+    }
+
+    /// The same without Lull.
+    #[must_use]
+    pub fn plain(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            replicas: 1,
+            annotations: BTreeMap::new(),
+            args: vec!["serve".to_owned()],
+            env: BTreeMap::new(),
+            ports: vec![Port::http()],
+            readiness: true,
+            liveness: false,
+        }
+    }
+
+    /// Adds an annotation to the Deployment.
+    #[must_use]
+    pub fn annotate(mut self, key: &str, value: &str) -> Self {
+        self.annotations.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Adds an argument of `sample-app serve`.
+    #[must_use]
+    pub fn arg(mut self, arg: &str) -> Self {
+        self.args.push(arg.to_owned());
+        self
+    }
+
+    /// Adds an environment variable.
+    #[must_use]
+    pub fn env(mut self, key: &str, value: &str) -> Self {
+        self.env.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Sets the replicas that the Deployment starts with.
+    #[must_use]
+    pub fn replicas(mut self, replicas: u32) -> Self {
+        self.replicas = replicas;
+        self
+    }
+
+    /// Replaces the ports.
+    #[must_use]
+    pub fn ports(mut self, ports: impl Into<Vec<Port>>) -> Self {
+        self.ports = ports.into();
+        self
+    }
+
+    /// Leaves the readiness probe out.
+    #[must_use]
+    pub fn without_readiness_probe(mut self) -> Self {
+        self.readiness = false;
+        self
+    }
+
+    /// Adds a liveness probe every second that restarts at the first failure.
+    #[must_use]
+    pub fn with_liveness_probe(mut self) -> Self {
+        self.liveness = true;
+        self
+    }
+
+    /// Creates Deployment and Service.
+    ///
+    /// # Errors
+    /// Where the API server refuses one.
+    pub async fn deploy(&self, namespace: &Namespace) -> anyhow::Result<Workload> {
+        let params = PostParams::default();
+        let service: Service = serde_json::from_value(self.service())?;
+        let create = namespace.api::<Service>();
+        call("create the Service", create.create(&params, &service)).await?;
+        let create = namespace.api::<Deployment>();
+        call(
+            "create the Deployment",
+            create.create(&params, &self.deployment()?),
+        )
+        .await?;
+        Ok(Workload::new(namespace, &self.name))
+    }
+
+    /// Creates Deployment and Service and waits until the workload has been put to sleep.
+    ///
+    /// # Errors
+    /// Where it can't be created or doesn't fall asleep.
+    pub async fn deploy_asleep(&self, namespace: &Namespace) -> anyhow::Result<Workload> {
+        let workload = self.deploy(namespace).await?;
+        workload.enrolled().await?;
+        workload.asleep().await?;
+        Ok(workload)
+    }
+
+    /// The Deployment.
+    ///
+    /// # Errors
+    /// Never, as long as the literals here are right.
+    pub fn deployment(&self) -> serde_json::Result<Deployment> {
+        let labels = json!({ APP_LABEL: self.name });
+        serde_json::from_value(json!({
+            "metadata": { "name": self.name, "annotations": self.annotations },
+            "spec": {
+                "replicas": self.replicas,
+                "selector": { "matchLabels": labels },
+                "template": {
+                    "metadata": { "labels": labels },
+                    "spec": { "containers": [self.container()] },
+                },
+            },
+        }))
+    }
+
+    fn container(&self) -> Value {
+        let env: Vec<Value> = self
+            .env
+            .iter()
+            .map(|(name, value)| json!({ "name": name, "value": value }))
+            .collect();
+        let ports: Vec<Value> = self
+            .ports
+            .iter()
+            .map(|port| json!({ "name": port.name, "containerPort": port.container }))
+            .collect();
+        let mut container = json!({
+            "name": CONTAINER,
+            "image": image(),
+            "imagePullPolicy": "IfNotPresent",
+            "args": self.args,
+            "env": env,
+            "ports": ports,
+            "resources": { "requests": { "cpu": "10m", "memory": "16Mi" } },
+            "securityContext": security_context(),
+        });
+        let port = self.ports.first().map_or(8080, |port| port.container);
+        if self.readiness {
+            container["readinessProbe"] = probe("/healthz", port);
+        }
+        if self.liveness {
+            container["livenessProbe"] = probe("/live", port);
+        }
+        container
+    }
+
+    fn service(&self) -> Value {
+        let ports: Vec<Value> = self.ports.iter().map(service_port).collect();
+        json!({
+            "metadata": { "name": self.name, "labels": { APP_LABEL: self.name } },
+            "spec": { "selector": { APP_LABEL: self.name }, "ports": ports },
+        })
+    }
+}
+
+fn probe(path: &str, port: u16) -> Value {
+    json!({
+        "httpGet": { "path": path, "port": port },
+        "periodSeconds": 1,
+        "failureThreshold": 1,
+        "timeoutSeconds": 1,
+    })
+}
+
+fn service_port(port: &Port) -> Value {
+    let target = if port.by_name {
+        json!(port.name)
+    } else {
+        json!(port.container)
+    };
+    let mut value = json!({ "name": port.name, "port": port.service, "targetPort": target });
+    if let Some(app_protocol) = port.app_protocol {
+        value["appProtocol"] = json!(app_protocol);
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_built_is_a_deployment_and_a_service_with_every_option() {
+        let named = Port {
+            by_name: true,
+            app_protocol: Some("kubernetes.io/h2c"),
+            ..Port::http()
+        };
+        let app = App::new("shop")
+            .env("A", "1")
+            .arg("--port=8080")
+            .ports([named])
+            .replicas(3);
+        let deployment = app.with_liveness_probe().deployment().unwrap();
+        assert_eq!(deployment.metadata.annotations.unwrap()[SCALE], "true");
+        let container = &deployment.spec.unwrap().template.spec.unwrap().containers[0];
+        assert!(container.liveness_probe.is_some() && container.readiness_probe.is_some());
+        let service: Service =
+            serde_json::from_value(App::plain("shop").ports([Port::http()]).service()).unwrap();
+        assert_eq!(service.spec.unwrap().ports.unwrap()[0].port, 80);
+    }
+}

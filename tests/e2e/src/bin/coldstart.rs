@@ -1,0 +1,252 @@
+//! The cold start table: wakes by Lull, and beside them the same app as a plain Deployment patched
+//! 0 -> 1 and polled, both measured by one agent.
+
+use std::{fmt::Write as _, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use clap::Parser;
+use lull_e2e::{
+    Agent, App, Namespace, Workload, eventually, in_namespace, say,
+    timeline::{Observer, Timeline},
+};
+use sample_app::wire::{ProbeAnswer, ProbeSpec};
+use serde_json::json;
+
+/// Longest wait for one cold start, milliseconds.
+const PATIENCE_MS: u64 = 60_000;
+/// Longest wait for the watches to have seen what has happened.
+const WATCHES: Duration = Duration::from_secs(10);
+
+/// Measures cold starts on the cluster of the current kubeconfig.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Wakes of each kind.
+    #[arg(long, default_value_t = 20)]
+    wakes: u32,
+}
+
+/// Milliseconds from a start's beginning (request sent, or patch sent) to each step.
+#[derive(Debug, Clone, Copy)]
+struct Phases {
+    patched: f64,
+    created: f64,
+    scheduled: f64,
+    running: f64,
+    answered: f64,
+}
+
+/// Picks one figure.
+type Pick = fn(&Phases) -> f64;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    ensure!(args.wakes > 0, "--wakes 0: must be at least 1");
+    // The longest part is waiting for sleep, so there is no cap of one test here: short runs.
+    let (mut lull, mut plain) = (Vec::new(), Vec::new());
+    for batch in batches(args.wakes) {
+        in_namespace("coldstart", async |namespace| {
+            measure(namespace, batch, &mut lull, &mut plain).await
+        })
+        .await?;
+    }
+    say(table(&lull, &plain));
+    Ok(())
+}
+
+/// A namespace lives 5 minutes at most; ten wakes take about three.
+fn batches(wakes: u32) -> Vec<u32> {
+    let whole = wakes / 10;
+    let mut batches = vec![10; usize::try_from(whole).unwrap_or_default()];
+    if !wakes.is_multiple_of(10) {
+        batches.push(wakes % 10);
+    }
+    batches
+}
+
+async fn measure(
+    namespace: &Namespace,
+    wakes: u32,
+    lull: &mut Vec<Phases>,
+    plain: &mut Vec<Phases>,
+) -> anyhow::Result<()> {
+    let agent = Agent::deploy(namespace).await?;
+    let sleeper = App::new("lull").deploy_asleep(namespace).await?;
+    let patched = App::plain("plain").replicas(0).deploy(namespace).await?;
+    let ahead_us = agent.clock_ahead_us().await?;
+    for wake in 1..=wakes {
+        sleeper.pods_gone().await?;
+        patched.pods_gone().await?;
+        let by_lull = wake_by_request(&agent, &sleeper, ahead_us).await?;
+        // The two don't start at the same time: each has the machine for itself.
+        let by_patch = wake_by_patch(&agent, &patched, ahead_us).await?;
+        say(format!(
+            "wake {wake}/{wakes}: Lull {:.0} ms, plain {:.0} ms",
+            by_lull.answered, by_patch.answered
+        ));
+        lull.push(by_lull);
+        plain.push(by_patch);
+        patched.patch(&json!({ "spec": { "replicas": 0 } })).await?;
+        sleeper.asleep().await?;
+    }
+    Ok(())
+}
+
+async fn wake_by_request(
+    agent: &Agent,
+    workload: &Workload,
+    ahead_us: i64,
+) -> anyhow::Result<Phases> {
+    let observer = Observer::start(workload).await?;
+    let request = ProbeSpec {
+        url: workload.url("/"),
+        timeout_ms: PATIENCE_MS,
+        ..ProbeSpec::default()
+    };
+    let answer = agent.probe(&request).await?;
+    let begun = answer.started_at_unix_us.cast_signed() - ahead_us;
+    phases(&observer, &answer, begun, ahead_us).await
+}
+
+async fn wake_by_patch(
+    agent: &Agent,
+    workload: &Workload,
+    ahead_us: i64,
+) -> anyhow::Result<Phases> {
+    let observer = Observer::start(workload).await?;
+    let poll = ProbeSpec {
+        url: workload.url("/"),
+        // A SYN that nobody answers must not outlast the moment at which somebody would.
+        timeout_ms: 1_000,
+        until_ok_ms: Some(PATIENCE_MS),
+        ..ProbeSpec::default()
+    };
+    let patch = async {
+        // The agent polls before the patch, so that no way there counts.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let begun = sample_app::unix_us();
+        workload
+            .patch(&json!({ "spec": { "replicas": 1 } }))
+            .await?;
+        Ok(begun)
+    };
+    let (answer, begun) = tokio::try_join!(agent.probe(&poll), patch)?;
+    ensure!(answer.attempts > 1, "it was not at zero: {answer:?}");
+    phases(&observer, &answer, begun.cast_signed(), ahead_us).await
+}
+
+async fn phases(
+    observer: &Observer,
+    answer: &ProbeAnswer,
+    begun_us: i64,
+    ahead_us: i64,
+) -> anyhow::Result<Phases> {
+    ensure!(answer.ok, "not answered: {answer:?}");
+    let timeline = eventually("the watches to catch up", WATCHES, async || {
+        let timeline = observer.timeline();
+        timeline
+            .running_us
+            .with_context(|| format!("{timeline:?}"))?;
+        Ok(timeline)
+    })
+    .await?;
+    let since = |us: i64| Duration::from_micros((us - begun_us).max(0).unsigned_abs());
+    let seen = |us: Option<u64>| us.map_or(f64::NAN, |us| sample_app::ms(since(us.cast_signed())));
+    let Timeline {
+        patched_us,
+        created_us,
+        scheduled_us,
+        running_us,
+        ..
+    } = timeline;
+    Ok(Phases {
+        patched: seen(patched_us),
+        created: seen(created_us),
+        scheduled: seen(scheduled_us),
+        running: seen(running_us),
+        answered: sample_app::ms(since(answer.answered_at_unix_us.cast_signed() - ahead_us)),
+    })
+}
+
+fn table(lull: &[Phases], plain: &[Phases]) -> String {
+    let rows: [(&str, Pick); 6] = [
+        ("/scale patched", |p| p.patched),
+        ("pod created", |p| p.created),
+        ("pod scheduled", |p| p.scheduled),
+        ("app's container running", |p| p.running),
+        ("answered", |p| p.answered),
+        ("answered after running", |p| p.answered - p.running),
+    ];
+    let mut text = format!(
+        "\nCold start, ms from request sent (Lull) or patch sent (plain) until seen; {} wakes each\n\
+         {:<26}{:>12}{:>12}{:>12}{:>12}\n",
+        lull.len(),
+        "",
+        "Lull p50",
+        "Lull max",
+        "plain p50",
+        "plain max"
+    );
+    for (name, of) in rows {
+        let ((p50, max), (plain_p50, plain_max)) = (spread(lull, of), spread(plain, of));
+        // Writing to a String can't fail.
+        let _ = writeln!(
+            text,
+            "{name:<26}{p50:>12.0}{max:>12.0}{plain_p50:>12.0}{plain_max:>12.0}"
+        );
+    }
+    let (lull, plain) = (
+        spread(lull, |p| p.answered).0,
+        spread(plain, |p| p.answered).0,
+    );
+    let _ = write!(text, "Lull adds {:.0} ms at p50", lull - plain);
+    text
+}
+
+/// Median and maximum.
+fn spread(all: &[Phases], of: impl Fn(&Phases) -> f64) -> (f64, f64) {
+    let mut values: Vec<f64> = all.iter().map(of).collect();
+    values.sort_by(f64::total_cmp);
+    let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+    (
+        at(values.len().saturating_sub(1) / 2),
+        at(values.len().saturating_sub(1)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(answered: f64) -> Phases {
+        Phases {
+            patched: 1.0,
+            created: 2.0,
+            scheduled: 3.0,
+            running: 4.0,
+            answered,
+        }
+    }
+
+    #[test]
+    fn the_table_shows_median_maximum_and_what_lull_adds() {
+        let lull = [answered(900.0), answered(700.0), answered(800.0)];
+        let plain = [answered(600.0), answered(650.0), answered(500.0)];
+        let text = table(&lull, &plain);
+        assert!(text.contains("Lull adds 200 ms"), "{text}");
+        let row = text
+            .lines()
+            .find(|line| line.starts_with("answered "))
+            .unwrap();
+        assert_eq!(
+            row.split_whitespace().collect::<Vec<_>>(),
+            ["answered", "800", "900", "600", "650"]
+        );
+    }
+
+    #[test]
+    fn wakes_are_cut_into_batches() {
+        assert_eq!(batches(20), [10, 10]);
+        assert_eq!(batches(3), [3]);
+    }
+}

@@ -1,0 +1,390 @@
+//! A deployed app, and waiting for the steps of its life.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, ensure};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use kube::{
+    Api,
+    api::{ListParams, Patch, PatchParams},
+};
+use lull_contract::{
+    names,
+    report::QueueProxyReport,
+    scaled_workload::{ScaledWorkload, State},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    Cluster, Namespace,
+    app::{APP_LABEL, CONTAINER},
+    cluster::{call, is_ready},
+    eventually,
+};
+
+/// Longest wait for a rollout: image at hand, small containers, a busy machine.
+const ROLLOUT: Duration = Duration::from_secs(60);
+/// Longest wait for sleep: a window of 6 s, propagation, and a busy machine.
+const SLEEP: Duration = Duration::from_secs(60);
+/// DNS domain of the cluster unless `E2E_CLUSTER_DOMAIN` names another.
+const DOMAIN: &str = "cluster.local";
+
+/// A Deployment with its Service, both of one name.
+#[derive(Debug, Clone)]
+pub struct Workload {
+    /// The cluster.
+    pub cluster: Cluster,
+    /// Namespace of both.
+    pub namespace: String,
+    /// Name of both.
+    pub name: String,
+}
+
+// === impl Workload ===
+
+impl Workload {
+    /// The workload called `name`.
+    #[must_use]
+    pub fn new(namespace: &Namespace, name: &str) -> Self {
+        let (cluster, namespace) = (namespace.cluster.clone(), namespace.name.clone());
+        Self {
+            cluster,
+            namespace,
+            name: name.to_owned(),
+        }
+    }
+
+    /// The Service's address for callers in the cluster, without a scheme.
+    ///
+    /// The whole name: a client with `ndots: 1`, as the agent is, asks the DNS once.
+    #[must_use]
+    pub fn host(&self) -> String {
+        let named = std::env::var("E2E_CLUSTER_DOMAIN")
+            .ok()
+            .filter(|name: &String| !name.is_empty());
+        let domain = named.unwrap_or_else(|| DOMAIN.to_owned());
+        format!("{}.{}.svc.{domain}", self.name, self.namespace)
+    }
+
+    /// URL of the Service's port 80 with `path`.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.host())
+    }
+
+    fn deployments(&self) -> Api<Deployment> {
+        Api::namespaced(self.cluster.client.clone(), &self.namespace)
+    }
+
+    /// The Deployment.
+    ///
+    /// # Errors
+    /// Where it can't be had.
+    pub async fn deployment(&self) -> anyhow::Result<Deployment> {
+        call(
+            &format!("get Deployment {}", self.name),
+            self.deployments().get(&self.name),
+        )
+        .await
+    }
+
+    /// The Deployment as the API server sends it.
+    ///
+    /// # Errors
+    /// Where it can't be had.
+    pub async fn deployment_json(&self) -> anyhow::Result<Value> {
+        let Self {
+            namespace, name, ..
+        } = self;
+        self.cluster
+            .get(&format!(
+                "/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
+            ))
+            .await
+    }
+
+    /// The Service as the API server sends it.
+    ///
+    /// # Errors
+    /// Where it can't be had.
+    pub async fn service_json(&self) -> anyhow::Result<Value> {
+        let Self {
+            namespace, name, ..
+        } = self;
+        self.cluster
+            .get(&format!("/api/v1/namespaces/{namespace}/services/{name}"))
+            .await
+    }
+
+    /// The workload's pods, those that are going included.
+    ///
+    /// # Errors
+    /// Where they can't be listed.
+    pub async fn pods(&self) -> anyhow::Result<Vec<Pod>> {
+        let api: Api<Pod> = Api::namespaced(self.cluster.client.clone(), &self.namespace);
+        let params = ListParams::default().labels(&format!("{APP_LABEL}={}", self.name));
+        Ok(
+            call(&format!("list pods of {}", self.name), api.list(&params))
+                .await?
+                .items,
+        )
+    }
+
+    /// The workload's ScaledWorkload, where there is one.
+    ///
+    /// # Errors
+    /// Where they can't be listed.
+    pub async fn scaled(&self) -> anyhow::Result<Option<ScaledWorkload>> {
+        let api: Api<ScaledWorkload> =
+            Api::namespaced(self.cluster.client.clone(), &self.namespace);
+        let all = call("list ScaledWorkloads", api.list(&ListParams::default())).await?;
+        Ok(all
+            .items
+            .into_iter()
+            .find(|scaled| scaled.spec.target.name == self.name))
+    }
+
+    /// `spec.replicas` of the Deployment.
+    ///
+    /// # Errors
+    /// Where it can't be had.
+    pub async fn replicas(&self) -> anyhow::Result<i32> {
+        let spec = self
+            .deployment()
+            .await?
+            .spec
+            .context("the Deployment has no spec")?;
+        spec.replicas.context("the Deployment has no replicas")
+    }
+
+    /// Changes the Deployment by a strategic merge patch, which knows containers by their names.
+    ///
+    /// # Errors
+    /// Where the API server refuses.
+    pub async fn patch(&self, patch: &Value) -> anyhow::Result<()> {
+        let (deployments, params) = (self.deployments(), PatchParams::default());
+        let patched = deployments
+            .patch(&self.name, &params, &Patch::Strategic(patch))
+            .await;
+        patched.with_context(|| format!("patch Deployment {}", self.name))?;
+        Ok(())
+    }
+
+    /// Sets annotations on the Deployment; `None` removes one.
+    ///
+    /// # Errors
+    /// Where the API server refuses.
+    pub async fn annotate(&self, annotations: &[(&str, Option<&str>)]) -> anyhow::Result<()> {
+        let map: serde_json::Map<String, Value> = annotations
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), json!(value)))
+            .collect();
+        self.patch(&json!({ "metadata": { "annotations": map } }))
+            .await
+    }
+
+    /// Changes the app's container in the template, which starts a rollout.
+    ///
+    /// # Errors
+    /// Where the API server refuses.
+    pub async fn change_container(&self, mut container: Value) -> anyhow::Result<()> {
+        container["name"] = json!(CONTAINER);
+        let spec = json!({ "template": { "spec": { "containers": [container] } } });
+        self.patch(&json!({ "spec": spec })).await
+    }
+
+    /// Waits until every wanted replica is of the newest template and ready; returns how many.
+    ///
+    /// # Errors
+    /// Where that takes longer than a minute.
+    pub async fn rolled_out(&self) -> anyhow::Result<i32> {
+        eventually(
+            &format!("the rollout of {}", self.name),
+            ROLLOUT,
+            async || {
+                let deployment = self.deployment().await?;
+                let wanted = deployment
+                    .spec
+                    .and_then(|spec| spec.replicas)
+                    .unwrap_or_default();
+                let status = deployment.status.unwrap_or_default();
+                let generation = deployment.metadata.generation;
+                let (updated, ready, all) = (
+                    status.updated_replicas.unwrap_or_default(),
+                    status.ready_replicas.unwrap_or_default(),
+                    status.replicas.unwrap_or_default(),
+                );
+                ensure!(
+                    status.observed_generation == generation
+                        && (updated, ready, all) == (wanted, wanted, wanted),
+                    "wanted {wanted}, updated {updated}, ready {ready}, all {all}, generation \
+                 {generation:?} of which {:?} observed",
+                    status.observed_generation,
+                );
+                Ok(wanted)
+            },
+        )
+        .await
+    }
+
+    /// Waits until Lull runs the workload: its Service is switched.
+    ///
+    /// # Errors
+    /// Where that takes longer than a minute.
+    pub async fn enrolled(&self) -> anyhow::Result<()> {
+        eventually(
+            &format!("{} to be enrolled", self.name),
+            ROLLOUT,
+            async || {
+                let scaled = self.scaled().await?.context("there is no ScaledWorkload")?;
+                let status = scaled.status.context("its ScaledWorkload has no status")?;
+                ensure!(
+                    !matches!(status.state, State::Enrolling | State::Leaving)
+                        && !status.services.is_empty(),
+                    "state {}, services {:?}, reason {:?}",
+                    status.state,
+                    status.services,
+                    status.reason
+                );
+                Ok(())
+            },
+        )
+        .await
+    }
+
+    /// Waits until the workload sleeps: no replicas, and Lull says so; returns how long it took.
+    ///
+    /// # Errors
+    /// Where that takes longer than a minute.
+    pub async fn asleep(&self) -> anyhow::Result<Duration> {
+        let started = Instant::now();
+        eventually(
+            &format!("{} to fall asleep", self.name),
+            SLEEP,
+            async || {
+                let replicas = self.replicas().await?;
+                let scaled = self.scaled().await?.context("there is no ScaledWorkload")?;
+                let status = scaled.status.context("its ScaledWorkload has no status")?;
+                ensure!(
+                    replicas == 0 && status.state == State::Asleep,
+                    "{replicas} replicas, state {}, reason {:?}",
+                    status.state,
+                    status.reason
+                );
+                Ok(())
+            },
+        )
+        .await?;
+        Ok(started.elapsed())
+    }
+
+    /// Waits until `spec.replicas` is 0; returns how long it took.
+    ///
+    /// # Errors
+    /// After `cap`.
+    pub async fn scaled_to_zero(&self, cap: Duration) -> anyhow::Result<Duration> {
+        let started = Instant::now();
+        eventually(
+            &format!("{} to have no replicas", self.name),
+            cap,
+            async || {
+                let replicas = self.replicas().await?;
+                ensure!(
+                    replicas == 0,
+                    "{replicas} replicas, {}",
+                    self.status_line().await
+                );
+                Ok(())
+            },
+        )
+        .await?;
+        Ok(started.elapsed())
+    }
+
+    /// Waits until no pod is left, not even one that is going.
+    ///
+    /// # Errors
+    /// Where that takes longer than a minute.
+    pub async fn pods_gone(&self) -> anyhow::Result<()> {
+        eventually(
+            &format!("the pods of {} to go", self.name),
+            SLEEP,
+            async || {
+                let left = self.pods().await?.len();
+                ensure!(left == 0, "{left} pods");
+                Ok(())
+            },
+        )
+        .await
+    }
+
+    /// What Lull says of the workload, in a line.
+    pub async fn status_line(&self) -> String {
+        match self.scaled().await {
+            Ok(Some(scaled)) => {
+                let status = scaled.status.unwrap_or_default();
+                format!(
+                    "mode {}, state {}, ready {}, desired {}, in flight {}, held {}: {}",
+                    status.mode,
+                    status.state,
+                    status.ready,
+                    status.desired,
+                    status.in_flight,
+                    status.held,
+                    status.reason
+                )
+            }
+            Ok(None) => "no ScaledWorkload".to_owned(),
+            Err(error) => format!("{error:#}"),
+        }
+    }
+
+    /// Names of the pods that are ready and stay.
+    ///
+    /// # Errors
+    /// Where they can't be listed.
+    pub async fn ready_pods(&self) -> anyhow::Result<Vec<String>> {
+        let pods = self.pods().await?;
+        Ok(pods
+            .into_iter()
+            .filter(is_ready)
+            .filter_map(|pod| pod.metadata.name)
+            .collect())
+    }
+
+    /// Asks `pod` for `path` on `port`, by way of the API server.
+    ///
+    /// # Errors
+    /// Where the answer is not 2xx.
+    pub async fn ask_pod(
+        &self,
+        pod: &str,
+        port: u16,
+        method: &str,
+        path: &str,
+    ) -> anyhow::Result<String> {
+        let namespace = &self.namespace;
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{path}");
+        self.cluster.text(method, &path, Vec::new()).await
+    }
+
+    /// What the queue-proxy of `pod` tells the autoscaler.
+    ///
+    /// # Errors
+    /// Where it doesn't answer or not with a report.
+    pub async fn queue_proxy(&self, pod: &str) -> anyhow::Result<QueueProxyReport> {
+        let text = self
+            .ask_pod(pod, lull_contract::ports::REPORT, "GET", "report")
+            .await?;
+        Ok(QueueProxyReport::parse(text.as_bytes())?)
+    }
+}
+
+/// Whether a pod carries the queue-proxy.
+#[must_use]
+pub fn has_sidecar(pod: &Pod) -> bool {
+    let sidecar = names::QUEUE_PROXY_CONTAINER;
+    pod.spec
+        .as_ref()
+        .is_some_and(|spec| spec.containers.iter().any(|c| c.name == sidecar))
+}

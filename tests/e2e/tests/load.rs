@@ -1,0 +1,246 @@
+//! Load: growing from zero, rolling out and leaving under it lose no request.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use lull_contract::annotations::SCALE;
+use lull_e2e::{Agent, App, Workload, all_answered, eventually, in_namespace, leftovers, slices};
+use sample_app::wire::RunSpec;
+use serde_json::json;
+
+/// Longest wait for pods and endpoints to follow a change.
+const FOLLOW: Duration = Duration::from_secs(60);
+/// The promise of issue 3: back at zero within the window and this.
+const SLEEP_SLACK: Duration = Duration::from_secs(15);
+/// The shortest window, which every test app has.
+const WINDOW: Duration = Duration::from_secs(6);
+
+/// Requests that each pod's queue-proxy has seen.
+async fn seen_by_queue_proxies(workload: &Workload) -> anyhow::Result<BTreeMap<String, u64>> {
+    let mut seen = BTreeMap::new();
+    for pod in workload.ready_pods().await? {
+        let report = workload.queue_proxy(&pod).await?;
+        seen.insert(pod, report.load.requests);
+    }
+    Ok(seen)
+}
+
+#[tokio::test]
+async fn load_from_zero_grows_pods_and_traffic_goes_direct() -> anyhow::Result<()> {
+    in_namespace("load", async |namespace| {
+        let agent = Agent::deploy(namespace).await?;
+        // 300 in flight at 70 % of 100 per pod want 5 pods; 4 are enough for a small machine.
+        let app = App::new("shop").annotate("lull.dev/max-scale", "4");
+        let workload = app.deploy_asleep(namespace).await?;
+        let spec = RunSpec {
+            url: workload.url("/?sleep_ms=300"),
+            connections: 300,
+            seconds: Some(15.0),
+            ..RunSpec::default()
+        };
+        let first = agent.start(&spec).await?;
+        eventually(
+            "several pods and no activator behind the Service",
+            FOLLOW,
+            async || slices::pods_only(&workload, 2).await,
+        )
+        .await?;
+        let first = first.finished().await?;
+        all_answered(&first)?;
+        ensure!(first.via_activator > 0, "it began at zero: {first:?}");
+
+        // Connections of the first run may stay with an activator until they end; new ones don't.
+        let before = seen_by_queue_proxies(&workload).await?;
+        let second = agent
+            .run(&RunSpec {
+                seconds: Some(4.0),
+                ..spec
+            })
+            .await?;
+        let after = seen_by_queue_proxies(&workload).await?;
+        all_answered(&second)?;
+        ensure!(
+            second.via_activator == 0,
+            "activators were in the path: {second:?}"
+        );
+        ensure!(
+            second.by_pod.len() >= 2,
+            "the load was not spread: {:?}",
+            second.by_pod
+        );
+        let carried: u64 = after
+            .iter()
+            .map(|(pod, now)| now.saturating_sub(before.get(pod).copied().unwrap_or(0)))
+            .sum();
+        ensure!(
+            carried >= second.sent,
+            "queue-proxies saw {carried} of {}",
+            second.sent
+        );
+
+        let took = workload.scaled_to_zero(WINDOW + SLEEP_SLACK).await?;
+        eprintln!(
+            "first run {:?} ms, {} answers; second {:?} ms from {} pods; 0 pods after {took:.1?}",
+            first.latency_ms,
+            first.ok,
+            second.latency_ms,
+            second.by_pod.len()
+        );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn rolling_update_under_load_loses_nothing() -> anyhow::Result<()> {
+    in_namespace("rollout", async |namespace| {
+        let agent = Agent::deploy(namespace).await?;
+        let app = App::new("shop")
+            .replicas(2)
+            .annotate("lull.dev/min-scale", "2");
+        let workload = app.env("VERSION", "1").deploy(namespace).await?;
+        workload.enrolled().await?;
+        workload.rolled_out().await?;
+        let old = workload.ready_pods().await?;
+        let kept = RunSpec {
+            url: workload.url("/?sleep_ms=10"),
+            connections: 20,
+            seconds: Some(20.0),
+            rate: Some(200.0),
+            ..RunSpec::default()
+        };
+        let fresh = RunSpec {
+            connections: 10,
+            rate: Some(100.0),
+            keep_alive: false,
+            ..kept.clone()
+        };
+        let kept = agent.start(&kept).await?;
+        let fresh = agent.start(&fresh).await?;
+        under_way(&kept).await?;
+        under_way(&fresh).await?;
+        workload
+            .change_container(json!({ "env": [{ "name": "VERSION", "value": "2" }] }))
+            .await?;
+        workload.rolled_out().await?;
+        ensure!(
+            !kept.so_far().await?.done,
+            "the rollout took longer than the load"
+        );
+        for result in [kept.finished().await?, fresh.finished().await?] {
+            all_answered(&result)?;
+            let by: BTreeSet<&String> = result.by_pod.keys().collect();
+            ensure!(
+                by.iter().any(|pod| old.contains(pod)) && by.iter().any(|pod| !old.contains(pod)),
+                "old pods {old:?}, answers by {by:?}"
+            );
+            eprintln!(
+                "{} answered, {:?} ms, {} retries on connections closed while idle",
+                result.ok, result.latency_ms, result.reused_connection_retries
+            );
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until a load has had its first answers.
+async fn under_way(run: &lull_e2e::agent::Run<'_>) -> anyhow::Result<()> {
+    eventually("the load to be under way", FOLLOW, async || {
+        let ok = run.so_far().await?.ok;
+        ensure!(ok >= 100, "{ok} answers");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn annotation_removed_under_load_gives_everything_back() -> anyhow::Result<()> {
+    in_namespace("leave", async |namespace| {
+        let agent = Agent::deploy(namespace).await?;
+        let workload = App::plain("shop").replicas(2).deploy(namespace).await?;
+        workload.rolled_out().await?;
+        let service = workload.service_json().await?;
+        let template = workload.deployment_json().await?["spec"]["template"].clone();
+        workload
+            .annotate(&[(SCALE, Some("true")), ("lull.dev/window", Some("6s"))])
+            .await?;
+        workload.enrolled().await?;
+        workload.rolled_out().await?;
+        ensure!(
+            workload.service_json().await?["spec"] != service["spec"],
+            "nothing to give back"
+        );
+
+        let spec = RunSpec {
+            url: workload.url("/?sleep_ms=10"),
+            connections: 20,
+            seconds: Some(90.0),
+            rate: Some(200.0),
+            ..RunSpec::default()
+        };
+        let kept = agent.start(&spec).await?;
+        let fresh = agent
+            .start(&RunSpec {
+                keep_alive: false,
+                ..spec
+            })
+            .await?;
+        under_way(&kept).await?;
+        workload
+            .annotate(&[(SCALE, None), ("lull.dev/window", None)])
+            .await?;
+        eventually("everything to be given back", FOLLOW, async || {
+            given_back(&workload, &service, &template).await
+        })
+        .await?;
+        for run in [kept, fresh] {
+            let result = run.stop().await?;
+            all_answered(&result)?;
+            eprintln!(
+                "{} answered while Lull left, {:?} ms",
+                result.ok, result.latency_ms
+            );
+        }
+        // Nothing came back while the load ended.
+        given_back(&workload, &service, &template).await
+    })
+    .await
+}
+
+async fn given_back(
+    workload: &Workload,
+    service: &serde_json::Value,
+    template: &serde_json::Value,
+) -> anyhow::Result<()> {
+    let now = workload.service_json().await?;
+    ensure!(
+        now["spec"] == service["spec"],
+        "the Service's spec is {}",
+        now["spec"]
+    );
+    for part in ["labels", "annotations"] {
+        let (now, then) = (&now["metadata"][part], &service["metadata"][part]);
+        ensure!(now == then, "the Service's {part} are {now}, were {then}");
+    }
+    let now = workload.deployment_json().await?;
+    let (metadata, spec) = (&now["metadata"], &now["spec"]);
+    ensure!(
+        spec["template"] == *template,
+        "the template is {}",
+        spec["template"]
+    );
+    let replicas = spec["replicas"].as_i64().context("no replicas")?;
+    ensure!(replicas >= 2, "{replicas} replicas, 2 before");
+    ensure!(
+        !leftovers::has_traces(&json!({ "metadata": metadata })),
+        "metadata is {metadata}"
+    );
+    let left = leftovers::leftovers(&workload.cluster, &workload.namespace).await?;
+    ensure!(left.is_empty(), "left behind: {}", left.join(", "));
+    slices::pods_only(workload, 2).await?;
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! `helm uninstall`: every workload is awake and plain afterwards. Runs last: Lull is gone then.
+
+use std::{path::PathBuf, process::Command, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use lull_e2e::{
+    Agent, App, Cluster, all_answered, eventually, in_namespace, leftovers, namespace, slices,
+};
+use sample_app::wire::{ProbeSpec, RunSpec};
+
+/// Longest wait for what goes on after helm has returned: pods without a sidecar replace others.
+const SETTLE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn helm_uninstall_wakes_sleepers_and_leaves_nothing() -> anyhow::Result<()> {
+    let helm = std::env::var_os("E2E_HELM").map(PathBuf::from);
+    let helm = helm.context("E2E_HELM must be the path of helm")?;
+    let cluster = Cluster::connect().await?;
+    // Shows too that nothing of Lull blocks a namespace's deletion.
+    namespace::all_gone(&cluster, Duration::from_secs(120)).await?;
+    in_namespace("uninstall", async |namespace| {
+        let agent = Agent::deploy(namespace).await?;
+        let (sleeper, busy) = (App::plain("sleeper").replicas(2), App::plain("busy"));
+        let (sleeper, busy) = tokio::try_join!(sleeper.deploy(namespace), busy.deploy(namespace))?;
+        let (sleepers, busys) = tokio::try_join!(sleeper.service_json(), busy.service_json())?;
+        let on = [
+            (lull_contract::annotations::SCALE, Some("true")),
+            ("lull.dev/window", Some("6s")),
+        ];
+        tokio::try_join!(sleeper.annotate(&on), busy.annotate(&on))?;
+        tokio::try_join!(sleeper.enrolled(), busy.enrolled())?;
+        let load = RunSpec {
+            url: busy.url("/?sleep_ms=10"),
+            connections: 10,
+            seconds: Some(240.0),
+            rate: Some(50.0),
+            keep_alive: false,
+            ..RunSpec::default()
+        };
+        let load = agent.start(&load).await?;
+        sleeper.asleep().await?;
+
+        let release_namespace = namespace.cluster.lull_namespace.clone();
+        tokio::task::spawn_blocking(move || uninstall(&helm, &release_namespace)).await??;
+
+        // Replicas of a sleeper are those it was enrolled with.
+        ensure!(
+            sleeper.replicas().await? >= 2,
+            "{} replicas",
+            sleeper.replicas().await?
+        );
+        eventually("both to be plain and ready", SETTLE, async || {
+            for (workload, then, pods) in [(&sleeper, &sleepers, 2), (&busy, &busys, 1)] {
+                let now = workload.service_json().await?;
+                ensure!(
+                    now["spec"] == then["spec"],
+                    "the Service's spec is {}",
+                    now["spec"]
+                );
+                slices::pods_only(workload, pods).await?;
+            }
+            let left = leftovers::leftovers(&namespace.cluster, "").await?;
+            ensure!(left.is_empty(), "left behind: {}", left.join(", "));
+            nothing_installed(&namespace.cluster).await
+        })
+        .await?;
+        let asked = ProbeSpec {
+            url: sleeper.url("/"),
+            ..ProbeSpec::default()
+        };
+        let answer = agent.probe(&asked).await?;
+        ensure!(answer.ok, "the sleeper doesn't answer: {answer:?}");
+        let load = load.stop().await?;
+        all_answered(&load)?;
+        eprintln!("{} answered during the uninstall", load.ok);
+        Ok(())
+    })
+    .await
+}
+
+fn uninstall(helm: &PathBuf, release_namespace: &str) -> anyhow::Result<()> {
+    let args = [
+        "uninstall",
+        "lull",
+        "-n",
+        release_namespace,
+        "--wait",
+        "--timeout",
+        "3m",
+    ];
+    let output = Command::new(helm).args(args).output();
+    let output = output.with_context(|| format!("run {}", helm.display()))?;
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "helm {}: {text}", args.join(" "));
+    eprintln!("{text}");
+    Ok(())
+}
+
+async fn nothing_installed(cluster: &Cluster) -> anyhow::Result<()> {
+    let crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/scaledworkloads.lull.dev";
+    ensure!(
+        cluster.get_if_there(crd).await?.is_none(),
+        "the CRD is still there"
+    );
+    for kind in [
+        "mutatingwebhookconfigurations",
+        "validatingwebhookconfigurations",
+    ] {
+        let list = cluster
+            .get(&format!("/apis/admissionregistration.k8s.io/v1/{kind}"))
+            .await?;
+        ensure!(
+            !list.to_string().contains("lull.dev"),
+            "{kind} of Lull are still there"
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,266 @@
+//! One HTTP connection and what is sent over it.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{
+    body::Incoming,
+    client::conn::{TrySendError, http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{net::TcpStream, task::JoinHandle};
+
+use crate::with_causes;
+
+/// Bytes of a body that are kept; the rest is read and dropped.
+const KEPT_BODY: usize = 4 << 10;
+
+type Body = Full<Bytes>;
+
+/// Where requests go and what they look like.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) addr: SocketAddr,
+    h2c: bool,
+    request: Request<Body>,
+}
+
+/// Parts of a request as a run or a probe gives them.
+#[derive(Debug)]
+pub(super) struct Wanted<'a> {
+    pub(super) url: &'a str,
+    pub(super) method: &'a str,
+    pub(super) path: Option<&'a str>,
+    pub(super) headers: &'a BTreeMap<String, String>,
+    pub(super) h2c: bool,
+    pub(super) close: bool,
+    pub(super) body: &'a str,
+}
+
+/// A connection; dropping it closes it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    sender: Sender,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+enum Sender {
+    H1(http1::SendRequest<Body>),
+    H2(http2::SendRequest<Body>),
+}
+
+/// An answer whose body has been read to its end.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) head: http::response::Parts,
+    /// The first bytes of the body.
+    pub(super) body: Vec<u8>,
+}
+
+/// What one exchange did to get its answer.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Effort {
+    pub(super) opened: u64,
+    pub(super) reused_retries: u64,
+}
+
+/// The address behind `host:port` of a URL.
+pub(super) async fn resolve(uri: &Uri) -> Result<SocketAddr, String> {
+    let host = uri.host().ok_or_else(|| format!("{uri}: no host"))?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port_u16().unwrap_or(80);
+    let mut addrs = tokio::net::lookup_host((host, port))
+        .await
+        .map_err(|error| format!("resolve {host}: {error}"))?;
+    addrs
+        .next()
+        .ok_or_else(|| format!("resolve {host}: no address"))
+}
+
+// === impl Target ===
+
+impl Target {
+    /// Resolves the host and makes the request.
+    pub(super) async fn resolve(wanted: &Wanted<'_>) -> Result<Self, String> {
+        let uri: Uri = wanted
+            .url
+            .parse()
+            .map_err(|error| format!("{}: {error}", wanted.url))?;
+        if uri.scheme_str() != Some("http") {
+            return Err(format!("{uri}: must start with http://"));
+        }
+        let addr = resolve(&uri).await?;
+        let request = build(wanted, &uri).map_err(|error| format!("{uri}: {error}"))?;
+        Ok(Self {
+            addr,
+            h2c: wanted.h2c,
+            request,
+        })
+    }
+
+    pub(super) async fn connect(&self) -> Result<TcpStream, String> {
+        let stream = TcpStream::connect(self.addr)
+            .await
+            .map_err(|e| format!("connect: {e}"))?;
+        // A failure only means that this socket waits for more bytes before it sends.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+
+    /// A copy of the request.
+    pub(super) fn request(&self) -> Request<Body> {
+        self.request.clone()
+    }
+
+    async fn open(&self) -> Result<Connection, String> {
+        let io = TokioIo::new(self.connect().await?);
+        let handshake = |e: hyper::Error| format!("handshake: {}", with_causes(&e));
+        if self.h2c {
+            let (sender, connection) = http2::handshake(TokioExecutor::new(), io)
+                .await
+                .map_err(handshake)?;
+            // Its end shows at the sender.
+            let task = tokio::spawn(async move { drop(connection.await) });
+            Ok(Connection {
+                sender: Sender::H2(sender),
+                task,
+            })
+        } else {
+            let (sender, connection) = http1::handshake(io).await.map_err(handshake)?;
+            let task = tokio::spawn(async move { drop(connection.await) });
+            Ok(Connection {
+                sender: Sender::H1(sender),
+                task,
+            })
+        }
+    }
+
+    /// Sends the request, over the connection in `slot` where there is a live one, and reads the
+    /// whole answer; the connection stays in `slot` if it can be used again.
+    ///
+    /// Only a request of which hyper gives the message back, which says that no byte of it was
+    /// written, is sent again, and only where the connection was a reused one.
+    pub(super) async fn exchange(
+        &self,
+        slot: &mut Option<Connection>,
+        effort: &mut Effort,
+    ) -> Result<Answered, String> {
+        loop {
+            let reused = slot.take().filter(|connection| !connection.is_closed());
+            let was_reused = reused.is_some();
+            let mut connection = match reused {
+                Some(connection) => connection,
+                None => {
+                    effort.opened += 1;
+                    self.open().await?
+                }
+            };
+            match connection.send(self.request()).await {
+                Ok(response) => {
+                    let answered = read(response).await?;
+                    *slot = Some(connection);
+                    return Ok(answered);
+                }
+                Err(error) if was_reused && error.message().is_some() => {
+                    effort.reused_retries += 1;
+                }
+                Err(error) => {
+                    let state = if was_reused {
+                        "reused connection"
+                    } else {
+                        "new connection"
+                    };
+                    return Err(format!("{state}: {}", with_causes(&error.into_error())));
+                }
+            }
+        }
+    }
+}
+
+fn build(wanted: &Wanted<'_>, uri: &Uri) -> Result<Request<Body>, http::Error> {
+    let path = wanted
+        .path
+        .or_else(|| uri.path_and_query().map(|p| p.as_str()))
+        .unwrap_or("/");
+    let authority = uri.authority().map_or("", |a| a.as_str());
+    let method = Method::from_bytes(wanted.method.as_bytes())?;
+    let mut builder = Request::builder().method(method);
+    builder = if wanted.h2c {
+        builder.uri(format!("http://{authority}{path}"))
+    } else {
+        builder.uri(path).header(header::HOST, authority)
+    };
+    if wanted.close && !wanted.h2c {
+        builder = builder.header(header::CONNECTION, "close");
+    }
+    for (name, value) in wanted.headers {
+        let name = HeaderName::from_bytes(name.as_bytes())?;
+        builder = builder.header(name, HeaderValue::from_str(value)?);
+    }
+    builder.body(Full::new(Bytes::copy_from_slice(wanted.body.as_bytes())))
+}
+
+/// Reads the body to its end.
+async fn read(response: Response<Incoming>) -> Result<Answered, String> {
+    let (head, mut incoming) = response.into_parts();
+    let mut body = Vec::new();
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame.map_err(|e| format!("body of a {}: {}", head.status, with_causes(&e)))?;
+        if let Some(data) = frame.data_ref() {
+            let room = KEPT_BODY.saturating_sub(body.len());
+            body.extend_from_slice(&data[..data.len().min(room)]);
+        }
+    }
+    Ok(Answered { head, body })
+}
+
+// === impl Connection ===
+
+impl Connection {
+    fn is_closed(&self) -> bool {
+        match &self.sender {
+            Sender::H1(sender) => sender.is_closed(),
+            Sender::H2(sender) => sender.is_closed(),
+        }
+    }
+
+    async fn send(
+        &mut self,
+        request: Request<Body>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
+        match &mut self.sender {
+            Sender::H1(sender) => {
+                // A connection that is closed here gives the message back below.
+                let _ = sender.ready().await;
+                sender.try_send_request(request).await
+            }
+            Sender::H2(sender) => {
+                let _ = sender.ready().await;
+                sender.try_send_request(request).await
+            }
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+// === impl Answered ===
+
+impl Answered {
+    /// Whether the status is 2xx or 3xx.
+    pub(super) fn is_ok(&self) -> bool {
+        self.head.status.is_success() || self.head.status.is_redirection()
+    }
+
+    /// A response header as text.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.head.headers.get(name)?.to_str().ok()
+    }
+}

@@ -1,0 +1,149 @@
+//! One load: workers that share a counter of requests, each with a connection of its own.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    client::{Connection, Effort, Target, Wanted},
+    totals::Totals,
+};
+use crate::wire::{MAX_SECONDS, RunResult, RunSpec};
+
+/// A load that runs or has run.
+#[derive(Debug)]
+pub(super) struct Run {
+    spec: RunSpec,
+    started: Instant,
+    stop: CancellationToken,
+    /// Number of the next request.
+    next: AtomicU64,
+    totals: Mutex<Totals>,
+    /// Time from start to end, once everything has ended.
+    took: Mutex<Option<Duration>>,
+}
+
+// === impl Run ===
+
+impl Run {
+    /// Starts a checked load.
+    pub(super) fn start(spec: RunSpec) -> Arc<Self> {
+        let run = Arc::new(Self {
+            spec,
+            started: Instant::now(),
+            stop: CancellationToken::new(),
+            next: AtomicU64::new(0),
+            totals: Mutex::new(Totals::new(crate::unix_us() / 1000)),
+            took: Mutex::new(None),
+        });
+        tokio::spawn(Arc::clone(&run).drive());
+        run
+    }
+
+    /// Sends nothing new; what is in flight ends and counts.
+    pub(super) fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.took.lock().is_some()
+    }
+
+    pub(super) fn result(&self) -> RunResult {
+        let took = *self.took.lock();
+        self.totals.lock().result(
+            took.is_some(),
+            took.unwrap_or_else(|| self.started.elapsed()),
+        )
+    }
+
+    async fn drive(self: Arc<Self>) {
+        let wanted = Wanted {
+            url: &self.spec.url,
+            method: &self.spec.method,
+            path: self.spec.path.as_deref(),
+            headers: &self.spec.headers,
+            h2c: self.spec.h2c,
+            close: !self.spec.keep_alive,
+            body: "",
+        };
+        match Target::resolve(&wanted).await {
+            Ok(target) => {
+                let target = Arc::new(target);
+                let mut workers = JoinSet::new();
+                for _ in 0..self.spec.connections {
+                    workers.spawn(Arc::clone(&self).work(Arc::clone(&target)));
+                }
+                while workers.join_next().await.is_some() {}
+            }
+            // A run that can't begin must not look like one without failures.
+            Err(text) => {
+                let mut totals = self.totals.lock();
+                totals.begun();
+                totals.ended(
+                    &Err(text),
+                    Effort::default(),
+                    self.started.elapsed(),
+                    Duration::ZERO,
+                );
+            }
+        }
+        *self.took.lock() = Some(self.started.elapsed());
+    }
+
+    async fn work(self: Arc<Self>, target: Arc<Target>) {
+        let mut slot: Option<Connection> = None;
+        let limit = Duration::from_millis(self.spec.timeout_ms);
+        while self.take_turn().await {
+            self.totals.lock().begun();
+            let begun = Instant::now();
+            let mut effort = Effort::default();
+            let outcome = timeout(limit, target.exchange(&mut slot, &mut effort)).await;
+            let outcome = outcome.unwrap_or_else(|_| Err(format!("no answer in {limit:?}")));
+            if !self.spec.keep_alive {
+                slot = None;
+            }
+            let (at, took) = (self.started.elapsed(), begun.elapsed());
+            self.totals.lock().ended(&outcome, effort, at, took);
+            if outcome.is_err() {
+                // Refused connections come back at once; without a pause one worker would fail
+                // thousands of times a second.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+
+    /// Waits for the time of the next request; false once there is none.
+    async fn take_turn(&self) -> bool {
+        let seconds = self.spec.seconds.unwrap_or(MAX_SECONDS).min(MAX_SECONDS);
+        let end = self.started + Duration::from_secs_f64(seconds);
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        if self
+            .spec
+            .requests
+            .is_some_and(|requests| number >= requests)
+        {
+            return false;
+        }
+        if let Some(rate) = self.spec.rate {
+            #[expect(clippy::cast_precision_loss, reason = "at most 5 million requests")]
+            let due = self.started + Duration::from_secs_f64(number as f64 / rate);
+            tokio::select! {
+                () = self.stop.cancelled() => return false,
+                () = sleep_until(due.min(end)) => {}
+            }
+        }
+        !self.stop.is_cancelled() && Instant::now() < end
+    }
+}

@@ -1,0 +1,25 @@
+//! `sample-app serve` is the app that the tests put to sleep; `sample-app agent` is the load client
+//! that runs beside it in the cluster.
+
+use anyhow::Context as _;
+use clap::Parser;
+use sample_app::{agent, serve};
+
+/// Test app and load client of Lull's e2e suite.
+#[derive(Debug, Parser)]
+enum Command {
+    /// Run the app.
+    Serve(serve::ServeArgs),
+    /// Run the load client.
+    Agent(agent::AgentArgs),
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    lull_process::logging::init("info", false);
+    let stop = lull_process::shutdown::on_signal().context("install signal handlers")?;
+    match Command::parse() {
+        Command::Serve(args) => serve::run(args, stop).await,
+        Command::Agent(args) => agent::run(&args, stop).await,
+    }
+}
