@@ -1,1 +1,36 @@
-//! (skeleton)
+//! The sidecar of a workload's pods: limits concurrency, queues, counts and drains.
+//!
+//! ```text
+//! caller --> listen --> connection --(TLS, TCP)--> splice ---------------------> app at the pod IP
+//!                           `-------(HTTP)-----> request --> limiter --> upstream -^
+//! kubelet, activator --> admin 8022 --> probe (is the app up?), drain
+//! autoscaler --> report 9090 --> traffic (counts), bypass (connections that went round us)
+//! preStop `queue-proxy drain` --> control (unix socket) --> drain
+//! ```
+//!
+//! The data plane has a runtime and a thread of its own; everything else shares a second one, so
+//! that neither a busy data plane makes probes slow nor the reverse.
+
+pub mod app;
+pub mod config;
+pub mod control;
+
+mod activity;
+mod admin;
+mod body;
+mod bypass;
+mod connection;
+mod drain;
+mod error;
+mod headers;
+mod limiter;
+mod metrics;
+mod probe;
+mod request;
+mod splice;
+mod traffic;
+mod upstream;
+
+pub use app::{Addresses, Bound, build};
+pub use config::Config;
+pub use error::REASON_HEADER;

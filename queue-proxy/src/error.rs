@@ -1,0 +1,91 @@
+//! Why a request was not answered by the app, and what its caller is told.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+
+use crate::{body::Outgoing, limiter::QueueFull, metrics::Reason};
+
+/// Header of our own error answers; its value is the reason, as in the metric's label.
+pub const REASON_HEADER: &str = "lull-reason";
+
+/// Where a full queue is likely to have moved on: about a request's time.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+/// A request that did not get the app's answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// Every slot and every waiting place was taken. Never reached the app.
+    #[error("all slots and waiting places are taken")]
+    QueueFull,
+    /// The answer had not started in time.
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    /// The app does not listen. Never reached the app.
+    #[error("the app refuses connections: {0}")]
+    AppRefused(#[source] std::io::Error),
+    /// The app could not be dialled otherwise. Never reached the app.
+    #[error("the app can't be reached: {0}")]
+    AppUnreachable(#[source] std::io::Error),
+    /// The app closed the connection or spoke something else.
+    #[error("the app did not answer: {0}")]
+    AppFailed(#[source] hyper::Error),
+    /// CONNECT, which makes no sense at a reverse proxy.
+    #[error("CONNECT is not supported")]
+    Connect,
+    /// The request can't be written in the app's protocol.
+    #[error("the request's target is not valid: {0}")]
+    Target(#[source] http::Error),
+}
+
+// === impl Error ===
+
+impl Error {
+    /// The reason as a closed enum.
+    pub(crate) fn reason(&self) -> Reason {
+        match self {
+            Self::QueueFull => Reason::QueueFull,
+            Self::Timeout(_) => Reason::Timeout,
+            Self::AppRefused(_) => Reason::AppRefused,
+            Self::AppUnreachable(_) => Reason::AppUnreachable,
+            Self::AppFailed(_) => Reason::AppFailed,
+            Self::Connect | Self::Target(_) => Reason::BadRequest,
+        }
+    }
+
+    /// The answer for the caller.
+    pub(crate) fn respond(&self) -> Response<Outgoing> {
+        let status = match self {
+            Self::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::AppRefused(_) | Self::AppUnreachable(_) | Self::AppFailed(_) => {
+                StatusCode::BAD_GATEWAY
+            }
+            Self::Connect => StatusCode::NOT_IMPLEMENTED,
+            Self::Target(_) => StatusCode::BAD_REQUEST,
+        };
+        let reason = self.reason().as_str();
+        let mut response = Response::new(Outgoing::text(Bytes::from(format!("{self}\n"))));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(
+            HeaderName::from_static(REASON_HEADER),
+            HeaderValue::from_static(reason),
+        );
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
+        if matches!(self, Self::QueueFull) {
+            headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        response
+    }
+}
+
+impl From<QueueFull> for Error {
+    fn from(QueueFull: QueueFull) -> Self {
+        Self::QueueFull
+    }
+}

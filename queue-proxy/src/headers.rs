@@ -1,0 +1,187 @@
+//! Headers that belong to one hop, and the one that we may add.
+
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+const ENVOY_PREFIX: &str = "x-envoy-";
+
+/// What a `Connection` header must not take away: the message would be another one without.
+const PROTECTED: [HeaderName; 2] = [header::HOST, header::CONTENT_LENGTH];
+
+/// Removes what belongs to the caller's connection; returns the protocol to which it wants to
+/// switch, which stays in the headers.
+///
+/// A switch to h2c is not passed on: Java's client asks for it by default, and in the tunnel
+/// behind it we would see one request that never ends.
+pub(crate) fn clean_request(headers: &mut HeaderMap) -> Option<HeaderValue> {
+    let upgrade = upgrade(headers).filter(|to| !to.as_bytes().eq_ignore_ascii_case(b"h2c"));
+    let trailers = headers
+        .get_all(header::TE)
+        .iter()
+        .flat_map(tokens)
+        .any(|token| token.eq_ignore_ascii_case("trailers"));
+    remove_hop_by_hop(headers);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    if let Some(to) = &upgrade {
+        set_upgrade(headers, to.clone());
+    } else {
+        headers.remove(HTTP2_SETTINGS);
+    }
+    upgrade
+}
+
+/// Removes what belongs to the app's connection; `keep_upgrade` where the status is about one.
+pub(crate) fn clean_response(headers: &mut HeaderMap, keep_upgrade: bool) {
+    let upgrade = keep_upgrade.then(|| upgrade(headers)).flatten();
+    remove_hop_by_hop(headers);
+    if let Some(to) = upgrade {
+        set_upgrade(headers, to);
+    }
+}
+
+/// Adds `X-Forwarded-For` where no Envoy and no other proxy came before us.
+pub(crate) fn add_forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
+    let proxied = headers.contains_key(FORWARDED_FOR)
+        || headers.contains_key(CLIENT_CERT)
+        || headers
+            .keys()
+            .any(|name| name.as_str().starts_with(ENVOY_PREFIX));
+    if !proxied && let Ok(value) = HeaderValue::try_from(peer.to_canonical().to_string()) {
+        headers.insert(FORWARDED_FOR, value);
+    }
+}
+
+fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
+    let named = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(tokens)
+        .any(|token| token.eq_ignore_ascii_case("upgrade"));
+    named
+        .then(|| headers.get(header::UPGRADE).cloned())
+        .flatten()
+}
+
+fn set_upgrade(headers: &mut HeaderMap, to: HeaderValue) {
+    headers.insert(header::UPGRADE, to);
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(tokens)
+        .filter_map(|token| token.parse().ok())
+        .filter(|name| !PROTECTED.contains(name))
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    for name in [
+        header::CONNECTION,
+        header::TE,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+    ] {
+        headers.remove(name);
+    }
+}
+
+fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
+    value
+        .to_str()
+        .unwrap_or_default()
+        .split(',')
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let parsed = |(k, v): &(&str, &str)| (k.parse::<HeaderName>().unwrap(), v.parse().unwrap());
+        pairs.iter().map(parsed).collect()
+    }
+
+    #[test]
+    fn hop_by_hop_headers_and_those_named_by_connection_go() {
+        let mut map = headers(&[
+            ("host", "shop"),
+            ("connection", "keep-alive, X-Secret, Host, Content-Length"),
+            ("keep-alive", "5"),
+            ("proxy-connection", "keep-alive"),
+            ("transfer-encoding", "chunked"),
+            ("te", "gzip, trailers"),
+            ("x-secret", "1"),
+            ("content-length", "3"),
+            ("x-kept", "1"),
+        ]);
+        assert_eq!(clean_request(&mut map), None);
+        let expected = headers(&[
+            ("host", "shop"),
+            ("content-length", "3"),
+            ("te", "trailers"),
+            ("x-kept", "1"),
+        ]);
+        assert_eq!(map, expected);
+    }
+
+    #[test]
+    fn a_websocket_upgrade_stays_and_h2c_goes() {
+        let mut map = headers(&[
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "websocket"),
+        ]);
+        assert_eq!(clean_request(&mut map).unwrap(), "websocket");
+        assert_eq!(
+            map,
+            headers(&[("connection", "upgrade"), ("upgrade", "websocket")])
+        );
+
+        let mut map = headers(&[
+            ("connection", "Upgrade, HTTP2-Settings"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "AAMA"),
+        ]);
+        assert_eq!(clean_request(&mut map), None);
+        assert!(map.is_empty(), "{map:?}");
+    }
+
+    #[test]
+    fn an_upgrade_that_connection_does_not_name_is_none() {
+        let mut map = headers(&[("upgrade", "websocket")]);
+        assert_eq!(clean_request(&mut map), None);
+        assert!(map.is_empty());
+    }
+
+    #[test]
+    fn the_first_lull_hop_names_the_peer_and_later_ones_do_not() {
+        let peer: IpAddr = "::ffff:10.0.0.9".parse().unwrap();
+        let mut map = HeaderMap::new();
+        add_forwarded_for(&mut map, peer);
+        assert_eq!(map["x-forwarded-for"], "10.0.0.9");
+        for (name, value) in [
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-client-cert", "By=x"),
+            ("x-envoy-attempt-count", "1"),
+        ] {
+            let before = headers(&[(name, value)]);
+            let mut map = before.clone();
+            add_forwarded_for(&mut map, peer);
+            assert_eq!(map, before);
+        }
+    }
+}

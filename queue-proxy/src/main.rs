@@ -1,0 +1,86 @@
+//! `queue-proxy [serve]` runs the sidecar; `queue-proxy drain` is its pod's preStop.
+
+use std::process::ExitCode;
+
+use lull_process::{
+    env::{EXIT_USAGE, ProcessEnv},
+    logging, shutdown,
+};
+use queue_proxy::{
+    app::AppError,
+    config::{self, Config},
+    control::{self, DrainEnd},
+};
+use tokio::runtime;
+
+/// Why the process ends other than by order.
+#[derive(Debug, thiserror::Error)]
+enum MainError {
+    #[error("the runtime can't be started: {0}")]
+    Runtime(#[source] std::io::Error),
+    #[error("signals can't be caught: {0}")]
+    Signals(#[source] std::io::Error),
+    #[error(transparent)]
+    App(#[from] AppError),
+    #[error("the drain can't be begun: {0}")]
+    Drain(#[source] std::io::Error),
+}
+
+fn main() -> ExitCode {
+    let command = std::env::args().nth(1);
+    let result = match command.as_deref() {
+        None | Some("serve") => match Config::read(&ProcessEnv) {
+            Ok(config) => serve(config),
+            Err(faults) => {
+                eprintln!("{faults}");
+                return ExitCode::from(EXIT_USAGE);
+            }
+        },
+        Some("drain") => drain(),
+        Some(other) => {
+            eprintln!("{other:?} is not a command: use serve (the default) or drain");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("queue-proxy: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The data plane has this thread for itself.
+fn serve(config: Config) -> Result<(), MainError> {
+    logging::init(&config.log, config.log_json);
+    current_thread()?.block_on(async {
+        let stop = shutdown::on_signal().map_err(MainError::Signals)?;
+        let settings = serde_json::to_string(&config).unwrap_or_default();
+        let bound = queue_proxy::build(config).await?;
+        tracing::info!(%settings, "queue-proxy starts");
+        bound.run(stop).await?;
+        tracing::info!("queue-proxy ends");
+        Ok(())
+    })
+}
+
+fn drain() -> Result<(), MainError> {
+    let name = config::drain_socket(&ProcessEnv);
+    let end = current_thread()?
+        .block_on(control::drain(&name))
+        .map_err(MainError::Drain)?;
+    match end {
+        DrainEnd::Done => {}
+        DrainEnd::Gone => eprintln!("the queue-proxy ended before its drain was done"),
+        DrainEnd::NotRunning => eprintln!("no queue-proxy listens on {name:?}: nothing to drain"),
+    }
+    Ok(())
+}
+
+fn current_thread() -> Result<runtime::Runtime, MainError> {
+    runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(MainError::Runtime)
+}

@@ -1,0 +1,78 @@
+//! h2c by prior knowledge through the proxy.
+
+use bytes::Bytes;
+use http::Request;
+use http_body::Frame;
+use http_body_util::{BodyExt, Full};
+
+use crate::{
+    app::{ChannelBody, channel},
+    harness::{Proxy, body, h2_get, h2c, soon},
+};
+
+#[tokio::test]
+async fn the_app_is_spoken_to_in_http2_with_the_callers_authority() {
+    let proxy = Proxy::start(&[]).await;
+    let (mut sender, _connection) = h2c(proxy.traffic()).await;
+    let seen = body(soon(sender.send_request(h2_get("/seen"))).await.unwrap()).await;
+    assert!(seen.starts_with("HTTP/2.0 http://shop/seen"), "{seen}");
+}
+
+#[tokio::test]
+async fn trailers_pass() {
+    let proxy = Proxy::start(&[]).await;
+    let (mut sender, _connection) = h2c(proxy.traffic()).await;
+    let response = soon(sender.send_request(h2_get("/trailers")))
+        .await
+        .unwrap();
+    let collected = soon(response.into_body().collect()).await.unwrap();
+    assert_eq!(collected.trailers().unwrap()["grpc-status"], "0");
+    assert_eq!(collected.to_bytes(), "data");
+}
+
+#[tokio::test]
+async fn a_stream_flows_both_ways_before_either_side_has_ended() {
+    let proxy = Proxy::start(&[]).await;
+    let (mut sender, _connection) = h2c::<ChannelBody>(proxy.traffic()).await;
+    let (frames_tx, upload) = channel();
+    let request = Request::post("http://shop/echo").body(upload).unwrap();
+    let response = soon(sender.send_request(request)).await.unwrap();
+    let mut answer = response.into_body();
+    for part in ["one", "two"] {
+        frames_tx
+            .send(Frame::data(Bytes::from(part)))
+            .await
+            .unwrap();
+        let frame = soon(answer.frame()).await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), part);
+    }
+    drop(frames_tx);
+    while let Some(frame) = soon(answer.frame()).await {
+        assert!(frame.unwrap().into_data().unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn many_streams_share_few_connections_to_the_app() {
+    let proxy = Proxy::start(&[]).await;
+    let (sender, _connection) = h2c::<Full<Bytes>>(proxy.traffic()).await;
+    let requests: Vec<_> = (0..50)
+        .map(|_| {
+            let mut sender = sender.clone();
+            tokio::spawn(async move { sender.send_request(h2_get("/gate")).await.unwrap() })
+        })
+        .collect();
+    proxy.inside(50).await;
+    assert_eq!(proxy.report().await.load.in_flight, 50);
+    let connections = proxy
+        .app
+        .connections
+        .load(std::sync::atomic::Ordering::SeqCst);
+    // The readiness check's connections are among them.
+    assert!(connections < 10, "{connections}");
+    proxy.app.gate.add_permits(50);
+    for request in requests {
+        assert_eq!(body(soon(request).await.unwrap()).await, "through the gate");
+    }
+    proxy.in_flight(0).await;
+}

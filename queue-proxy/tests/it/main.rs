@@ -1,0 +1,18 @@
+//! The whole queue-proxy in process, before a real app on loopback.
+
+#[cfg(test)]
+mod app;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod http1;
+#[cfg(test)]
+mod http2;
+#[cfg(test)]
+mod life;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod streams;
+#[cfg(test)]
+mod timeouts;
