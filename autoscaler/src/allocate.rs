@@ -46,6 +46,9 @@ mod tests {
 
     #[test]
     fn our_own_ports_are_never_given_away() {
-        assert_eq!(free_port(("ns", "a", 1), &HashSet::new(), &(9090..=9091)), None);
+        assert_eq!(
+            free_port(("ns", "a", 1), &HashSet::new(), &(9090..=9091)),
+            None
+        );
     }
 }

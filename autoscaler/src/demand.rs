@@ -87,7 +87,11 @@ impl Demand {
             || self.metric != settings.metric;
         if changed {
             let sources = std::mem::take(&mut self.sources);
-            *self = Self { sources, arrivals: self.arrivals, ..Self::new(settings) };
+            *self = Self {
+                sources,
+                arrivals: self.arrivals,
+                ..Self::new(settings)
+            };
         }
         changed
     }
@@ -169,7 +173,10 @@ impl Demand {
     /// Sums of the last reports.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        let mut totals = Totals { arrivals: self.arrivals, ..Totals::default() };
+        let mut totals = Totals {
+            arrivals: self.arrivals,
+            ..Totals::default()
+        };
         for (source, heard) in &self.sources {
             totals.in_flight += heard.load.in_flight;
             totals.forwarding += heard.forwarding;
@@ -188,7 +195,9 @@ impl Demand {
         now: Duration,
     ) -> bool {
         expected.all(|source| {
-            self.sources.get(source).is_some_and(|heard| now <= heard.at + MAX_REPORT_AGE)
+            self.sources
+                .get(source)
+                .is_some_and(|heard| now <= heard.at + MAX_REPORT_AGE)
         })
     }
 
@@ -221,7 +230,11 @@ mod tests {
             pod: "p".into(),
             boot,
             now_us,
-            load: Load { in_flight: load.0, in_flight_us: load.1, requests: load.2 },
+            load: Load {
+                in_flight: load.0,
+                in_flight_us: load.1,
+                requests: load.2,
+            },
             queued: 0,
             limit: 0,
             app_ready: true,
@@ -232,7 +245,10 @@ mod tests {
 
     fn demand() -> Demand {
         let window = HumanDuration::from_secs(10);
-        Demand::new(&Settings { window, ..Settings::default() })
+        Demand::new(&Settings {
+            window,
+            ..Settings::default()
+        })
     }
 
     const SEC: u64 = 1_000_000;
@@ -242,7 +258,11 @@ mod tests {
         let at = Duration::from_secs;
         let (mut each, mut late) = (demand(), demand());
         for second in 1..=8 {
-            each.pod_reported("p", &report(1, second * SEC, (2, 2 * second * SEC, 4 * second)), at(100 + second));
+            each.pod_reported(
+                "p",
+                &report(1, second * SEC, (2, 2 * second * SEC, 4 * second)),
+                at(100 + second),
+            );
         }
         late.pod_reported("p", &report(1, SEC, (2, 2 * SEC, 4)), at(101));
         late.pod_reported("p", &report(1, 8 * SEC, (2, 16 * SEC, 32)), at(108));
@@ -286,12 +306,19 @@ mod tests {
             name: "shop".into(),
             uid: "u".into(),
             ports: vec![10_001],
-            held: Load { in_flight: 5, in_flight_us: 0, requests: 5 },
+            held: Load {
+                in_flight: 5,
+                in_flight_us: 0,
+                requests: 5,
+            },
             forwarding: 2,
         };
         demand.activator_reported("a", (1, SEC), &held, Duration::from_secs(1));
         let totals = demand.totals();
-        assert_eq!((totals.held, totals.in_flight, totals.forwarding), (5, 5, 2));
+        assert_eq!(
+            (totals.held, totals.in_flight, totals.forwarding),
+            (5, 5, 2)
+        );
         assert!(demand.listens("a", [10_001].into_iter()));
         assert!(!demand.listens("a", [10_002].into_iter()));
         assert!(!demand.listens("b", [10_001].into_iter()));

@@ -12,7 +12,10 @@ use lull_contract::scaled_workload::State;
 
 /// What is seen of a workload at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "independent facts, not a hidden enum")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not a hidden enum"
+)]
 pub struct Facts {
     /// `spec.replicas` of the target.
     pub replicas: u32,
@@ -109,7 +112,11 @@ impl Default for Delays {
 
 impl Step {
     fn new(state: State, actions: impl Into<Vec<Action>>) -> Self {
-        Self { state, actions: actions.into(), reason: None }
+        Self {
+            state,
+            actions: actions.into(),
+            reason: None,
+        }
     }
 
     fn why(mut self, reason: impl Into<String>) -> Self {
@@ -134,9 +141,16 @@ impl Facts {
     fn scale(&self) -> Option<Action> {
         let to = self.want.max(1);
         let (up, down) = (to > self.replicas, to < self.replicas);
-        let allowed = if self.replicas == 0 { up } else { !self.zero_only };
+        let allowed = if self.replicas == 0 {
+            up
+        } else {
+            !self.zero_only
+        };
         let shrink = down && self.known && !self.rolling;
-        (allowed && (up || shrink)).then_some(Action::Scale { from: self.replicas, to })
+        (allowed && (up || shrink)).then_some(Action::Scale {
+            from: self.replicas,
+            to,
+        })
     }
 }
 
@@ -235,7 +249,16 @@ fn falling_asleep(facts: &Facts, delays: &Delays) -> Step {
     if facts.since < delays.propagation {
         return Step::new(State::FallingAsleep, [AddActivators]);
     }
-    Step::new(State::Asleep, [AddActivators, Scale { from: facts.replicas, to: 0 }])
+    Step::new(
+        State::Asleep,
+        [
+            AddActivators,
+            Scale {
+                from: facts.replicas,
+                to: 0,
+            },
+        ],
+    )
 }
 
 fn asleep(facts: &Facts) -> Step {
@@ -244,7 +267,10 @@ fn asleep(facts: &Facts) -> Step {
         return Step::new(State::Waking, [AddActivators]);
     }
     if facts.held > 0 || !facts.may_sleep {
-        let wake = Scale { from: 0, to: facts.want.max(1) };
+        let wake = Scale {
+            from: 0,
+            to: facts.want.max(1),
+        };
         return Step::new(State::Waking, [wake, AddActivators]);
     }
     let mut actions = vec![AddActivators];
@@ -268,11 +294,27 @@ fn waking(facts: &Facts, delays: &Delays) -> Step {
         && facts.in_flight == 0
         && facts.since >= delays.wake_deadline;
     if given_up {
-        return Step::new(State::Asleep, [AddActivators, Scale { from: facts.replicas, to: 0 }])
-            .why(format!("no pod became ready within {} s", delays.wake_deadline.as_secs()));
+        return Step::new(
+            State::Asleep,
+            [
+                AddActivators,
+                Scale {
+                    from: facts.replicas,
+                    to: 0,
+                },
+            ],
+        )
+        .why(format!(
+            "no pod became ready within {} s",
+            delays.wake_deadline.as_secs()
+        ));
     }
     let mut actions = vec![AddActivators];
-    actions.extend(facts.scale().filter(|a| matches!(a, Scale { from, to } if to > from)));
+    actions.extend(
+        facts
+            .scale()
+            .filter(|a| matches!(a, Scale { from, to } if to > from)),
+    );
     if facts.selector_held {
         actions.push(RestoreSelector);
     }

@@ -1,1 +1,60 @@
-fn main(){}
+//! Lull's autoscaler.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use autoscaler::{
+    app,
+    config::{Args, Command},
+    uninstall,
+};
+use clap::Parser;
+use kube::CustomResourceExt;
+use lull_contract::scaled_workload::ScaledWorkload;
+use lull_process::{env::EXIT_USAGE, logging};
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
+            // Where even the message can't be written, the exit code still says it.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    logging::init(&args.log, args.log_json);
+    match start(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(args: Args) -> anyhow::Result<()> {
+    if matches!(args.command, Some(Command::Crd)) {
+        use std::io::Write;
+        let crd = serde_json::to_string_pretty(&ScaledWorkload::crd())?;
+        return writeln!(std::io::stdout(), "{crd}").context("writing the CRD");
+    }
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
+        tracing::debug!("a TLS provider is there already");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        match args.command.clone() {
+            Some(Command::Uninstall {
+                webhook_configuration,
+                timeout,
+            }) => uninstall::run(&webhook_configuration, timeout.0).await,
+            _ => app::run(args).await,
+        }
+    })
+}

@@ -93,11 +93,18 @@ impl Decider {
     pub fn decide(&mut self, settings: &Settings, observed: Observed, now: Duration) -> Decision {
         let per_pod = settings.target_per_pod();
         let ready = f64::from(observed.ready.max(1));
-        let (low, high) = ((ready / self.down_rate).floor(), (self.up_rate * ready).ceil());
+        let (low, high) = (
+            (ready / self.down_rate).floor(),
+            (self.up_rate * ready).ceil(),
+        );
         let raw_panic = (observed.panic / per_pod).ceil();
         let proposal = |raw: f64| {
             let bounded = to_count(raw.max(low).min(high));
-            if raw > 0.0 { bounded.max(settings.activation_scale) } else { bounded }
+            if raw > 0.0 {
+                bounded.max(settings.activation_scale)
+            } else {
+                bounded
+            }
         };
         let stable = proposal((observed.stable / per_pod).ceil());
         let panic = proposal(raw_panic);
@@ -105,14 +112,20 @@ impl Decider {
         self.update_panic(settings, raw_panic / ready, now);
         let mut want = stable;
         let mut reason = if observed.stable > 0.0 || want > 0 {
-            Reason::Stable { load: observed.stable, per_pod }
+            Reason::Stable {
+                load: observed.stable,
+                per_pod,
+            }
         } else {
             Reason::Idle
         };
         if self.panic_since.is_some() {
             self.max_panic_pods = self.max_panic_pods.max(want.max(panic));
             want = self.max_panic_pods;
-            reason = Reason::Panic { load: observed.panic, per_pod };
+            reason = Reason::Panic {
+                load: observed.panic,
+                per_pod,
+            };
         }
         let delayed = self.delayed(settings.scale_down_delay.0, want, now);
         if delayed > want {
@@ -128,7 +141,10 @@ impl Decider {
     fn update_panic(&mut self, settings: &Settings, over: f64, now: Duration) {
         if over >= settings.panic_threshold_percentage / 100.0 {
             self.panic_since = Some(now);
-        } else if self.panic_since.is_some_and(|since| since + settings.window.0 < now) {
+        } else if self
+            .panic_since
+            .is_some_and(|since| since + settings.window.0 < now)
+        {
             self.panic_since = None;
             self.max_panic_pods = 0;
         }
@@ -146,10 +162,18 @@ impl Decider {
             Some((last, peak)) if *last == slot => *peak = want.max(*peak),
             _ => self.delay.push_back((slot, want)),
         }
-        while self.delay.front().is_some_and(|(oldest, _)| oldest + slots <= slot) {
+        while self
+            .delay
+            .front()
+            .is_some_and(|(oldest, _)| oldest + slots <= slot)
+        {
             self.delay.pop_front();
         }
-        self.delay.iter().map(|(_, peak)| *peak).max().unwrap_or(want)
+        self.delay
+            .iter()
+            .map(|(_, peak)| *peak)
+            .max()
+            .unwrap_or(want)
     }
 }
 
@@ -192,7 +216,6 @@ impl fmt::Display for Reason {
         }
     }
 }
-
 
 #[cfg(test)]
 mod tests;

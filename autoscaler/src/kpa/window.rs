@@ -25,7 +25,11 @@ impl Window {
     #[must_use]
     pub fn new(length: Duration) -> Self {
         let seconds = length.as_secs() + u64::from(length.subsec_nanos() > 0);
-        Self { seconds: seconds.max(1), first: 0, buckets: VecDeque::new() }
+        Self {
+            seconds: seconds.max(1),
+            first: 0,
+            buckets: VecDeque::new(),
+        }
     }
 
     /// Adds `value` to the bucket of `at`; what is older than the window is ignored.
@@ -42,8 +46,9 @@ impl Window {
             self.buckets.push_back(value);
             self.trim();
         } else if second >= self.first {
-            if let Some(bucket) =
-                usize::try_from(second - self.first).ok().and_then(|i| self.buckets.get_mut(i))
+            if let Some(bucket) = usize::try_from(second - self.first)
+                .ok()
+                .and_then(|i| self.buckets.get_mut(i))
             {
                 *bucket += value;
             }
@@ -95,7 +100,9 @@ impl Window {
     }
 
     fn last(&self) -> Option<u64> {
-        let len = u64::try_from(self.buckets.len()).ok().filter(|len| *len > 0)?;
+        let len = u64::try_from(self.buckets.len())
+            .ok()
+            .filter(|len| *len > 0)?;
         Some(self.first + len - 1)
     }
 
@@ -156,7 +163,11 @@ mod tests {
     fn a_late_span_fills_its_gap_exactly() {
         let mut window = Window::new(at(10));
         // Two requests in flight for four seconds, heard of once.
-        window.record_span(Duration::from_millis(500), Duration::from_millis(4_500), 8.0);
+        window.record_span(
+            Duration::from_millis(500),
+            Duration::from_millis(4_500),
+            8.0,
+        );
         near(window.buckets.iter().sum::<f64>(), 8.0);
         near(window.buckets[0], 1.0);
         near(window.buckets[1], 2.0);

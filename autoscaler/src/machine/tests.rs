@@ -22,7 +22,11 @@ fn busy() -> Facts {
 }
 
 fn idle() -> Facts {
-    Facts { want: 0, in_flight: 0, ..busy() }
+    Facts {
+        want: 0,
+        in_flight: 0,
+        ..busy()
+    }
 }
 
 fn next(state: State, facts: Facts) -> State {
@@ -32,59 +36,139 @@ fn next(state: State, facts: Facts) -> State {
 #[test]
 fn a_workload_falls_asleep_only_after_activators_are_in_and_known() {
     let first = step(State::Awake, &idle(), &delays());
-    assert_eq!((first.state, first.actions), (State::FallingAsleep, vec![Action::AddActivators]));
+    assert_eq!(
+        (first.state, first.actions),
+        (State::FallingAsleep, vec![Action::AddActivators])
+    );
     assert_eq!(next(State::FallingAsleep, idle()), State::FallingAsleep);
-    let late = Facts { since: delays().propagation, ..idle() };
+    let late = Facts {
+        since: delays().propagation,
+        ..idle()
+    };
     let last = step(State::FallingAsleep, &late, &delays());
     assert_eq!(last.state, State::Asleep);
-    assert_eq!(last.actions, [Action::AddActivators, Action::Scale { from: 1, to: 0 }]);
+    assert_eq!(
+        last.actions,
+        [Action::AddActivators, Action::Scale { from: 1, to: 0 }]
+    );
 }
 
 #[test]
 fn traffic_and_the_unknown_keep_it_awake() {
     for facts in [
-        Facts { in_flight: 1, ..idle() },
-        Facts { forwarding: 1, ..idle() },
-        Facts { known: false, ..idle() },
-        Facts { rolling: true, ..idle() },
-        Facts { activators: 0, ..idle() },
-        Facts { may_sleep: false, want: 1, ..idle() },
-        Facts { services_switched: false, ..idle() },
+        Facts {
+            in_flight: 1,
+            ..idle()
+        },
+        Facts {
+            forwarding: 1,
+            ..idle()
+        },
+        Facts {
+            known: false,
+            ..idle()
+        },
+        Facts {
+            rolling: true,
+            ..idle()
+        },
+        Facts {
+            activators: 0,
+            ..idle()
+        },
+        Facts {
+            may_sleep: false,
+            want: 1,
+            ..idle()
+        },
+        Facts {
+            services_switched: false,
+            ..idle()
+        },
     ] {
         assert_eq!(next(State::Awake, facts), State::Awake, "{facts:?}");
     }
-    let arrived = Facts { arrived: true, ..idle() };
+    let arrived = Facts {
+        arrived: true,
+        ..idle()
+    };
     assert_eq!(next(State::FallingAsleep, arrived), State::Settling);
 }
 
 #[test]
 fn the_first_held_request_wakes() {
-    let held = Facts { replicas: 0, ready: 0, want: 3, held: 120, in_flight: 120, ..busy() };
+    let held = Facts {
+        replicas: 0,
+        ready: 0,
+        want: 3,
+        held: 120,
+        in_flight: 120,
+        ..busy()
+    };
     let wake = step(State::Asleep, &held, &delays());
     assert_eq!(wake.state, State::Waking);
-    assert_eq!(wake.actions[0], Action::Scale { from: 0, to: 3 }, "the patch goes first");
+    assert_eq!(
+        wake.actions[0],
+        Action::Scale { from: 0, to: 3 },
+        "the patch goes first"
+    );
 }
 
 #[test]
 fn activators_leave_only_when_the_pods_are_in_the_native_slice() {
-    let ready = Facts { since: delays().propagation, ..busy() };
-    assert_eq!(next(State::Waking, Facts { ready: 0, ..busy() }), State::Waking);
+    let ready = Facts {
+        since: delays().propagation,
+        ..busy()
+    };
+    assert_eq!(
+        next(State::Waking, Facts { ready: 0, ..busy() }),
+        State::Waking
+    );
     assert_eq!(next(State::Waking, busy()), State::Settling);
-    assert_eq!(next(State::Settling, Facts { native_ready: false, ..ready }), State::Settling);
+    assert_eq!(
+        next(
+            State::Settling,
+            Facts {
+                native_ready: false,
+                ..ready
+            }
+        ),
+        State::Settling
+    );
     assert_eq!(next(State::Settling, busy()), State::Settling);
     let settled = step(State::Settling, &ready, &delays());
-    assert_eq!((settled.state, settled.actions), (State::Awake, vec![Action::RemoveActivators]));
+    assert_eq!(
+        (settled.state, settled.actions),
+        (State::Awake, vec![Action::RemoveActivators])
+    );
 }
 
 #[test]
 fn short_burst_capacity_holds_the_selector_and_gives_it_back() {
-    let short = Facts { burst_short: true, ..busy() };
+    let short = Facts {
+        burst_short: true,
+        ..busy()
+    };
     assert_eq!(next(State::Awake, short), State::Bursting);
     let early = step(State::Bursting, &short, &delays());
-    assert!(!early.actions.contains(&Action::HoldSelector), "activators first");
-    let covered = Facts { since: delays().propagation, ..short };
-    assert!(step(State::Bursting, &covered, &delays()).actions.contains(&Action::HoldSelector));
-    let enough = Facts { selector_held: true, since: delays().burst_hold, ..busy() };
+    assert!(
+        !early.actions.contains(&Action::HoldSelector),
+        "activators first"
+    );
+    let covered = Facts {
+        since: delays().propagation,
+        ..short
+    };
+    assert!(
+        step(State::Bursting, &covered, &delays())
+            .actions
+            .contains(&Action::HoldSelector)
+    );
+    let enough = Facts {
+        selector_held: true,
+        since: delays().burst_hold,
+        ..busy()
+    };
     let back = step(State::Bursting, &enough, &delays());
     assert_eq!(back.state, State::Settling);
     assert!(back.actions.contains(&Action::RestoreSelector));
@@ -102,18 +186,58 @@ fn a_wake_that_never_gets_ready_is_given_up_when_nobody_waits() {
     let step_ = step(State::Waking, &stuck, &delays());
     assert_eq!(step_.state, State::Asleep);
     assert!(step_.reason.unwrap().contains("no pod became ready"));
-    assert_eq!(next(State::Waking, Facts { in_flight: 1, held: 1, ..stuck }), State::Waking);
+    assert_eq!(
+        next(
+            State::Waking,
+            Facts {
+                in_flight: 1,
+                held: 1,
+                ..stuck
+            }
+        ),
+        State::Waking
+    );
 }
 
 #[test]
 fn nothing_shrinks_in_a_rollout_or_while_unknown() {
-    let shrink = Facts { replicas: 5, ready: 5, want: 2, ..busy() };
+    let shrink = Facts {
+        replicas: 5,
+        ready: 5,
+        want: 2,
+        ..busy()
+    };
     let scale = |facts| step(State::Awake, &facts, &delays()).actions;
     assert_eq!(scale(shrink), [Action::Scale { from: 5, to: 2 }]);
-    assert_eq!(scale(Facts { rolling: true, ..shrink }), []);
-    assert_eq!(scale(Facts { known: false, ..shrink }), []);
-    assert_eq!(scale(Facts { zero_only: true, ..shrink }), []);
-    assert_eq!(scale(Facts { known: false, want: 9, ..shrink }), [Action::Scale { from: 5, to: 9 }]);
+    assert_eq!(
+        scale(Facts {
+            rolling: true,
+            ..shrink
+        }),
+        []
+    );
+    assert_eq!(
+        scale(Facts {
+            known: false,
+            ..shrink
+        }),
+        []
+    );
+    assert_eq!(
+        scale(Facts {
+            zero_only: true,
+            ..shrink
+        }),
+        []
+    );
+    assert_eq!(
+        scale(Facts {
+            known: false,
+            want: 9,
+            ..shrink
+        }),
+        [Action::Scale { from: 5, to: 9 }]
+    );
 }
 
 prop_compose! {

@@ -23,7 +23,10 @@ impl Case {
     fn new(target: f64, burst: i64) -> Self {
         let mut decider = Decider::new(1, Duration::ZERO);
         (decider.up_rate, decider.down_rate) = (10.0, 10.0);
-        Self { decider, settings: settings(target, burst) }
+        Self {
+            decider,
+            settings: settings(target, burst),
+        }
     }
 
     /// Decides and checks want, excess burst capacity (where given) and whether panic is on.
@@ -33,13 +36,23 @@ impl Case {
         (ready, stable, panic): (u32, f64, f64),
         (want, excess, in_panic): (u32, Option<i64>, bool),
     ) {
-        let observed = Observed { stable, panic, ready };
-        let got = self.decider.decide(&self.settings, observed, Duration::from_secs(second));
+        let observed = Observed {
+            stable,
+            panic,
+            ready,
+        };
+        let got = self
+            .decider
+            .decide(&self.settings, observed, Duration::from_secs(second));
         assert_eq!(got.want, want, "want at {second} s: {got:?}");
         if let Some(excess) = excess {
             assert_eq!(got.excess_burst_capacity, excess, "excess at {second} s");
         }
-        assert_eq!(self.decider.panic_since.is_some(), in_panic, "panic at {second} s");
+        assert_eq!(
+            self.decider.panic_since.is_some(),
+            in_panic,
+            "panic at {second} s"
+        );
     }
 }
 
@@ -102,9 +115,18 @@ fn panic_starts_holds_extends_and_ends() {
 #[test]
 fn growth_is_exponential_in_panic() {
     let mut row_28 = Case::new(1.0, 101);
-    let steps = [(0, 1, 6.0, -106), (0, 6, 36.0, -129), (1, 36, 216.0, -269), (1, 216, 1296.0, -1109)];
+    let steps = [
+        (0, 1, 6.0, -106),
+        (0, 6, 36.0, -129),
+        (1, 36, 216.0, -269),
+        (1, 216, 1296.0, -1109),
+    ];
     for (second, ready, load, excess) in steps {
-        row_28.at(second, (ready, load, load), (to_count(load), Some(excess), true));
+        row_28.at(
+            second,
+            (ready, load, load),
+            (to_count(load), Some(excess), true),
+        );
     }
     row_28.at(2, (1296, 1296.0, 1296.0), (1296, Some(331), true));
 }
@@ -130,8 +152,13 @@ fn scale_down_delay_keeps_the_peak() {
     row_34.at(300, (0, 0.0, 0.0), (4, None, false));
     row_34.at(302, (0, 0.0, 0.0), (0, None, false));
     let mut row_35 = delayed();
-    for (second, load, want) in [(540, 40.0, 4), (600, 30.0, 4), (660, 0.0, 4), (840, 0.0, 3), (900, 0.0, 0)]
-    {
+    for (second, load, want) in [
+        (540, 40.0, 4),
+        (600, 30.0, 4),
+        (660, 0.0, 4),
+        (840, 0.0, 3),
+        (900, 0.0, 0),
+    ] {
         row_35.at(second, (0, load, load), (want, None, false));
     }
     let mut row_37 = Case::new(10.0, 0);
@@ -143,11 +170,22 @@ fn scale_down_delay_keeps_the_peak() {
 #[test]
 fn production_defaults() {
     let decide = |start: u32, ready, load| {
-        let settings = Settings { target_burst_capacity: 211, ..Settings::default() };
-        let observed = Observed { stable: load, panic: load, ready };
+        let settings = Settings {
+            target_burst_capacity: 211,
+            ..Settings::default()
+        };
+        let observed = Observed {
+            stable: load,
+            panic: load,
+            ready,
+        };
         let mut decider = Decider::new(start, Duration::ZERO);
         let got = decider.decide(&settings, observed, Duration::ZERO);
-        (got.want, got.excess_burst_capacity, decider.panic_since.is_some())
+        (
+            got.want,
+            got.excess_burst_capacity,
+            decider.panic_since.is_some(),
+        )
     };
     assert_eq!(decide(0, 0, 1.0), (1, -212, false), "row 38");
     assert_eq!(decide(0, 3, 89.0), (2, 0, false), "row 40");
@@ -159,16 +197,34 @@ fn production_defaults() {
 #[test]
 fn a_restarted_autoscaler_keeps_the_pods_that_are_there() {
     let mut decider = Decider::new(5, Duration::ZERO);
-    let idle = Observed { stable: 0.0, panic: 0.0, ready: 5 };
+    let idle = Observed {
+        stable: 0.0,
+        panic: 0.0,
+        ready: 5,
+    };
     let settings = Settings::default();
-    assert_eq!(decider.decide(&settings, idle, Duration::from_secs(30)).want, 5);
-    assert_eq!(decider.decide(&settings, idle, Duration::from_secs(61)).want, 2);
+    assert_eq!(
+        decider
+            .decide(&settings, idle, Duration::from_secs(30))
+            .want,
+        5
+    );
+    assert_eq!(
+        decider
+            .decide(&settings, idle, Duration::from_secs(61))
+            .want,
+        2
+    );
 }
 
 #[test]
 fn reasons_are_short_and_say_the_numbers() {
     let mut decider = Decider::new(1, Duration::ZERO);
-    let observed = Observed { stable: 10.0, panic: 143.0, ready: 1 };
+    let observed = Observed {
+        stable: 10.0,
+        panic: 143.0,
+        ready: 1,
+    };
     let got = decider.decide(&Settings::default(), observed, Duration::ZERO);
     assert_eq!(got.reason.to_string(), "panic: 143.0 / 70.0 per pod");
 }

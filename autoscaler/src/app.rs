@@ -1,0 +1,267 @@
+//! Assembly: watches, leadership, one poller per activator, one task per workload, admin pages.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use http::StatusCode;
+use kube::{Client, ResourceExt};
+use lull_contract::{
+    ports,
+    report::{ActivatorReport, MAX_ACTIVATOR_BYTES, SEEN_PARAM, WAIT_PARAM},
+};
+use lull_process::{readiness::Readiness, server, shutdown};
+use prometheus_client::registry::Registry;
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Args,
+    context::{Context, Key, Parts},
+    lease::Leadership,
+    machine::Delays,
+    metrics::Metrics,
+    stores::{OnTouched, Stores, Touched},
+    workload,
+};
+
+/// Changes that wait for the manager; beyond it the regular scan finds them.
+const TOUCHED_CAPACITY: usize = 4096;
+/// How often everything is looked at, whatever the watches said.
+const SCAN_EVERY: Duration = Duration::from_secs(5);
+/// How long an activator may keep a poll open: also how often each says that it is there.
+const POLL_WAIT: Duration = Duration::from_secs(1);
+/// Pause after a failed poll.
+const POLL_PAUSE: Duration = Duration::from_millis(200);
+
+/// Runs the controller until SIGTERM.
+///
+/// # Errors
+/// Where a port is taken or the cluster's address is unknown.
+pub async fn run(args: Args) -> anyhow::Result<()> {
+    let stop = shutdown::on_signal()?;
+    let client = Client::try_default()
+        .await
+        .context("no access to a Kubernetes API server")?;
+    let (readiness, mut registry) = (Readiness::default(), Registry::default());
+    let metrics = Metrics::register(&mut registry);
+    spawn_admin(&args, &stop, &readiness, registry).await?;
+
+    let (touched_tx, touched_rx) = mpsc::channel(TOUCHED_CAPACITY);
+    let on_touched: OnTouched = Arc::new(move |touched| {
+        // A full channel loses nothing: the scan looks at everything.
+        let _ = touched_tx.try_send(touched);
+    });
+    let watched = (args.namespace.as_str(), args.activator_selector.as_str());
+    let stores = Stores::start(&client, watched, &readiness, &on_touched);
+    let leadership = Leadership::new();
+    let lease = tokio::spawn(leadership.clone().run(
+        client.clone(),
+        args.namespace.clone(),
+        args.pod_name.clone(),
+        stop.clone(),
+    ));
+    let ctx = Arc::new(Context::new(Parts {
+        client,
+        stores,
+        leadership,
+        metrics,
+        delays: Delays {
+            propagation: args.propagation_delay.0,
+            wake_deadline: args.wake_deadline.0,
+            ..Delays::default()
+        },
+        activator_ports: args.activator_ports.clone(),
+        reporter: args.pod_name.clone(),
+    }));
+    manage(&ctx, &readiness, touched_rx, &stop).await;
+    lease.await.context("the lease's task failed")?;
+    Ok(())
+}
+
+async fn spawn_admin(
+    args: &Args,
+    stop: &CancellationToken,
+    readiness: &Readiness,
+    registry: Registry,
+) -> anyhow::Result<()> {
+    let admin = server::bind(args.admin_port).await.context("admin port")?;
+    let metrics = server::bind(args.metrics_port)
+        .await
+        .context("metrics port")?;
+    let readiness = readiness.clone();
+    tokio::spawn(server::serve(admin, stop.clone(), move |request| {
+        let missing = readiness.missing();
+        async move {
+            match request.uri().path() {
+                "/live" => server::text(StatusCode::OK, "ok\n"),
+                "/ready" if missing.is_empty() => server::text(StatusCode::OK, "ok\n"),
+                "/ready" => {
+                    let text = format!("waiting for {}\n", missing.join(", "));
+                    server::text(StatusCode::SERVICE_UNAVAILABLE, text)
+                }
+                _ => server::text(StatusCode::NOT_FOUND, "pages: /live /ready\n"),
+            }
+        }
+    }));
+    let registry = Arc::new(registry);
+    tokio::spawn(server::serve(metrics, stop.clone(), move |_| {
+        let registry = Arc::clone(&registry);
+        async move { server::metrics(&registry) }
+    }));
+    Ok(())
+}
+
+/// Starts and wakes tasks until `stop`.
+async fn manage(
+    ctx: &Arc<Context>,
+    readiness: &Readiness,
+    mut touched: mpsc::Receiver<Touched>,
+    stop: &CancellationToken,
+) {
+    let mut pollers: HashMap<String, (String, JoinHandle<()>)> = HashMap::new();
+    let mut scan = tokio::time::interval(SCAN_EVERY);
+    loop {
+        let change = tokio::select! {
+            () = stop.cancelled() => break,
+            _ = scan.tick() => None,
+            () = ctx.leadership.began.notified() => None,
+            change = touched.recv() => change,
+        };
+        if matches!(change, None | Some(Touched::Activators)) {
+            keep_pollers(ctx, &mut pollers);
+        }
+        if !readiness.missing().is_empty() {
+            // A task that saw half a cache would take a missing object for a deleted one.
+            continue;
+        }
+        match change {
+            Some(Touched::Workload(namespace, name)) => look_after(ctx, Key { namespace, name }),
+            Some(Touched::Label(namespace, label)) => {
+                if let Some(mailbox) = ctx.mailboxes().by_label(&namespace, &label) {
+                    mailbox.changed.notify_one();
+                }
+            }
+            Some(Touched::Namespace(namespace)) => ctx.mailboxes().wake(Some(&namespace)),
+            Some(Touched::Activators) => ctx.mailboxes().wake(None),
+            None => scan_all(ctx),
+        }
+        ctx.metrics
+            .workloads
+            .set(i64::try_from(ctx.mailboxes().len()).unwrap_or(i64::MAX));
+    }
+    for (_, poller) in pollers.into_values() {
+        poller.abort();
+    }
+}
+
+fn scan_all(ctx: &Arc<Context>) {
+    let deployments = ctx
+        .stores
+        .deployments
+        .state()
+        .into_iter()
+        .map(|d| (d.namespace(), d.name_any()));
+    let workloads = ctx
+        .stores
+        .workloads
+        .state()
+        .into_iter()
+        .map(|w| (w.namespace(), w.name_any()));
+    for (namespace, name) in deployments.chain(workloads) {
+        look_after(
+            ctx,
+            Key {
+                namespace: namespace.unwrap_or_default(),
+                name,
+            },
+        );
+    }
+}
+
+/// Wakes the task of `key`, or starts one where one is needed.
+fn look_after(ctx: &Arc<Context>, key: Key) {
+    if let Some(mailbox) = ctx.mailboxes().get(&key.namespace, &key.name) {
+        mailbox.changed.notify_one();
+    } else if workload::is_relevant(ctx, &key)
+        && let Some(mailbox) = ctx.mailboxes().open(&key)
+    {
+        tokio::spawn(workload::run(Arc::clone(ctx), key, mailbox));
+    }
+}
+
+/// One poller for each activator pod that has an address.
+fn keep_pollers(ctx: &Arc<Context>, pollers: &mut HashMap<String, (String, JoinHandle<()>)>) {
+    let activators: HashMap<String, String> = ctx
+        .stores
+        .activators
+        .state()
+        .iter()
+        .filter_map(|pod| Some((pod.name_any(), pod.status.as_ref()?.pod_ip.clone()?)))
+        .collect();
+    pollers.retain(|name, (ip, poller)| {
+        let keep = activators.get(name) == Some(ip) && !poller.is_finished();
+        if !keep {
+            poller.abort();
+        }
+        keep
+    });
+    for (name, ip) in activators {
+        pollers.entry(name.clone()).or_insert_with(|| {
+            let poller = tokio::spawn(poll_activator(Arc::clone(ctx), name, ip.clone()));
+            (ip, poller)
+        });
+    }
+}
+
+/// Long-polls one activator and hands what it says to the tasks.
+async fn poll_activator(ctx: Arc<Context>, name: String, ip: String) {
+    let mut seen = None;
+    let limits = (POLL_WAIT + Duration::from_secs(2), MAX_ACTIVATOR_BYTES);
+    loop {
+        let path = match seen {
+            Some(edge) => {
+                format!(
+                    "/report?{SEEN_PARAM}={edge}&{WAIT_PARAM}={}",
+                    POLL_WAIT.as_millis()
+                )
+            }
+            None => "/report".to_owned(),
+        };
+        let answer = ctx.puller.get((&ip, ports::REPORT), &path, limits).await;
+        let report = match answer.map(|body| ActivatorReport::parse(&body)) {
+            Ok(Ok(report)) => report,
+            Ok(Err(error)) => {
+                ctx.metrics.reports_refused.inc();
+                tracing::warn!(activator = name, %error, "report refused");
+                tokio::time::sleep(POLL_WAIT).await;
+                continue;
+            }
+            Err(error) => {
+                ctx.metrics.pulls_failed.inc();
+                tracing::debug!(activator = name, %error, "report not had");
+                seen = None;
+                tokio::time::sleep(POLL_PAUSE).await;
+                continue;
+            }
+        };
+        seen = Some(report.edge);
+        deliver(&ctx, &name, &report);
+    }
+}
+
+fn deliver(ctx: &Context, activator: &str, report: &ActivatorReport) {
+    let now = ctx.now();
+    for held in &report.workloads {
+        let Some(mailbox) = ctx.mailboxes().get(&held.namespace, &held.name) else {
+            continue;
+        };
+        let source = (report.boot, report.now_us);
+        mailbox
+            .demand
+            .lock()
+            .activator_reported(activator, source, held, now);
+        if held.held.in_flight > 0 {
+            mailbox.changed.notify_one();
+        }
+    }
+}

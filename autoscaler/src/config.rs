@@ -1,0 +1,99 @@
+//! Command line and environment.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use clap::{Parser, Subcommand, builder::BoolishValueParser};
+use lull_contract::{HumanDuration, ports};
+
+/// Lull's controller: enrols workloads, scales them and switches their Services.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "autoscaler", version)]
+pub struct Args {
+    /// What to do; without one the controller runs.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Namespace of Lull's own pods and Lease.
+    #[arg(
+        long,
+        env = "AUTOSCALER_NAMESPACE",
+        default_value = "lull-system",
+        global = true
+    )]
+    pub namespace: String,
+    /// Name of this replica.
+    #[arg(
+        long,
+        env = "AUTOSCALER_POD_NAME",
+        default_value = "autoscaler",
+        global = true
+    )]
+    pub pod_name: String,
+    /// Labels by which activator pods are found in the namespace.
+    #[arg(
+        long,
+        env = "AUTOSCALER_ACTIVATOR_SELECTOR",
+        default_value = "app.kubernetes.io/part-of=lull,app.kubernetes.io/component=activator"
+    )]
+    pub activator_selector: String,
+    /// Wait from a written endpoint to the last proxy that uses it.
+    #[arg(long, env = "AUTOSCALER_PROPAGATION_DELAY", default_value = "3s")]
+    pub propagation_delay: HumanDuration,
+    /// How long a wake may take before pods that don't get ready are given up.
+    #[arg(long, env = "AUTOSCALER_WAKE_DEADLINE", default_value = "600s")]
+    pub wake_deadline: HumanDuration,
+    /// Ports on the activators, as FIRST-LAST.
+    #[arg(long, env = "AUTOSCALER_ACTIVATOR_PORTS", default_value = "10000-31999", value_parser = port_range)]
+    pub activator_ports: RangeInclusive<u16>,
+    /// Log filter, for instance info or info,kube=debug.
+    #[arg(long, env = "AUTOSCALER_LOG", default_value = "info", global = true)]
+    pub log: String,
+    /// Log lines as JSON.
+    #[arg(long, env = "AUTOSCALER_LOG_JSON", value_parser = BoolishValueParser::new(), global = true)]
+    pub log_json: bool,
+    /// Prometheus text.
+    #[arg(long, env = "AUTOSCALER_METRICS_PORT", default_value_t = ports::METRICS)]
+    pub metrics_port: u16,
+    /// /live and /ready.
+    #[arg(long, env = "AUTOSCALER_ADMIN_PORT", default_value_t = ports::ADMIN)]
+    pub admin_port: u16,
+}
+
+/// Other things that the binary does.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Print the ScaledWorkload CRD as JSON.
+    Crd,
+    /// Make every workload leave, then take away what would bring Lull back (Helm's pre-delete hook).
+    Uninstall {
+        /// MutatingWebhookConfiguration that is deleted once every workload is plain.
+        #[arg(long, default_value = "lull-webhook")]
+        webhook_configuration: String,
+        /// Longest wait for all workloads.
+        #[arg(long, default_value = "10m")]
+        timeout: HumanDuration,
+    },
+}
+
+fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
+    let range = text.split_once('-').and_then(|(first, last)| {
+        let (first, last): (u16, u16) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (1024 <= first && first <= last).then_some(first..=last)
+    });
+    range.ok_or_else(|| format!("{text:?} is not a range: write FIRST-LAST, from 1024 to 65535"))
+}
+
+/// Longest wait for one API call that is not a watch: kube's client has no limit of its own.
+pub const API_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_ranges_are_checked() {
+        assert_eq!(port_range("10000-10009"), Ok(10_000..=10_009));
+        for wrong in ["", "1-2", "20000-10000", "x-y", "70000-80000"] {
+            assert!(port_range(wrong).is_err(), "{wrong}");
+        }
+    }
+}

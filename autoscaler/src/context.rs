@@ -1,0 +1,289 @@
+//! What all workload tasks share.
+
+use std::{
+    collections::{HashMap, HashSet},
+    future::Future,
+    ops::RangeInclusive,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Client,
+    runtime::events::{Event, EventType, Recorder},
+};
+use lull_contract::{Settings, names::label_value};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use crate::{
+    config::API_TIMEOUT, demand::Demand, lease::Leadership, machine::Delays, metrics::Metrics,
+    pull::Puller, stores::Stores,
+};
+
+/// Namespace and name of a workload (and of its ScaledWorkload).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Key {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+/// How the rest of the process reaches a workload's task.
+#[derive(Debug)]
+pub struct Mailbox {
+    /// Wakes the task: something about its workload has changed.
+    pub changed: Notify,
+    /// What has been reported about the workload.
+    pub demand: Mutex<Demand>,
+}
+
+/// Shared by all tasks.
+pub struct Context {
+    /// The API server.
+    pub client: Client,
+    /// Watch caches.
+    pub stores: Stores,
+    /// Whether this replica writes.
+    pub leadership: Leadership,
+    /// Prometheus.
+    pub metrics: Metrics,
+    /// Fetches reports.
+    pub puller: Puller,
+    /// Waits.
+    pub delays: Delays,
+    /// Numbers for activator ports.
+    pub activator_ports: RangeInclusive<u16>,
+    /// Ports given out that the watch cache may not show yet.
+    pub reserved: Mutex<HashSet<u16>>,
+    recorder: Recorder,
+    start: Instant,
+    mailboxes: Mailboxes,
+}
+
+/// Mailboxes by namespace and label value of the name: pods name their workload that way.
+#[derive(Debug, Default)]
+pub struct Mailboxes(RwLock<HashMap<(String, String), Arc<Mailbox>>>);
+
+/// A write that didn't work.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The API server refused it, or was not reached.
+    #[error("{what}: {source}")]
+    Api {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// No answer in time.
+    #[error("{what}: the API server did not answer within {API_TIMEOUT:?}")]
+    Timeout {
+        /// What was tried.
+        what: &'static str,
+    },
+    /// No activator port is free.
+    #[error("every activator port of {0:?} is taken; widen autoscaler.activatorPorts")]
+    PortsExhausted(RangeInclusive<u16>),
+}
+
+// === impl WriteError ===
+
+impl WriteError {
+    /// Whether the object had changed since it was read; the next look decides anew.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        // 422 is how a failed `test` operation of a JSON patch is answered.
+        matches!(self, Self::Api { source, .. }
+            if matches!(source.as_ref(), kube::Error::Api(s) if s.code == 409 || s.code == 422))
+    }
+
+    /// Whether the object is not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Api { source, .. }
+            if matches!(source.as_ref(), kube::Error::Api(s) if s.code == 404))
+    }
+}
+
+// === impl Mailbox ===
+
+impl Default for Mailbox {
+    fn default() -> Self {
+        Self {
+            changed: Notify::new(),
+            demand: Mutex::new(Demand::new(&Settings::default())),
+        }
+    }
+}
+
+// === impl Mailboxes ===
+
+impl Mailboxes {
+    /// The mailbox of the workload whose name has this label value.
+    #[must_use]
+    pub fn by_label(&self, namespace: &str, label: &str) -> Option<Arc<Mailbox>> {
+        self.0
+            .read()
+            .get(&(namespace.to_owned(), label.to_owned()))
+            .cloned()
+    }
+
+    /// The mailbox of `key`.
+    #[must_use]
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Mailbox>> {
+        self.by_label(namespace, &label_value(name))
+    }
+
+    /// A new mailbox for `key`, unless there is one.
+    #[must_use]
+    pub fn open(&self, key: &Key) -> Option<Arc<Mailbox>> {
+        let mut boxes = self.0.write();
+        let place = (key.namespace.clone(), label_value(&key.name));
+        if boxes.contains_key(&place) {
+            return None;
+        }
+        let mailbox = Arc::new(Mailbox::default());
+        boxes.insert(place, Arc::clone(&mailbox));
+        Some(mailbox)
+    }
+
+    /// Forgets the mailbox of `key`.
+    pub fn close(&self, key: &Key) {
+        self.0
+            .write()
+            .remove(&(key.namespace.clone(), label_value(&key.name)));
+    }
+
+    /// Wakes every task, or those of one namespace.
+    pub fn wake(&self, namespace: Option<&str>) {
+        for ((ns, _), mailbox) in self.0.read().iter() {
+            if namespace.is_none_or(|namespace| namespace == ns) {
+                mailbox.changed.notify_one();
+            }
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.read().len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Parts of a [`Context`] that differ between main and tests.
+#[expect(missing_debug_implementations, reason = "kube's Client has none")]
+pub struct Parts {
+    /// The API server.
+    pub client: Client,
+    /// Watch caches.
+    pub stores: Stores,
+    /// Whether this replica writes.
+    pub leadership: Leadership,
+    /// Prometheus.
+    pub metrics: Metrics,
+    /// Waits.
+    pub delays: Delays,
+    /// Numbers for activator ports.
+    pub activator_ports: RangeInclusive<u16>,
+    /// Name under which Events are reported.
+    pub reporter: String,
+}
+
+// === impl Context ===
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context")
+            .field("leadership", &self.leadership)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    /// Nothing known yet.
+    #[must_use]
+    pub fn new(parts: Parts) -> Self {
+        let reporter = kube::runtime::events::Reporter {
+            controller: "lull-autoscaler".into(),
+            instance: Some(parts.reporter),
+        };
+        Self {
+            recorder: Recorder::new(parts.client.clone(), reporter),
+            client: parts.client,
+            stores: parts.stores,
+            leadership: parts.leadership,
+            metrics: parts.metrics,
+            puller: Puller::new(),
+            delays: parts.delays,
+            activator_ports: parts.activator_ports,
+            reserved: Mutex::default(),
+            start: Instant::now(),
+            mailboxes: Mailboxes::default(),
+        }
+    }
+
+    /// Time since the process started: the clock of all windows.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// How tasks are reached.
+    #[must_use]
+    pub fn mailboxes(&self) -> &Mailboxes {
+        &self.mailboxes
+    }
+
+    /// Awaits one API call with our own limit and says what it was for.
+    ///
+    /// # Errors
+    /// [`WriteError`] naming `what`.
+    pub async fn call<T>(
+        &self,
+        what: &'static str,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, WriteError> {
+        match tokio::time::timeout(API_TIMEOUT, call).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(source)) => Err(WriteError::Api {
+                what,
+                source: Box::new(source),
+            }),
+            Err(_) => Err(WriteError::Timeout { what }),
+        }
+    }
+
+    /// Puts an Event on `object`, beside the task: an Event is worth no delay.
+    pub fn event(&self, object: ObjectReference, warning: bool, reason: &str, note: String) {
+        let recorder = self.recorder.clone();
+        let event = Event {
+            type_: if warning {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
+            reason: reason.to_owned(),
+            note: Some(note),
+            action: reason.to_owned(),
+            secondary: None,
+        };
+        tokio::spawn(async move {
+            let publish = recorder.publish(&event, &object);
+            match tokio::time::timeout(API_TIMEOUT, publish).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "Event was not written"),
+                Err(_) => tracing::debug!("Event was not written in time"),
+            }
+        });
+    }
+}

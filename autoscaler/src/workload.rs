@@ -1,0 +1,314 @@
+//! One task for each workload: looks, asks the pure parts what to do, does it.
+//!
+//! A task never makes two evaluations at once, so each object has one write of ours in flight.
+
+mod act;
+mod enrol;
+mod leave;
+mod look;
+mod status;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use lull_contract::{
+    annotations,
+    names::INJECTED_ANNOTATION,
+    scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State},
+};
+use tokio::{task::JoinHandle, time::MissedTickBehavior};
+
+use crate::{
+    context::{Context, Key, Mailbox, WriteError},
+    kpa::{Decider, Decision},
+    machine::{self, Action, Step},
+    plan::PlannedService,
+};
+
+/// Between two pulls of a workload's pods, and two evaluations when nothing else happens.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What has to be done for a workload now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It is ours: run it.
+    Run,
+    /// It wants to be ours, but its template has no sidecar: the webhook was not there.
+    NotInjected,
+    /// Give everything back.
+    Leave,
+    /// Its Deployment is gone.
+    Gone,
+    /// Nothing, ever.
+    Done,
+}
+
+/// The memory of one workload's task.
+#[derive(Debug)]
+struct Task {
+    ctx: Arc<Context>,
+    key: Key,
+    mailbox: Arc<Mailbox>,
+    /// As the leader knows it; `None` until read from the ScaledWorkload.
+    state: Option<State>,
+    state_since: Instant,
+    arrivals_at_state: u64,
+    decider: Option<Decider>,
+    decision: Option<(Duration, Decision)>,
+    known_since: Duration,
+    idle_since: Option<Duration>,
+    /// What we wrote to `/scale` and the watch may not show yet.
+    written_replicas: Option<(u32, Instant)>,
+    restored_at: Option<Instant>,
+    status_written: Option<(ScaledWorkloadStatus, Instant)>,
+    injection_asked: Option<Instant>,
+    obstacles_told: String,
+    pull: Option<JoinHandle<()>>,
+}
+
+/// Looks after the workload `key` until it is neither ours nor wants to be.
+pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
+    let now = ctx.now();
+    let mut task = Task {
+        ctx,
+        key,
+        mailbox: Arc::clone(&mailbox),
+        state: None,
+        state_since: Instant::now(),
+        arrivals_at_state: 0,
+        decider: None,
+        decision: None,
+        known_since: now,
+        idle_since: None,
+        written_replicas: None,
+        restored_at: None,
+        status_written: None,
+        injection_asked: None,
+        obstacles_told: String::new(),
+        pull: None,
+    };
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = mailbox.changed.notified() => {}
+            // Pulled pods lead to an evaluation when they have answered.
+            _ = tick.tick() => if task.start_pull() { continue },
+        }
+        match task.evaluate().await {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) if error.is_conflict() => {
+                tracing::debug!(workload = %task.key, %error, "decided on an old view; again");
+            }
+            Err(error) => {
+                task.ctx.metrics.errors.inc();
+                tracing::warn!(workload = %task.key, %error, "evaluation failed; it is repeated");
+            }
+        }
+    }
+    task.ctx.mailboxes().close(&task.key);
+    tracing::info!(workload = %task.key, "not ours any more");
+}
+
+/// Whether a task is needed for this workload.
+#[must_use]
+pub fn is_relevant(ctx: &Context, key: &Key) -> bool {
+    let (deployment, workload) = cached(ctx, key);
+    stage(deployment.as_deref(), workload.as_deref()) != Stage::Done
+}
+
+fn cached(ctx: &Context, key: &Key) -> (Option<Arc<Deployment>>, Option<Arc<ScaledWorkload>>) {
+    let deployment = ObjectRef::new(&key.name).within(&key.namespace);
+    let workload = ObjectRef::new(&key.name).within(&key.namespace);
+    (
+        ctx.stores.deployments.get(&deployment),
+        ctx.stores.workloads.get(&workload),
+    )
+}
+
+fn is_injected(deployment: &Deployment) -> bool {
+    let template = deployment
+        .spec
+        .as_ref()
+        .and_then(|s| s.template.metadata.as_ref());
+    template
+        .and_then(|meta| meta.annotations.as_ref())
+        .is_some_and(|annotations| annotations.contains_key(INJECTED_ANNOTATION))
+}
+
+fn stage(deployment: Option<&Deployment>, workload: Option<&ScaledWorkload>) -> Stage {
+    let Some(deployment) = deployment.filter(|d| d.metadata.deletion_timestamp.is_none()) else {
+        return if workload.is_some() {
+            Stage::Gone
+        } else {
+            Stage::Done
+        };
+    };
+    let opted_in = annotations::opted_in(deployment.annotations());
+    match (opted_in, is_injected(deployment), workload) {
+        (true, true, _) => Stage::Run,
+        (true, false, _) => Stage::NotInjected,
+        (false, false, None) => Stage::Done,
+        (false, _, _) => Stage::Leave,
+    }
+}
+
+// === impl Task ===
+
+impl Task {
+    /// Whether there is more to do, ever.
+    async fn evaluate(&mut self) -> Result<bool, WriteError> {
+        let (deployment, workload) = cached(&self.ctx, &self.key);
+        let stage = stage(deployment.as_deref(), workload.as_deref());
+        if !self.ctx.leadership.is_leader() {
+            // What another leader does meanwhile is in the ScaledWorkload when we lead.
+            self.state = None;
+            if let (Stage::Run, Some(deployment), Some(workload)) = (stage, deployment, workload) {
+                self.wake_as_follower(&deployment, &workload).await?;
+            }
+            return Ok(stage != Stage::Done);
+        }
+        match (stage, deployment, workload) {
+            (Stage::Run, Some(deployment), workload) => {
+                self.lead(&deployment, workload).await?;
+            }
+            (Stage::NotInjected, Some(deployment), _) => {
+                self.ask_for_injection(&deployment).await?
+            }
+            (Stage::Leave, Some(deployment), workload) => {
+                self.leave(&deployment, workload.as_deref()).await?;
+            }
+            (Stage::Gone, _, Some(workload)) => self.gone(&workload).await?,
+            _ => return Ok(stage != Stage::Done),
+        }
+        Ok(true)
+    }
+
+    async fn lead(
+        &mut self,
+        deployment: &Deployment,
+        workload: Option<Arc<ScaledWorkload>>,
+    ) -> Result<(), WriteError> {
+        let Some(workload) = self.ensure_workload(deployment, workload).await? else {
+            return Ok(());
+        };
+        if self.state.is_none() {
+            let state = workload
+                .status
+                .as_ref()
+                .map_or(State::Enrolling, |s| s.state);
+            // A workload that comes back while it was leaving starts over.
+            let state = if state == State::Leaving {
+                State::Enrolling
+            } else {
+                state
+            };
+            self.enter(state);
+        }
+        let planned = self.plan(deployment, &workload);
+        let services = planned.as_ref().map(Vec::as_slice).unwrap_or_default();
+        self.keep_services(deployment, &workload, services).await?;
+        let look = self.look(deployment, &workload, services);
+        let state = self.state.unwrap_or_default();
+        let step = machine::step(state, &look.facts, &self.ctx.delays);
+        self.act(deployment, &workload, services, &step).await?;
+        let reason = match (&planned, &step.reason) {
+            (Err(obstacles), _) => obstacles.clone(),
+            (Ok(_), Some(reason)) => reason.clone(),
+            (Ok(_), None) => look.reason(step.state),
+        };
+        if step.state != state {
+            tracing::info!(
+                workload = %self.key, from = %state, to = %step.state, reason, facts = ?look.facts,
+                "state"
+            );
+            self.enter(step.state);
+        }
+        if let Err(obstacles) = &planned {
+            self.tell_obstacles(deployment, obstacles);
+        }
+        self.write_status(&workload, &look, (step.state, services, reason))
+            .await
+    }
+
+    /// Runs a step's actions in order; the first failure leaves the state as it was.
+    async fn act(
+        &mut self,
+        deployment: &Deployment,
+        workload: &ScaledWorkload,
+        services: &[PlannedService],
+        step: &Step,
+    ) -> Result<(), WriteError> {
+        for action in &step.actions {
+            match *action {
+                Action::AddActivators => self.add_activators(workload, services).await?,
+                Action::RemoveActivators => self.remove_activators(services).await?,
+                Action::HoldSelector => self.hold_selector(workload, services).await?,
+                Action::RestoreSelector => self.restore_selector(services).await?,
+                Action::Scale { from, to } => self.scale(deployment, from, to).await?,
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, state: State) {
+        self.state = Some(state);
+        self.state_since = Instant::now();
+        self.arrivals_at_state = self.mailbox.demand.lock().totals().arrivals;
+    }
+}
+
+// === impl Key ===
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn deployment(annotations: &serde_json::Value, injected: bool) -> Deployment {
+        let template = if injected {
+            json!({ INJECTED_ANNOTATION: "{}" })
+        } else {
+            json!({})
+        };
+        serde_json::from_value(json!({
+            "metadata": { "name": "shop", "annotations": annotations },
+            "spec": { "selector": {}, "template": { "metadata": { "annotations": template } } },
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_stage_follows_from_the_objects_alone() {
+        let on = json!({ "lull.dev/scale": "true" });
+        let leaving = json!({ "lull.dev/scale": "true", "lull.dev/leave": "requested" });
+        let rows = [
+            (on.clone(), true, Stage::Run),
+            (on, false, Stage::NotInjected),
+            (json!({}), true, Stage::Leave),
+            (json!({}), false, Stage::Done),
+            (leaving, true, Stage::Leave),
+            (json!({ "lull.dev/scale": "false" }), true, Stage::Leave),
+        ];
+        for (annotations, injected, expected) in rows {
+            let deployment = deployment(&annotations, injected);
+            assert_eq!(
+                stage(Some(&deployment), None),
+                expected,
+                "{annotations} {injected}"
+            );
+        }
+        assert_eq!(stage(None, None), Stage::Done);
+    }
+}

@@ -1,0 +1,281 @@
+//! What is written for a running workload.
+
+use std::{sync::Arc, time::Instant};
+
+use k8s_openapi::{
+    api::autoscaling::v1::Scale,
+    api::{apps::v1::Deployment, core::v1::Service, discovery::v1::EndpointSlice},
+};
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams},
+    runtime::reflector::ObjectRef,
+};
+use lull_contract::{
+    annotations,
+    names::{FIELD_MANAGER, activator_slice},
+    scaled_workload::ScaledWorkload,
+};
+use serde_json::{Value, json};
+
+use super::{
+    Task,
+    look::{is_rolling, wanted_for_held},
+};
+use crate::{
+    context::WriteError,
+    objects,
+    plan::{self, PlannedService},
+};
+
+/// Server-side apply as Lull; what we apply is ours alone.
+pub(super) fn apply() -> PatchParams {
+    PatchParams::apply(FIELD_MANAGER).force()
+}
+
+// === impl Task ===
+
+impl Task {
+    pub(super) fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.ctx.client.clone(), &self.key.namespace)
+    }
+
+    pub(super) async fn patch_service(
+        &self,
+        service: &Service,
+        patch: Value,
+        what: &'static str,
+    ) -> Result<(), WriteError> {
+        let Ok(patch) = serde_json::from_value(patch) else {
+            // Our own patches are well-formed; a test of each builder says so.
+            return Ok(());
+        };
+        let api: Api<Service> = self.api();
+        let name = service.name_any();
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..PatchParams::default()
+        };
+        self.ctx
+            .call(what, api.patch(&name, &params, &Patch::Json::<()>(patch)))
+            .await?;
+        tracing::info!(workload = %self.key, service = name, what, "Service patched");
+        Ok(())
+    }
+
+    pub(super) async fn add_activators(
+        &self,
+        workload: &ScaledWorkload,
+        services: &[PlannedService],
+    ) -> Result<(), WriteError> {
+        let activators = self.usable_activators(workload);
+        let activators: Vec<_> = activators.iter().map(Arc::as_ref).collect();
+        for service in services {
+            let wanted = objects::slice(workload, service, &activators);
+            let name = activator_slice(&service.name, false);
+            let reference = ObjectRef::new(&name).within(&self.key.namespace);
+            let there = self.ctx.stores.slices.get(&reference);
+            if there.is_some_and(|slice| objects::slice_is(&slice, &wanted)) {
+                continue;
+            }
+            let api: Api<EndpointSlice> = self.api();
+            self.ctx
+                .call(
+                    "writing the activators' slice",
+                    api.patch(&name, &apply(), &Patch::Apply(&wanted)),
+                )
+                .await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn remove_activators(
+        &self,
+        services: &[PlannedService],
+    ) -> Result<(), WriteError> {
+        for service in services {
+            let name = activator_slice(&service.name, false);
+            let reference = ObjectRef::new(&name).within(&self.key.namespace);
+            if self.ctx.stores.slices.get(&reference).is_none() {
+                continue;
+            }
+            let api: Api<EndpointSlice> = self.api();
+            match self
+                .ctx
+                .call(
+                    "deleting the activators' slice",
+                    api.delete(&name, &DeleteParams::default()),
+                )
+                .await
+            {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn hold_selector(
+        &self,
+        workload: &ScaledWorkload,
+        services: &[PlannedService],
+    ) -> Result<(), WriteError> {
+        let uid = workload.uid().unwrap_or_default();
+        for service in services.iter().filter_map(|s| self.service(&s.name)) {
+            if !plan::is_held(&service) {
+                let patch = plan::hold_patch(&service, &uid);
+                self.patch_service(&service, patch, "holding the selector")
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn restore_selector(
+        &self,
+        services: &[PlannedService],
+    ) -> Result<(), WriteError> {
+        for service in services.iter().filter_map(|s| self.service(&s.name)) {
+            if plan::is_held(&service) {
+                let patch = plan::release_patch(&service);
+                self.patch_service(&service, patch, "giving the selector back")
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes `to` to `/scale`, if it is at `from`.
+    ///
+    /// The condition is the Deployment's resourceVersion: a JSON patch can't test for a 0, which
+    /// Kubernetes leaves out of the object.
+    pub(super) async fn scale(
+        &mut self,
+        deployment: &Deployment,
+        from: u32,
+        to: u32,
+    ) -> Result<(), WriteError> {
+        let version = deployment.resource_version();
+        let write = match self.patch_scale(version, to).await {
+            Err(error) if error.is_conflict() => {
+                let api: Api<Deployment> = self.api();
+                let scale = self
+                    .ctx
+                    .call("reading /scale", api.get_scale(&self.key.name))
+                    .await?;
+                if replicas_of(&scale) != from {
+                    return Err(error);
+                }
+                self.patch_scale(scale.metadata.resource_version, to).await
+            }
+            other => other,
+        };
+        write?;
+        self.written_replicas = Some((to, Instant::now()));
+        self.ctx.metrics.scaled(from, to);
+        let reason = self
+            .decision
+            .as_ref()
+            .map(|(_, d)| d.reason.to_string())
+            .unwrap_or_default();
+        tracing::info!(workload = %self.key, from, to, reason, "scaled");
+        let (word, note) = match (from, to) {
+            (0, _) => ("Woken", format!("Woken to {to} pods")),
+            (_, 0) => ("FellAsleep", "No traffic: all pods are let go".to_owned()),
+            _ => (
+                "Scaled",
+                format!("Scaled from {from} to {to} pods: {reason}"),
+            ),
+        };
+        self.ctx
+            .event(deployment.object_ref(&()), false, word, note);
+        Ok(())
+    }
+
+    async fn patch_scale(&self, version: Option<String>, to: u32) -> Result<Scale, WriteError> {
+        let api: Api<Deployment> = self.api();
+        let patch = json!({
+            "metadata": { "resourceVersion": version },
+            "spec": { "replicas": to },
+        });
+        let params = PatchParams {
+            field_manager: Some(FIELD_MANAGER.into()),
+            ..PatchParams::default()
+        };
+        self.ctx
+            .call(
+                "writing /scale",
+                api.patch_scale(&self.key.name, &params, &Patch::Merge(&patch)),
+            )
+            .await
+    }
+
+    /// What a replica that doesn't lead does: only the first step out of sleep.
+    pub(super) async fn wake_as_follower(
+        &mut self,
+        deployment: &Deployment,
+        workload: &ScaledWorkload,
+    ) -> Result<(), WriteError> {
+        let held = self.mailbox.demand.lock().totals().held;
+        let settings = &workload.spec.settings;
+        if held == 0
+            || self.replicas(deployment) != 0
+            || settings.class == lull_contract::Class::None
+        {
+            return Ok(());
+        }
+        self.scale(deployment, 0, wanted_for_held(settings, held).max(1))
+            .await
+    }
+
+    /// Pushes a Deployment that the webhook has missed through admission once more: a patch that
+    /// changes nothing is admitted, and mutated, like any other.
+    pub(super) async fn ask_for_injection(
+        &mut self,
+        deployment: &Deployment,
+    ) -> Result<(), WriteError> {
+        const AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
+        if self.injection_asked.is_some_and(|at| at.elapsed() < AGAIN) || is_rolling(deployment) {
+            return Ok(());
+        }
+        self.injection_asked = Some(Instant::now());
+        self.annotate(deployment, (annotations::SCALE, json!("true")))
+            .await?;
+        self.ctx.event(
+            deployment.object_ref(&()),
+            true,
+            "NotInjected",
+            "The template has no queue-proxy: the webhook was not reached; asked again".to_owned(),
+        );
+        Ok(())
+    }
+
+    pub(super) async fn annotate(
+        &self,
+        deployment: &Deployment,
+        (key, value): (&str, Value),
+    ) -> Result<(), WriteError> {
+        let api: Api<Deployment> = self.api();
+        let patch = json!({ "metadata": { "annotations": { key: value } } });
+        let name = deployment.name_any();
+        self.ctx
+            .call(
+                "annotating the Deployment",
+                api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)),
+            )
+            .await
+            .map(drop)
+    }
+}
+
+fn replicas_of(scale: &Scale) -> u32 {
+    let replicas = scale
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.replicas)
+        .unwrap_or(0);
+    u32::try_from(replicas).unwrap_or(0)
+}

@@ -1,0 +1,181 @@
+//! Leaving: wake, give the Services back, take the activators out, un-inject, delete ours.
+//!
+//! Every step looks at the objects and does what is missing, so it can be cut anywhere and resumed
+//! by another replica.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
+use kube::{Api, ResourceExt, api::DeleteParams};
+use lull_contract::{
+    Class,
+    annotations::{self, Leave},
+    names::ORIGINAL_ANNOTATION,
+    scaled_workload::{ScaledWorkload, State},
+};
+use serde_json::json;
+
+use super::{Task, is_injected, look::is_ready, status::Say};
+use crate::{
+    context::WriteError,
+    plan::{self, PlannedService},
+};
+
+/// After this, a workload whose pods don't get ready is given back as it is.
+const WAKE_LIMIT: Duration = Duration::from_secs(120);
+
+// === impl Task ===
+
+impl Task {
+    pub(super) async fn leave(
+        &mut self,
+        deployment: &Deployment,
+        workload: Option<&ScaledWorkload>,
+    ) -> Result<(), WriteError> {
+        if self.state != Some(State::Leaving) {
+            self.enter(State::Leaving);
+        }
+        let services = self.our_services(workload);
+        let planned = only_names(&services);
+        if let Some(workload) = workload {
+            if !self.is_awake(deployment, workload).await? {
+                self.say(workload, Say::leaving("waking before it leaves"))
+                    .await?;
+                return self.add_activators_as_planned(deployment, workload).await;
+            }
+            let switched = services.iter().any(|s| plan::restore_patch(s).is_some());
+            if switched {
+                self.say(workload, Say::leaving("Services are being given back"))
+                    .await?;
+            }
+        }
+        for service in &services {
+            if let Some(patch) = plan::restore_patch(service) {
+                self.patch_service(service, patch, "giving the Service back")
+                    .await?;
+                self.restored_at = Some(Instant::now());
+            }
+        }
+        // The caches must show it, and every proxy must have heard of it.
+        let restored_at = *self.restored_at.get_or_insert_with(Instant::now);
+        let heard = restored_at.elapsed() >= self.ctx.delays.propagation;
+        let served = planned.is_empty()
+            || self.native_ready(&planned)
+            || self.state_since.elapsed() >= WAKE_LIMIT;
+        if !heard || !served {
+            return Ok(());
+        }
+        self.remove_activators(&planned).await?;
+        if is_injected(deployment) {
+            return self.uninject(deployment).await;
+        }
+        match workload {
+            Some(workload) => self.delete(workload).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The Deployment is gone: only Services and our own objects are left to look after.
+    pub(super) async fn gone(&mut self, workload: &ScaledWorkload) -> Result<(), WriteError> {
+        let services = self.our_services(Some(workload));
+        for service in &services {
+            if let Some(patch) = plan::restore_patch(service) {
+                self.patch_service(service, patch, "giving the Service back")
+                    .await?;
+            }
+        }
+        self.remove_activators(&only_names(&services)).await?;
+        self.delete(workload).await
+    }
+
+    /// Scales to what the user had; whether a pod is ready, or none will be.
+    async fn is_awake(
+        &mut self,
+        deployment: &Deployment,
+        workload: &ScaledWorkload,
+    ) -> Result<bool, WriteError> {
+        if !is_injected(deployment) {
+            return Ok(true);
+        }
+        let replicas = self.replicas(deployment);
+        let wanted = workload.spec.original_replicas.max(1);
+        let ours = replicas == 0 || workload.spec.settings.class == Class::Kpa;
+        if replicas < wanted && ours {
+            self.scale(deployment, replicas, wanted).await?;
+        }
+        let ready = self.pods().iter().any(|pod| is_ready(pod));
+        Ok(ready || self.state_since.elapsed() >= WAKE_LIMIT)
+    }
+
+    /// While it wakes on its way out, activators stay where they are, and dead ones leave.
+    async fn add_activators_as_planned(
+        &self,
+        deployment: &Deployment,
+        workload: &ScaledWorkload,
+    ) -> Result<(), WriteError> {
+        match self.plan(deployment, workload) {
+            Ok(planned) if !self.pods().iter().any(|pod| is_ready(pod)) => {
+                self.add_activators(workload, &planned).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Services that carry our note, and belong to this workload by the note or by its status.
+    fn our_services(&self, workload: Option<&ScaledWorkload>) -> Vec<Arc<Service>> {
+        let listed = workload
+            .and_then(|w| w.status.as_ref())
+            .map(|status| status.services.clone())
+            .unwrap_or_default();
+        listed
+            .iter()
+            .filter_map(|name| self.service(name))
+            .filter(|s| s.annotations().contains_key(ORIGINAL_ANNOTATION) || workload.is_some())
+            .collect()
+    }
+
+    /// Tells the webhook, by the one annotation that it waits for, to take the sidecar out.
+    async fn uninject(&mut self, deployment: &Deployment) -> Result<(), WriteError> {
+        const AGAIN: Duration = Duration::from_secs(3);
+        let asked = annotations::leave(deployment.annotations()) == Some(Leave::Uninject);
+        if asked && self.injection_asked.is_some_and(|at| at.elapsed() < AGAIN) {
+            return Ok(());
+        }
+        self.injection_asked = Some(Instant::now());
+        self.annotate(deployment, (annotations::LEAVE, json!("uninject")))
+            .await
+    }
+
+    /// Deletes the ScaledWorkload; what it owns (private Service, slices) goes with it.
+    async fn delete(&mut self, workload: &ScaledWorkload) -> Result<(), WriteError> {
+        let api: Api<ScaledWorkload> = self.api();
+        if workload.metadata.deletion_timestamp.is_none() {
+            match self
+                .ctx
+                .call(
+                    "deleting the ScaledWorkload",
+                    api.delete(&self.key.name, &DeleteParams::default()),
+                )
+                .await
+            {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => {}
+            }
+        }
+        self.drop_finalizer(workload).await
+    }
+}
+
+/// Services by name: their ports don't matter for taking away.
+fn only_names(services: &[Arc<Service>]) -> Vec<PlannedService> {
+    services
+        .iter()
+        .map(|service| PlannedService {
+            name: service.name_any(),
+            ports: Vec::new(),
+        })
+        .collect()
+}
