@@ -1,0 +1,53 @@
+# make help lists what there is.
+SHELL := /bin/bash
+CACHE := $(or $(LULL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lull)
+# Outside the tree, so that a fresh clone finds what was built before.
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+
+.PHONY: help demo demo-down test test-full check fmt lint doc unit chart e2e coldstart images crd
+
+help: ## This list
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
+
+demo: ## A real cluster, Lull on it, a workload that sleeps and wakes (CLUSTER=builtin|kind|current)
+	@scripts/demo.sh
+
+demo-down: ## Take the demo's cluster away
+	@scripts/cluster.sh down
+
+test: check chart e2e ## Every test, in order of time to first failure
+
+test-full: test coldstart ## Also what takes longer
+
+check: fmt lint doc unit ## Everything that needs no cluster
+
+fmt: ## Formatting
+	cargo fmt --all --check
+
+lint: packages ## Clippy, warnings denied
+	cargo clippy --locked --workspace --all-targets --features lull-e2e/uninstall,lull-cluster/cluster-tests -- -D warnings
+
+doc: ## Documentation builds without warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+
+unit: ## Unit, property and in-process integration tests; the cluster tool's own tests
+	cargo test --locked --workspace
+
+chart: ## Chart checks
+	@scripts/chart.sh
+
+e2e: ## End-to-end suite on a real cluster (CLUSTER=builtin|kind|current)
+	@scripts/e2e.sh
+
+coldstart: ## Cold start table on a real cluster
+	@scripts/coldstart.sh
+
+images: ## Static binaries and image tars in .build/
+	@scripts/images.sh
+
+crd: ## Write the CRD of the code into the chart
+	cargo run --locked -q -p autoscaler -- crd > charts/lull/templates/scaledworkloads.yaml
+
+.PHONY: packages
+packages:
+	@. scripts/common.sh; need_packages gcc libc6-dev cmake make git; CLUSTER=kind need_toolchains

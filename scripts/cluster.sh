@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# cluster.sh up|install|down|kubeconfig: a cluster by $CLUSTER (builtin, kind, current), Lull on it.
+. "$(dirname "$0")/common.sh"
+cd "$root"
+
+kubeconfig() {
+  case $CLUSTER in
+    builtin) lull_cluster kubeconfig ;;
+    kind) local file=$build/kind-$LULL_CLUSTER.kubeconfig
+          kind get kubeconfig --name "$LULL_CLUSTER" >"$file"; echo "$file" ;;
+    current) echo "${KUBECONFIG:-$HOME/.kube/config}" ;;
+    *) die "CLUSTER=$CLUSTER: must be builtin, kind or current" ;;
+  esac
+}
+
+up() {
+  need_toolchains
+  case $CLUSTER in
+    builtin)
+      need_packages gcc libc6-dev make
+      cargo build --locked -q -p lull-cluster
+      lull_cluster build
+      lull_cluster up >/dev/null ;;
+    kind)
+      command -v kind >/dev/null || die "kind is missing: https://kind.sigs.k8s.io/docs/user/quick-start"
+      kind get clusters | grep -qx "$LULL_CLUSTER" || kind create cluster --name "$LULL_CLUSTER" ;;
+    current) : ;;
+    *) die "CLUSTER=$CLUSTER: must be builtin, kind or current" ;;
+  esac
+}
+
+load() {
+  local images=("$build"/images/*.tar) image
+  case $CLUSTER in
+    builtin) lull_cluster load-image "${images[@]}" ;;
+    kind) for image in "${images[@]}"; do kind load image-archive "$image" --name "$LULL_CLUSTER"; done ;;
+    current) say "CLUSTER=current: its nodes must be able to pull ${IMAGE_REPOSITORY:-lull}/<component>:${IMAGE_TAG:-dev}" ;;
+  esac
+}
+
+install() {
+  KUBECONFIG=$(kubeconfig); export KUBECONFIG
+  step "images into the cluster" load
+  local helm; helm=$(tool helm)
+  # A tag stays the same while one develops: pods get the new image by a changed annotation.
+  step "helm upgrade --install lull" "$helm" upgrade --install lull charts/lull \
+    --namespace "$LULL_NAMESPACE" --create-namespace --wait --timeout 3m \
+    --set image.repository="${IMAGE_REPOSITORY:-lull}",image.tag="${IMAGE_TAG:-dev}" \
+    ${HELM_ARGS:-}
+}
+
+down() {
+  case $CLUSTER in
+    builtin) lull_cluster down ;;
+    kind) kind delete cluster --name "$LULL_CLUSTER" ;;
+    current) "$(tool helm)" uninstall lull --namespace "$LULL_NAMESPACE" --wait ;;
+  esac
+}
+
+"$@"

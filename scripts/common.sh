@@ -1,0 +1,55 @@
+# Sourced by the other scripts: where things are, and how progress is shown.
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${LULL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/lull}
+build=$root/.build
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
+components=(queue-proxy activator autoscaler webhook)
+# Which cluster: builtin (ours, without Docker), kind, or current (the current kubeconfig).
+CLUSTER=${CLUSTER:-builtin}
+LULL_CLUSTER=${LULL_CLUSTER:-lull}
+export LULL_CLUSTER
+export LULL_NAMESPACE=${LULL_NAMESPACE:-lull-system}
+
+say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# Runs a command and says how long it took; what it prints goes to a log that is shown if it fails.
+step() {
+  local what=$1 began=$SECONDS log; shift
+  log=$(mktemp)
+  printf '    %-58s' "$what" >&2
+  if "$@" >"$log" 2>&1; then
+    printf '%4d s\n' $((SECONDS - began)) >&2; rm -f "$log"
+  else
+    local code=$?
+    printf 'FAILED after %d s\n' $((SECONDS - began)) >&2; cat "$log" >&2; rm -f "$log"; return $code
+  fi
+}
+
+# Debian packages that are missing, installed; elsewhere a message that names them.
+need_packages() {
+  local missing=() package
+  for package in "$@"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+  done
+  [ ${#missing[@]} -eq 0 ] && return
+  command -v apt-get >/dev/null || die "install these with your package manager: ${missing[*]}"
+  [ "$(id -u)" = 0 ] || die "run as root, or install: apt-get install ${missing[*]}"
+  say "installing ${missing[*]}"
+  apt-get update -q >/dev/null
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -q "${missing[@]}" >/dev/null
+}
+
+need_toolchains() {
+  command -v cargo >/dev/null || die "cargo is missing: install Rust 1.95 (https://rustup.rs), then run this again"
+  [ "$CLUSTER" != builtin ] || command -v go >/dev/null ||
+    die "go is missing: install Go 1.26 or later (https://go.dev/dl), or use CLUSTER=kind or CLUSTER=current"
+}
+
+lull_cluster() { "$CARGO_TARGET_DIR/debug/lull-cluster" "$@"; }
+
+tool() { # path of kubectl or helm
+  if [ "$CLUSTER" = builtin ]; then lull_cluster path "$1"
+  else command -v "$1" || die "$1 is missing: CLUSTER=$CLUSTER needs it on the PATH"; fi
+}
