@@ -1,1 +1,36 @@
-//! (skeleton)
+//! The shared proxy that holds what callers send while a workload has no capacity, and lets it
+//! through the moment a pod can take it.
+//!
+//! ```text
+//! watch (Kubernetes) -> directory -> workload: pods, probes, hold queue, slots
+//!                           |            ^
+//!                           v            | slot
+//! callers -> listen -> connection -+-> http (Pingora, per request) -> pod
+//!                                  +-> splice (TLS, TCP: bytes) ----> pod
+//! autoscaler <- report (long poll) <- hub: edge
+//! ```
+//!
+//! The local port alone names the workload (design: decision 4), never Host.
+
+mod admin;
+pub mod app;
+pub mod config;
+mod connection;
+pub mod directory;
+mod hold;
+mod http;
+mod hub;
+mod listen;
+mod metrics;
+mod pick;
+mod pod;
+mod probe;
+mod report;
+mod splice;
+mod watch;
+mod workload;
+
+pub use app::{Addresses, AppError, Bound, build};
+pub use config::Config;
+pub use directory::{Directory, WorkloadEntry};
+pub use pod::Pod;

@@ -1,0 +1,244 @@
+//! Prometheus metrics; labels are closed enums.
+
+use std::{sync::atomic::AtomicU64, time::Duration};
+
+use http::StatusCode;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+
+/// 1 ms doubled up to about 9 minutes: the longest hold by default, 300 s, lies within.
+const DURATION_BUCKETS: (f64, f64, u16) = (0.001, 2.0, 20);
+
+/// Everything that we count. Clones share the counts.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    requests: Family<ClassLabel, Counter>,
+    rejected: Family<ReasonLabel, Counter>,
+    connections: Family<KindLabel, Counter>,
+    hold: Histogram,
+    /// Ports that could not be opened, each try.
+    pub(crate) bind_failures: Counter,
+    /// Connects to pods that failed.
+    pub(crate) connect_failures: Counter,
+    /// Set when somebody asks.
+    pub(crate) held: Gauge<u64, AtomicU64>,
+    /// Set when somebody asks.
+    pub(crate) listeners: Gauge<u64, AtomicU64>,
+}
+
+/// Class of a response's status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum CodeClass {
+    /// 101 Switching Protocols.
+    Informational,
+    /// 2xx.
+    Success,
+    /// 3xx.
+    Redirection,
+    /// 4xx.
+    ClientError,
+    /// 5xx and beyond.
+    ServerError,
+    /// The caller left before there was an answer.
+    None,
+}
+
+/// Why we answered in the pod's place, or closed a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Reason {
+    /// Too many are held.
+    HoldFull,
+    /// No pod could take it in time.
+    HoldTimeout,
+    /// What neither wakes nor counts, while no pod is there.
+    Asleep,
+    /// The pod broke after the request had been sent.
+    PodError,
+    /// The connection said nothing.
+    Silent,
+    /// We failed.
+    Internal,
+}
+
+/// What a connection turned out to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// HTTP/1.
+    Http1,
+    /// HTTP/2 by prior knowledge.
+    H2c,
+    /// TLS, passed as bytes.
+    Tls,
+    /// Bytes on a port declared TCP.
+    Tcp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClassLabel {
+    code_class: CodeClass,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: Reason,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: Kind,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Names everything in `registry`.
+    pub(crate) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::new();
+        let own = registry.sub_registry_with_prefix("lull_activator");
+        own.register(
+            "requests",
+            "HTTP requests that ended, by class of the status; none = the caller left before",
+            metrics.requests.clone(),
+        );
+        own.register(
+            "rejected",
+            "Requests and connections that no pod answered, by reason",
+            metrics.rejected.clone(),
+        );
+        own.register(
+            "connections",
+            "Connections, by what they carry",
+            metrics.connections.clone(),
+        );
+        own.register(
+            "hold_seconds",
+            "Time that requests and connections were held until a pod could take them",
+            metrics.hold.clone(),
+        );
+        own.register(
+            "bind_failures",
+            "Tries to open a workload's port that failed",
+            metrics.bind_failures.clone(),
+        );
+        own.register(
+            "connect_failures",
+            "Connects to pods that failed",
+            metrics.connect_failures.clone(),
+        );
+        own.register(
+            "held",
+            "Requests and connections held",
+            metrics.held.clone(),
+        );
+        own.register(
+            "listeners",
+            "Ports open for workloads",
+            metrics.listeners.clone(),
+        );
+        metrics
+    }
+
+    fn new() -> Self {
+        let (start, factor, length) = DURATION_BUCKETS;
+        Self {
+            requests: Family::default(),
+            rejected: Family::default(),
+            connections: Family::default(),
+            hold: Histogram::new(exponential_buckets(start, factor, length)),
+            bind_failures: Counter::default(),
+            connect_failures: Counter::default(),
+            held: Gauge::default(),
+            listeners: Gauge::default(),
+        }
+    }
+
+    pub(crate) fn ended(&self, code_class: CodeClass) {
+        self.requests
+            .get_or_create(&ClassLabel { code_class })
+            .inc();
+    }
+
+    pub(crate) fn rejected(&self, reason: Reason) {
+        self.rejected.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    pub(crate) fn connected(&self, kind: Kind) {
+        self.connections.get_or_create(&KindLabel { kind }).inc();
+    }
+
+    pub(crate) fn held_for(&self, time: Duration) {
+        self.hold.observe(time.as_secs_f64());
+    }
+}
+
+// === impl CodeClass ===
+
+impl CodeClass {
+    pub(crate) fn of(status: StatusCode) -> Self {
+        match status.as_u16() {
+            100..200 => Self::Informational,
+            200..300 => Self::Success,
+            300..400 => Self::Redirection,
+            400..500 => Self::ClientError,
+            _ => Self::ServerError,
+        }
+    }
+}
+
+impl EncodeLabelValue for CodeClass {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let text = match self {
+            Self::Informational => "1xx",
+            Self::Success => "2xx",
+            Self::Redirection => "3xx",
+            Self::ClientError => "4xx",
+            Self::ServerError => "5xx",
+            Self::None => "none",
+        };
+        text.encode(encoder)
+    }
+}
+
+// === impl Reason ===
+
+impl Reason {
+    /// As the label and the `lull-reason` header say it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::HoldFull => "hold-full",
+            Self::HoldTimeout => "hold-timeout",
+            Self::Asleep => "asleep",
+            Self::PodError => "pod-error",
+            Self::Silent => "silent",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl EncodeLabelValue for Reason {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.as_str().encode(encoder)
+    }
+}
+
+// === impl Kind ===
+
+impl EncodeLabelValue for Kind {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let text = match self {
+            Self::Http1 => "http1",
+            Self::H2c => "h2c",
+            Self::Tls => "tls",
+            Self::Tcp => "tcp",
+        };
+        text.encode(encoder)
+    }
+}

@@ -1,0 +1,136 @@
+//! What we need to know of a pod.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use k8s_openapi::api::core::v1 as k8s;
+use lull_contract::ports;
+
+/// Name of the container port of the queue-proxy's admin pages, where it isn't [`ports::ADMIN`].
+const ADMIN_PORT_NAME: &str = "lull-admin";
+
+/// A pod of an enrolled workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// Namespace.
+    pub namespace: String,
+    /// Name, unique within the namespace.
+    pub name: String,
+    /// Uid: a StatefulSet's pod comes again under the same name.
+    pub uid: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Address, once it has one.
+    pub ip: Option<IpAddr>,
+    /// Being deleted, or ended.
+    pub leaving: bool,
+    /// Kubernetes says that it is ready.
+    pub ready: bool,
+    /// Where the queue-proxy serves each app port: app port to container port.
+    pub ports: BTreeMap<u16, u16>,
+    /// Where the queue-proxy answers `/ready`.
+    pub admin_port: u16,
+}
+
+// === impl Pod ===
+
+impl Pod {
+    /// Takes what we need; `None` where an object has no name, namespace or uid.
+    #[must_use]
+    pub fn from_kubernetes(pod: &k8s::Pod) -> Option<Self> {
+        let meta = &pod.metadata;
+        let status = pod.status.as_ref();
+        let phase = status.and_then(|status| status.phase.as_deref());
+        let (ports, admin_port) = container_ports(pod);
+        Some(Self {
+            namespace: meta.namespace.clone()?,
+            name: meta.name.clone()?,
+            uid: meta.uid.clone()?,
+            labels: meta.labels.clone().unwrap_or_default(),
+            ip: status
+                .and_then(|status| status.pod_ip.as_deref())
+                .and_then(|ip| ip.parse().ok()),
+            leaving: meta.deletion_timestamp.is_some()
+                || matches!(phase, Some("Failed" | "Succeeded")),
+            ready: status
+                .and_then(|status| status.conditions.as_ref())
+                .is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True")),
+            ports,
+            admin_port: admin_port.unwrap_or(ports::ADMIN),
+        })
+    }
+
+    /// Whether it carries all labels of `selector`; an empty selector selects nothing, since one
+    /// by mistake must not catch a whole namespace.
+    #[must_use]
+    pub fn is_selected_by(&self, selector: &BTreeMap<String, String>) -> bool {
+        !selector.is_empty()
+            && selector
+                .iter()
+                .all(|(key, value)| self.labels.get(key) == Some(value))
+    }
+}
+
+fn container_ports(pod: &k8s::Pod) -> (BTreeMap<u16, u16>, Option<u16>) {
+    let mut traffic = BTreeMap::new();
+    let mut admin = None;
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    for port in containers.flat_map(|container| container.ports.iter().flatten()) {
+        let (Some(name), Ok(number)) = (port.name.as_deref(), u16::try_from(port.container_port))
+        else {
+            continue;
+        };
+        if name == ADMIN_PORT_NAME {
+            admin = Some(number);
+        } else if let Some(app_port) = ports::app_port_of(name) {
+            traffic.insert(app_port, number);
+        }
+    }
+    (traffic, admin)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(status: &serde_json::Value) -> Pod {
+        let object = json!({
+            "metadata": {"name": "shop-1", "namespace": "default", "uid": "u", "labels": {"app": "shop"}},
+            "spec": {"containers": [
+                {"name": "app", "ports": [{"name": "http", "containerPort": 8080}]},
+                {"name": "lull-queue-proxy", "ports": [
+                    {"name": "lull-8080", "containerPort": 8012},
+                    {"name": "lull-admin", "containerPort": 8030},
+                ]},
+            ]},
+            "status": status,
+        });
+        Pod::from_kubernetes(&serde_json::from_value(object).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn ports_are_found_by_name() {
+        let pod = pod(&json!({"podIP": "10.0.0.3", "phase": "Running"}));
+        assert_eq!(pod.ports, BTreeMap::from([(8080, 8012)]));
+        assert_eq!(pod.admin_port, 8030);
+        assert_eq!(pod.ip, Some([10, 0, 0, 3].into()));
+        assert!(!pod.leaving && !pod.ready);
+    }
+
+    #[test]
+    fn an_ended_pod_is_leaving_and_a_ready_one_is_ready() {
+        assert!(pod(&json!({"phase": "Failed"})).leaving);
+        let ready = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+        assert!(pod(&ready).ready);
+    }
+
+    #[test]
+    fn selectors_ask_for_all_labels_and_empty_ones_for_nothing() {
+        let pod = pod(&json!({}));
+        let with = |key: &str| BTreeMap::from([(key.to_owned(), "shop".to_owned())]);
+        assert!(pod.is_selected_by(&with("app")));
+        assert!(!pod.is_selected_by(&with("tier")));
+        assert!(!pod.is_selected_by(&BTreeMap::new()));
+    }
+}

@@ -1,0 +1,92 @@
+//! Asks a pod's queue-proxy whether it takes traffic, often: the pod is used the moment it does.
+
+use std::{
+    io,
+    net::SocketAddr,
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::{Instant, sleep_until, timeout},
+};
+
+/// Time between two tries.
+const EVERY: Duration = Duration::from_millis(15);
+/// Longest time of one try.
+const TRY: Duration = Duration::from_millis(200);
+/// After this time without success something is wrong, and we ask less often.
+const HOPE: Duration = Duration::from_secs(30);
+/// Time between two tries then.
+const EVERY_WITHOUT_HOPE: Duration = Duration::from_millis(250);
+/// Enough for the status line.
+const HEAD: usize = 12;
+
+/// Returns when `/ready` at `admin` has answered 200; the first try is after `delay`.
+pub(crate) async fn until_ready(admin: SocketAddr, delay: Duration) {
+    let start = Instant::now();
+    let mut next = start + delay;
+    loop {
+        sleep_until(next).await;
+        next = Instant::now() + EVERY;
+        match timeout(TRY, is_ready(admin)).await {
+            Ok(Ok(true)) => return,
+            Ok(Ok(false)) => tracing::trace!(%admin, "pod is not ready"),
+            Ok(Err(error)) => tracing::trace!(%admin, %error, "pod does not answer"),
+            Err(_) => tracing::trace!(%admin, "pod does not answer in time"),
+        }
+        if start.elapsed() > HOPE {
+            next = Instant::now() + EVERY_WITHOUT_HOPE;
+        }
+    }
+}
+
+async fn is_ready(admin: SocketAddr) -> io::Result<bool> {
+    let mut stream = TcpStream::connect(admin).await?;
+    let request = format!("GET /ready HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut head = [0; HEAD];
+    stream.read_exact(&mut head).await?;
+    Ok(head.starts_with(b"HTTP/1.") && head.ends_with(b" 200"))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+    use lull_process::server;
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    };
+    use tokio::net::TcpListener;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn it_asks_until_the_answer_is_200() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let asked = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&asked);
+        tokio::spawn(server::serve(
+            listener,
+            CancellationToken::new(),
+            move |request| {
+                let number = count.fetch_add(1, Ordering::Relaxed);
+                async move {
+                    assert_eq!(request.uri().path(), "/ready");
+                    match number {
+                        0..3 => server::text(StatusCode::SERVICE_UNAVAILABLE, "no"),
+                        _ => server::text(StatusCode::OK, "yes"),
+                    }
+                }
+            },
+        ));
+        timeout(Duration::from_secs(20), until_ready(address, Duration::ZERO))
+            .await
+            .unwrap();
+        assert_eq!(asked.load(Ordering::Relaxed), 4);
+    }
+}
