@@ -1,83 +1,77 @@
-//! Admin pages: `/live`, `/ready`, `/workloads`, `/config`.
+//! Pages for kubelet, people and Prometheus. Read-only.
 
 use std::sync::Arc;
 
-use http::{Request, StatusCode};
+use http::{Method, StatusCode};
 use lull_process::{
     readiness::Readiness,
-    server::{Answer, json, text},
+    server::{self, Answer},
 };
-use tokio_util::sync::CancellationToken;
+use prometheus_client::registry::Registry;
 
-use crate::{config::Config, directory::Directory};
+use crate::{directory::Directory, hub::Hub};
 
-/// What the pages show.
-#[derive(Debug, Clone)]
-pub struct Admin {
-    /// Effective settings.
-    pub config: Arc<Config>,
-    /// What is known.
-    pub directory: Arc<Directory>,
-    /// What is missing.
-    pub readiness: Readiness,
-    /// Cancelled when the process goes.
-    pub draining: CancellationToken,
+/// Everything that the pages show.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) directory: Directory,
+    pub(crate) readiness: Readiness,
+    pub(crate) registry: Registry,
 }
 
-/// One workload for people.
-#[derive(Debug, serde::Serialize)]
-struct Line {
-    namespace: String,
-    name: String,
-    held: u64,
-    forwarding: u64,
-    pods: usize,
-    usable_pods: usize,
-    ports: Vec<u16>,
-}
+// === impl Pages ===
 
-// === impl Admin ===
-
-impl Admin {
-    /// Answers one request.
-    pub async fn answer<B>(self, request: Request<B>) -> Answer {
-        match request.uri().path() {
-            "/live" => text(StatusCode::OK, "ok\n"),
+impl Pages {
+    /// Admin port.
+    pub(crate) fn admin(&self, method: &Method, path: &str) -> Answer {
+        if let Some(refused) = read_only(method) {
+            return refused;
+        }
+        match path {
+            "/live" => server::text(StatusCode::OK, "live\n"),
             "/ready" => self.ready(),
-            "/workloads" => json(&self.workloads()),
-            "/config" => json(&*self.config),
-            _ => text(
-                StatusCode::NOT_FOUND,
-                "pages: /live /ready /workloads /config\n",
-            ),
+            "/workloads" => server::json(&self.directory.pages()),
+            "/config" => server::json(&self.hub.config),
+            _ => not_found("/live, /ready, /workloads and /config"),
+        }
+    }
+
+    /// Metrics port.
+    pub(crate) fn metrics(&self, method: &Method, path: &str) -> Answer {
+        match (read_only(method), path) {
+            (Some(refused), _) => refused,
+            (None, "/metrics") => {
+                self.hub.metrics.held.set(self.hub.held() as u64);
+                server::metrics(&self.registry)
+            }
+            (None, _) => not_found("/metrics"),
         }
     }
 
     fn ready(&self) -> Answer {
-        let missing = self.readiness.missing();
-        if self.draining.is_cancelled() {
-            text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
-        } else if missing.is_empty() {
-            text(StatusCode::OK, "ok\n")
-        } else {
-            let waiting = format!("waiting for {}\n", missing.join(", "));
-            text(StatusCode::SERVICE_UNAVAILABLE, waiting)
+        if self.hub.is_draining() {
+            return server::text(StatusCode::SERVICE_UNAVAILABLE, "draining\n");
         }
+        let missing = self.readiness.missing();
+        if missing.is_empty() {
+            return server::text(StatusCode::OK, "ready\n");
+        }
+        let text = format!("not ready: {}\n", missing.join(", "));
+        server::text(StatusCode::SERVICE_UNAVAILABLE, text)
     }
+}
 
-    fn workloads(&self) -> Vec<Line> {
-        let line = |(workload, ports): (Arc<crate::workload::Workload>, Vec<u16>)| {
-            let (held, forwarding, pods, usable_pods) = workload.counts();
-            Line {
-                namespace: workload.namespace.clone(),
-                name: workload.name.clone(),
-                held: held.in_flight,
-                forwarding,
-                pods,
-                usable_pods,
-                ports,
-            }
-        };
-        self.directory.workloads().into_iter().map(line).collect()
-    }
+fn read_only(method: &Method) -> Option<Answer> {
+    let reads = method == Method::GET || method == Method::HEAD;
+    (!reads).then(|| {
+        server::text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "this port only answers GET\n",
+        )
+    })
+}
+
+fn not_found(pages: &str) -> Answer {
+    server::text(StatusCode::NOT_FOUND, format!("here are {pages}\n"))
 }

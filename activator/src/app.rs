@@ -1,134 +1,300 @@
-//! Assembly and life of the process.
+//! Assembly: opens our own ports, then runs the data plane here and everything else on a thread of
+//! its own.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener as StdTcpListener},
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
 
-use anyhow::Context;
-use kube::Client;
 use lull_process::{readiness::Readiness, server};
 use prometheus_client::registry::Registry;
+use tokio::{
+    net::TcpListener,
+    runtime::{self, Handle},
+    sync::watch,
+    time::{Instant, sleep, timeout_at},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    admin::Admin,
+    admin::Pages,
     config::Config,
-    directory::{Directory, Shared},
-    http::Proxies,
-    listeners::Listeners,
+    connection::Gate,
+    directory::Directory,
+    hub::Hub,
+    listen::Listeners,
     metrics::Metrics,
     report::Reporter,
-    watch,
+    request::Requests,
+    watch::{self as kubernetes, Guards},
 };
 
-/// An activator whose small ports are open; nothing is known and no traffic port is open yet.
-#[derive(Debug)]
-pub struct Bound {
-    /// Admin, report, metrics.
-    pub addresses: [SocketAddr; 3],
-    /// What is known: watches feed it, or tests.
-    pub directory: Arc<Directory>,
-    /// What is missing before it is ready.
-    pub readiness: Readiness,
-    config: Arc<Config>,
-    proxies: Arc<Proxies>,
-    connections: TaskTracker,
-    /// Ends the small servers.
-    servers: CancellationToken,
-    /// Closes the traffic ports.
-    listening: CancellationToken,
-    draining: CancellationToken,
+/// What is left of the grace period when we give up: kubelet kills at its end.
+const BEFORE_KILL: Duration = Duration::from_secs(5);
+
+/// Why the activator can't start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// A port can't be opened.
+    #[error("port {0} can't be opened: {1}")]
+    Listen(u16, #[source] io::Error),
+    /// The second thread can't be had.
+    #[error("the admin thread can't be started: {0}")]
+    Thread(#[source] io::Error),
+    /// The second thread ended by itself, which it must not.
+    #[error("the admin thread ended")]
+    AdminEnded,
 }
 
-/// Opens the small ports and starts everything but the watches.
+/// Where an assembled activator listens, but for the workloads' ports.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// `/ready` and its kind.
+    pub admin: SocketAddr,
+    /// The autoscaler's report.
+    pub report: SocketAddr,
+    /// Prometheus' text.
+    pub metrics: SocketAddr,
+}
+
+/// An activator whose own ports are open.
+#[derive(Debug)]
+pub struct Bound {
+    addresses: Addresses,
+    hub: Arc<Hub>,
+    directory: Directory,
+    service: Service,
+}
+
+/// What the second thread runs. Sockets are std's until they meet the runtime that polls them.
+#[derive(Debug)]
+struct Service {
+    admin: StdTcpListener,
+    report: StdTcpListener,
+    metrics: StdTcpListener,
+    pages: Arc<Pages>,
+    reporter: Arc<Reporter>,
+    directory: Directory,
+    readiness: Readiness,
+}
+
+/// Opens our own ports; the current runtime becomes the data plane's.
 ///
 /// # Errors
-/// Where a port is taken.
-pub async fn build(config: Config) -> anyhow::Result<Bound> {
-    let config = Arc::new(config);
+/// Where a port can't be opened.
+pub async fn build(config: Config) -> Result<Bound, AppError> {
     let mut registry = Registry::default();
-    let bounds = (config.max_held_per_workload, config.max_held_total);
-    let shared = Arc::new(Shared::new(Metrics::register(&mut registry), bounds));
-    let directory = Arc::new(Directory::new(shared));
-    let proxies = Arc::new(Proxies::new(&directory));
-    let listeners = Listeners::new(Arc::clone(&directory), Arc::clone(&proxies));
-    let reporter = Reporter::new(&config.pod_name, Arc::clone(&directory), listeners.bound());
-    let connections = listeners.connections();
-    let (servers, listening) = (CancellationToken::new(), CancellationToken::new());
-    let (readiness, draining) = (Readiness::default(), CancellationToken::new());
-    let admin = Admin {
-        config: Arc::clone(&config),
-        directory: Arc::clone(&directory),
-        readiness: readiness.clone(),
-        draining: draining.clone(),
-    };
-
-    let admin_port = server::bind(config.admin_port)
-        .await
-        .context("admin port")?;
-    let report_port = server::bind(config.report_port)
-        .await
-        .context("report port")?;
-    let metrics_port = server::bind(config.metrics_port)
-        .await
-        .context("metrics port")?;
-    let addresses = [
-        admin_port.local_addr()?,
-        report_port.local_addr()?,
-        metrics_port.local_addr()?,
-    ];
-    tokio::spawn(server::serve(admin_port, servers.clone(), move |r| {
-        admin.clone().answer(r)
-    }));
-    tokio::spawn(reporter.clone().tell_again());
-    tokio::spawn(server::serve(report_port, servers.clone(), move |r| {
-        reporter.clone().answer(r)
-    }));
-    let registry = Arc::new(registry);
-    tokio::spawn(server::serve(metrics_port, servers.clone(), move |_| {
-        let registry = Arc::clone(&registry);
-        async move { server::metrics(&registry) }
-    }));
-    tokio::spawn(listeners.run(listening.clone()));
+    let metrics = Metrics::register(&mut registry);
+    let hub = Arc::new(Hub::new(config, metrics, Handle::current()));
+    let directory = Directory::new(Arc::clone(&hub));
+    let readiness = Readiness::default();
+    let (admin, admin_address) = listen(hub.config.admin_port).await?;
+    let (report, report_address) = listen(hub.config.report_port).await?;
+    let (metrics, metrics_address) = listen(hub.config.metrics_port).await?;
     Ok(Bound {
-        addresses,
+        addresses: Addresses {
+            admin: admin_address,
+            report: report_address,
+            metrics: metrics_address,
+        },
+        service: Service {
+            admin,
+            report,
+            metrics,
+            pages: Arc::new(Pages {
+                hub: Arc::clone(&hub),
+                directory: directory.clone(),
+                readiness: readiness.clone(),
+                registry,
+            }),
+            reporter: Arc::new(Reporter {
+                hub: Arc::clone(&hub),
+                directory: directory.clone(),
+                boot: lull_process::boot_id(),
+            }),
+            directory: directory.clone(),
+            readiness,
+        },
+        hub,
         directory,
-        readiness,
-        config,
-        proxies,
-        connections,
-        servers,
-        listening,
-        draining,
     })
+}
+
+async fn listen(port: u16) -> Result<(StdTcpListener, SocketAddr), AppError> {
+    let fault = |error| AppError::Listen(port, error);
+    let listener = server::bind(port).await.map_err(fault)?;
+    let address = listener.local_addr().map_err(fault)?;
+    Ok((listener.into_std().map_err(fault)?, address))
 }
 
 // === impl Bound ===
 
 impl Bound {
-    /// Watches the cluster and serves until `stop`, then drains.
-    pub async fn run(self, client: &Client, stop: CancellationToken) {
-        watch::start(client, &self.directory, &self.readiness);
-        stop.cancelled().await;
-        self.drain().await;
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
     }
 
-    /// Not ready at once; accepts until it is unlisted everywhere; then what is held or under way
-    /// gets the rest of the grace period.
-    pub async fn drain(self) {
-        self.draining.cancel();
-        self.proxies.drain();
-        tokio::time::sleep(self.config.drain_min.0).await;
-        self.listening.cancel();
-        self.connections.close();
-        let rest = self.config.drain_rest();
-        if tokio::time::timeout(rest, self.connections.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!(
-                left = self.connections.len(),
-                "connections are cut: the grace period ends"
-            );
-        }
-        self.servers.cancel();
+    /// What the watches feed; tests feed it by hand.
+    #[must_use]
+    pub fn directory(&self) -> Directory {
+        self.directory.clone()
     }
+
+    /// Serves until `shutdown` is cancelled and the drain that begins then is done. Without
+    /// `kubernetes` nobody but the caller feeds the directory.
+    ///
+    /// # Errors
+    /// Where the second thread can't be started, or ends by itself.
+    pub async fn run(
+        self,
+        shutdown: CancellationToken,
+        kubernetes: Option<kube::Config>,
+    ) -> Result<(), AppError> {
+        let stop = CancellationToken::new();
+        // Whoever drops this future stops the other thread, too.
+        let _stop = stop.clone().drop_guard();
+        let admin_ended = CancellationToken::new();
+        let thread = self
+            .service
+            .spawn(kubernetes, stop.clone(), admin_ended.clone())?;
+        let data = serve(self.hub, self.directory, shutdown);
+        tokio::select! {
+            () = data => {}
+            () = admin_ended.cancelled() => return Err(AppError::AdminEnded),
+        }
+        stop.cancel();
+        // The thread saw `stop` and has nothing else to wait for.
+        thread.join().map_err(|_| AppError::AdminEnded)
+    }
+}
+
+/// The data plane: until `shutdown`, and the drain after it.
+async fn serve(hub: Arc<Hub>, directory: Directory, shutdown: CancellationToken) {
+    let (draining_tx, draining_rx) = watch::channel(false);
+    let gate = Arc::new(Gate {
+        hub: Arc::clone(&hub),
+        requests: Requests::new(Arc::clone(&hub), draining_rx),
+    });
+    let connections = TaskTracker::new();
+    let close = CancellationToken::new();
+    let listeners = Listeners::new(
+        Arc::clone(&hub),
+        directory,
+        Arc::clone(&gate),
+        connections.clone(),
+    );
+    let listening = tokio::spawn(listeners.run(close.clone()));
+
+    shutdown.cancelled().await;
+    let config = &hub.config;
+    let end = Instant::now() + config.grace.0.saturating_sub(BEFORE_KILL);
+    hub.draining.cancel();
+    draining_tx.send_replace(true);
+    tracing::info!(held = hub.held(), "drain begins");
+    sleep(config.drain_min.0).await;
+    close.cancel();
+    if let Err(error) = listening.await {
+        tracing::error!(%error, "listeners failed");
+    }
+    gate.requests.close_idle().await;
+    connections.close();
+    if timeout_at(end, connections.wait()).await.is_err() {
+        tracing::warn!(
+            connections = connections.len(),
+            held = hub.held(),
+            "grace period is over: what is left is cut off"
+        );
+    }
+}
+
+// === impl Service ===
+
+impl Service {
+    fn spawn(
+        self,
+        kubernetes: Option<kube::Config>,
+        stop: CancellationToken,
+        ended: CancellationToken,
+    ) -> Result<JoinHandle<()>, AppError> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(AppError::Thread)?;
+        let work = move || {
+            // Also when this thread panics: a proxy that hears of no changes is no use.
+            let _ended = ended.drop_guard();
+            if let Err(error) = runtime.block_on(self.run(kubernetes, stop)) {
+                tracing::error!(%error, "admin sockets failed");
+            }
+        };
+        std::thread::Builder::new()
+            .name("admin".to_owned())
+            .spawn(work)
+            .map_err(AppError::Thread)
+    }
+
+    async fn run(
+        self,
+        kubernetes: Option<kube::Config>,
+        stop: CancellationToken,
+    ) -> Result<(), ServiceError> {
+        let watches = kubernetes.map(|config| {
+            let guards = Guards {
+                workloads: self.readiness.expect("scaled-workloads"),
+                pods: self.readiness.expect("pods"),
+            };
+            (config, guards)
+        });
+        self.serve_pages(&stop)?;
+        let Some((config, guards)) = watches else {
+            stop.cancelled().await;
+            return Ok(());
+        };
+        let client = kube::Client::try_from(config)?;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = kubernetes::run(client, self.directory, guards) => {}
+        }
+        Ok(())
+    }
+
+    fn serve_pages(&self, stop: &CancellationToken) -> Result<(), ServiceError> {
+        let admin = TcpListener::from_std(self.admin.try_clone()?)?;
+        let pages = Arc::clone(&self.pages);
+        tokio::spawn(server::serve(admin, stop.clone(), move |request| {
+            let pages = Arc::clone(&pages);
+            async move { pages.admin(request.method(), request.uri().path()) }
+        }));
+        let metrics = TcpListener::from_std(self.metrics.try_clone()?)?;
+        let pages = Arc::clone(&self.pages);
+        tokio::spawn(server::serve(metrics, stop.clone(), move |request| {
+            let pages = Arc::clone(&pages);
+            async move { pages.metrics(request.method(), request.uri().path()) }
+        }));
+        let report = TcpListener::from_std(self.report.try_clone()?)?;
+        let reporter = Arc::clone(&self.reporter);
+        tokio::spawn(server::serve(report, stop.clone(), move |request| {
+            let reporter = Arc::clone(&reporter);
+            async move {
+                let uri = request.uri();
+                let query = uri.query().unwrap_or_default();
+                reporter.answer(request.method(), uri.path(), query).await
+            }
+        }));
+        Ok(())
+    }
+}
+
+/// Why the second thread can't work.
+#[derive(Debug, thiserror::Error)]
+enum ServiceError {
+    #[error("sockets: {0}")]
+    Sockets(#[from] io::Error),
+    #[error("Kubernetes client: {0}")]
+    Client(#[from] kube::Error),
 }

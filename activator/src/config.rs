@@ -57,7 +57,11 @@ impl Config {
     pub fn read(source: &dyn EnvSource) -> Result<Self, Faults> {
         let mut reader = Reader::new(source);
         let config = Self {
-            pod_name: reader.require("ACTIVATOR_POD_NAME", String::new(), "must be the pod's name"),
+            pod_name: reader.require(
+                "ACTIVATOR_POD_NAME",
+                String::new(),
+                "must be the pod's name",
+            ),
             pod_ip: reader.require(
                 "ACTIVATOR_POD_IP",
                 IpAddr::from(Ipv4Addr::UNSPECIFIED),

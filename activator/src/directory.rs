@@ -1,320 +1,273 @@
-//! What this activator knows: workloads, their pods, and which local port means which app port.
-//!
-//! Changed by plain calls from the watches (or from tests), read by every connection.
+//! The index of workloads and pods: changed by plain calls, asks nobody.
 
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Instant,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::SocketAddr,
+    sync::Arc,
 };
 
-use lull_contract::AppProtocol;
-use parking_lot::RwLock;
+use lull_contract::{
+    report::HeldWorkload,
+    scaled_workload::{Mode, ScaledWorkload, WorkloadPort},
+    settings::Settings,
+};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
-    edge::Edge,
-    metrics::Metrics,
-    probe,
-    workload::{PodView, View, Workload},
+    hub::Hub,
+    pod::Pod,
+    workload::{Page, Spec, Workload},
 };
 
-/// Labels of a pod.
-type Labels = Vec<(String, String)>;
+/// Namespace and name.
+type Key = (String, String);
 
-/// What all workloads share.
-#[derive(Debug)]
-pub struct Shared {
-    start: Instant,
-    /// Makes long polls return.
-    pub edge: Edge,
-    /// Prometheus.
-    pub metrics: Metrics,
-    /// Bound per workload.
-    pub max_held_per_workload: usize,
-    max_held_total: usize,
-    held_total: AtomicUsize,
-}
-
-/// An app port of a workload, as a local port means it.
-#[derive(Debug, Clone)]
-pub struct Target {
-    /// The workload.
-    pub workload: Arc<Workload>,
-    /// The app's own port.
-    pub app_port: u16,
-    /// How its bytes are treated.
-    pub protocol: AppProtocol,
-}
-
-/// A workload as its ScaledWorkload describes it.
-#[derive(Debug, Clone)]
-pub struct Described {
+/// What a ScaledWorkload tells an activator.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkloadEntry {
     /// Namespace.
     pub namespace: String,
     /// Name.
     pub name: String,
-    /// Uid.
+    /// Uid: a deleted and recreated one is another.
     pub uid: String,
-    /// Settings, mode, pods' labels.
-    pub view: View,
-    /// Activator port, app port, protocol.
-    pub ports: Vec<(u16, u16, AppProtocol)>,
+    /// Labels of its pods.
+    pub selector: BTreeMap<String, String>,
+    /// App ports and where we listen for them; activator port 0 = any free one (tests).
+    pub ports: Vec<WorkloadPort>,
+    /// Settings.
+    pub settings: Settings,
+    /// Its Services point at the pods.
+    pub serve: bool,
 }
 
-/// Everything known.
-#[derive(Debug)]
+/// All workloads and pods. Clones share them.
+#[derive(Debug, Clone)]
 pub struct Directory {
-    shared: Arc<Shared>,
-    index: RwLock<Index>,
-    /// Told when the wanted ports change.
-    changed: watch::Sender<()>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    hub: Arc<Hub>,
+    index: Mutex<Index>,
+    /// Grows when the set of ports may have changed.
+    changes: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Index {
-    workloads: HashMap<(String, String), (Arc<Workload>, Vec<u16>)>,
-    targets: HashMap<u16, Target>,
-    /// Pods by namespace and name, kept so that a workload that appears later finds them.
-    pods: HashMap<(String, String), (Labels, PodView)>,
+    /// Namespace to name to workload.
+    workloads: HashMap<String, BTreeMap<String, Arc<Workload>>>,
+    pods: HashMap<Key, Arc<Pod>>,
 }
 
-// === impl Shared ===
+/// A port that should be open.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) workload: Arc<Workload>,
+    pub(crate) port: WorkloadPort,
+}
 
-impl Shared {
-    /// Nothing held yet.
+// === impl WorkloadEntry ===
+
+impl WorkloadEntry {
+    /// Takes what we need; `None` where an object has no name, namespace or uid.
     #[must_use]
-    pub fn new(metrics: Metrics, (per_workload, total): (usize, usize)) -> Self {
-        Self {
-            start: Instant::now(),
-            edge: Edge::new(),
-            metrics,
-            max_held_per_workload: per_workload,
-            max_held_total: total,
-            held_total: AtomicUsize::new(0),
-        }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn for_tests(per_workload: usize) -> Self {
-        Self::new(Metrics::default(), (per_workload, 1000))
-    }
-
-    /// Microseconds since the process started.
-    #[must_use]
-    pub fn now_us(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
-    }
-
-    /// One more is held, unless that is too many over all workloads.
-    pub fn hold(&self) -> bool {
-        let held = self.held_total.fetch_add(1, Ordering::AcqRel);
-        if held >= self.max_held_total {
-            self.held_total.fetch_sub(1, Ordering::AcqRel);
-            return false;
-        }
-        self.metrics
-            .held_now
-            .set(i64::try_from(held + 1).unwrap_or(i64::MAX));
-        true
-    }
-
-    /// One less is held.
-    pub fn release(&self) {
-        let held = self
-            .held_total
-            .fetch_sub(1, Ordering::AcqRel)
-            .saturating_sub(1);
-        self.metrics
-            .held_now
-            .set(i64::try_from(held).unwrap_or(i64::MAX));
+    pub fn from_kubernetes(object: &ScaledWorkload) -> Option<Self> {
+        let meta = &object.metadata;
+        let mode = object.status.as_ref().map(|status| status.mode);
+        Some(Self {
+            namespace: meta.namespace.clone()?,
+            name: meta.name.clone()?,
+            uid: meta.uid.clone()?,
+            selector: object.spec.pod_selector.clone(),
+            ports: object.spec.ports.clone(),
+            settings: object.spec.settings.clone(),
+            serve: mode == Some(Mode::Serve),
+        })
     }
 }
 
 // === impl Directory ===
 
 impl Directory {
-    /// Nothing known yet.
-    #[must_use]
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(hub: Arc<Hub>) -> Self {
         Self {
-            shared,
-            index: RwLock::default(),
-            changed: watch::Sender::new(()),
+            inner: Arc::new(Inner {
+                hub,
+                index: Mutex::default(),
+                changes: watch::channel(0).0,
+            }),
         }
     }
 
-    /// What all workloads share.
-    #[must_use]
-    pub fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    /// Takes note of a workload as it is now.
+    pub fn apply_workload(&self, entry: WorkloadEntry) {
+        let spec = Spec {
+            selector: entry.selector,
+            ports: entry.ports,
+            settings: entry.settings,
+            serve: entry.serve,
+        };
+        let mut guard = self.inner.index.lock();
+        let index = &mut *guard;
+        let names = index.workloads.entry(entry.namespace.clone()).or_default();
+        let known = names.get(&entry.name).filter(|w| w.uid == entry.uid);
+        let workload = if let Some(workload) = known {
+            let old = workload.spec();
+            let (moved, selects_others) = (old.ports != spec.ports, old.selector != spec.selector);
+            let was_gone = workload.has_left();
+            workload.set_spec(spec);
+            if !moved && !selects_others && !was_gone {
+                return;
+            }
+            Arc::clone(workload)
+        } else {
+            let id = (entry.namespace.clone(), entry.name.clone(), entry.uid);
+            let workload = Workload::new(id, spec, Arc::clone(&self.inner.hub));
+            names.insert(entry.name, Arc::clone(&workload));
+            workload
+        };
+        for pod in index.pods.values() {
+            if pod.namespace == entry.namespace {
+                offer(&workload, pod);
+            }
+        }
+        drop(guard);
+        self.changed();
     }
 
-    /// Wakes when the wanted ports change.
-    #[must_use]
-    pub fn changes(&self) -> watch::Receiver<()> {
-        self.changed.subscribe()
+    /// The workload is gone; who has a connection or still comes is served for a while.
+    pub fn remove_workload(&self, namespace: &str, name: &str) {
+        if let Some(workload) = self.workload(namespace, name) {
+            workload.leave();
+            self.changed();
+        }
     }
 
-    /// Ports that should be listened on.
-    #[must_use]
-    pub fn wanted_ports(&self) -> Vec<u16> {
-        self.index.read().targets.keys().copied().collect()
+    /// Takes note of a pod as it is now.
+    pub fn apply_pod(&self, pod: Pod) {
+        let pod = Arc::new(pod);
+        let mut index = self.inner.index.lock();
+        let key = (pod.namespace.clone(), pod.name.clone());
+        index.pods.insert(key, Arc::clone(&pod));
+        for workload in index.workloads.get(&pod.namespace).into_iter().flatten() {
+            offer(workload.1, &pod);
+        }
     }
 
-    /// What a connection to `port` is for.
-    #[must_use]
-    pub fn target(&self, port: u16) -> Option<Target> {
-        self.index.read().targets.get(&port).cloned()
+    /// The pod is gone.
+    pub fn remove_pod(&self, namespace: &str, name: &str) {
+        let mut index = self.inner.index.lock();
+        index.pods.remove(&(namespace.to_owned(), name.to_owned()));
+        for workload in index.workloads.get(namespace).into_iter().flatten() {
+            workload.1.drop_pod(name);
+        }
     }
 
-    /// Every workload with its wanted ports, by namespace and name.
+    /// Removes the workloads that a complete list did not name.
+    pub fn keep_workloads(&self, keep: &BTreeSet<(String, String)>) {
+        for workload in self.all() {
+            if !keep.contains(&(workload.namespace.clone(), workload.name.clone())) {
+                self.remove_workload(&workload.namespace, &workload.name);
+            }
+        }
+    }
+
+    /// Removes the pods that a complete list did not name.
+    pub fn keep_pods(&self, keep: &BTreeSet<(String, String)>) {
+        let gone: Vec<Key> = {
+            let index = self.inner.index.lock();
+            let gone = index.pods.keys().filter(|key| !keep.contains(*key));
+            gone.cloned().collect()
+        };
+        for (namespace, name) in gone {
+            self.remove_pod(&namespace, &name);
+        }
+    }
+
+    /// Where we listen for an app port of a workload, once it is open.
     #[must_use]
-    pub fn workloads(&self) -> Vec<(Arc<Workload>, Vec<u16>)> {
-        let mut all: Vec<_> = self.index.read().workloads.values().cloned().collect();
-        all.sort_by(|(a, _), (b, _)| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    pub fn listening(&self, namespace: &str, name: &str, app_port: u16) -> Option<SocketAddr> {
+        self.workload(namespace, name)?.listening(app_port)
+    }
+
+    /// Forgets a workload that has left and whose ports are closed.
+    pub(crate) fn forget(&self, workload: &Arc<Workload>) {
+        let mut index = self.inner.index.lock();
+        if let Some(names) = index.workloads.get_mut(&workload.namespace) {
+            names.retain(|_, other| !Arc::ptr_eq(other, workload));
+            if names.is_empty() {
+                index.workloads.remove(&workload.namespace);
+            }
+        }
+    }
+
+    /// Every port that should be open; workloads that have left are not among them.
+    pub(crate) fn wanted(&self) -> Vec<Wanted> {
+        let mut all = Vec::new();
+        for workload in self.all() {
+            if workload.has_left() {
+                continue;
+            }
+            for port in &workload.spec().ports {
+                all.push(Wanted {
+                    workload: Arc::clone(&workload),
+                    port: port.clone(),
+                });
+            }
+        }
         all
     }
 
-    /// Takes a new or changed ScaledWorkload over.
-    pub fn apply_workload(&self, described: Described) {
-        let mut index = self.index.write();
-        let key = (described.namespace.clone(), described.name.clone());
-        let workload = match index.workloads.get(&key) {
-            Some((workload, _)) if workload.uid == described.uid => {
-                workload.set_view(described.view);
-                Arc::clone(workload)
-            }
-            _ => {
-                let id = (&*described.namespace, &*described.name, &*described.uid);
-                let workload =
-                    Arc::new(Workload::new(id, described.view, Arc::clone(&self.shared)));
-                for ((namespace, _), (labels, pod)) in &index.pods {
-                    if *namespace == described.namespace && selects(&workload, labels) {
-                        self.adopt(&workload, pod.clone());
-                    }
-                }
-                workload
-            }
-        };
-        index.targets.retain(|_, target| {
-            (&target.workload.namespace, &target.workload.name) != (&key.0, &key.1)
-        });
-        let mut ports = Vec::new();
-        for (port, app_port, protocol) in described.ports {
-            // A port that two claim stays with the one that had it: the autoscaler repairs it.
-            if index.targets.contains_key(&port) {
-                tracing::warn!(
-                    port,
-                    workload = described.name,
-                    "port belongs to another workload"
-                );
-                continue;
-            }
-            let workload = Arc::clone(&workload);
-            index.targets.insert(
-                port,
-                Target {
-                    workload,
-                    app_port,
-                    protocol,
-                },
-            );
-            ports.push(port);
-        }
-        index.workloads.insert(key, (workload, ports));
-        drop(index);
-        self.changed.send_replace(());
+    /// Workloads that have left but are not forgotten.
+    pub(crate) fn left(&self) -> Vec<Arc<Workload>> {
+        let mut all = self.all();
+        all.retain(|workload| workload.has_left());
+        all
     }
 
-    /// Forgets a ScaledWorkload that was deleted.
-    pub fn remove_workload(&self, namespace: &str, name: &str) {
-        let mut index = self.index.write();
-        index
-            .workloads
-            .remove(&(namespace.to_owned(), name.to_owned()));
-        index.targets.retain(|_, target| {
-            (
-                target.workload.namespace.as_str(),
-                target.workload.name.as_str(),
-            ) != (namespace, name)
-        });
-        drop(index);
-        self.changed.send_replace(());
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.changes.subscribe()
     }
 
-    /// Forgets every workload and pod that is not in these lists: after a watch began anew.
-    pub fn retain(
-        &self,
-        workloads: Option<&[(String, String)]>,
-        pods: Option<&[(String, String)]>,
-    ) {
-        if let Some(keep) = workloads {
-            let gone: Vec<_> = {
-                let index = self.index.read();
-                index
-                    .workloads
-                    .keys()
-                    .filter(|key| !keep.contains(key))
-                    .cloned()
-                    .collect()
-            };
-            for (namespace, name) in gone {
-                self.remove_workload(&namespace, &name);
-            }
-        }
-        if let Some(keep) = pods {
-            let gone: Vec<_> = {
-                let index = self.index.read();
-                index
-                    .pods
-                    .keys()
-                    .filter(|key| !keep.contains(key))
-                    .cloned()
-                    .collect()
-            };
-            for (namespace, name) in gone {
-                self.remove_pod(&namespace, &name);
-            }
-        }
+    pub(crate) fn report(&self) -> Vec<HeldWorkload> {
+        self.all()
+            .iter()
+            .map(|workload| workload.report())
+            .collect()
     }
 
-    /// Takes a pod over that can be sent to.
-    pub fn apply_pod(&self, namespace: &str, labels: Vec<(String, String)>, pod: PodView) {
-        let mut index = self.index.write();
-        for ((ns, _), (workload, _)) in &index.workloads {
-            if ns == namespace && selects(workload, &labels) {
-                self.adopt(workload, pod.clone());
-            }
-        }
-        index
-            .pods
-            .insert((namespace.to_owned(), pod.name.clone()), (labels, pod));
+    pub(crate) fn pages(&self) -> Vec<Page> {
+        self.all().iter().map(|workload| workload.page()).collect()
     }
 
-    /// Forgets a pod that is gone or going.
-    pub fn remove_pod(&self, namespace: &str, name: &str) {
-        let mut index = self.index.write();
-        index.pods.remove(&(namespace.to_owned(), name.to_owned()));
-        for ((ns, _), (workload, _)) in &index.workloads {
-            if ns == namespace {
-                workload.remove_pod(name);
-            }
-        }
+    fn all(&self) -> Vec<Arc<Workload>> {
+        let index = self.inner.index.lock();
+        let names = index.workloads.values();
+        names.flat_map(BTreeMap::values).cloned().collect()
     }
 
-    fn adopt(&self, workload: &Arc<Workload>, pod: PodView) {
-        let name = pod.name.clone();
-        if workload.set_pod(pod) {
-            probe::ask(workload, &name, false);
-        }
+    fn workload(&self, namespace: &str, name: &str) -> Option<Arc<Workload>> {
+        let index = self.inner.index.lock();
+        index.workloads.get(namespace)?.get(name).cloned()
+    }
+
+    fn changed(&self) {
+        self.inner.changes.send_modify(|change| *change += 1);
     }
 }
 
-fn selects(workload: &Workload, labels: &[(String, String)]) -> bool {
-    let view = workload.view();
-    !view.selector.is_empty() && view.selector.iter().all(|label| labels.contains(label))
+/// Gives `pod` to `workload` if it is one of its own, else makes sure that it is not.
+fn offer(workload: &Arc<Workload>, pod: &Arc<Pod>) {
+    if pod.is_selected_by(&workload.spec().selector) {
+        workload.put_pod(pod);
+    } else {
+        workload.drop_pod(&pod.name);
+    }
 }
+
+#[cfg(test)]
+mod tests;

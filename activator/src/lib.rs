@@ -5,7 +5,7 @@
 //! watch (Kubernetes) -> directory -> workload: pods, probes, hold queue, slots
 //!                           |            ^
 //!                           v            | slot
-//! callers -> listen -> connection -+-> http (Pingora, per request) -> pod
+//! callers -> listen -> connection -+-> request (Pingora) -----------> pod
 //!                                  +-> splice (TLS, TCP: bytes) ----> pod
 //! autoscaler <- report (long poll) <- hub: edge
 //! ```
@@ -18,7 +18,6 @@ pub mod config;
 mod connection;
 pub mod directory;
 mod hold;
-mod http;
 mod hub;
 mod listen;
 mod metrics;
@@ -26,6 +25,7 @@ mod pick;
 mod pod;
 mod probe;
 mod report;
+mod request;
 mod splice;
 mod watch;
 mod workload;

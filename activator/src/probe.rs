@@ -1,10 +1,6 @@
 //! Asks a pod's queue-proxy whether it takes traffic, often: the pod is used the moment it does.
 
-use std::{
-    io,
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -84,9 +80,12 @@ mod tests {
                 }
             },
         ));
-        timeout(Duration::from_secs(20), until_ready(address, Duration::ZERO))
-            .await
-            .unwrap();
+        timeout(
+            Duration::from_secs(20),
+            until_ready(address, Duration::ZERO),
+        )
+        .await
+        .unwrap();
         assert_eq!(asked.load(Ordering::Relaxed), 4);
     }
 }

@@ -1,35 +1,27 @@
-//! What the autoscaler pulls: a long poll that returns at once when somebody starts to wait.
+//! The autoscaler's report, as a long poll.
 
-use std::{
-    collections::HashSet,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
-use http::{Request, StatusCode};
+use http::{Method, StatusCode};
 use lull_contract::report::{ActivatorReport, SEEN_PARAM, VERSION, WAIT_PARAM};
-use lull_process::server::{Answer, json, text};
-use parking_lot::RwLock;
+use lull_process::server::{self, Answer};
 
-use crate::directory::Directory;
+use crate::{directory::Directory, hub::Hub};
 
-/// Longest poll.
+/// Longest wait of one poll, whatever the reader asks for.
 const MAX_WAIT: Duration = Duration::from_secs(30);
-/// How often workloads that wait in vain are looked for.
-const TELL_AGAIN_EVERY: Duration = Duration::from_millis(250);
 
-/// Makes reports.
-#[derive(Debug, Clone)]
-pub struct Reporter {
-    pod: String,
-    boot: u64,
-    directory: Arc<Directory>,
-    bound: Arc<RwLock<HashSet<u16>>>,
+/// Answers polls.
+#[derive(Debug)]
+pub(crate) struct Reporter {
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) directory: Directory,
+    pub(crate) boot: u64,
 }
 
-/// What a poll asks for.
-#[derive(Debug, PartialEq, Eq)]
-struct Poll {
+/// What a reader asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Query {
     seen: Option<u64>,
     wait: Duration,
 }
@@ -37,100 +29,63 @@ struct Poll {
 // === impl Reporter ===
 
 impl Reporter {
-    /// Reports of the pod `pod`, which listens on `bound`.
-    #[must_use]
-    pub fn new(pod: &str, directory: Arc<Directory>, bound: Arc<RwLock<HashSet<u16>>>) -> Self {
-        Self {
-            pod: pod.to_owned(),
-            boot: lull_process::boot_id(),
-            directory,
-            bound,
+    /// Report port.
+    pub(crate) async fn answer(&self, method: &Method, path: &str, query: &str) -> Answer {
+        if method != Method::GET {
+            return server::text(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this port only answers GET\n",
+            );
         }
-    }
-
-    /// Answers `GET /report?seen=<edge>&wait_ms=<n>`.
-    pub async fn answer<B>(self, request: Request<B>) -> Answer {
-        if request.uri().path() != "/report" {
-            return text(StatusCode::NOT_FOUND, "pages: /report\n");
+        if path != "/report" {
+            return server::text(StatusCode::NOT_FOUND, "here is /report\n");
         }
-        let poll = match parse(request.uri().query().unwrap_or_default()) {
-            Ok(poll) => poll,
-            Err(fault) => return text(StatusCode::BAD_REQUEST, fault),
+        let Some(query) = Query::parse(query) else {
+            let text = format!("{SEEN_PARAM} and {WAIT_PARAM} must be whole numbers\n");
+            return server::text(StatusCode::BAD_REQUEST, text);
         };
-        let edge = &self.directory.shared().edge;
-        if let Some(seen) = poll.seen {
-            // In time or not, the answer is the report as it is then.
-            let _ = tokio::time::timeout(poll.wait, edge.above(seen)).await;
-        }
-        json(&self.report())
+        server::json(&self.report(query).await)
     }
 
-    fn report(&self) -> ActivatorReport {
-        let shared = self.directory.shared();
-        // The edge goes first: what comes after it makes the next poll return at once.
-        let edge = shared.edge.now();
-        let bound = self.bound.read();
-        let workloads = self
-            .directory
-            .workloads()
-            .into_iter()
-            .map(|(workload, ports)| {
-                workload.report(
-                    ports
-                        .into_iter()
-                        .filter(|port| bound.contains(port))
-                        .collect(),
-                )
-            })
-            .collect();
+    async fn report(&self, query: Query) -> ActivatorReport {
+        if let Some(seen) = query.seen {
+            let mut edge = self.hub.edge();
+            // Not in time is an answer, too; the sender lives as long as the hub.
+            // Another edge than the one seen, not only a higher: after a restart it is lower.
+            let _ = tokio::time::timeout(query.wait, edge.wait_for(|edge| *edge != seen)).await;
+        }
+        // The edge is read first: what is raised while the rest is gathered is told again.
+        let edge = *self.hub.edge().borrow();
         ActivatorReport {
             v: VERSION,
-            pod: self.pod.clone(),
+            pod: self.hub.config.pod_name.clone(),
             boot: self.boot,
-            now_us: shared.now_us(),
+            workloads: self.directory.report(),
+            now_us: self.hub.now_us(),
             edge,
-            workloads,
-        }
-    }
-
-    /// Bumps the edge again for workloads that hold in vain, with backoff, for ever.
-    pub async fn tell_again(self) {
-        let mut every = tokio::time::interval(TELL_AGAIN_EVERY);
-        loop {
-            every.tick().await;
-            let now = Instant::now();
-            let again = self
-                .directory
-                .workloads()
-                .iter()
-                .filter(|(workload, _)| workload.should_tell_again(now))
-                .count();
-            if again > 0 {
-                self.directory.shared().edge.bump();
-            }
         }
     }
 }
 
-fn parse(query: &str) -> Result<Poll, String> {
-    let mut poll = Poll {
-        seen: None,
-        wait: Duration::ZERO,
-    };
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let number = || {
-            value
-                .parse::<u64>()
-                .map_err(|_| format!("{key}={value:?}: must be a whole number\n"))
+// === impl Query ===
+
+impl Query {
+    fn parse(text: &str) -> Option<Self> {
+        let mut query = Self {
+            seen: None,
+            wait: Duration::ZERO,
         };
-        match key {
-            SEEN_PARAM => poll.seen = Some(number()?),
-            WAIT_PARAM => poll.wait = Duration::from_millis(number()?).min(MAX_WAIT),
-            _ => return Err(format!("{key}: known are {SEEN_PARAM} and {WAIT_PARAM}\n")),
+        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=')? {
+                (SEEN_PARAM, value) => query.seen = Some(value.parse().ok()?),
+                (WAIT_PARAM, value) => {
+                    query.wait = Duration::from_millis(value.parse().ok()?).min(MAX_WAIT);
+                }
+                _ => {}
+            }
         }
+        Some(query)
     }
-    Ok(poll)
 }
 
 #[cfg(test)]
@@ -138,17 +93,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn polls_are_read_and_faults_named() {
-        let poll = parse("seen=7&wait_ms=90000").unwrap();
-        assert_eq!(
-            poll,
-            Poll {
-                seen: Some(7),
-                wait: MAX_WAIT
-            }
-        );
-        assert_eq!(parse("").unwrap().seen, None);
-        assert!(parse("seen=x").unwrap_err().contains("seen=\"x\""));
-        assert!(parse("other=1").unwrap_err().contains("known are"));
+    fn a_query_is_read_and_its_wait_is_capped() {
+        let query = Query::parse("seen=7&wait_ms=1500&x=y").unwrap();
+        assert_eq!((query.seen, query.wait.as_millis()), (Some(7), 1500));
+        let query = Query::parse("wait_ms=600000").unwrap();
+        assert_eq!((query.seen, query.wait), (None, MAX_WAIT));
+        assert_eq!(Query::parse("").unwrap().seen, None);
+        assert!(Query::parse("seen=x").is_none());
     }
 }

@@ -1,76 +1,100 @@
-//! Connections whose bytes are not looked at: TLS, and ports declared TCP.
+//! Connections whose bytes are not ours to read: held as they are, then passed on unchanged.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io, time::Duration};
 
 use tokio::{
-    io::{Interest, copy_bidirectional},
+    io::Interest,
     net::TcpStream,
+    time::{Instant, timeout},
 };
 
 use crate::{
-    directory::Target,
-    metrics::Reason,
-    workload::{NoSlot, Slot},
+    connection::Route,
+    hold::Ask,
+    workload::{Hold, HoldError, Slot},
 };
 
-/// Longest wait for a pod to accept.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often a held caller is looked at: its bytes are not read, so only the kernel knows.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Longest time for a connect to a pod, which is mostly a hop or two away.
+pub(crate) const CONNECT: Duration = Duration::from_secs(1);
 
-/// Holds the connection until a pod takes it, then passes bytes both ways, half-close kept.
-pub async fn splice(mut caller: TcpStream, target: &Target) {
-    let limit = target.workload.view().settings.connection_hold_timeout.0;
-    let reached = tokio::select! {
-        reached = reach(target, limit) => reached,
-        () = left(&caller) => return,
+/// What says that a caller has left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leaves {
+    /// It closed its side: no TLS or HTTP client waits for an answer after that.
+    Closed,
+    /// The connection broke: in other protocols a client may have said all that it has to say.
+    Broken,
+}
+
+/// Holds `caller` until a pod takes it, then passes bytes both ways to the end.
+pub(crate) async fn serve(caller: TcpStream, route: &Route, leaves: Leaves) {
+    let app_port = route.port.app_port;
+    let (namespace, name) = (&route.workload.namespace, &route.workload.name);
+    let connected = tokio::select! {
+        connected = connect(route) => connected,
+        () = left(&caller, leaves) => {
+            tracing::debug!(%namespace, %name, app_port, "caller left while it was held");
+            return;
+        }
     };
-    match reached {
-        Ok((mut pod, slot)) => {
-            if let Err(error) = copy_bidirectional(&mut caller, &mut pod).await {
-                tracing::debug!(%error, workload = target.workload.name, "spliced connection broke");
+    let (slot, mut pod) = match connected {
+        Ok(connected) => connected,
+        Err(error) => {
+            tracing::debug!(%namespace, %name, app_port, ?error, "connection was not passed on");
+            return;
+        }
+    };
+    if let Err(error) = copy(caller, &mut pod).await {
+        tracing::debug!(%namespace, %name, app_port, %error, "byte stream broke");
+    }
+    drop(slot);
+}
+
+async fn connect(route: &Route) -> Result<(Slot, TcpStream), HoldError> {
+    let settings = &route.workload.spec().settings;
+    let ask = Ask {
+        app_port: route.port.app_port,
+        takes_slot: false,
+    };
+    let mut hold = Hold::new(ask, Instant::now() + settings.connection_hold_timeout.0);
+    loop {
+        let slot = route.workload.slot(&mut hold).await?;
+        match timeout(CONNECT, TcpStream::connect(slot.address)).await {
+            Ok(Ok(pod)) => {
+                slot.connected();
+                return Ok((slot, pod));
             }
-            drop(slot);
+            Ok(Err(error)) => tracing::debug!(pod = %slot.address, %error, "connect failed"),
+            Err(_) => tracing::debug!(pod = %slot.address, "connect took too long"),
         }
-        Err(reason) => {
-            let metrics = &target.workload_metrics();
-            metrics.rejected(match reason {
-                NoSlot::Full => Reason::HoldFull,
-                NoSlot::Timeout => Reason::HoldTimeout,
-            });
-            tracing::debug!(%reason, workload = target.workload.name, "held connection closed");
-        }
+        slot.eject();
     }
 }
 
-/// A pod that has accepted; one that refuses is ejected and another is tried.
-async fn reach(target: &Target, limit: Duration) -> Result<(TcpStream, Slot), NoSlot> {
-    let began = Instant::now();
-    loop {
-        let left = limit.saturating_sub(began.elapsed());
-        let slot = Arc::clone(&target.workload)
-            .acquire(target.app_port, left)
-            .await?;
-        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(slot.address)).await {
-            Ok(Ok(stream)) => {
-                // A failure only means that small writes are put together.
-                let _ = stream.set_nodelay(true);
-                return Ok((stream, slot));
-            }
-            _ => slot.eject(),
-        }
-    }
+/// Each side may end alone; a half that has ended is closed at the other side.
+async fn copy(caller: TcpStream, pod: &mut TcpStream) -> io::Result<()> {
+    // [`left`] has used up the readiness of the caller's socket: registered anew it is told again.
+    let mut caller = TcpStream::from_std(caller.into_std()?)?;
+    let _ = pod.set_nodelay(true);
+    tokio::io::copy_bidirectional(&mut caller, pod).await?;
+    Ok(())
 }
 
-/// Returns when the caller has closed its side.
-async fn left(caller: &TcpStream) {
+/// Returns when the peer of `stream` has left; reads nothing.
+///
+/// Uses up readiness: `stream` must be registered anew before anything reads from it.
+pub(crate) async fn left(stream: &TcpStream, leaves: Leaves) {
+    let interest = match leaves {
+        Leaves::Closed => Interest::READABLE,
+        Leaves::Broken => Interest::ERROR,
+    };
     loop {
-        match caller.ready(Interest::READABLE).await {
-            Ok(ready) if !ready.is_read_closed() => tokio::time::sleep(LOOK_EVERY).await,
-            _ => return,
+        match stream.ready(interest).await {
+            Ok(ready) if ready.is_read_closed() || ready.is_error() => return,
+            Err(_) => return,
+            Ok(_) => {}
         }
+        // Bytes that wait to be read make it ready for good; after this only new events do.
+        let _ = stream.try_io(interest, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
     }
 }

@@ -1,0 +1,251 @@
+//! Opens and closes the workloads' ports as they come and go, each without touching the others.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use lull_process::server;
+use parking_lot::RwLock;
+use tokio::{
+    net::TcpListener,
+    time::{Instant, sleep},
+};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+use crate::{
+    connection::{Gate, Route},
+    directory::{Directory, Wanted},
+    hub::Hub,
+};
+
+/// How long a port stays open after its workload has left: callers hear of it late.
+const LINGER: Duration = Duration::from_secs(30);
+/// Between two looks at ports that can't be opened and at those that are to be closed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Pause after a failed accept, which mostly means that file descriptors ran out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// All open ports.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    hub: Arc<Hub>,
+    directory: Directory,
+    gate: Arc<Gate>,
+    /// Runs one task per connection.
+    connections: TaskTracker,
+    open: HashMap<PortKey, Open>,
+}
+
+/// Ports are known by number; those that may be any (tests) by whom they are for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum PortKey {
+    Number(u16),
+    Any(String, String, u16),
+}
+
+#[derive(Debug)]
+struct Open {
+    /// Whom new connections are for; a recreated workload takes over its port while it is open.
+    route: Arc<RwLock<Route>>,
+    /// Nobody wants it any more since then.
+    unwanted_since: Option<Instant>,
+    /// Closes the port when it is dropped.
+    _close: DropGuard,
+}
+
+// === impl Listeners ===
+
+impl Listeners {
+    pub(crate) fn new(
+        hub: Arc<Hub>,
+        directory: Directory,
+        gate: Arc<Gate>,
+        connections: TaskTracker,
+    ) -> Self {
+        Self {
+            hub,
+            directory,
+            gate,
+            connections,
+            open: HashMap::new(),
+        }
+    }
+
+    /// Follows the directory until `stop`, then closes every port.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut changes = self.directory.changes();
+        loop {
+            changes.mark_unchanged();
+            let is_done = self.reconcile().await;
+            tokio::select! {
+                () = stop.cancelled() => break,
+                // The sender lives as long as the directory that we hold.
+                _ = changes.changed() => {}
+                () = sleep(LOOK_AGAIN), if !is_done => {}
+            }
+        }
+        for (_, open) in self.open.drain() {
+            let route = open.route.read();
+            route.workload.set_listening(route.port.app_port, None);
+        }
+        self.hub.metrics.listeners.set(0);
+    }
+
+    /// False where it has to look again.
+    async fn reconcile(&mut self) -> bool {
+        let mut wanted: HashMap<PortKey, Wanted> = HashMap::new();
+        for port in self.directory.wanted() {
+            let key = PortKey::of(&port);
+            let taken = wanted.contains_key(&key);
+            // Two workloads with one number: who has it keeps it.
+            if !taken || self.is_open_for(&key, &port) {
+                wanted.insert(key, port);
+            }
+        }
+        let all_open = self.open_wanted(&wanted).await;
+        let none_unwanted = self.close_unwanted(&wanted);
+        self.hub.metrics.listeners.set(self.open.len() as u64);
+        all_open && none_unwanted
+    }
+
+    fn is_open_for(&self, key: &PortKey, port: &Wanted) -> bool {
+        self.open
+            .get(key)
+            .is_some_and(|open| Arc::ptr_eq(&open.route.read().workload, &port.workload))
+    }
+
+    async fn open_wanted(&mut self, wanted: &HashMap<PortKey, Wanted>) -> bool {
+        let mut all = true;
+        let mut opened = false;
+        for (key, port) in wanted {
+            if let Some(open) = self.open.get_mut(key) {
+                open.take_over(port);
+                continue;
+            }
+            match self.open_port(port).await {
+                Ok(open) => {
+                    self.open.insert(key.clone(), open);
+                    opened = true;
+                }
+                Err(error) => {
+                    all = false;
+                    self.hub.metrics.bind_failures.inc();
+                    let (namespace, name) = (&port.workload.namespace, &port.workload.name);
+                    let number = port.port.activator_port;
+                    tracing::warn!(%namespace, %name, number, %error, "port can't be opened");
+                }
+            }
+        }
+        if opened {
+            // The autoscaler waits for ports to be confirmed.
+            self.hub.raise_edge();
+        }
+        all
+    }
+
+    async fn open_port(&self, wanted: &Wanted) -> std::io::Result<Open> {
+        let listener = server::bind(wanted.port.activator_port).await?;
+        let address = listener.local_addr()?;
+        let route = Arc::new(RwLock::new(Route::new(wanted, address)));
+        let close = CancellationToken::new();
+        self.connections.spawn(accept(
+            listener,
+            Arc::clone(&route),
+            Arc::clone(&self.gate),
+            self.connections.clone(),
+            close.clone(),
+        ));
+        wanted
+            .workload
+            .set_listening(wanted.port.app_port, Some(address));
+        let (namespace, name) = (&wanted.workload.namespace, &wanted.workload.name);
+        tracing::debug!(%namespace, %name, app_port = wanted.port.app_port, %address, "port is open");
+        Ok(Open {
+            route,
+            unwanted_since: None,
+            _close: close.drop_guard(),
+        })
+    }
+
+    fn close_unwanted(&mut self, wanted: &HashMap<PortKey, Wanted>) -> bool {
+        let now = Instant::now();
+        self.open.retain(|key, open| {
+            if wanted.contains_key(key) {
+                return true;
+            }
+            let since = *open.unwanted_since.get_or_insert(now);
+            let stays = now.duration_since(since) < LINGER;
+            if !stays {
+                let route = open.route.read();
+                route.workload.set_listening(route.port.app_port, None);
+            }
+            stays
+        });
+        for workload in self.directory.left() {
+            let mut routes = self.open.values().map(|open| open.route.read());
+            if !routes.any(|route| Arc::ptr_eq(&route.workload, &workload)) {
+                self.directory.forget(&workload);
+            }
+        }
+        self.open.values().all(|open| open.unwanted_since.is_none())
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    route: Arc<RwLock<Route>>,
+    gate: Arc<Gate>,
+    connections: TaskTracker,
+    close: CancellationToken,
+) {
+    loop {
+        let accepted = tokio::select! {
+            () = close.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let (gate, route) = (Arc::clone(&gate), route.read().clone());
+                connections.spawn(gate.serve(stream, peer, route));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept failed");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    fn take_over(&mut self, wanted: &Wanted) {
+        self.unwanted_since = None;
+        let mut route = self.route.write();
+        let same = Arc::ptr_eq(&route.workload, &wanted.workload) && route.port == wanted.port;
+        if !same {
+            let address: SocketAddr = route.address;
+            route.workload.set_listening(route.port.app_port, None);
+            *route = Route::new(wanted, address);
+            route
+                .workload
+                .set_listening(route.port.app_port, Some(address));
+        }
+    }
+}
+
+// === impl PortKey ===
+
+impl PortKey {
+    fn of(wanted: &Wanted) -> Self {
+        match wanted.port.activator_port {
+            0 => Self::Any(
+                wanted.workload.namespace.clone(),
+                wanted.workload.name.clone(),
+                wanted.port.app_port,
+            ),
+            number => Self::Number(number),
+        }
+    }
+}

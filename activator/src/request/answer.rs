@@ -1,0 +1,64 @@
+//! Answers of our own.
+
+use bytes::Bytes;
+use http::{Method, StatusCode, header};
+use pingora_error::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use crate::metrics::Reason;
+
+/// Says why in a word; on every answer of ours that isn't a success.
+pub(crate) const REASON_HEADER: &str = "lull-reason";
+
+/// An answer that no pod gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OwnAnswer {
+    pub(super) status: StatusCode,
+    /// `None` on success.
+    pub(super) reason: Option<Reason>,
+    pub(super) text: String,
+}
+
+// === impl OwnAnswer ===
+
+impl OwnAnswer {
+    pub(super) fn ok(text: String) -> Self {
+        Self {
+            status: StatusCode::OK,
+            reason: None,
+            text,
+        }
+    }
+
+    pub(super) fn refusal(status: StatusCode, reason: Reason, text: String) -> Self {
+        Self {
+            status,
+            reason: Some(reason),
+            text,
+        }
+    }
+
+    /// Sends it. The caller decides about the connection.
+    pub(super) async fn send(&self, session: &mut Session) -> Result<()> {
+        let body = Bytes::from(self.text.clone());
+        let mut head = ResponseHeader::build(self.status, Some(5))?;
+        head.insert_header(header::CONTENT_TYPE, "text/plain; charset=utf-8")?;
+        head.insert_header(header::CONTENT_LENGTH, body.len())?;
+        head.insert_header(header::CACHE_CONTROL, "no-store")?;
+        if let Some(reason) = self.reason {
+            head.insert_header(REASON_HEADER, reason.as_str())?;
+        }
+        if self.reason == Some(Reason::HoldFull) {
+            head.insert_header(header::RETRY_AFTER, "1")?;
+        }
+        let bodiless = session.req_header().method == Method::HEAD;
+        session
+            .write_response_header(Box::new(head), bodiless)
+            .await?;
+        if !bodiless {
+            session.write_response_body(Some(body), true).await?;
+        }
+        Ok(())
+    }
+}

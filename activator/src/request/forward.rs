@@ -1,0 +1,332 @@
+//! What Pingora asks about a request: is it ours to answer, where does it go, what is changed.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use http::{StatusCode, header};
+use lull_contract::names;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use tokio::{net::TcpStream, time::Instant};
+
+use super::{Connection, answer::OwnAnswer};
+use crate::{
+    hold::Ask,
+    hub::Hub,
+    metrics::{CodeClass, Reason},
+    splice::{self, Leaves},
+    workload::{Hold, HoldError, Slot},
+};
+
+/// User agent of a scrape: an empty success would be taken for a target without metrics.
+const SCRAPER: &str = "Prometheus/";
+/// Idle connections to pods are closed by us before a pod is likely to.
+const IDLE: Duration = Duration::from_secs(20);
+/// Streams on one HTTP/2 connection to a pod: what most servers allow.
+const STREAMS: usize = 100;
+/// Tells callers and tests that the answer came through here, and how long it was held.
+const TIMING_HEADER: &str = "server-timing";
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// The phases of a request.
+#[derive(Debug)]
+pub(super) struct Forward {
+    pub(super) hub: Arc<Hub>,
+}
+
+/// One request.
+#[derive(Debug, Default)]
+pub(super) struct Ctx {
+    connection: Option<Arc<Connection>>,
+    hold: Option<Hold>,
+    slot: Option<Slot>,
+    /// What we answer, where no pod does.
+    own: Option<OwnAnswer>,
+}
+
+// === impl Forward ===
+
+#[async_trait]
+impl ProxyHttp for Forward {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        Ctx::default()
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        let Some(connection) = connection_of(session) else {
+            return Err(Error::explain(ErrorType::InternalError, "no route"));
+        };
+        // A quiet WebSocket or a slow upload is none of our business: the queue-proxy has the
+        // workload's timeouts.
+        session.set_read_timeout(None);
+        let ask = Ask {
+            app_port: connection.route.port.app_port,
+            takes_slot: true,
+        };
+        let spec = connection.route.workload.spec();
+        let request = session.req_header();
+        let agent = request.headers.get(header::USER_AGENT);
+        let agent = agent.and_then(|value| value.to_str().ok());
+        let ignored = spec.settings.ignores(request.uri.path(), agent);
+        if ignored && !connection.route.workload.has_pod(ask.app_port) {
+            let answer = asleep(&connection, agent);
+            if let Some(reason) = answer.reason {
+                self.hub.metrics.rejected(reason);
+            }
+            answer.send(session).await?;
+            return Ok(true);
+        }
+        let ask = Ask {
+            // What does not count as traffic takes no place from what does.
+            takes_slot: !ignored,
+            ..ask
+        };
+        let deadline = Instant::now() + spec.settings.hold_timeout.0;
+        ctx.hold = Some(Hold::new(ask, deadline));
+        ctx.connection = Some(connection);
+        Ok(false)
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        // A try that failed after the pod was reached still has its slot.
+        ctx.slot = None;
+        let (Some(connection), Some(hold)) = (&ctx.connection, &mut ctx.hold) else {
+            return Err(Error::explain(ErrorType::InternalError, "no route"));
+        };
+        let granted = tokio::select! {
+            granted = connection.route.workload.slot(hold) => granted,
+            () = caller_left(session, connection) => {
+                return Err(Error::new_down(ErrorType::ConnectionClosed));
+            }
+        };
+        let slot = match granted {
+            Ok(slot) => slot,
+            Err(error) => {
+                ctx.own = Some(refusal(connection, error));
+                return Err(Error::new_in(ErrorType::HTTPStatus(503)));
+            }
+        };
+        let peer = peer(&slot, session.as_downstream().is_http2());
+        ctx.slot = Some(slot);
+        Ok(Box::new(peer))
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        reused: bool,
+        _peer: &HttpPeer,
+        _fd: std::os::unix::io::RawFd,
+        _digest: Option<&pingora_core::protocols::Digest>,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        if let Some(slot) = ctx.slot.as_ref().filter(|_| !reused) {
+            slot.connected();
+        }
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        if let Some(connection) = ctx.connection.as_ref().filter(|_| !passed_a_proxy(request)) {
+            let address = connection.peer.ip().to_canonical();
+            request.insert_header(FORWARDED_FOR, address.to_string())?;
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let status = response.status;
+        if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        let held = ctx.hold.as_ref().map_or(Duration::ZERO, |hold| hold.waited);
+        let value = format!("lull;dur={:.1}", held.as_secs_f64() * 1_000.0);
+        response.append_header(TIMING_HEADER, value)?;
+        let connection = ctx.connection.as_ref();
+        if connection.is_some_and(|connection| connection.route.workload.moves_on()) {
+            // HTTP/1 only; Pingora ignores it elsewhere.
+            session.set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    /// The app has seen nothing of the request: it goes to another pod.
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        peer: &HttpPeer,
+        ctx: &mut Ctx,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        tracing::debug!(pod = %peer._address, %error, "connect failed");
+        if let Some(slot) = ctx.slot.take() {
+            slot.eject();
+        }
+        error.set_retry(true);
+        error
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Ctx,
+    ) -> FailToProxy {
+        let answer = ctx.own.take().or_else(|| self.failure(error, ctx));
+        let error_code = answer.as_ref().map_or(0, |answer| answer.status.as_u16());
+        let has_begun = session.response_written().is_some();
+        if let Some(answer) = answer.filter(|_| !has_begun) {
+            // The request's body may be unread.
+            session.set_keepalive(None);
+            if let Err(error) = answer.send(session).await {
+                tracing::debug!(%error, "caller left before the answer");
+            }
+        }
+        FailToProxy {
+            error_code,
+            can_reuse_downstream: false,
+        }
+    }
+
+    async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Ctx) {
+        ctx.slot = None;
+        let status = session.response_written().map(|response| response.status);
+        let class = status.map_or(CodeClass::None, CodeClass::of);
+        self.hub.metrics.ended(class);
+    }
+
+    // We say ourselves what there is to say, with the workload's name.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Ctx,
+        _error: &Error,
+        _context: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}
+
+impl Forward {
+    /// What to answer after `error`; `None` where nobody is there to read it.
+    fn failure(&self, error: &Error, ctx: &Ctx) -> Option<OwnAnswer> {
+        let who = ctx.connection.as_deref().map_or_else(String::new, workload);
+        match (error.esource(), error.etype()) {
+            (ErrorSource::Upstream, _) => {
+                self.hub.metrics.rejected(Reason::PodError);
+                tracing::warn!(workload = %who, %error, "pod failed");
+                let text = format!("a pod of {who} broke off the request\n");
+                let status = StatusCode::BAD_GATEWAY;
+                Some(OwnAnswer::refusal(status, Reason::PodError, text))
+            }
+            (
+                ErrorSource::Downstream,
+                ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed,
+            ) => None,
+            (ErrorSource::Downstream, _) => Some(OwnAnswer {
+                status: StatusCode::BAD_REQUEST,
+                reason: None,
+                text: "the request can't be understood\n".to_owned(),
+            }),
+            (ErrorSource::Internal | ErrorSource::Unset, _) => {
+                self.hub.metrics.rejected(Reason::Internal);
+                tracing::error!(workload = %who, %error, "request failed here");
+                let text = "the activator failed\n".to_owned();
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                Some(OwnAnswer::refusal(status, Reason::Internal, text))
+            }
+        }
+    }
+}
+
+fn connection_of(session: &Session) -> Option<Arc<Connection>> {
+    let digest = session.digest()?.proxy_digest.as_ref()?;
+    let connection = digest.user_data.as_ref()?.downcast_ref::<Arc<Connection>>();
+    connection.cloned()
+}
+
+/// Returns when the caller has left. Reads nothing of the request's body.
+async fn caller_left(session: &mut Session, connection: &Connection) {
+    let downstream = session.as_downstream_mut();
+    if let Some(closed) = downstream.watch_h2_stream_close() {
+        // Reset, or the connection broke: either way nobody waits.
+        let _ = closed.await;
+        return;
+    }
+    let socket = connection.socket.as_ref().and_then(|s| s.try_clone().ok());
+    match socket.and_then(|socket| TcpStream::from_std(socket).ok()) {
+        Some(socket) => splice::left(&socket, Leaves::Closed).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn peer(slot: &Slot, is_http2: bool) -> HttpPeer {
+    let mut peer = HttpPeer::new(slot.address, false, String::new());
+    peer.group_key = names::fnv1a(slot.pod_uid().as_bytes());
+    peer.options.connection_timeout = Some(splice::CONNECT);
+    peer.options.idle_timeout = Some(IDLE);
+    if is_http2 {
+        peer.options.set_http_version(2, 2);
+        peer.options.max_h2_streams = STREAMS;
+    }
+    peer
+}
+
+/// Whether the caller's address is in the request already, or a mesh's proxy takes care of it.
+fn passed_a_proxy(request: &RequestHeader) -> bool {
+    let mut names = request.headers.keys().map(header::HeaderName::as_str);
+    names.any(|name| {
+        name == FORWARDED_FOR || name == "x-forwarded-client-cert" || name.starts_with("x-envoy-")
+    })
+}
+
+/// For what neither wakes nor counts.
+fn asleep(connection: &Connection, agent: Option<&str>) -> OwnAnswer {
+    let text = format!("{} is asleep\n", workload(connection));
+    if agent.is_some_and(|agent| agent.starts_with(SCRAPER)) {
+        return OwnAnswer::refusal(StatusCode::SERVICE_UNAVAILABLE, Reason::Asleep, text);
+    }
+    OwnAnswer::ok(text)
+}
+
+fn refusal(connection: &Connection, error: HoldError) -> OwnAnswer {
+    let who = workload(connection);
+    match error {
+        HoldError::Full => {
+            let text = format!("too many requests are held for {who}\n");
+            OwnAnswer::refusal(StatusCode::SERVICE_UNAVAILABLE, Reason::HoldFull, text)
+        }
+        HoldError::Timeout { pods } => {
+            let settings = &connection.route.workload.spec().settings;
+            let limit = settings.hold_timeout;
+            let text = match pods {
+                0 => format!("no pod of {who} became ready within {limit}\n"),
+                _ => format!("no pod of {who} had a free slot within {limit}\n"),
+            };
+            OwnAnswer::refusal(StatusCode::GATEWAY_TIMEOUT, Reason::HoldTimeout, text)
+        }
+    }
+}
+
+fn workload(connection: &Connection) -> String {
+    let workload = &connection.route.workload;
+    format!("{}/{}", workload.namespace, workload.name)
+}

@@ -1,0 +1,173 @@
+//! The pods of a workload: which are trusted, what each has in flight, who is asked.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use super::{Slot, State, Workload};
+use crate::{
+    hold::Ask,
+    hub::Owned,
+    pick::{InFlight, pick},
+    pod::Pod,
+    probe,
+};
+
+/// First pause before a pod that could not be reached is probed again; it doubles with each
+/// failure, since the first ones are mostly a mesh sidecar that starts a moment later.
+const EJECT_FIRST: Duration = Duration::from_millis(50);
+/// Longest such pause.
+const EJECT_MOST: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) pod: Arc<Pod>,
+    pub(super) trusted: bool,
+    in_flight: InFlight,
+    /// Connects that failed since the last that did not.
+    pub(super) failures: u32,
+    /// Runs while the pod is not trusted.
+    prober: Option<Owned>,
+}
+
+// === impl Workload ===
+
+impl Workload {
+    /// Whether a pod can take something for `app_port`, but for its slots.
+    pub(crate) fn has_pod(&self, app_port: u16) -> bool {
+        let state = self.state.lock();
+        state
+            .pods
+            .iter()
+            .any(|entry| entry.trusted && entry.pod.ports.contains_key(&app_port))
+    }
+
+    /// Takes note of a pod as it is now.
+    pub(crate) fn put_pod(self: &Arc<Self>, pod: &Arc<Pod>) {
+        let Some(ip) = pod.ip.filter(|_| !pod.leaving) else {
+            self.drop_pod(&pod.name);
+            return;
+        };
+        let mut state = self.state.lock();
+        let known = state.pods.iter_mut().find(|e| e.pod.name == pod.name);
+        match known {
+            Some(entry) if entry.pod.uid == pod.uid && entry.pod.ip == Some(ip) => {
+                let fell = entry.pod.ready && !pod.ready;
+                entry.pod = Arc::clone(pod);
+                if fell {
+                    self.distrust(entry, Duration::ZERO);
+                }
+            }
+            Some(entry) => *entry = self.entry(pod),
+            None => state.pods.push(self.entry(pod)),
+        }
+    }
+
+    pub(crate) fn drop_pod(&self, name: &str) {
+        self.state.lock().pods.retain(|e| e.pod.name != name);
+    }
+
+    /// A slot at the pod whose turn it is.
+    pub(super) fn take(self: &Arc<Self>, state: &mut State, ask: Ask) -> Option<Slot> {
+        let slots = match ask.takes_slot {
+            true => state.spec.settings.container_concurrency,
+            false => 0,
+        };
+        let usable = |entry: &Entry| {
+            let serves = entry.trusted && entry.pod.ports.contains_key(&ask.app_port);
+            serves.then_some(entry.in_flight)
+        };
+        let index = pick(state.pods.iter().map(usable), slots, state.cursor)?;
+        let entry = state.pods.get_mut(index)?;
+        let pod = Arc::clone(&entry.pod);
+        let address = SocketAddr::new(pod.ip?, *pod.ports.get(&ask.app_port)?);
+        *entry.in_flight.of(ask) += 1;
+        state.cursor = index + 1;
+        state.forwarding += 1;
+        Some(Slot {
+            workload: Arc::clone(self),
+            pod,
+            ask,
+            address,
+        })
+    }
+
+    pub(super) fn give_back(self: &Arc<Self>, pod: &Pod, ask: Ask) {
+        {
+            let mut state = self.state.lock();
+            state.forwarding = state.forwarding.saturating_sub(1);
+            if let Some(entry) = state.entry_of(pod) {
+                let count = entry.in_flight.of(ask);
+                *count = count.saturating_sub(1);
+            }
+            if state.line.len() == 0 {
+                return;
+            }
+        }
+        self.dispatch();
+    }
+
+    /// A connect failed: the pod is left alone for a moment and probed again.
+    pub(super) fn eject(self: &Arc<Self>, pod: &Pod) {
+        self.hub.metrics.connect_failures.inc();
+        let mut state = self.state.lock();
+        // One failure after the other counts, not those that were under way with the first.
+        let Some(entry) = state.entry_of(pod).filter(|entry| entry.trusted) else {
+            return;
+        };
+        let pause = EJECT_FIRST
+            .saturating_mul(1 << entry.failures.min(10))
+            .min(EJECT_MOST);
+        entry.failures += 1;
+        self.distrust(entry, pause);
+    }
+
+    fn trust(self: &Arc<Self>, uid: &str) {
+        {
+            let mut state = self.state.lock();
+            let Some(entry) = state.pods.iter_mut().find(|e| e.pod.uid == uid) else {
+                return;
+            };
+            entry.trusted = true;
+            entry.prober = None;
+        }
+        self.dispatch();
+    }
+
+    fn entry(self: &Arc<Self>, pod: &Arc<Pod>) -> Entry {
+        let mut entry = Entry {
+            pod: Arc::clone(pod),
+            trusted: false,
+            in_flight: InFlight {
+                requests: 0,
+                connections: 0,
+            },
+            failures: 0,
+            prober: None,
+        };
+        self.distrust(&mut entry, Duration::ZERO);
+        entry
+    }
+
+    fn distrust(self: &Arc<Self>, entry: &mut Entry, pause: Duration) {
+        entry.trusted = false;
+        let Some(ip) = entry.pod.ip else { return };
+        let admin = SocketAddr::new(ip, entry.pod.admin_port);
+        let (workload, pod) = (Arc::downgrade(self), Arc::clone(&entry.pod));
+        entry.prober = Some(self.hub.spawn(async move {
+            probe::until_ready(admin, pause).await;
+            if let Some(workload) = workload.upgrade() {
+                workload.trust(&pod.uid);
+            }
+        }));
+    }
+}
+
+// === impl InFlight ===
+
+impl InFlight {
+    fn of(&mut self, ask: Ask) -> &mut u32 {
+        match ask.takes_slot {
+            true => &mut self.requests,
+            false => &mut self.connections,
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Waiting for a pod, and leave to use one.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout_at},
+};
+
+use super::{State, Workload, wake_again};
+use crate::{hold::Ask, metrics::Reason, pod::Pod};
+
+/// Leave to send one request or connection to a pod; dropping it says that it has ended.
+#[derive(Debug)]
+#[must_use = "dropping the slot gives it back"]
+pub(crate) struct Slot {
+    pub(super) workload: Arc<Workload>,
+    pub(super) pod: Arc<Pod>,
+    pub(super) ask: Ask,
+    /// Where to connect.
+    pub(crate) address: SocketAddr,
+}
+
+/// A place in the line; dropping it leaves the line.
+#[derive(Debug)]
+struct Place<'a> {
+    workload: &'a Workload,
+    number: u64,
+}
+
+/// Nobody could take it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HoldError {
+    /// Too many are held.
+    Full,
+    /// Not in time; `pods` = trusted pods that were there all the same.
+    Timeout {
+        /// Trusted pods that were there at the end.
+        pods: usize,
+    },
+}
+
+/// One who wants through: keeps the place when it comes back after a pod could not be reached.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    ask: Ask,
+    /// When holding ends.
+    deadline: Instant,
+    place: Option<u64>,
+    /// Time spent in the line.
+    pub(crate) waited: Duration,
+}
+
+// === impl Workload ===
+
+impl Workload {
+    /// Waits until a pod can take it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the line and gives back what may just have been granted.
+    pub(crate) async fn slot(self: &Arc<Self>, hold: &mut Hold) -> Result<Slot, HoldError> {
+        let (slot_tx, slot_rx) = oneshot::channel();
+        let number = {
+            let mut state = self.state.lock();
+            // Nobody overtakes those who wait for the same.
+            if !state.line.has(hold.ask)
+                && let Some(slot) = self.take(&mut state, hold.ask)
+            {
+                return Ok(slot);
+            }
+            let number = self.join(&mut state, hold, slot_tx)?;
+            hold.place = Some(number);
+            number
+        };
+        let start = Instant::now();
+        let place = Place {
+            workload: self,
+            number,
+        };
+        let granted = timeout_at(hold.deadline, slot_rx).await;
+        drop(place);
+        hold.waited += start.elapsed();
+        match granted {
+            Ok(Ok(slot)) => {
+                self.hub.metrics.held_for(hold.waited);
+                Ok(slot)
+            }
+            // The sender lives in the line for as long as we are in it: only time can run out.
+            Ok(Err(_)) | Err(_) => {
+                self.hub.metrics.rejected(Reason::HoldTimeout);
+                let pods = self.state.lock().trusted();
+                Err(HoldError::Timeout { pods })
+            }
+        }
+    }
+
+    fn join(
+        self: &Arc<Self>,
+        state: &mut State,
+        hold: &Hold,
+        slot_tx: oneshot::Sender<Slot>,
+    ) -> Result<u64, HoldError> {
+        let now_us = self.hub.now_us();
+        let config = &self.hub.config;
+        let was_empty = state.line.len() == 0;
+        let number = if let Some(place) = hold.place {
+            state.line.rejoin(place, hold.ask, slot_tx, now_us);
+            place
+        } else {
+            let bound = if self.hub.held() < config.max_held_total {
+                config.max_held_per_workload
+            } else {
+                0
+            };
+            match state.line.join(hold.ask, slot_tx, bound, now_us) {
+                Ok(place) => place,
+                Err(_) => {
+                    self.hub.metrics.rejected(Reason::HoldFull);
+                    return Err(HoldError::Full);
+                }
+            }
+        };
+        self.hub.add_held();
+        if was_empty {
+            self.hub.raise_edge();
+            state.waking = Some(self.hub.spawn(wake_again(Arc::downgrade(self))));
+        }
+        Ok(number)
+    }
+}
+
+// === impl Slot ===
+
+impl Slot {
+    /// The pod's uid: upstream connections are never shared with another pod of the same address.
+    pub(crate) fn pod_uid(&self) -> &str {
+        &self.pod.uid
+    }
+
+    /// The pod could not be reached: it is left alone for a moment and probed again.
+    pub(crate) fn eject(self) {
+        self.workload.eject(&self.pod);
+    }
+
+    /// The pod was reached.
+    pub(crate) fn connected(&self) {
+        let mut state = self.workload.state.lock();
+        if let Some(entry) = state.entry_of(&self.pod) {
+            entry.failures = 0;
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.workload.give_back(&self.pod, self.ask);
+    }
+}
+
+// === impl Place ===
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut state = self.workload.state.lock();
+        if state.line.leave(self.number, self.workload.hub.now_us()) {
+            self.workload.hub.sub_held();
+        }
+    }
+}
+
+// === impl Hold ===
+
+impl Hold {
+    pub(crate) fn new(ask: Ask, deadline: Instant) -> Self {
+        Self {
+            ask,
+            deadline,
+            place: None,
+            waited: Duration::ZERO,
+        }
+    }
+}

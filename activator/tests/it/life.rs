@@ -1,0 +1,174 @@
+//! Ports that come and go, the report, admin pages and the end.
+
+use std::time::Duration;
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::harness::{Activator, FakePod, get, local, soon, until, workload};
+
+#[tokio::test]
+async fn a_long_poll_returns_when_the_first_is_held() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    let edge = activator.report("").await.edge;
+    // A reader that has not seen this edge is answered at once.
+    let report = soon(activator.report("?seen=0&wait_ms=30000")).await;
+    assert_eq!(report.edge, edge);
+    let query = format!("?seen={edge}&wait_ms=30000");
+    let poll = activator.report(&query);
+    let call = async {
+        let mut stream = TcpStream::connect(port).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        stream
+    };
+    let (report, stream) = soon(async { tokio::join!(poll, call) }).await;
+    assert_eq!(report.edge, edge + 1);
+    let shop = &report.workloads[0];
+    assert_eq!((shop.held.in_flight, shop.held.requests), (1, 1));
+    assert_eq!(shop.ports, [port.port()]);
+    // Nobody came with a pod: the edge is raised again after a second.
+    let query = format!("?seen={}&wait_ms=30000", report.edge);
+    let again = soon(activator.report(&query)).await;
+    assert_eq!(again.edge, edge + 2);
+    assert!(again.workloads[0].held.in_flight_us >= 900_000);
+    drop(stream);
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn a_poll_without_news_ends_in_time() {
+    let (activator, _) = Activator::with(workload("shop")).await;
+    let edge = activator.report("").await.edge;
+    let query = format!("?seen={edge}&wait_ms=10");
+    assert_eq!(soon(activator.report(&query)).await.edge, edge);
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn ports_open_and_close_at_run_time_and_the_port_names_the_workload() {
+    let (activator, shop) = Activator::with(workload("shop")).await;
+    let edge = activator.report("").await.edge;
+    let query = format!("?seen={edge}&wait_ms=30000");
+    let (report, bank) =
+        soon(async { tokio::join!(activator.report(&query), activator.add(workload("bank"))) })
+            .await;
+    assert!(report.edge > edge, "a port that opens is news");
+    let held = tokio::spawn(async move { get(bank, "/", "").await });
+    activator.until_held(1).await;
+    // The pod is of shop, whatever Host says.
+    let pod = FakePod::start("shop-1").await;
+    activator.add_pod(&pod);
+    get(shop, "/", "").await.assert_status(200);
+    assert!(!held.is_finished());
+    activator.directory.remove_workload("default", "bank");
+    get(shop, "/", "").await.assert_status(200);
+    // It lingers for those who hear of it late.
+    assert!(activator.port("bank").is_some());
+    TcpStream::connect(bank).await.unwrap();
+    held.abort();
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn a_recreated_workload_takes_over_its_port() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    activator.directory.remove_workload("default", "shop");
+    let mut entry = workload("shop");
+    entry.uid = "another".to_owned();
+    activator.directory.apply_workload(entry);
+    until(|| async { activator.port("shop") == Some(port) }).await;
+    let pod = FakePod::start("shop-1").await;
+    activator.add_pod(&pod);
+    get(port, "/", "").await.assert_status(200);
+    let report = activator.report("").await;
+    assert_eq!(report.workloads.len(), 1);
+    assert_eq!(report.workloads[0].uid, "another");
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_tried_again() {
+    let (listener, address) = crate::harness::loopback().await;
+    let activator = Activator::start(&[]).await;
+    let mut entry = workload("shop");
+    entry.ports[0].activator_port = address.port();
+    activator.directory.apply_workload(entry);
+    until(|| async { !activator.metrics().await.contains("bind_failures_total 0") }).await;
+    assert!(activator.report("").await.workloads[0].ports.is_empty());
+    drop(listener);
+    until(|| async { activator.port("shop") == Some(address) }).await;
+    assert!(
+        activator
+            .metrics()
+            .await
+            .contains("lull_activator_listeners 1")
+    );
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn the_admin_pages_answer() {
+    let (activator, _) = Activator::with(workload("shop")).await;
+    activator.page("/live").await.assert_status(200);
+    activator.page("/ready").await.assert_status(200);
+    activator.page("/x").await.assert_status(404);
+    let config = activator.page("/config").await.body;
+    assert!(config.contains(r#""podName":"activator-1""#), "{config}");
+    let page = activator.page("/workloads").await.body;
+    assert!(
+        page.contains(r#""name":"shop","held":0,"forwarding":0"#),
+        "{page}"
+    );
+    let raw = get(local(activator.addresses.report), "/report?seen=x", "").await;
+    raw.assert_status(400);
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_says_not_ready_closes_and_finishes_what_it_holds() {
+    let activator = Activator::start(&[("ACTIVATOR_DRAIN_MIN", "300ms")]).await;
+    let port = activator.add(workload("shop")).await;
+    let held = tokio::spawn(async move {
+        let mut stream = TcpStream::connect(port).await.unwrap();
+        let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+        stream.write_all(request).await.unwrap();
+        crate::harness::read_all(&mut stream).await
+    });
+    activator.until_held(1).await;
+    // Idle connections do not keep it.
+    let mut idle = TcpStream::connect(port).await.unwrap();
+    activator.shutdown.cancel();
+    until(|| async {
+        let raw = activator.page("/ready").await;
+        raw.body == "draining\n"
+    })
+    .await;
+    // Still open: it is in the slices for a moment.
+    TcpStream::connect(port).await.unwrap();
+    until(|| async { TcpStream::connect(port).await.is_err() }).await;
+    assert!(!held.is_finished());
+    let pod = FakePod::start("shop-1").await;
+    activator.add_pod(&pod);
+    let raw = soon(held).await.unwrap();
+    raw.assert_status(200);
+    assert!(raw.has("connection: close"), "{raw:?}");
+    soon(activator.task).await.unwrap();
+    assert!(matches!(idle.read(&mut [0]).await, Ok(0) | Err(_)));
+}
+
+#[tokio::test]
+async fn a_drain_ends_with_the_grace_period() {
+    let activator = Activator::start(&[("ACTIVATOR_GRACE", "5100ms")]).await;
+    let port = activator.add(workload("shop")).await;
+    let mut stream = TcpStream::connect(port).await.unwrap();
+    stream.write_all(b"\x16\x03\x01").await.unwrap();
+    activator.until_held(1).await;
+    activator.shutdown.cancel();
+    tokio::time::timeout(Duration::from_secs(4), activator.task)
+        .await
+        .expect("it ends before what it holds does")
+        .unwrap();
+}

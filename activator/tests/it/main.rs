@@ -1,0 +1,12 @@
+//! The whole activator in process, with workloads and pods fed by hand and pods on loopback.
+
+#[cfg(test)]
+mod connections;
+#[cfg(test)]
+mod harness;
+#[cfg(test)]
+mod life;
+#[cfg(test)]
+mod pods;
+#[cfg(test)]
+mod requests;

@@ -1,0 +1,298 @@
+//! Plain HTTP, by request.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, StatusCode, Version};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use lull_contract::{AppProtocol, HumanDuration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::harness::{Activator, FakePod, get, read_all, settings, soon, until, workload};
+
+#[tokio::test]
+async fn a_request_is_held_without_a_pod_and_answered_when_one_appears() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    let caller = tokio::spawn(async move { get(port, "/", "").await });
+    activator.until_held(1).await;
+    let pod = FakePod::start("shop-1").await;
+    activator.add_pod(&pod);
+    let raw = soon(caller).await.unwrap();
+    raw.assert_status(200);
+    assert_eq!(raw.body, "shop-1 HTTP/1.1 any.example 127.0.0.1 ");
+    assert!(raw.head.contains("\nserver-timing: lull;dur="), "{raw:?}");
+    activator.until_held(0).await;
+    until(|| async { activator.forwarding().await == 0 }).await;
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn a_hundred_at_once_are_all_answered() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    let callers: Vec<_> = (0..100)
+        .map(|_| tokio::spawn(async move { get(port, "/", "").await }))
+        .collect();
+    activator.until_held(100).await;
+    let pod = FakePod::start("shop-1").await;
+    activator.add_pod(&pod);
+    for caller in callers {
+        soon(caller).await.unwrap().assert_status(200);
+    }
+    assert_eq!(pod.served(), 100);
+    assert!(
+        activator
+            .metrics()
+            .await
+            .contains("lull_activator_hold_seconds_count 100")
+    );
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_is_not_read_while_held_and_arrives_whole() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    let caller = tokio::spawn(async move {
+        let mut stream = TcpStream::connect(port).await.unwrap();
+        let body = "x".repeat(1 << 20);
+        let head = format!(
+            "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(body.as_bytes()).await.unwrap();
+        read_all(&mut stream).await
+    });
+    activator.until_held(1).await;
+    let pod = FakePod::start("shop-1").await;
+    activator.add_pod(&pod);
+    let raw = soon(caller).await.unwrap();
+    raw.assert_status(200);
+    assert!(raw.body.ends_with(&"x".repeat(1000)) || raw.body.contains(&"x".repeat(1000)));
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn nobody_in_time_is_504_with_reason_and_name() {
+    let mut entry = workload("shop");
+    entry.settings.hold_timeout = HumanDuration(Duration::from_millis(50));
+    let (activator, port) = Activator::with(entry).await;
+    let raw = get(port, "/", "").await;
+    raw.assert_status(504);
+    assert!(raw.has("lull-reason: hold-timeout"), "{raw:?}");
+    assert_eq!(
+        raw.body,
+        "no pod of default/shop became ready within 50ms\n"
+    );
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_line_is_503_and_says_when_to_come_again() {
+    let activator = Activator::start(&[("ACTIVATOR_MAX_HELD_PER_WORKLOAD", "1")]).await;
+    let port = activator.add(workload("shop")).await;
+    let held = tokio::spawn(async move { get(port, "/", "").await });
+    activator.until_held(1).await;
+    let raw = get(port, "/", "").await;
+    raw.assert_status(503);
+    assert!(
+        raw.has("lull-reason: hold-full") && raw.has("retry-after: 1"),
+        "{raw:?}"
+    );
+    let pod = FakePod::start("shop-1").await;
+    activator.add_pod(&pod);
+    soon(held).await.unwrap().assert_status(200);
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_ignored_wakes_nobody_and_a_scrape_is_told() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    let edge = activator.report("").await.edge;
+    get(port, "/", "user-agent: kube-probe/1.37\r\n")
+        .await
+        .assert_status(200);
+    let scrape = get(port, "/metrics", "user-agent: Prometheus/3.0\r\n").await;
+    scrape.assert_status(503);
+    assert!(scrape.has("lull-reason: asleep"), "{scrape:?}");
+    let report = activator.report("").await;
+    assert_eq!((report.edge, report.workloads[0].held.requests), (edge, 0));
+    // With a pod it is the app that answers.
+    let pod = FakePod::start("shop-1").await;
+    activator.add_pod(&pod);
+    get(port, "/", "").await.assert_status(200);
+    let probe = get(port, "/", "user-agent: kube-probe/1.37\r\n").await;
+    assert!(probe.body.starts_with("shop-1"), "{probe:?}");
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_is_dropped() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    let mut stream = TcpStream::connect(port).await.unwrap();
+    // With the beginning of a body, which must not hide the end.
+    let request = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nxxx";
+    stream.write_all(request).await.unwrap();
+    activator.until_held(1).await;
+    drop(stream);
+    activator.until_held(0).await;
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn h2c_goes_through_as_h2c() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    let stream = TcpStream::connect(port).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    let request = || {
+        let builder = Request::post("http://any.example/x").version(Version::HTTP_2);
+        builder
+            .body(Full::new(Bytes::from_static(b"hello")))
+            .unwrap()
+    };
+    let answers = [
+        tokio::spawn(sender.send_request(request())),
+        tokio::spawn(sender.send_request(request())),
+    ];
+    activator.until_held(2).await;
+    // One that gives up is dropped, and the others of its connection stay.
+    let third = tokio::spawn(sender.send_request(request()));
+    activator.until_held(3).await;
+    third.abort();
+    activator.until_held(2).await;
+    let pod = FakePod::start("shop-1").await;
+    activator.add_pod(&pod);
+    for answer in answers {
+        let response = soon(answer).await.unwrap().unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert!(response.headers().contains_key("server-timing"));
+        let body = soon(response.into_body().collect())
+            .await
+            .unwrap()
+            .to_bytes();
+        assert_eq!(body, "shop-1 HTTP/2.0 any.example 127.0.0.1 hello");
+    }
+    drop(sender);
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn connections_stay_open_in_proxy_mode_and_close_in_serve_mode() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    let pod = FakePod::start("shop-1").await;
+    activator.add_pod(&pod);
+    let mut stream = TcpStream::connect(port).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    for _ in 0..2 {
+        stream.write_all(request).await.unwrap();
+        let head = read_head(&mut stream).await;
+        assert!(head.contains("connection: keep-alive"), "{head}");
+    }
+    let mut entry = workload("shop");
+    entry.serve = true;
+    activator.directory.apply_workload(entry);
+    stream.write_all(request).await.unwrap();
+    let raw = read_all(&mut stream).await;
+    assert!(raw.has("connection: close"), "{raw:?}");
+    activator.stop().await;
+}
+
+/// Reads an answer whose body has a length.
+async fn read_head(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    loop {
+        let mut buffer = [0; 4096];
+        let length = soon(stream.read(&mut buffer)).await.unwrap();
+        text.push_str(&String::from_utf8_lossy(&buffer[..length]).to_ascii_lowercase());
+        let Some((head, body)) = text.split_once("\r\n\r\n") else {
+            continue;
+        };
+        let wanted = head
+            .lines()
+            .find_map(|l| l.strip_prefix("content-length: "));
+        if body.len() == wanted.unwrap().parse::<usize>().unwrap() {
+            return head.to_owned();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pod_that_breaks_off_is_502_and_the_request_is_not_repeated() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    let (listener, address) = crate::harness::loopback().await;
+    let app = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 1024];
+        let _ = stream.read(&mut buffer).await.unwrap();
+        drop(stream);
+        listener.accept().await.map(drop)
+    });
+    activator.add_pod(&FakePod::before("shop-1", address).await);
+    let raw = get(port, "/", "").await;
+    raw.assert_status(502);
+    assert!(raw.has("lull-reason: pod-error"), "{raw:?}");
+    assert!(!app.is_finished(), "it was sent again");
+    app.abort();
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn a_websocket_passes() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    let (listener, address) = crate::harness::loopback().await;
+    let app = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut buffer = [0; 1024];
+        let length = stream.read(&mut buffer).await.unwrap();
+        let head = String::from_utf8_lossy(&buffer[..length]).to_ascii_lowercase();
+        assert!(head.contains("upgrade: websocket"), "{head}");
+        let answer = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+        let length = stream.read(&mut buffer).await.unwrap();
+        stream.write_all(&buffer[..length]).await.unwrap();
+    });
+    activator.add_pod(&FakePod::before("shop-1", address).await);
+    let mut stream = TcpStream::connect(port).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+        sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut buffer = [0; 1024];
+    let length = soon(stream.read(&mut buffer)).await.unwrap();
+    assert!(buffer[..length].starts_with(b"HTTP/1.1 101"));
+    stream.write_all(b"ping").await.unwrap();
+    let length = soon(stream.read(&mut buffer)).await.unwrap();
+    assert_eq!(&buffer[..length], b"ping");
+    soon(app).await.unwrap();
+    drop(stream);
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn slots_bound_what_is_in_one_pod() {
+    let mut entry = workload("shop");
+    entry.settings.container_concurrency = 1;
+    assert_eq!(entry.ports[0].protocol, AppProtocol::Http);
+    assert_eq!(entry.settings.hold_timeout, settings().hold_timeout);
+    let (activator, port) = Activator::with(entry).await;
+    let pods = [
+        FakePod::start("shop-1").await,
+        FakePod::start("shop-2").await,
+    ];
+    pods.iter().for_each(|pod| activator.add_pod(pod));
+    let callers: Vec<_> = (0..6)
+        .map(|_| tokio::spawn(async move { get(port, "/slow", "").await }))
+        .collect();
+    until(|| async { activator.forwarding().await == 2 && activator.held().await == 4 }).await;
+    for caller in callers {
+        soon(caller).await.unwrap().assert_status(200);
+    }
+    assert_eq!((pods[0].served(), pods[1].served()), (3, 3));
+    activator.stop().await;
+}
