@@ -32,6 +32,9 @@ use crate::{
 /// Between two pulls of a workload's pods, and two evaluations when nothing else happens.
 const TICK: Duration = Duration::from_secs(1);
 
+/// A Service that is applied a moment after its Deployment is no obstacle.
+const OBSTACLE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// What has to be done for a workload now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
@@ -229,7 +232,9 @@ impl Task {
             );
             self.enter(step.state);
         }
-        if let Err(obstacles) = &planned {
+        if let Err(obstacles) = &planned
+            && self.state_since.elapsed() > OBSTACLE_PATIENCE
+        {
             self.tell_obstacles(deployment, obstacles);
         }
         self.write_status(&workload, &look, (step.state, services, reason))

@@ -39,7 +39,7 @@ impl Window {
             self.restart(second, value);
             return;
         };
-        if second >= last + self.seconds {
+        if second >= last + self.seconds.max(2) {
             self.restart(second, value);
         } else if second > last {
             self.buckets.extend((last + 1..second).map(|_| 0.0));
@@ -87,12 +87,12 @@ impl Window {
         let (Some(last), now) = (self.last(), now.as_secs()) else {
             return 0.0;
         };
-        let oldest = (now + 1).saturating_sub(self.seconds).max(self.first);
-        if last < oldest {
-            return 0.0;
-        }
-        let skip = usize::try_from(oldest - self.first).unwrap_or(usize::MAX);
-        let counted: Vec<f64> = self.buckets.iter().skip(skip).copied().collect();
+        let oldest = (now + 1).saturating_sub(self.seconds);
+        let counted: Vec<f64> = (self.first..=last.min(now))
+            .zip(&self.buckets)
+            .filter(|(second, _)| *second >= oldest)
+            .map(|(_, value)| *value)
+            .collect();
         let count = u32::try_from(counted.len()).unwrap_or(u32::MAX);
         let average = counted.iter().sum::<f64>() / f64::from(count.max(1));
         // Float residue must not keep a pod alive.
@@ -112,8 +112,10 @@ impl Window {
         self.first = second;
     }
 
+    /// Keeps one second more than the window: averages are read for the last *whole* second, while
+    /// the newest one is still being written.
     fn trim(&mut self) {
-        while u64::try_from(self.buckets.len()).unwrap_or(u64::MAX) > self.seconds {
+        while u64::try_from(self.buckets.len()).unwrap_or(u64::MAX) > self.seconds + 1 {
             self.buckets.pop_front();
             self.first += 1;
         }
@@ -172,6 +174,19 @@ mod tests {
         near(window.buckets[0], 1.0);
         near(window.buckets[1], 2.0);
         near(window.buckets[4], 1.0);
+    }
+
+    #[test]
+    fn the_newest_second_does_not_hide_the_whole_one_before_it() {
+        // A panic window of one second, pulled at x.05: the newest bucket is nearly empty.
+        let mut window = Window::new(at(1));
+        for second in 1..=5 {
+            let end = Duration::from_millis(second * 1000 + 50);
+            window.record_span(end - at(1), end, 200.0);
+            if second > 1 {
+                near(window.average(end - at(1)), 200.0);
+            }
+        }
     }
 
     proptest! {

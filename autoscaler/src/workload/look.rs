@@ -35,6 +35,8 @@ const WRITTEN_BELIEVED: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Look {
     pub(super) facts: Facts,
+    /// Every pod and activator was heard lately.
+    heard: bool,
     pub(super) totals: Totals,
     pub(super) decision: Decision,
 }
@@ -50,9 +52,8 @@ impl Look {
             State::Waking => format!("no pod is ready yet, {} held", self.totals.held),
             State::Settling => "pods are ready, activators are about to leave".to_owned(),
             State::FallingAsleep => "idle: activators first, then the pods go".to_owned(),
-            _ if !self.facts.known => {
-                "not every pod and activator is heard: nothing shrinks".to_owned()
-            }
+            _ if !self.heard => "not every pod and activator is heard: nothing shrinks".to_owned(),
+            _ if !self.facts.known => "watched for less than a window: nothing shrinks".to_owned(),
             _ => self.decision.reason.to_string(),
         }
     }
@@ -206,6 +207,7 @@ impl Task {
         };
         Look {
             facts,
+            heard,
             totals,
             decision,
         }

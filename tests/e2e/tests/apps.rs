@@ -65,6 +65,8 @@ async fn two_ports_a_named_target_no_probe_and_a_late_listener_are_woken() -> an
             ports.deploy_asleep(namespace),
             late.deploy_asleep(namespace)
         )?;
+        // A pod that ends still answers what comes in the first moment after sleep.
+        tokio::try_join!(ports.pods_gone(), late.pods_gone())?;
 
         let greeted = ProbeSpec {
             send: Some("are you there".to_owned()),
