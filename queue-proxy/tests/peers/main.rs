@@ -1,0 +1,17 @@
+//! The queue-proxy's binary between clients and servers that we did not write: curl, nghttp2's
+//! tools, nginx, OpenSSL, a gRPC stack, a WebSocket library, PostgreSQL; and peers that mean harm.
+
+#[cfg(test)]
+mod apps;
+#[cfg(test)]
+mod client;
+#[cfg(test)]
+mod expect;
+#[cfg(test)]
+mod http1;
+#[cfg(test)]
+mod process;
+#[cfg(test)]
+mod proxy;
+#[cfg(test)]
+mod recorder;
