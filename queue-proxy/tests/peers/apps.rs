@@ -1,6 +1,10 @@
 //! Apps behind the proxy: servers that we did not write.
 
-use std::{fs, net::SocketAddr, path::Path};
+use std::{
+    fs::{self, File},
+    net::SocketAddr,
+    path::Path,
+};
 
 use crate::process::{self, Process, TempDir};
 use socket2::{Domain, Socket, Type};
@@ -97,13 +101,15 @@ impl Nginx {
 impl Nghttpd {
     pub(crate) async fn start(arguments: &[&str]) -> Self {
         let directory = TempDir::new();
+        let log = File::create(directory.path().join("log")).unwrap();
         let mut command = process::command("nghttpd");
         command
-            .args(["--no-tls", "-a", "127.0.0.1", "-d"])
+            .args(["--no-tls", "--verbose", "-a", "127.0.0.1", "-d"])
             .arg(directory.path())
             .args(arguments)
-            .arg("0");
-        let mut process = Process::spawn(command.stdout(std::process::Stdio::null()));
+            .arg("0")
+            .stdout(log);
+        let mut process = Process::spawn(&mut command);
         let port = process.listens(1).await[0];
         Self {
             address: SocketAddr::from(([127, 0, 0, 1], port)),
@@ -115,5 +121,15 @@ impl Nghttpd {
     /// Serves `text` as `/name`.
     pub(crate) fn file(&self, name: &str, text: &str) {
         fs::write(self.directory.path().join(name), text).unwrap();
+    }
+
+    /// Header and trailer lines that it received, in their order.
+    pub(crate) fn received(&self) -> Vec<String> {
+        let log = fs::read(self.directory.path().join("log")).unwrap();
+        String::from_utf8_lossy(&log)
+            .lines()
+            .filter_map(|line| line.split_once(" recv (stream_id="))
+            .filter_map(|(_, rest)| Some(rest.split_once(") ")?.1.to_owned()))
+            .collect()
     }
 }

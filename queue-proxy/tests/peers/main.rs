@@ -8,7 +8,11 @@ mod client;
 #[cfg(test)]
 mod expect;
 #[cfg(test)]
+mod frames;
+#[cfg(test)]
 mod http1;
+#[cfg(test)]
+mod http2;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
