@@ -14,8 +14,14 @@ mod http1;
 #[cfg(test)]
 mod http2;
 #[cfg(test)]
+mod postgres;
+#[cfg(test)]
 mod process;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
 mod recorder;
+#[cfg(test)]
+mod tcp;
+#[cfg(test)]
+mod tls;

@@ -145,6 +145,13 @@ impl Process {
         &mut self.0
     }
 
+    /// Tells the process to end, and waits until it has: for servers with children of their own.
+    pub(crate) fn quit(&mut self) {
+        let id = rustix::process::Pid::from_child(&self.0);
+        let _ = rustix::process::kill_process(id, rustix::process::Signal::QUIT);
+        let _ = self.0.wait();
+    }
+
     /// Ports on which the process listens, in the order in which it opened them.
     pub(crate) fn listening(&self) -> Vec<u16> {
         let Ok(entries) = fs::read_dir(format!("/proc/{}/fd", self.id())) else {
