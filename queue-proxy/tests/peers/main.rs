@@ -22,6 +22,10 @@ mod proxy;
 #[cfg(test)]
 mod recorder;
 #[cfg(test)]
+mod streams;
+#[cfg(test)]
 mod tcp;
 #[cfg(test)]
 mod tls;
+#[cfg(test)]
+mod websocket;
