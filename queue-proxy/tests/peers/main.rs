@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod apps;
 #[cfg(test)]
+mod bodies;
+#[cfg(test)]
 mod client;
 #[cfg(test)]
 mod expect;
