@@ -12,6 +12,8 @@ mod expect;
 #[cfg(test)]
 mod frames;
 #[cfg(test)]
+mod grpc;
+#[cfg(test)]
 mod http1;
 #[cfg(test)]
 mod http2;
