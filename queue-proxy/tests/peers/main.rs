@@ -32,4 +32,6 @@ mod tcp;
 #[cfg(test)]
 mod tls;
 #[cfg(test)]
+mod unchanged;
+#[cfg(test)]
 mod websocket;
