@@ -300,3 +300,32 @@ async fn in_http2_too() {
     assert_eq!((seen.method.as_str(), &seen.uri), ("GET", &uri));
     assert_eq!(seen.headers, expected);
 }
+
+/// What can't be passed on may only be refused: a target that was changed is another target.
+#[tokio::test]
+#[ignore = "bug: what follows a # in a target is cut off"]
+async fn a_target_is_unchanged_or_refused() {
+    let both = start().await;
+    for byte in 0x21..=0xff {
+        let target = [b"/a", &[byte][..], b"b?c", &[byte], b"d"].concat();
+        let line = [b"GET ", &target[..], b" HTTP/1.1"].concat();
+        let (answer, seen) = pass(&both, &line, HOST).await;
+        match seen {
+            Some(seen) => assert_eq!(seen.target(), target, "{byte:#x}"),
+            None => assert_eq!(answer.status(), 400, "{byte:#x}"),
+        }
+    }
+}
+
+/// Browsers encode these, other clients (curl) do not; nginx and Envoy let them through.
+#[tokio::test]
+#[ignore = "bug: \"<> in a target, ` in a path and bytes that are not UTF-8 are refused"]
+async fn targets_that_are_not_quite_legal_reach_the_app_as_sent() {
+    let both = start().await;
+    for target in [&b"/`a`"[..], b"/?q=\"a\"", b"/?<a>", b"/caf\xe9"] {
+        let line = [b"GET ", target, b" HTTP/1.1"].concat();
+        let (answer, seen) = pass(&both, &line, HOST).await;
+        let seen = seen.unwrap_or_else(|| panic!("{target:?}: {answer:?}"));
+        assert_eq!(seen.target(), target);
+    }
+}
