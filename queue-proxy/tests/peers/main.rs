@@ -30,6 +30,8 @@ mod streams;
 #[cfg(test)]
 mod tcp;
 #[cfg(test)]
+mod timeouts;
+#[cfg(test)]
 mod tls;
 #[cfg(test)]
 mod unchanged;
