@@ -268,3 +268,37 @@ async fn a_caller_that_does_not_read_loses_its_place_after_the_timeout() {
     proxy.in_flight(0).await;
     drop(caller);
 }
+
+#[tokio::test]
+#[ignore = "bug: no timeout ends a request whose HTTP/2 caller gives no window"]
+async fn a_caller_that_gives_no_window_loses_its_place_after_the_timeout() {
+    let proxy = Proxy::start(http2_app().await, &[UNPROBED, ("QP_TIMEOUT", "300ms")]).await;
+    let mut caller = frames::connect(proxy.traffic()).await;
+    let none = frames::settings(&[(4, 0)]);
+    let head = frames::request("GET", "/");
+    let flags = frames::END_HEADERS | frames::END_STREAM;
+    let request = [
+        frames::frame(frames::SETTINGS, 0, 0, &none),
+        frames::frame(frames::HEADERS, flags, 1, &head),
+    ];
+    caller.write_all(&request.concat()).await.unwrap();
+    proxy.in_flight(1).await;
+    proxy.in_flight(0).await;
+    drop(caller);
+}
+
+/// Such an answer ends with its connection, so only a reset can tell that it was cut.
+#[tokio::test]
+#[ignore = "bug: a cut answer to an HTTP/1.0 caller ends with FIN, as a whole one does"]
+async fn an_http10_caller_does_not_take_a_cut_answer_for_whole() {
+    let proxy = Proxy::start(
+        app(CHUNKED, Then::Hang).await,
+        &[UNPROBED, ("QP_TIMEOUT", "150ms")],
+    )
+    .await;
+    let answer = curl(&["-0", &proxy.url("/")]).await;
+    assert_eq!(answer.code, RECEIVE_ERROR, "{answer:?}");
+    let proxy = Proxy::start(app(CHUNKED, Then::Close).await, &[UNPROBED]).await;
+    let answer = curl(&["-0", &proxy.url("/")]).await;
+    assert_eq!(answer.code, RECEIVE_ERROR, "{answer:?}");
+}
