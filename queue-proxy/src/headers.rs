@@ -20,7 +20,8 @@ const PROTECTED: [HeaderName; 2] = [header::HOST, header::CONTENT_LENGTH];
 /// A switch to h2c is not passed on: Java's client asks for it by default, and in the tunnel
 /// behind it we would see one request that never ends.
 pub(crate) fn clean_request(headers: &mut HeaderMap) -> Option<HeaderValue> {
-    let upgrade = upgrade(headers).filter(|to| !to.as_bytes().eq_ignore_ascii_case(b"h2c"));
+    let upgrade =
+        upgrade(headers).filter(|to| !tokens(to).any(|to| to.eq_ignore_ascii_case("h2c")));
     let trailers = headers
         .get_all(header::TE)
         .iter()
@@ -41,6 +42,10 @@ pub(crate) fn clean_request(headers: &mut HeaderMap) -> Option<HeaderValue> {
 /// Removes what belongs to the app's connection; `keep_upgrade` where the status is about one.
 pub(crate) fn clean_response(headers: &mut HeaderMap, keep_upgrade: bool) {
     let upgrade = keep_upgrade.then(|| upgrade(headers)).flatten();
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        // It is not the length of what the app sends (RFC 9112, 6.3), and would become ours.
+        headers.remove(header::CONTENT_LENGTH);
+    }
     remove_hop_by_hop(headers);
     if let Some(to) = upgrade {
         set_upgrade(headers, to);
@@ -157,6 +162,17 @@ mod tests {
             ("http2-settings", "AAMA"),
         ]);
         assert_eq!(clean_request(&mut map), None);
+        assert!(map.is_empty(), "{map:?}");
+
+        let mut map = headers(&[("connection", "upgrade"), ("upgrade", "websocket, H2C")]);
+        assert_eq!(clean_request(&mut map), None);
+        assert!(map.is_empty(), "{map:?}");
+    }
+
+    #[test]
+    fn a_length_beside_a_transfer_encoding_is_not_passed_on() {
+        let mut map = headers(&[("transfer-encoding", "chunked"), ("content-length", "1")]);
+        clean_response(&mut map, false);
         assert!(map.is_empty(), "{map:?}");
     }
 
