@@ -2,6 +2,8 @@
 //! tools, nginx, OpenSSL, a gRPC stack, a WebSocket library, PostgreSQL; and peers that mean harm.
 
 #[cfg(test)]
+mod answers;
+#[cfg(test)]
 mod apps;
 #[cfg(test)]
 mod bodies;
@@ -25,6 +27,8 @@ mod process;
 mod proxy;
 #[cfg(test)]
 mod recorder;
+#[cfg(test)]
+mod smuggling;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
