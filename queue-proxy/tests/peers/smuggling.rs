@@ -329,3 +329,45 @@ async fn after_a_length_and_a_transfer_encoding_the_connection_ends() {
         .collect();
     assert!(!targets.contains(&b"/smuggled".to_vec()));
 }
+
+/// What the app would get is still coded, but nothing would say so.
+#[tokio::test]
+#[ignore = "bug: of several transfer encodings only the last is looked at"]
+async fn transfer_encodings_beside_chunked() {
+    let lines = [
+        ("Transfer-Encoding: gzip, chunked", Refused),
+        ("Transfer-Encoding: identity, chunked", Refused),
+        ("Transfer-Encoding: chunked, chunked", Refused),
+        (
+            "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
+            Refused,
+        ),
+        (
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            Refused,
+        ),
+    ];
+    check(posts(&lines, CHUNKED)).await;
+}
+
+#[tokio::test]
+#[ignore = "bug: a caller's bad chunk is answered with 502 and app-failed"]
+async fn a_bad_chunk_is_the_callers_fault() {
+    let chunks = ["0x5\r\nhello\r\n0\r\n\r\n", "5\r\nhelloX\r\n0\r\n\r\n"];
+    let request = |chunks: &str| (post("Transfer-Encoding: chunked\r\n", chunks), Refused);
+    check(chunks.into_iter().map(request).collect()).await;
+}
+
+/// RFC 9112, 3.2: which Host counts is for nobody to guess.
+#[tokio::test]
+#[ignore = "bug: a request of HTTP/1.1 without Host, or with two, is not refused"]
+async fn hosts() {
+    let request = |hosts: &str| format!("GET / HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
+    let requests = [
+        (request(""), Refused),
+        (request("Host: a\r\nHost: b\r\n"), Refused),
+        (request("Host: a\r\nHost: a\r\n"), Refused),
+        (request("Connection: Host\r\nHost: a\r\n"), Passed("")),
+    ];
+    check(requests.into_iter().collect()).await;
+}
