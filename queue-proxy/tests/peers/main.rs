@@ -6,19 +6,29 @@ mod answers;
 #[cfg(test)]
 mod apps;
 #[cfg(test)]
+mod beside;
+#[cfg(test)]
 mod bodies;
 #[cfg(test)]
 mod client;
 #[cfg(test)]
 mod expect;
 #[cfg(test)]
+mod floods;
+#[cfg(test)]
 mod frames;
 #[cfg(test)]
 mod grpc;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod http1;
 #[cfg(test)]
 mod http2;
+#[cfg(test)]
+mod malformed;
+#[cfg(test)]
+mod own_status;
 #[cfg(test)]
 mod postgres;
 #[cfg(test)]
@@ -27,6 +37,8 @@ mod process;
 mod proxy;
 #[cfg(test)]
 mod recorder;
+#[cfg(test)]
+mod slow;
 #[cfg(test)]
 mod smuggling;
 #[cfg(test)]

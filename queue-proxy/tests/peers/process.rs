@@ -200,9 +200,11 @@ impl Process {
         self.status("VmHWM:")
     }
 
-    /// The memory that the process has, KiB.
-    pub(crate) fn resident_kib(&self) -> u64 {
-        self.status("VmRSS:")
+    /// Files and sockets that the process has open.
+    pub(crate) fn open_files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.id()))
+            .unwrap()
+            .count()
     }
 
     fn status(&self, key: &str) -> u64 {

@@ -32,8 +32,6 @@ struct Seen {
     messages: Vec<Message>,
     /// What could not be read, and why.
     wrong: Vec<String>,
-    /// Bytes of requests that had not ended when their connection did.
-    unfinished: Vec<Vec<u8>>,
 }
 
 /// Why bytes are not a request.
@@ -87,13 +85,6 @@ impl Recorder {
         assert_eq!(messages.len(), 1, "{messages:?}");
         messages[0].clone()
     }
-
-    /// Beginnings of requests whose connection ended before they did.
-    pub(crate) fn unfinished(&self) -> Vec<String> {
-        let seen = self.seen.lock();
-        let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
-        seen.unfinished.iter().map(text).collect()
-    }
 }
 
 async fn connection(
@@ -119,8 +110,8 @@ async fn connection(
             }
             Ok(None) => match stream.read_buf(&mut bytes).await {
                 Ok(1..) => {}
-                _ if bytes.is_empty() => return,
-                _ => return seen.lock().unfinished.push(bytes),
+                // What had not ended by now was no request.
+                _ => return,
             },
         }
     }
