@@ -219,3 +219,16 @@ async fn without_files_it_waits_until_there_are_some() {
     drop(many);
     assert_eq!(get(proxy.traffic(), "/").await.body, "hello");
 }
+
+/// Where the kernel has no room for a connection, its caller waits a second and tries again.
+#[tokio::test]
+#[ignore = "bug: the sockets listen with a backlog of 128"]
+async fn a_thousand_connections_wait_while_it_is_busy() {
+    let hello = Hello::start(&[]).await;
+    let id = Pid::from_raw(i32::try_from(hello.proxy.process.id()).unwrap()).unwrap();
+    kill_process(id, Signal::STOP).unwrap();
+    let all = join_all((0..1_000).map(|_| hello.proxy.connect()));
+    let connected = tokio::time::timeout(Duration::from_millis(900), all).await;
+    kill_process(id, Signal::CONT).unwrap();
+    assert!(connected.is_ok(), "some were sent away");
+}
