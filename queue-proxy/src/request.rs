@@ -1,6 +1,6 @@
 //! One HTTP request: count it, wait for a slot, pass it to the app, pass the answer back.
 
-use std::{future::Future, net::IpAddr, sync::Arc, time::Duration};
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::{
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::{
     activity::Idle,
     body::{Download, Outgoing, Upload},
+    caller::{Busy, Caller},
     config::Config,
     drain::Drain,
     error::Error,
@@ -44,7 +45,7 @@ pub(crate) struct Port {
 /// What a request holds until its answer has ended; dropping it counts the end.
 #[derive(Debug)]
 pub(crate) struct Hold {
-    gateway: Arc<Gateway>,
+    busy: Busy,
     started: Instant,
     class: CodeClass,
     permit: Option<Permit>,
@@ -59,18 +60,13 @@ impl Gateway {
         self.config.idle_timeout.map(|limit| Idle::new(limit.0))
     }
 
-    fn hold(self: &Arc<Self>, request: &Request<Incoming>) -> Hold {
-        let agent = request.headers().get(header::USER_AGENT);
-        let agent = agent.and_then(|agent| agent.to_str().ok());
-        let counted = !self.config.ignore.matches(request.uri().path(), agent);
-        let started = Instant::now();
-        Hold {
-            gateway: Arc::clone(self),
-            started,
-            class: CodeClass::None,
-            permit: None,
-            _ticket: self.traffic.enter(started, counted),
-        }
+    /// Longest time to the head of the answer.
+    fn start_limit(&self) -> Duration {
+        let config = &self.config;
+        let whole = config.timeout.0;
+        config
+            .response_start_timeout
+            .map_or(whole, |start| start.0.min(whole))
     }
 
     async fn slot(&self) -> Result<Permit, Error> {
@@ -84,80 +80,69 @@ impl Gateway {
     }
 }
 
-// === impl Port ===
-
-impl Port {
-    /// Answers `request`, which came from `peer`.
-    ///
-    /// # Cancel safety
-    /// Dropping the future, as when the caller leaves, gives back everything that it holds and
-    /// closes the app's connection (or resets its stream).
-    pub(crate) async fn handle(
-        &self,
-        peer: IpAddr,
-        request: Request<Incoming>,
-    ) -> Response<Outgoing> {
-        let is_http1 = request.version() != Version::HTTP_2;
-        let mut hold = self.gateway.hold(&request);
-        let mut response = match self.forward(&mut hold, peer, request).await {
-            Ok(answer) => answer.into_response(hold),
-            Err(error) => {
-                tracing::debug!(%error, "request was not answered by the app");
-                self.gateway.metrics.rejected(error.reason());
-                let response = error.respond();
-                hold.class = CodeClass::of(response.status());
-                response
-            }
-        };
-        if is_http1 {
-            *response.version_mut() = Version::HTTP_11;
-            let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-            if !switches && self.gateway.drain.has_begun() {
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(header::CONNECTION, close);
-            }
+/// Answers `request`.
+///
+/// # Cancel safety
+/// Dropping the future, as when the caller leaves, gives back everything that it holds and closes
+/// the app's connection (or resets its stream).
+pub(crate) async fn handle(busy: Busy, request: Request<Incoming>) -> Response<Outgoing> {
+    let is_http1 = request.version() != Version::HTTP_2;
+    let caller = Arc::clone(busy.caller());
+    let gateway = &caller.port.gateway;
+    let mut hold = Hold::new(busy, &request);
+    let mut response = match caller.forward(&mut hold, request).await {
+        Ok(answer) => answer.into_response(hold),
+        Err(error) => {
+            tracing::debug!(%error, "request was not answered by the app");
+            gateway.metrics.rejected(error.reason());
+            let response = error.respond();
+            hold.class = CodeClass::of(response.status());
+            response
         }
-        response
+    };
+    if is_http1 {
+        *response.version_mut() = Version::HTTP_11;
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if !switches && gateway.drain.has_begun() {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(header::CONNECTION, close);
+        }
     }
+    response
+}
 
+// === impl Caller ===
+
+impl Caller {
     async fn forward(
         &self,
         hold: &mut Hold,
-        peer: IpAddr,
         mut request: Request<Incoming>,
     ) -> Result<Answer, Error> {
         if request.method() == Method::CONNECT {
             return Err(Error::Connect);
         }
         let switch = headers::clean_request(request.headers_mut());
-        headers::add_forwarded_for(request.headers_mut(), peer);
-        let caller = (switch.is_some() && request.version() == Version::HTTP_11)
+        headers::add_forwarded_for(request.headers_mut(), &self.name);
+        let switched = (switch.is_some() && request.version() == Version::HTTP_11)
             .then(|| upgrade::on(&mut request));
-        let idle = self.gateway.idle();
+        let Port { gateway, upstream } = &*self.port;
+        let idle = gateway.idle();
         let request = request.map(|body| Upload::new(body, idle.clone()));
 
-        let limit = self.start_limit();
-        let exchange = async {
-            hold.permit = Some(self.gateway.slot().await?);
-            self.upstream.send(request).await
-        };
+        let limit = gateway.start_limit();
+        let exchange = pin!(async {
+            hold.permit = Some(gateway.slot().await?);
+            upstream.send(request).await
+        });
         let (response, lease) =
             within(hold.started + limit, limit, idle.as_ref(), exchange).await?;
         Ok(Answer {
             response,
             lease,
-            caller,
+            caller: switched,
             idle,
         })
-    }
-
-    /// Longest time to the head of the answer.
-    fn start_limit(&self) -> Duration {
-        let config = &self.gateway.config;
-        let whole = config.timeout.0;
-        config
-            .response_start_timeout
-            .map_or(whole, |start| start.0.min(whole))
     }
 }
 
@@ -227,20 +212,40 @@ async fn tunnel(caller: OnUpgrade, app: OnUpgrade, _held: (Hold, Lease), idle: O
 // === impl Hold ===
 
 impl Hold {
+    fn new(busy: Busy, request: &Request<Incoming>) -> Self {
+        let gateway = &busy.caller().port.gateway;
+        let agent = request.headers().get(header::USER_AGENT);
+        let agent = agent.and_then(|agent| agent.to_str().ok());
+        let counted = !gateway.config.ignore.matches(request.uri().path(), agent);
+        let started = Instant::now();
+        let ticket = gateway.traffic.enter(started, counted);
+        Self {
+            busy,
+            started,
+            class: CodeClass::None,
+            permit: None,
+            _ticket: ticket,
+        }
+    }
+
+    fn gateway(&self) -> &Gateway {
+        &self.busy.caller().port.gateway
+    }
+
     /// When the whole request must have ended.
     pub(crate) fn deadline(&self) -> Instant {
-        self.started + self.gateway.config.timeout.0
+        self.started + self.gateway().config.timeout.0
     }
 
     /// The answer is cut because it took too long.
     pub(crate) fn timed_out(&self) {
-        self.gateway.metrics.rejected(Reason::Timeout);
+        self.gateway().metrics.rejected(Reason::Timeout);
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.gateway
+        self.gateway()
             .metrics
             .ended(self.class, self.started.elapsed());
     }
