@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::{
     activity::Idle,
     body::{Download, Outgoing, Upload},
-    caller::{Busy, Caller},
+    caller::Busy,
     config::Config,
     drain::Drain,
     error::Error,
@@ -82,67 +82,107 @@ impl Gateway {
 
 /// Answers `request`.
 ///
+/// Each async function keeps what it was given beside what it makes of it, and hyper keeps the
+/// space of the outermost for as long as the connection lives. So the request lies here, once, and
+/// all others get a reference.
+///
 /// # Cancel safety
 /// Dropping the future, as when the caller leaves, gives back everything that it holds and closes
 /// the app's connection (or resets its stream).
-pub(crate) async fn handle(busy: Busy, request: Request<Incoming>) -> Response<Outgoing> {
+pub(crate) fn handle(
+    busy: Busy,
+    request: Request<Incoming>,
+) -> impl Future<Output = Response<Outgoing>> + Send {
     let is_http1 = request.version() != Version::HTTP_2;
-    let caller = Arc::clone(busy.caller());
-    let gateway = &caller.port.gateway;
     let mut hold = Hold::new(busy, &request);
-    let mut response = match caller.forward(&mut hold, request).await {
-        Ok(answer) => answer.into_response(hold),
-        Err(error) => {
-            tracing::debug!(%error, "request was not answered by the app");
-            gateway.metrics.rejected(error.reason());
-            let response = error.respond();
-            hold.class = CodeClass::of(response.status());
-            response
+    let mut inbound = Inbound::new(&hold, request);
+    async move {
+        let result = inbound.forward(&mut hold).await;
+        let gateway = Arc::clone(&hold.busy.caller().port.gateway);
+        let mut response = match result {
+            Ok((response, lease)) => inbound.into_response(response, lease, hold),
+            Err(error) => {
+                tracing::debug!(%error, "request was not answered by the app");
+                gateway.metrics.rejected(error.reason());
+                let response = error.respond();
+                hold.answered(response.status());
+                response
+            }
+        };
+        if is_http1 {
+            *response.version_mut() = Version::HTTP_11;
+            let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+            if !switches && gateway.drain.has_begun() {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
         }
-    };
-    if is_http1 {
-        *response.version_mut() = Version::HTTP_11;
-        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        if !switches && gateway.drain.has_begun() {
-            let close = HeaderValue::from_static("close");
-            response.headers_mut().insert(header::CONNECTION, close);
-        }
+        response
     }
-    response
 }
 
-// === impl Caller ===
+/// A request on its way to the app.
+struct Inbound {
+    /// Taken when it is sent.
+    request: Option<Request<Upload>>,
+    /// The caller's connection as bytes, if it asks for a switch of protocols.
+    switched: Option<OnUpgrade>,
+    idle: Option<Idle>,
+}
 
-impl Caller {
-    async fn forward(
-        &self,
-        hold: &mut Hold,
-        mut request: Request<Incoming>,
-    ) -> Result<Answer, Error> {
-        if request.method() == Method::CONNECT {
-            return Err(Error::Connect);
-        }
+// === impl Inbound ===
+
+impl Inbound {
+    fn new(hold: &Hold, mut request: Request<Incoming>) -> Self {
+        let caller = hold.busy.caller();
         let switch = headers::clean_request(request.headers_mut());
-        headers::add_forwarded_for(request.headers_mut(), &self.name);
+        headers::add_forwarded_for(request.headers_mut(), &caller.name);
         let switched = (switch.is_some() && request.version() == Version::HTTP_11)
             .then(|| upgrade::on(&mut request));
-        let Port { gateway, upstream } = &*self.port;
-        let idle = gateway.idle();
-        let request = request.map(|body| Upload::new(body, idle.clone()));
+        let idle = caller.port.gateway.idle();
+        Self {
+            request: Some(request.map(|body| Upload::new(body, idle.clone()))),
+            switched,
+            idle,
+        }
+    }
 
+    async fn forward(&mut self, hold: &mut Hold) -> Result<(Response<Incoming>, Lease), Error> {
+        let method = self.request.as_ref().map(Request::method);
+        if method == Some(&Method::CONNECT) {
+            return Err(Error::Connect);
+        }
+        let started = hold.started;
+        let caller = Arc::clone(hold.busy.caller());
+        let Port { gateway, upstream } = &*caller.port;
         let limit = gateway.start_limit();
+        let request = &mut self.request;
         let exchange = pin!(async {
             hold.permit = Some(gateway.slot().await?);
             upstream.send(request).await
         });
-        let (response, lease) =
-            within(hold.started + limit, limit, idle.as_ref(), exchange).await?;
-        Ok(Answer {
-            response,
-            lease,
-            caller: switched,
-            idle,
-        })
+        within(started + limit, limit, self.idle.as_ref(), exchange).await
+    }
+
+    fn into_response(
+        self,
+        mut response: Response<Incoming>,
+        lease: Lease,
+        mut hold: Hold,
+    ) -> Response<Outgoing> {
+        let status = response.status();
+        hold.answered(status);
+        let switches = status == StatusCode::SWITCHING_PROTOCOLS;
+        let about_upgrade = switches || status == StatusCode::UPGRADE_REQUIRED;
+        headers::clean_response(response.headers_mut(), about_upgrade);
+        match self.switched {
+            Some(caller) if switches => {
+                let app = upgrade::on(&mut response);
+                tokio::spawn(tunnel(caller, app, (hold, lease), self.idle));
+                response.map(|_| Outgoing::text(bytes::Bytes::new()))
+            }
+            _ => response.map(|body| Outgoing::App(Download::new(body, lease, hold, self.idle))),
+        }
     }
 }
 
@@ -160,41 +200,6 @@ async fn within<T>(
     tokio::select! {
         done = timed => done.unwrap_or(Err(Error::Timeout(limit))),
         () = idle.expired() => Err(Error::Timeout(idle.limit())),
-    }
-}
-
-/// What the app answered, and what goes with it.
-struct Answer {
-    response: Response<Incoming>,
-    lease: Lease,
-    /// The caller's connection as bytes, if it asked for a switch of protocols.
-    caller: Option<OnUpgrade>,
-    idle: Option<Idle>,
-}
-
-// === impl Answer ===
-
-impl Answer {
-    fn into_response(self, mut hold: Hold) -> Response<Outgoing> {
-        let Self {
-            mut response,
-            lease,
-            caller,
-            idle,
-        } = self;
-        let status = response.status();
-        hold.class = CodeClass::of(status);
-        let switches = status == StatusCode::SWITCHING_PROTOCOLS;
-        let about_upgrade = switches || status == StatusCode::UPGRADE_REQUIRED;
-        headers::clean_response(response.headers_mut(), about_upgrade);
-        match caller {
-            Some(caller) if switches => {
-                let app = upgrade::on(&mut response);
-                tokio::spawn(tunnel(caller, app, (hold, lease), idle));
-                response.map(|_| Outgoing::text(bytes::Bytes::new()))
-            }
-            _ => response.map(|body| Outgoing::App(Download::new(body, lease, hold, idle))),
-        }
     }
 }
 
@@ -226,6 +231,11 @@ impl Hold {
             permit: None,
             _ticket: ticket,
         }
+    }
+
+    /// The head of the answer goes to the caller.
+    fn answered(&mut self, status: StatusCode) {
+        self.class = CodeClass::of(status);
     }
 
     fn gateway(&self) -> &Gateway {

@@ -12,15 +12,23 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Version, header};
 use http_body::Body as _;
-use hyper::{body::Frame, body::Incoming, client::conn::http1};
+use hyper::{
+    body::{Frame, Incoming},
+    client::conn::{TrySendError, http1},
+};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::{task::coop::unconstrained, time::Instant};
 
 use super::Upstream;
-use crate::{body::Upload, error::Error, wire::Wire};
+use crate::{
+    body::{Upload, UploadWatch},
+    error::Error,
+    wire::Wire,
+};
 
 /// An idle connection that is older is not used: many servers close after 60 s.
 const MAX_IDLE: Duration = Duration::from_secs(55);
@@ -29,6 +37,7 @@ const MAX_IDLE_CONNECTIONS: usize = 512;
 /// How often idle connections are looked at: one that the app has closed stays half open so long.
 pub(super) const SWEEP: Duration = Duration::from_secs(5);
 
+type Head = Result<Response<Incoming>, TrySendError<Request<Upload>>>;
 type Driver = http1::Connection<TokioIo<Wire>, Upload>;
 
 /// A connection to the app; dropping it closes it.
@@ -48,36 +57,43 @@ pub(super) struct Pool {
 // === impl Upstream ===
 
 impl Upstream {
+    /// Takes `request` and sends it.
     pub(super) async fn send_http1(
         &self,
-        mut request: Request<Upload>,
+        request: &mut Option<Request<Upload>>,
     ) -> Result<(Response<Incoming>, Link), Error> {
-        *request.version_mut() = Version::HTTP_11;
-        // HTTP/1.0 callers may leave it out, but we speak 1.1, where it must be there.
-        if !request.headers().contains_key(header::HOST)
-            && let Ok(host) = HeaderValue::try_from(self.address.to_string())
-        {
-            request.headers_mut().insert(header::HOST, host);
+        if let Some(request) = request {
+            self.speak_http11(request);
         }
         while let Some(mut link) = self.links.take() {
-            let copy = replay(&request);
+            let copy = request.as_ref().and_then(replay);
             match link.exchange(request).await {
                 Ok(response) => return Ok((response, link)),
                 // The app may close an idle connection at the moment at which we use it.
-                Err(mut failed) => match (failed.take_message(), copy) {
-                    (Some(unsent), _) => request = unsent,
-                    (None, Some(copy)) if is_broken(failed.error()) => {
-                        request = copy;
-                        break;
+                Err(_) if request.is_some() => {}
+                Err(error) => {
+                    *request = copy.filter(|_| is_broken(&error)).map(|copy| *copy);
+                    if request.is_none() {
+                        return Err(Error::AppFailed(error));
                     }
-                    _ => return Err(Error::AppFailed(failed.into_error())),
-                },
+                    break;
+                }
             }
         }
         let mut link = Box::pin(self.connect_http1()).await?;
         match link.exchange(request).await {
             Ok(response) => Ok((response, link)),
-            Err(failed) => Err(Error::AppFailed(failed.into_error())),
+            Err(error) => Err(Error::AppFailed(error)),
+        }
+    }
+
+    fn speak_http11(&self, request: &mut Request<Upload>) {
+        *request.version_mut() = Version::HTTP_11;
+        // HTTP/1.0 callers may leave it out, but in 1.1 it must be there.
+        if !request.headers().contains_key(header::HOST)
+            && let Ok(host) = HeaderValue::try_from(self.address.to_string())
+        {
+            request.headers_mut().insert(header::HOST, host);
         }
     }
 
@@ -103,7 +119,7 @@ impl Upstream {
 }
 
 /// A copy of `request` where sending it twice does no harm.
-fn replay(request: &Request<Upload>) -> Option<Request<Upload>> {
+fn replay(request: &Request<Upload>) -> Option<Box<Request<Upload>>> {
     if !request.method().is_idempotent() || !request.body().is_end_stream() {
         return None;
     }
@@ -113,7 +129,7 @@ fn replay(request: &Request<Upload>) -> Option<Request<Upload>> {
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
     *copy.extensions_mut() = request.extensions().clone();
-    Some(copy)
+    Some(Box::new(copy))
 }
 
 /// The connection broke, as against an answer that is wrong.
@@ -123,30 +139,60 @@ fn is_broken(error: &hyper::Error) -> bool {
 
 // === impl Link ===
 
-type Failed = hyper::client::conn::TrySendError<Request<Upload>>;
-
 impl Link {
     /// Sends `request` and waits for the head of the answer.
-    async fn exchange(&mut self, request: Request<Upload>) -> Result<Response<Incoming>, Failed> {
+    ///
+    /// # Errors
+    /// Where the connection breaks or the answer is wrong; a request of which nothing was sent is
+    /// then back in `request`.
+    async fn exchange(
+        &mut self,
+        request: &mut Option<Request<Upload>>,
+    ) -> Result<Response<Incoming>, hyper::Error> {
+        let outgoing = request.take().expect("every caller puts one in");
+        let (head, upload) = self.start(outgoing);
+        let mut head = pin!(unconstrained(head));
+        let answered = poll_fn(|cx| {
+            drive(&mut self.driver, cx);
+            head.as_mut().poll(&mut self.context_after_drive(cx))
+        });
+        match answered.await {
+            Ok(response) => {
+                // A caller may send all of its body before it reads any of the answer, so that
+                // sending must go on also while nobody asks for more of the answer.
+                if upload.is_going_on() {
+                    self.detach();
+                }
+                Ok(response)
+            }
+            Err(mut failed) => {
+                *request = failed.take_message();
+                Err(failed.into_error())
+            }
+        }
+    }
+
+    /// Hands `request` to the connection, which sends it when it is driven.
+    fn start(
+        &mut self,
+        request: Request<Upload>,
+    ) -> (impl Future<Output = Head> + use<>, UploadWatch) {
         if request.headers().contains_key(header::UPGRADE) {
             self.detach();
-            return self.sender.try_send_request(request).await;
         }
         let upload = request.body().watch();
-        // What `head` waits for happens in `drive`, just before: it needs no waker. Nor may it
-        // give way to other tasks, because nobody would call it again.
-        let mut head = pin!(unconstrained(self.sender.try_send_request(request)));
-        let response = poll_fn(|cx| {
-            drive(&mut self.driver, cx);
-            head.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-        })
-        .await?;
-        if upload.is_going_on() {
-            // A caller may send all of it before it reads the answer, so that it must go on also
-            // while nobody asks for more of the answer.
-            self.detach();
+        (self.sender.try_send_request(request), upload)
+    }
+
+    /// How to wait for what `drive` brings about. Just after it, without a waker: it is called
+    /// again in any case, and would otherwise wake itself. (Nor may what is waited for give way to
+    /// other tasks: nobody would then call it again.)
+    fn context_after_drive<'a>(&self, cx: &'a mut Context<'_>) -> Context<'a> {
+        if self.driver.is_some() {
+            Context::from_waker(Waker::noop())
+        } else {
+            Context::from_waker(cx.waker())
         }
-        Ok(response)
     }
 
     /// The next part of `answer`, which came on this connection.
@@ -154,20 +200,17 @@ impl Link {
         &mut self,
         answer: &mut Incoming,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<bytes::Bytes>, hyper::Error>>> {
-        if self.driver.is_none() {
-            return Pin::new(answer).poll_frame(cx);
-        }
-        let mut nobody = Context::from_waker(Waker::noop());
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let mut next = pin!(unconstrained(poll_fn(|cx| {
             Pin::new(&mut *answer).poll_frame(cx)
         })));
         // A short answer came together with its head.
-        if let Poll::Ready(frame) = next.as_mut().poll(&mut nobody) {
-            return Poll::Ready(frame);
+        let polled = next.as_mut().poll(&mut self.context_after_drive(cx));
+        if polled.is_ready() || self.driver.is_none() {
+            return polled;
         }
         drive(&mut self.driver, cx);
-        next.poll(&mut nobody)
+        next.poll(&mut self.context_after_drive(cx))
     }
 
     /// Lets a task of its own drive the connection from now on.

@@ -64,7 +64,8 @@ impl Upstream {
         Ok(stream)
     }
 
-    /// Sends `request` in the version that it carries and waits for the head of the answer.
+    /// Sends `request`, which it takes, in the version that it carries and waits for the head of
+    /// the answer.
     ///
     /// # Errors
     /// Where the app can't be dialled or does not answer.
@@ -73,16 +74,19 @@ impl Upstream {
     /// Dropping the future closes the connection, or resets the stream.
     pub(crate) async fn send(
         self: &Arc<Self>,
-        request: Request<Upload>,
+        request: &mut Option<Request<Upload>>,
     ) -> Result<(Response<Incoming>, Lease), Error> {
-        if request.version() == Version::HTTP_2 {
-            // Boxed, as dialling is: a future is copied whole each time it is handed on.
-            let sending = Box::pin(self.send_http2(self.absolute(request)?));
-            let (response, count) = sending.await?;
-            Ok((response, Lease::Http2 { _count: count }))
-        } else {
-            let (response, link) = self.send_http1(request).await?;
-            Ok((response, Lease::Http1(link, Arc::clone(self))))
+        match request.take() {
+            Some(http2) if http2.version() == Version::HTTP_2 => {
+                let sending = Box::pin(self.send_http2(self.absolute(http2)?));
+                let (response, count) = sending.await?;
+                Ok((response, Lease::Http2 { _count: count }))
+            }
+            http1 => {
+                *request = http1;
+                let (response, link) = self.send_http1(request).await?;
+                Ok((response, Lease::Http1(link, Arc::clone(self))))
+            }
         }
     }
 
