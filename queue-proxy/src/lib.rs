@@ -23,6 +23,7 @@ mod connection;
 mod drain;
 mod error;
 mod headers;
+mod histogram;
 mod limiter;
 mod metrics;
 mod probe;
