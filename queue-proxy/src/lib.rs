@@ -22,6 +22,7 @@ mod bypass;
 mod connection;
 mod drain;
 mod error;
+mod grpc;
 mod headers;
 mod histogram;
 mod limiter;

@@ -16,7 +16,7 @@ use crate::{
     config::Config,
     drain::Drain,
     error::Error,
-    headers,
+    grpc, headers,
     limiter::{Limiter, Permit},
     metrics::{CodeClass, Metrics, Reason},
     splice,
@@ -98,15 +98,15 @@ impl Port {
         request: Request<Incoming>,
     ) -> Response<Outgoing> {
         let is_http1 = request.version() != Version::HTTP_2;
+        let is_grpc = !is_http1 && grpc::is_request(request.headers());
         let mut hold = self.gateway.hold(&request);
         let mut response = match self.forward(&mut hold, peer, request).await {
             Ok(answer) => answer.into_response(hold),
             Err(error) => {
                 tracing::debug!(%error, "request was not answered by the app");
                 self.gateway.metrics.rejected(error.reason());
-                let response = error.respond();
-                hold.class = CodeClass::of(response.status());
-                response
+                hold.class = CodeClass::of(error.status());
+                error.respond(is_grpc)
             }
         };
         if is_http1 {
