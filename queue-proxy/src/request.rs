@@ -17,7 +17,7 @@ use crate::{
     config::Config,
     drain::Drain,
     error::Error,
-    headers,
+    grpc, headers,
     limiter::{Limiter, Permit},
     metrics::{CodeClass, Metrics, Reason},
     splice,
@@ -94,6 +94,7 @@ pub(crate) fn handle(
     request: Request<Incoming>,
 ) -> impl Future<Output = Response<Outgoing>> + Send {
     let is_http1 = request.version() != Version::HTTP_2;
+    let is_grpc = !is_http1 && grpc::is_request(request.headers());
     let mut hold = Hold::new(busy, &request);
     let mut inbound = Inbound::new(&hold, request);
     async move {
@@ -104,9 +105,8 @@ pub(crate) fn handle(
             Err(error) => {
                 tracing::debug!(%error, "request was not answered by the app");
                 gateway.metrics.rejected(error.reason());
-                let response = error.respond();
-                hold.answered(response.status());
-                response
+                hold.answered(error.status());
+                error.respond(is_grpc)
             }
         };
         if is_http1 {
