@@ -1,8 +1,7 @@
 # make help lists what there is.
 SHELL := /bin/bash
-CACHE := $(or $(LULL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lull)
-# Outside the tree, so that a fresh clone finds what was built before.
-export CARGO_TARGET_DIR ?= $(CACHE)/target
+# Outside the tree; scripts/common.sh says where.
+export CARGO_TARGET_DIR := $(shell . scripts/common.sh; echo $$CARGO_TARGET_DIR)
 
 # Clients and servers that the queue-proxy is tested with (queue-proxy/tests/peers).
 PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql redis-server util-linux

@@ -5,7 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
-use crate::{body::Outgoing, limiter::QueueFull, metrics::Reason};
+use crate::{
+    body::Outgoing,
+    grpc::{self, Code},
+    limiter::QueueFull,
+    metrics::Reason,
+};
 
 /// Header of our own error answers; its value is the reason, as in the metric's label.
 pub const REASON_HEADER: &str = "lull-reason";
@@ -54,9 +59,9 @@ impl Error {
         }
     }
 
-    /// The answer for the caller.
-    pub(crate) fn respond(&self) -> Response<Outgoing> {
-        let status = match self {
+    /// The status of the answer, also where gRPC hides it behind its own.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
             Self::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::AppRefused(_) | Self::AppUnreachable(_) | Self::AppFailed(_) => {
@@ -64,23 +69,54 @@ impl Error {
             }
             Self::Connect => StatusCode::NOT_IMPLEMENTED,
             Self::Target(_) => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// The answer for the caller; what a gRPC client understands where it is one.
+    pub(crate) fn respond(&self, to_grpc: bool) -> Response<Outgoing> {
+        let mut response = if to_grpc {
+            grpc::refusal(self.grpc_code(), &self.to_string())
+        } else {
+            self.plain()
         };
-        let reason = self.reason().as_str();
-        let mut response = Response::new(Outgoing::text(Bytes::from(format!("{self}\n"))));
-        *response.status_mut() = status;
         let headers = response.headers_mut();
         headers.insert(
             HeaderName::from_static(REASON_HEADER),
-            HeaderValue::from_static(reason),
-        );
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
+            HeaderValue::from_static(self.reason().as_str()),
         );
         if matches!(self, Self::QueueFull) {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
         }
         response
+    }
+
+    fn plain(&self) -> Response<Outgoing> {
+        let mut response = Response::new(Outgoing::text(Bytes::from(format!("{self}\n"))));
+        *response.status_mut() = self.status();
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
+        response
+    }
+
+    /// 502 and 503 become UNAVAILABLE, as in gRPC's mapping of HTTP statuses
+    /// (`doc/http-grpc-status-mapping.md`): a caller sees the same whether we or a proxy before us
+    /// translate, and its usual retry policy applies. RESOURCE_EXHAUSTED for a full queue would
+    /// say that waiting is no use.
+    ///
+    /// A timeout is not UNAVAILABLE, as the mapping has it for 504: that is retried by default,
+    /// but the app may have done the work.
+    fn grpc_code(&self) -> Code {
+        match self {
+            Self::QueueFull
+            | Self::AppRefused(_)
+            | Self::AppUnreachable(_)
+            | Self::AppFailed(_) => Code::Unavailable,
+            Self::Timeout(_) => Code::DeadlineExceeded,
+            Self::Connect => Code::Unimplemented,
+            Self::Target(_) => Code::InvalidArgument,
+        }
     }
 }
 

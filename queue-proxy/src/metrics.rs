@@ -1,28 +1,28 @@
 //! Prometheus metrics; labels are closed enums.
+//!
+//! Every series is there from the start: a rate needs its zero, and a request finds its counter by
+//! an index rather than in a map behind a lock.
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::{fmt, hash::Hash, sync::atomic::AtomicU64, time::Duration};
 
 use http::StatusCode;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
-    metrics::{
-        counter::Counter,
-        family::Family,
-        gauge::Gauge,
-        histogram::{Histogram, exponential_buckets},
-    },
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 
-/// 1 ms doubled up to about 9 minutes: the default timeout of 300 s lies within.
-const DURATION_BUCKETS: (f64, f64, u16) = (0.001, 2.0, 20);
+use crate::histogram::Histogram;
 
 /// Everything that we count. Clones share the counts.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
-    requests: Family<ClassLabel, Counter>,
-    rejected: Family<ReasonLabel, Counter>,
-    connections: Family<KindLabel, Counter>,
+    /// In the order of [`CodeClass::ALL`].
+    requests: [Counter; CodeClass::ALL.len()],
+    /// In the order of [`Reason::ALL`].
+    rejected: [Counter; Reason::ALL.len()],
+    /// In the order of [`Kind::ALL`].
+    connections: [Counter; Kind::ALL.len()],
     duration: Histogram,
     queue_wait: Histogram,
     /// Set when somebody asks.
@@ -100,23 +100,32 @@ struct KindLabel {
 impl Metrics {
     /// Names everything in `registry`.
     pub(crate) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::new();
         let own = registry.sub_registry_with_prefix("lull_queue_proxy");
-        own.register(
-            "requests",
-            "Requests that ended, by class of the status; none = the caller left before",
-            metrics.requests.clone(),
-        );
-        own.register(
-            "rejected",
-            "Requests that the app did not answer, by reason",
-            metrics.rejected.clone(),
-        );
-        own.register(
-            "connections",
-            "Connections accepted, by what they carry",
-            metrics.connections.clone(),
-        );
+        let metrics = Self {
+            requests: counters(
+                own,
+                "requests",
+                "Requests that ended, by class of the status; none = the caller left before",
+                CodeClass::ALL.map(|code_class| ClassLabel { code_class }),
+            ),
+            rejected: counters(
+                own,
+                "rejected",
+                "Requests that the app did not answer, by reason",
+                Reason::ALL.map(|reason| ReasonLabel { reason }),
+            ),
+            connections: counters(
+                own,
+                "connections",
+                "Connections accepted, by what they carry",
+                Kind::ALL.map(|kind| KindLabel { kind }),
+            ),
+            duration: Histogram::default(),
+            queue_wait: Histogram::default(),
+            in_flight: Gauge::default(),
+            queued: Gauge::default(),
+            app_up: Gauge::default(),
+        };
         own.register(
             "request_duration_seconds",
             "Time from a request's arrival to the end of its answer",
@@ -145,44 +154,52 @@ impl Metrics {
         metrics
     }
 
-    fn new() -> Self {
-        let (start, factor, length) = DURATION_BUCKETS;
-        let histogram = || Histogram::new(exponential_buckets(start, factor, length));
-        Self {
-            requests: Family::default(),
-            rejected: Family::default(),
-            connections: Family::default(),
-            duration: histogram(),
-            queue_wait: histogram(),
-            in_flight: Gauge::default(),
-            queued: Gauge::default(),
-            app_up: Gauge::default(),
-        }
-    }
-
     pub(crate) fn ended(&self, code_class: CodeClass, lasted: Duration) {
-        self.requests
-            .get_or_create(&ClassLabel { code_class })
-            .inc();
-        self.duration.observe(lasted.as_secs_f64());
+        self.requests[code_class as usize].inc();
+        self.duration.observe(lasted);
     }
 
     pub(crate) fn rejected(&self, reason: Reason) {
-        self.rejected.get_or_create(&ReasonLabel { reason }).inc();
+        self.rejected[reason as usize].inc();
     }
 
     pub(crate) fn connected(&self, kind: Kind) {
-        self.connections.get_or_create(&KindLabel { kind }).inc();
+        self.connections[kind as usize].inc();
     }
 
     pub(crate) fn waited(&self, time: Duration) {
-        self.queue_wait.observe(time.as_secs_f64());
+        self.queue_wait.observe(time);
     }
+}
+
+/// One counter for each of `labels`, which are all that there will be.
+fn counters<L, const N: usize>(
+    registry: &mut Registry,
+    name: &str,
+    help: &str,
+    labels: [L; N],
+) -> [Counter; N]
+where
+    L: EncodeLabelSet + Clone + fmt::Debug + Eq + Hash + Send + Sync + 'static,
+{
+    let family = Family::<L, Counter>::default();
+    registry.register(name, help, family.clone());
+    labels.map(|label| family.get_or_create_owned(&label))
 }
 
 // === impl CodeClass ===
 
 impl CodeClass {
+    /// In the order of their declaration.
+    const ALL: [Self; 6] = [
+        Self::Informational,
+        Self::Success,
+        Self::Redirection,
+        Self::ClientError,
+        Self::ServerError,
+        Self::None,
+    ];
+
     pub(crate) fn of(status: StatusCode) -> Self {
         match status.as_u16() {
             100..200 => Self::Informational,
@@ -195,7 +212,7 @@ impl CodeClass {
 }
 
 impl EncodeLabelValue for CodeClass {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
         let text = match self {
             Self::Informational => "1xx",
             Self::Success => "2xx",
@@ -211,6 +228,16 @@ impl EncodeLabelValue for CodeClass {
 // === impl Reason ===
 
 impl Reason {
+    /// In the order of their declaration.
+    const ALL: [Self; 6] = [
+        Self::QueueFull,
+        Self::Timeout,
+        Self::AppRefused,
+        Self::AppUnreachable,
+        Self::AppFailed,
+        Self::BadRequest,
+    ];
+
     /// As the label and the `lull-reason` header say it.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -225,15 +252,20 @@ impl Reason {
 }
 
 impl EncodeLabelValue for Reason {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
         self.as_str().encode(encoder)
     }
 }
 
 // === impl Kind ===
 
+impl Kind {
+    /// In the order of their declaration.
+    const ALL: [Self; 4] = [Self::Http1, Self::H2c, Self::Tls, Self::Tcp];
+}
+
 impl EncodeLabelValue for Kind {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
         let text = match self {
             Self::Http1 => "http1",
             Self::H2c => "h2c",
@@ -241,5 +273,45 @@ impl EncodeLabelValue for Kind {
             Self::Tcp => "tcp",
         };
         text.encode(encoder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_order<T: Copy + PartialEq + fmt::Debug>(all: &[T], index: impl Fn(T) -> usize) {
+        let indices: Vec<usize> = all.iter().map(|one| index(*one)).collect();
+        assert_eq!(indices, (0..all.len()).collect::<Vec<_>>(), "{all:?}");
+    }
+
+    #[test]
+    fn labels_are_listed_in_the_order_by_which_counters_are_found() {
+        in_order(&CodeClass::ALL, |class| class as usize);
+        in_order(&Reason::ALL, |reason| reason as usize);
+        in_order(&Kind::ALL, |kind| kind as usize);
+    }
+
+    #[test]
+    fn every_series_is_there_from_the_start_and_counts_what_it_says() {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        metrics.rejected(Reason::AppFailed);
+        metrics.connected(Kind::Tcp);
+        metrics.ended(CodeClass::None, Duration::from_millis(3));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            r#"requests_total{code_class="2xx"} 0"#,
+            r#"requests_total{code_class="none"} 1"#,
+            r#"rejected_total{reason="app-failed"} 1"#,
+            r#"rejected_total{reason="timeout"} 0"#,
+            r#"connections_total{kind="tcp"} 1"#,
+            r#"request_duration_seconds_bucket{le="0.004"} 1"#,
+            r#"request_duration_seconds_bucket{le="0.002"} 0"#,
+        ] {
+            let line = format!("lull_queue_proxy_{line}\n");
+            assert!(text.contains(&line), "{line} is not in {text}");
+        }
     }
 }
