@@ -26,7 +26,7 @@ pub(crate) struct Nghttpd {
 
 /// A port that stays ours while it is held: only who also asks for a shared port can listen on
 /// it. For servers that can't say which port the kernel gave them.
-fn reserve() -> (Socket, SocketAddr) {
+pub(crate) fn reserve() -> (Socket, SocketAddr) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_reuse_port(true).unwrap();
     socket

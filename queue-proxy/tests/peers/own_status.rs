@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use tokio::net::TcpListener;
 use tonic::{Code, Request};
 
 use crate::{
+    apps,
     client::{curl, curl_with},
     grpc::{app, connect, note, unary},
     process::until,
@@ -45,11 +45,9 @@ const UNAVAILABLE: &str = "14";
 const DEADLINE_EXCEEDED: &str = "4";
 
 #[tokio::test]
-#[ignore = "bug: our own answers to gRPC calls are bare HTTP errors"]
 async fn an_app_that_is_away_is_told_to_a_grpc_caller_as_unavailable() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    drop(listener);
+    // Nobody listens there, and nobody else will.
+    let (_reserved, address) = apps::reserve();
     let proxy = Proxy::start(address, &[]).await;
     let answer = raw_call(&proxy).await;
     assert_eq!(
@@ -62,7 +60,6 @@ async fn an_app_that_is_away_is_told_to_a_grpc_caller_as_unavailable() {
 }
 
 #[tokio::test]
-#[ignore = "bug: our own answers to gRPC calls are bare HTTP errors"]
 async fn a_timeout_is_told_to_a_grpc_caller_as_its_deadline() {
     let (address, _) = app().await;
     let proxy = Proxy::start(address, &[("QP_TIMEOUT", "100ms")]).await;
@@ -79,7 +76,6 @@ async fn a_timeout_is_told_to_a_grpc_caller_as_its_deadline() {
 }
 
 #[tokio::test]
-#[ignore = "bug: our own answers to gRPC calls are bare HTTP errors"]
 async fn a_full_queue_is_told_to_a_grpc_caller_as_unavailable() {
     let (address, notes) = app().await;
     let limits = [("QP_CONTAINER_CONCURRENCY", "1"), ("QP_QUEUE_DEPTH", "0")];
