@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export CARGO_TARGET_DIR := $(shell . scripts/common.sh; echo $$CARGO_TARGET_DIR)
 
 # Clients and servers that the queue-proxy is tested with (queue-proxy/tests/peers).
-PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql redis-server util-linux
+PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql util-linux
 
 .PHONY: help demo demo-down test test-full check fmt lint doc unit slow chart e2e coldstart images crd
 

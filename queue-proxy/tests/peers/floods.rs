@@ -22,7 +22,7 @@ const MIB: usize = 1 << 20;
 /// What the proxy may have at most while others do harm.
 const MEMORY_MIB: u64 = 40;
 /// Who sends more than this is let go on.
-const MUCH: usize = 8 * MIB;
+const MUCH: usize = 4 * MIB;
 
 /// How a caller that sends too much was treated.
 #[derive(Debug, PartialEq)]

@@ -58,7 +58,6 @@ fn package(program: &str) -> &'static str {
         "openssl" => "openssl",
         "ip" => "iproute2",
         "nsenter" | "setpriv" | "unshare" => "util-linux",
-        "redis-cli" | "redis-server" => "redis-server",
         "initdb" | "postgres" | "psql" => "postgresql",
         other => panic!("no package is known for {other}"),
     }
