@@ -1,8 +1,7 @@
 //! HTTP/1: each request has a connection to itself while it lasts.
 //!
 //! A connection has no task of its own: whoever waits for its answer drives it, in the task of the
-//! caller's connection. That saves two wake-ups and a channel's way for each request, about a
-//! seventh of the whole cost of one.
+//! caller's connection. That saves two wake-ups and a channel's way for each request.
 
 use std::{
     collections::VecDeque,
