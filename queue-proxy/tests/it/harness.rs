@@ -1,8 +1,10 @@
 //! Starts a proxy and talks to it.
 
+#[path = "../shared/wait.rs"]
+mod wait;
+
 use std::{
     collections::BTreeMap,
-    future::Future,
     net::SocketAddr,
     sync::{
         Arc,
@@ -23,11 +25,12 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinHandle,
-    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
+
+pub(crate) use wait::{soon, until};
 
 /// Longest wait for anything that must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -47,22 +50,6 @@ pub(crate) struct Proxy {
 pub(crate) struct Raw {
     pub(crate) head: String,
     pub(crate) body: String,
-}
-
-/// `work`, which must end.
-pub(crate) async fn soon<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, work)
-        .await
-        .expect("it takes too long")
-}
-
-/// Waits until `condition` holds.
-pub(crate) async fn until<F: Future<Output = bool>>(mut condition: impl FnMut() -> F) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition().await {
-        assert!(Instant::now() < deadline, "it never came true");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 pub(crate) fn config(ports: &str, overrides: &[(&str, &str)]) -> Config {

@@ -1,5 +1,8 @@
 //! Processes that a test starts: found by name, ended by pid, also when the test fails.
 
+#[path = "../shared/wait.rs"]
+mod wait;
+
 use std::{
     fs,
     io::ErrorKind,
@@ -10,6 +13,8 @@ use std::{
 };
 
 use tokio::{io::AsyncWriteExt, time::Instant};
+
+pub(crate) use wait::{soon, until};
 
 /// Longest wait for anything that must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,22 +31,6 @@ pub(crate) struct Process(Child);
 /// A directory that goes with this value.
 #[derive(Debug)]
 pub(crate) struct TempDir(PathBuf);
-
-/// `work`, which must end.
-pub(crate) async fn soon<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, work)
-        .await
-        .expect("it takes too long")
-}
-
-/// Waits until `condition` holds.
-pub(crate) async fn until<F: Future<Output = bool>>(mut condition: impl FnMut() -> F) {
-    let deadline = Instant::now() + PATIENCE;
-    while !condition().await {
-        assert!(Instant::now() < deadline, "it never came true");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
 
 /// A number that no other caller in this process gets.
 pub(crate) fn unique() -> u32 {
