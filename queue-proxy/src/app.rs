@@ -35,6 +35,9 @@ use crate::{
 /// Left for the answers to those who wait for the drain, when its end is also ours.
 const LAST_ANSWERS: Duration = Duration::from_millis(200);
 
+/// Longest wait for what is in flight at the very end; the drain leaves 3 s of the grace period.
+const LAST_REQUESTS: Duration = Duration::from_secs(2);
+
 /// Why the queue-proxy can't start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -172,6 +175,7 @@ impl Bound {
         // Whoever drops this future stops the other thread, too.
         let _stop = stop.clone().drop_guard();
         let drain = self.service.gateway.drain.clone();
+        let traffic = self.service.gateway.traffic.clone();
         for (listener, protocol, port) in self.traffic {
             tokio::spawn(Arc::clone(&port.upstream).sweep());
             tokio::spawn(connection::accept(listener, protocol, port, stop.clone()));
@@ -189,6 +193,8 @@ impl Bound {
                 () = admin_ended.cancelled() => return Err(AppError::AdminEnded),
             }
         }
+        // Late callers may still come between a drain's end and SIGTERM.
+        let _ = tokio::time::timeout(LAST_REQUESTS, traffic.idle()).await;
         stop.cancel();
         // The thread saw `stop` and has nothing else to wait for.
         thread.join().map_err(|_| AppError::AdminEnded)

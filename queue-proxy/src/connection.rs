@@ -1,6 +1,6 @@
 //! Accepts connections and finds out what they carry.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use hyper::{
@@ -20,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     body::Outgoing,
     caller::{self, Caller, Patience},
-    drain::Drain,
     headers,
     metrics::Kind,
     request::{self, Port},
@@ -120,6 +119,7 @@ async fn serve_http1(stream: TcpStream, caller: Arc<Caller>) {
     // A caller that does not read its answer can't hold a slot for longer than a request may last.
     let user_timeout = caller.port.gateway.config.timeout.0;
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(user_timeout));
+    let drain = caller.port.gateway.drain.clone();
     let service = service(&caller);
     // Half-closed callers are taken for gone, as Envoy and nginx do: nothing else tells a caller
     // that left from one that waits, and who leaves must free the slot at once.
@@ -131,10 +131,16 @@ async fn serve_http1(stream: TcpStream, caller: Arc<Caller>) {
             service,
         )
         .with_upgrades();
+    tokio::pin!(connection);
+    // While a drain goes on each answer tells its caller to close; who has not asked is only told
+    // at the drain's end, when the process would otherwise end in the middle of the next request.
     tokio::select! {
-        ended = connection => note_end(ended),
-        () = out_of_patience(&caller) => {}
+        ended = &mut connection => return note_end(ended),
+        () = out_of_patience(&caller) => return,
+        () = goodbye(drain.done(), &caller) => {}
     }
+    connection.as_mut().graceful_shutdown();
+    note_end(connection.await);
 }
 
 async fn serve_http2(stream: TcpStream, caller: Arc<Caller>) {
@@ -145,19 +151,13 @@ async fn serve_http2(stream: TcpStream, caller: Arc<Caller>) {
         .auto_date_header(false)
         .serve_connection(TokioIo::new(Wire::new(stream)), service);
     tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = &mut connection => Some(ended),
-        () = out_of_patience(&caller) => None,
-        () = goodbye(&drain, &caller) => None,
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    note_end(ended);
+    tokio::select! {
+        ended = &mut connection => return note_end(ended),
+        () = out_of_patience(&caller) => {}
+        () = goodbye(drain.begun(), &caller) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    note_end(connection.await);
 }
 
 fn service(
@@ -187,10 +187,10 @@ async fn out_of_patience(caller: &Caller) {
     }
 }
 
-/// Returns when a drain has begun. A connection that is new then gets its first request served
-/// before it is told.
-async fn goodbye(drain: &Drain, caller: &Caller) {
-    drain.begun().await;
+/// Returns when `leaving` has. A connection that is new then gets its first request served before
+/// it is told.
+async fn goodbye(leaving: impl Future<Output = ()>, caller: &Caller) {
+    leaving.await;
     while !caller.has_asked() {
         tokio::time::sleep(FIRST_REQUEST_PAUSE).await;
     }

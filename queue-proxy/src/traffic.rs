@@ -6,6 +6,9 @@ use lull_contract::report::Load;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+/// How often the last requests are looked at.
+const IDLE_PAUSE: Duration = Duration::from_millis(5);
+
 /// Requests in flight and their integral over time; the caller says what time it is.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
@@ -113,6 +116,13 @@ impl Traffic {
     pub(crate) fn load(&self) -> (Load, u64) {
         let now_us = self.inner.micros(Instant::now());
         (self.inner.counts.lock().meter.read(now_us), now_us)
+    }
+
+    /// Returns when nothing is in flight.
+    pub(crate) async fn idle(&self) {
+        while self.activity().active > 0 {
+            tokio::time::sleep(IDLE_PAUSE).await;
+        }
     }
 
     /// What a drain wants to know.

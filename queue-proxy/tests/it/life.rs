@@ -197,6 +197,34 @@ async fn drain_serves_late_requests_and_tells_callers_to_go() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_ends_with_the_drain_and_not_in_the_middle_of_its_next_request() {
+    let proxy = Proxy::start(&[]).await;
+    let mut idle = proxy.connect().await;
+    idle.write_all(b"GET / HTTP/1.1\r\nhost: shop\r\n\r\n")
+        .await
+        .unwrap();
+    read_to(&mut idle, "hello").await;
+    let drained = soon(control::drain(&proxy.socket)).await.unwrap();
+    assert_eq!(drained, DrainEnd::Done);
+    assert_eq!(soon(idle.read(&mut [0])).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn what_arrives_after_the_drain_is_answered_before_the_process_ends() {
+    let mut proxy = Proxy::start(&[]).await;
+    let drained = soon(control::drain(&proxy.socket)).await.unwrap();
+    assert_eq!(drained, DrainEnd::Done);
+    let late = proxy.spawn_get("/gate");
+    proxy.inside(1).await;
+    proxy.shutdown.cancel();
+    let ends = tokio::time::timeout(Duration::from_millis(100), &mut proxy.task);
+    assert!(ends.await.is_err(), "it left with a request in flight");
+    proxy.app.gate.add_permits(1);
+    assert_eq!(soon(late).await.unwrap().status(), 200);
+    soon(proxy.task).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_http2_connection_is_told_to_go_and_a_new_one_is_served_first() {
     let proxy = Proxy::start(&[("QP_DRAIN_QUIET", "10s")]).await;
     let (mut old, old_ended) = h2c::<Full<Bytes>>(proxy.traffic()).await;
