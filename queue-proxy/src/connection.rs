@@ -18,7 +18,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{metrics::Kind, request::Port, splice};
+use crate::{
+    metrics::{Kind, Reason},
+    request::Port,
+    splice,
+};
 
 /// Pause after a failed accept, which mostly means that file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -106,7 +110,8 @@ async fn peek(stream: &TcpStream) -> Option<Kind> {
 
 async fn serve_http1(stream: TcpStream, peer: SocketAddr, port: Arc<Port>) {
     // A caller that does not read its answer can't hold a slot for longer than a request may last.
-    let user_timeout = port.gateway.config.timeout.0;
+    let gateway = Arc::clone(&port.gateway);
+    let user_timeout = gateway.config.timeout.0;
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(user_timeout));
     let first = Arc::new(Notify::new());
     let seen = Arc::clone(&first);
@@ -138,6 +143,10 @@ async fn serve_http1(stream: TcpStream, peer: SocketAddr, port: Arc<Port>) {
         None => connection.await,
     };
     if let Err(error) = ended {
+        if error.is_parse() {
+            // hyper has answered it, without our headers.
+            gateway.metrics.rejected(Reason::BadRequest);
+        }
         tracing::debug!(%error, "connection ended");
     }
 }

@@ -35,4 +35,3 @@ mod upstream;
 
 pub use app::{Addresses, Bound, build};
 pub use config::Config;
-pub use error::REASON_HEADER;

@@ -55,6 +55,8 @@ pub(crate) enum CodeClass {
 pub(crate) enum Reason {
     /// Slots and waiting places were taken.
     QueueFull,
+    /// No slot became free in time.
+    QueueTimeout,
     /// The answer did not start, or end, in time.
     Timeout,
     /// The app does not listen.
@@ -65,6 +67,17 @@ pub(crate) enum Reason {
     AppFailed,
     /// The request makes no sense here.
     BadRequest,
+}
+
+/// Who caused an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Source {
+    /// The app: without Lull the caller would have had an error, too.
+    App,
+    /// We, by a limit that the workload's owner has set.
+    QueueProxy,
+    /// The caller.
+    Client,
 }
 
 /// What a connection turned out to be.
@@ -86,8 +99,9 @@ struct ClassLabel {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabel {
+struct RejectedLabels {
     reason: Reason,
+    source: Source,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -111,8 +125,11 @@ impl Metrics {
             rejected: counters(
                 own,
                 "rejected",
-                "Requests that the app did not answer, by reason",
-                Reason::ALL.map(|reason| ReasonLabel { reason }),
+                "Requests that the app did not answer, by reason and by who caused it",
+                Reason::ALL.map(|reason| RejectedLabels {
+                    reason,
+                    source: reason.source(),
+                }),
             ),
             connections: counters(
                 own,
@@ -229,8 +246,9 @@ impl EncodeLabelValue for CodeClass {
 
 impl Reason {
     /// In the order of their declaration.
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::QueueFull,
+        Self::QueueTimeout,
         Self::Timeout,
         Self::AppRefused,
         Self::AppUnreachable,
@@ -242,6 +260,7 @@ impl Reason {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::QueueFull => "queue-full",
+            Self::QueueTimeout => "queue-timeout",
             Self::Timeout => "timeout",
             Self::AppRefused => "app-refused",
             Self::AppUnreachable => "app-unreachable",
@@ -249,9 +268,42 @@ impl Reason {
             Self::BadRequest => "bad-request",
         }
     }
+
+    /// Who caused it.
+    ///
+    /// A timeout is the app's from the moment at which it was given the request, also where the
+    /// caller was slow to send or to read: we can't see which of them waited for the other.
+    pub(crate) const fn source(self) -> Source {
+        match self {
+            Self::QueueFull | Self::QueueTimeout => Source::QueueProxy,
+            Self::Timeout | Self::AppRefused | Self::AppUnreachable | Self::AppFailed => {
+                Source::App
+            }
+            Self::BadRequest => Source::Client,
+        }
+    }
 }
 
 impl EncodeLabelValue for Reason {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        self.as_str().encode(encoder)
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    /// As the label and the `lull-error-source` header say it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::App => "app",
+            Self::QueueProxy => "queue-proxy",
+            Self::Client => "client",
+        }
+    }
+}
+
+impl EncodeLabelValue for Source {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
         self.as_str().encode(encoder)
     }
@@ -304,8 +356,8 @@ mod tests {
         for line in [
             r#"requests_total{code_class="2xx"} 0"#,
             r#"requests_total{code_class="none"} 1"#,
-            r#"rejected_total{reason="app-failed"} 1"#,
-            r#"rejected_total{reason="timeout"} 0"#,
+            r#"rejected_total{reason="app-failed",source="app"} 1"#,
+            r#"rejected_total{reason="queue-full",source="queue-proxy"} 0"#,
             r#"connections_total{kind="tcp"} 1"#,
             r#"request_duration_seconds_bucket{le="0.004"} 1"#,
             r#"request_duration_seconds_bucket{le="0.002"} 0"#,

@@ -141,8 +141,12 @@ impl Port {
             hold.permit = Some(self.gateway.slot().await?);
             self.upstream.send(request).await
         };
-        let (response, lease) =
-            within(hold.started + limit, limit, idle.as_ref(), exchange).await?;
+        let (response, lease) = within(hold.started + limit, limit, idle.as_ref(), exchange)
+            .await
+            .map_err(|error| match error {
+                Error::Timeout(limit) if hold.permit.is_none() => Error::QueueTimeout(limit),
+                error => error,
+            })?;
         Ok(Answer {
             response,
             lease,

@@ -140,7 +140,7 @@ impl Upstream {
                         request = copy;
                         break;
                     }
-                    _ => return Err(Error::AppFailed(failed.into_error())),
+                    _ => return Err(Error::exchange(failed.into_error())),
                 },
             }
         }
@@ -148,7 +148,7 @@ impl Upstream {
         let response = sender
             .send_request(request)
             .await
-            .map_err(Error::AppFailed)?;
+            .map_err(Error::exchange)?;
         Ok((response, self.lease(sender)))
     }
 
