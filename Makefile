@@ -1,10 +1,12 @@
 # make help lists what there is.
 SHELL := /bin/bash
-CACHE := $(or $(LULL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lull)
-# Outside the tree, so that a fresh clone finds what was built before.
-export CARGO_TARGET_DIR ?= $(CACHE)/target
+# Outside the tree; scripts/common.sh says where.
+export CARGO_TARGET_DIR := $(shell . scripts/common.sh; echo $$CARGO_TARGET_DIR)
 
-.PHONY: help demo demo-down test test-full check fmt lint doc unit chart e2e coldstart images crd
+# Clients and servers that the queue-proxy is tested with (queue-proxy/tests/peers).
+PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql redis-server util-linux
+
+.PHONY: help demo demo-down test test-full check fmt lint doc unit slow chart e2e coldstart images crd
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -17,7 +19,7 @@ demo-down: ## Take the demo's cluster away
 
 test: check chart e2e ## Every test, in order of time to first failure
 
-test-full: test coldstart ## Also what takes longer
+test-full: test slow coldstart ## Also what takes longer
 
 check: fmt lint doc unit ## Everything that needs no cluster
 
@@ -30,8 +32,11 @@ lint: packages ## Clippy, warnings denied
 doc: ## Documentation builds without warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 
-unit: ## Unit, property and in-process integration tests; the cluster tool's own tests
+unit: packages ## Unit, property and integration tests, also with foreign clients and servers; the cluster tool's own tests
 	cargo test --locked --workspace
+
+slow: packages ## Tests that wait for long timeouts or move many bytes
+	cargo test --locked -p queue-proxy --test peers -- --ignored slow::
 
 chart: ## Chart checks
 	@scripts/chart.sh
@@ -50,4 +55,4 @@ crd: ## Write the CRD of the code into the chart
 
 .PHONY: packages
 packages:
-	@. scripts/common.sh; need_packages gcc libc6-dev cmake make git; CLUSTER=kind need_toolchains
+	@. scripts/common.sh; need_packages gcc libc6-dev cmake make git $(PEERS); CLUSTER=kind need_toolchains

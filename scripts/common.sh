@@ -3,7 +3,9 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${LULL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/lull}
 build=$root/.build
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target}
+# One for each clone: cargo names artifacts by their path within the workspace, and would take those
+# of another clone for its own.
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$cache/target/$(basename "$root")-$(cksum <<<"$root" | cut -d' ' -f1)}
 components=(queue-proxy activator autoscaler webhook)
 # Which cluster: builtin (ours, without Docker), kind, or current (the current kubeconfig).
 CLUSTER=${CLUSTER:-builtin}

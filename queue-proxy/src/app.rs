@@ -173,6 +173,7 @@ impl Bound {
         let _stop = stop.clone().drop_guard();
         let drain = self.service.gateway.drain.clone();
         for (listener, protocol, port) in self.traffic {
+            tokio::spawn(Arc::clone(&port.upstream).sweep());
             tokio::spawn(connection::accept(listener, protocol, port, stop.clone()));
         }
         let admin_ended = CancellationToken::new();

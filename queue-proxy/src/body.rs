@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
 };
 
@@ -20,7 +21,13 @@ pub(crate) struct Upload {
     /// `None` = no body, in a request that is sent a second time.
     inner: Option<Incoming>,
     idle: Option<Idle>,
+    /// `None` = there was nothing to send from the start.
+    going_on: Option<Arc<()>>,
 }
+
+/// Tells whether a body is still being sent.
+#[derive(Debug)]
+pub(crate) struct UploadWatch(Option<Weak<()>>);
 
 /// An answer's body on its way to the caller.
 #[derive(Debug)]
@@ -37,7 +44,8 @@ pub(crate) enum Outgoing {
 #[derive(Debug)]
 pub(crate) struct Download {
     inner: Incoming,
-    _lease: Lease,
+    /// Dropped before the answer's end, it closes the app's connection or resets its stream.
+    lease: Option<Lease>,
     hold: Hold,
     deadline: Instant,
     idle: Option<Idle>,
@@ -61,9 +69,11 @@ pub(crate) enum Cut {
 
 impl Upload {
     pub(crate) fn new(inner: Incoming, idle: Option<Idle>) -> Self {
+        let going_on = (!inner.is_end_stream()).then(Arc::default);
         Self {
             inner: Some(inner),
             idle,
+            going_on,
         }
     }
 
@@ -72,7 +82,21 @@ impl Upload {
         Self {
             inner: None,
             idle: None,
+            going_on: None,
         }
+    }
+
+    /// Hyper drops a body as soon as it has sent it.
+    pub(crate) fn watch(&self) -> UploadWatch {
+        UploadWatch(self.going_on.as_ref().map(Arc::downgrade))
+    }
+}
+
+// === impl UploadWatch ===
+
+impl UploadWatch {
+    pub(crate) fn is_going_on(&self) -> bool {
+        self.0.as_ref().is_some_and(|body| body.strong_count() > 0)
     }
 }
 
@@ -150,7 +174,7 @@ impl Download {
     pub(crate) fn new(inner: Incoming, lease: Lease, hold: Hold, idle: Option<Idle>) -> Self {
         Self {
             inner,
-            _lease: lease,
+            lease: Some(lease),
             deadline: hold.deadline(),
             hold,
             idle,
@@ -159,7 +183,12 @@ impl Download {
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
+        let link = self.lease.as_mut().and_then(Lease::link);
+        let polled = match link {
+            Some(link) => link.poll_frame(&mut self.inner, cx),
+            None => Pin::new(&mut self.inner).poll_frame(cx),
+        };
+        let frame = match polled {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 ready!(self.poll_too_late(cx));
@@ -173,7 +202,16 @@ impl Download {
         if matches!(frame, Some(Ok(_))) && Instant::now() >= self.deadline {
             return Poll::Ready(Some(Err(self.timed_out())));
         }
+        if frame.is_none() {
+            self.finish();
+        }
         Poll::Ready(frame.map(|frame| frame.map_err(Cut::App)))
+    }
+
+    fn finish(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.finish();
+        }
     }
 
     /// Ready when the answer may not go on.
@@ -202,5 +240,13 @@ impl Download {
     fn timed_out(&self) -> Cut {
         self.hold.timed_out();
         Cut::Timeout
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        if self.inner.is_end_stream() {
+            self.finish();
+        }
     }
 }

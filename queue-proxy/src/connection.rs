@@ -2,35 +2,38 @@
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use http::Request;
+use http::{Request, Response};
 use hyper::{
     body::Incoming,
     server::conn::{http1, http2},
-    service::service_fn,
+    service::{Service, service_fn},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use lull_contract::AppProtocol;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Notify,
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    metrics::{Kind, Reason},
-    request::Port,
+    body::Outgoing,
+    caller::{self, Caller, Patience},
+    drain::Drain,
+    headers,
+    metrics::{Kind, Metrics, Reason},
+    request::{self, Port},
     splice,
+    wire::Wire,
 };
 
 /// Pause after a failed accept, which mostly means that file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Longest time from a connection's first byte to the end of its first request's head.
-const FIRST_HEAD: Duration = Duration::from_secs(60);
-/// Longest time between two requests. Longer than Envoy's hour, so that it is always the caller
-/// who closes an idle connection: if we did, a request could be on its way.
-const IDLE_CONNECTION: Duration = Duration::from_secs(65 * 60);
+/// Longest time from a connection's first byte to the third.
+const FIRST_BYTES: Duration = caller::TICK;
+/// How often a connection that is new in a drain is asked whether its first request has come.
+const FIRST_REQUEST_PAUSE: Duration = Duration::from_millis(10);
 /// A peer that vanished without a word would be in flight for ever.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 /// First byte of a TLS record with a handshake, as a ClientHello is (RFC 8446, 5.1).
@@ -78,9 +81,14 @@ async fn serve(stream: TcpStream, peer: SocketAddr, protocol: AppProtocol, port:
     port.gateway.metrics.connected(kind);
     match kind {
         Kind::Tcp | Kind::Tls => splice::serve(stream, &port).await,
-        Kind::Http1 => serve_http1(stream, peer, port).await,
-        Kind::H2c => serve_http2(stream, peer, port).await,
+        // Boxed, so that a connection on which nothing has come takes little.
+        Kind::Http1 => Box::pin(serve_http1(stream, new_caller(peer, port))).await,
+        Kind::H2c => Box::pin(serve_http2(stream, new_caller(peer, port))).await,
     }
+}
+
+fn new_caller(peer: SocketAddr, port: Arc<Port>) -> Arc<Caller> {
+    Caller::new(port, headers::forwarded_for(peer.ip()))
 }
 
 /// What the connection carries, by its first bytes, which stay where they are; `None` = it ended,
@@ -100,7 +108,7 @@ async fn peek(stream: &TcpStream) -> Option<Kind> {
         }
         // One or two bytes arrived alone, which hardly ever happens. The socket stays readable,
         // so there is no event to wait for.
-        let deadline = *deadline.get_or_insert_with(|| Instant::now() + FIRST_HEAD);
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + FIRST_BYTES);
         if Instant::now() >= deadline {
             return None;
         }
@@ -108,71 +116,39 @@ async fn peek(stream: &TcpStream) -> Option<Kind> {
     }
 }
 
-async fn serve_http1(stream: TcpStream, peer: SocketAddr, port: Arc<Port>) {
+async fn serve_http1(stream: TcpStream, caller: Arc<Caller>) {
     // A caller that does not read its answer can't hold a slot for longer than a request may last.
-    let gateway = Arc::clone(&port.gateway);
-    let user_timeout = gateway.config.timeout.0;
+    let user_timeout = caller.port.gateway.config.timeout.0;
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(user_timeout));
-    let first = Arc::new(Notify::new());
-    let seen = Arc::clone(&first);
-    let service = service_fn(move |request: Request<Incoming>| {
-        seen.notify_one();
-        let port = Arc::clone(&port);
-        async move { Ok::<_, Infallible>(port.handle(peer.ip(), request).await) }
-    });
+    let service = service(&caller);
     // Half-closed callers are taken for gone, as Envoy and nginx do: nothing else tells a caller
     // that left from one that waits, and who leaves must free the slot at once.
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(IDLE_CONNECTION)
         .preserve_header_case(true)
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(
+            TokioIo::new(Wire::watched(stream, Arc::clone(&caller))),
+            service,
+        )
         .with_upgrades();
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = &mut connection => Some(ended),
-        () = first.notified() => None,
-        () = tokio::time::sleep(FIRST_HEAD) => {
-            tracing::debug!("no request came on a connection that had begun one");
-            return;
-        }
-    };
-    let ended = match ended {
-        Some(ended) => ended,
-        None => connection.await,
-    };
-    if let Err(error) = ended {
-        if error.is_parse() {
-            // hyper has answered it, without our headers.
-            gateway.metrics.rejected(Reason::BadRequest);
-        }
-        tracing::debug!(%error, "connection ended");
+    tokio::select! {
+        ended = connection => note_end(&caller.port.gateway.metrics, ended),
+        () = out_of_patience(&caller) => {}
     }
 }
 
-async fn serve_http2(stream: TcpStream, peer: SocketAddr, port: Arc<Port>) {
-    let drain = port.gateway.drain.clone();
-    let first = Arc::new(Notify::new());
-    let seen = Arc::clone(&first);
-    let service = service_fn(move |request: Request<Incoming>| {
-        seen.notify_one();
-        let port = Arc::clone(&port);
-        async move { Ok::<_, Infallible>(port.handle(peer.ip(), request).await) }
-    });
+async fn serve_http2(stream: TcpStream, caller: Arc<Caller>) {
+    let drain = caller.port.gateway.drain.clone();
+    let service = service(&caller);
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .auto_date_header(false)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Wire::new(stream)), service);
     tokio::pin!(connection);
-    // A connection that is new while we drain gets its first request served before it is told.
-    let goodbye = async {
-        drain.begun().await;
-        first.notified().await;
-    };
     let ended = tokio::select! {
         ended = &mut connection => Some(ended),
-        () = goodbye => None,
+        () = out_of_patience(&caller) => None,
+        () = goodbye(&drain, &caller) => None,
     };
     let ended = match ended {
         Some(ended) => ended,
@@ -181,7 +157,51 @@ async fn serve_http2(stream: TcpStream, peer: SocketAddr, port: Arc<Port>) {
             connection.await
         }
     };
+    note_end(&caller.port.gateway.metrics, ended);
+}
+
+fn service(
+    caller: &Arc<Caller>,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response<Outgoing>,
+    Error = Infallible,
+    Future: Send + 'static,
+> + use<> {
+    let caller = Arc::clone(caller);
+    service_fn(move |request: Request<Incoming>| {
+        let busy = caller.begin();
+        async move { Ok(request::handle(busy, request).await) }
+    })
+}
+
+/// Returns when the caller has taken too long for a head, or has not asked for too long.
+async fn out_of_patience(caller: &Caller) {
+    let mut patience = Patience::new();
+    loop {
+        tokio::time::sleep(caller::TICK).await;
+        if !caller.may_stay(&mut patience) {
+            tracing::debug!("a connection is closed that did nothing, or too slowly");
+            return;
+        }
+    }
+}
+
+/// Returns when a drain has begun. A connection that is new then gets its first request served
+/// before it is told.
+async fn goodbye(drain: &Drain, caller: &Caller) {
+    drain.begun().await;
+    while !caller.has_asked() {
+        tokio::time::sleep(FIRST_REQUEST_PAUSE).await;
+    }
+}
+
+fn note_end(metrics: &Metrics, ended: Result<(), hyper::Error>) {
     if let Err(error) = ended {
+        if error.is_parse() {
+            // hyper has answered it, without our headers.
+            metrics.rejected(Reason::BadRequest);
+        }
         tracing::debug!(%error, "connection ended");
     }
 }

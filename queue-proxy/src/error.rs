@@ -64,6 +64,14 @@ impl Error {
         }
     }
 
+    /// The same, with a timeout blamed on the queue where the request had no slot yet.
+    pub(crate) fn judged(self, had_slot: bool) -> Self {
+        match self {
+            Self::Timeout(limit) if !had_slot => Self::QueueTimeout(limit),
+            error => error,
+        }
+    }
+
     /// The reason as a closed enum.
     pub(crate) fn reason(&self) -> Reason {
         match self {

@@ -14,12 +14,25 @@ const ENVOY_PREFIX: &str = "x-envoy-";
 /// What a `Connection` header must not take away: the message would be another one without.
 const PROTECTED: [HeaderName; 2] = [header::HOST, header::CONTENT_LENGTH];
 
+/// What belongs to one connection (RFC 9110, 7.6.1).
+const HOP_BY_HOP: [HeaderName; 6] = [
+    header::CONNECTION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+];
+
 /// Removes what belongs to the caller's connection; returns the protocol to which it wants to
 /// switch, which stays in the headers.
 ///
 /// A switch to h2c is not passed on: Java's client asks for it by default, and in the tunnel
 /// behind it we would see one request that never ends.
 pub(crate) fn clean_request(headers: &mut HeaderMap) -> Option<HeaderValue> {
+    if !has_hop_by_hop(headers) {
+        return None;
+    }
     let upgrade = upgrade(headers).filter(|to| !to.as_bytes().eq_ignore_ascii_case(b"h2c"));
     let trailers = headers
         .get_all(header::TE)
@@ -40,6 +53,9 @@ pub(crate) fn clean_request(headers: &mut HeaderMap) -> Option<HeaderValue> {
 
 /// Removes what belongs to the app's connection; `keep_upgrade` where the status is about one.
 pub(crate) fn clean_response(headers: &mut HeaderMap, keep_upgrade: bool) {
+    if !has_hop_by_hop(headers) {
+        return;
+    }
     let upgrade = keep_upgrade.then(|| upgrade(headers)).flatten();
     remove_hop_by_hop(headers);
     if let Some(to) = upgrade {
@@ -47,16 +63,31 @@ pub(crate) fn clean_response(headers: &mut HeaderMap, keep_upgrade: bool) {
     }
 }
 
-/// Adds `X-Forwarded-For` where no Envoy and no other proxy came before us.
-pub(crate) fn add_forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
-    let proxied = headers.contains_key(FORWARDED_FOR)
-        || headers.contains_key(CLIENT_CERT)
-        || headers
-            .keys()
-            .any(|name| name.as_str().starts_with(ENVOY_PREFIX));
-    if !proxied && let Ok(value) = HeaderValue::try_from(peer.to_canonical().to_string()) {
-        headers.insert(FORWARDED_FOR, value);
+/// How `X-Forwarded-For` names `peer`.
+pub(crate) fn forwarded_for(peer: IpAddr) -> HeaderValue {
+    HeaderValue::try_from(peer.to_canonical().to_string())
+        .unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// Adds `X-Forwarded-For: caller` where no Envoy and no other proxy came before us.
+pub(crate) fn add_forwarded_for(headers: &mut HeaderMap, caller: &HeaderValue) {
+    let proxied = headers.keys().any(|name| {
+        let name = name.as_str();
+        name.starts_with("x-")
+            && (name == FORWARDED_FOR.as_str()
+                || name == CLIENT_CERT.as_str()
+                || name.starts_with(ENVOY_PREFIX))
+    });
+    if !proxied {
+        headers.insert(FORWARDED_FOR, caller.clone());
     }
+}
+
+/// Most messages have none, and one look at all names is cheaper than a search for each.
+fn has_hop_by_hop(headers: &HeaderMap) -> bool {
+    headers
+        .keys()
+        .any(|name| HOP_BY_HOP.contains(name) || *name == HTTP2_SETTINGS)
 }
 
 fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
@@ -86,14 +117,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
-    for name in [
-        header::CONNECTION,
-        header::TE,
-        header::TRANSFER_ENCODING,
-        header::UPGRADE,
-        KEEP_ALIVE,
-        PROXY_CONNECTION,
-    ] {
+    for name in HOP_BY_HOP {
         headers.remove(name);
     }
 }
@@ -169,9 +193,9 @@ mod tests {
 
     #[test]
     fn the_first_lull_hop_names_the_peer_and_later_ones_do_not() {
-        let peer: IpAddr = "::ffff:10.0.0.9".parse().unwrap();
+        let peer = forwarded_for("::ffff:10.0.0.9".parse().unwrap());
         let mut map = HeaderMap::new();
-        add_forwarded_for(&mut map, peer);
+        add_forwarded_for(&mut map, &peer);
         assert_eq!(map["x-forwarded-for"], "10.0.0.9");
         for (name, value) in [
             ("x-forwarded-for", "1.2.3.4"),
@@ -180,7 +204,7 @@ mod tests {
         ] {
             let before = headers(&[(name, value)]);
             let mut map = before.clone();
-            add_forwarded_for(&mut map, peer);
+            add_forwarded_for(&mut map, &peer);
             assert_eq!(map, before);
         }
     }

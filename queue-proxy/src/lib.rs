@@ -19,6 +19,7 @@ mod activity;
 mod admin;
 mod body;
 mod bypass;
+mod caller;
 mod connection;
 mod drain;
 mod error;
@@ -32,6 +33,7 @@ mod request;
 mod splice;
 mod traffic;
 mod upstream;
+mod wire;
 
 pub use app::{Addresses, Bound, build};
 pub use config::Config;

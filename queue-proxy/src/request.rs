@@ -1,6 +1,6 @@
 //! One HTTP request: count it, wait for a slot, pass it to the app, pass the answer back.
 
-use std::{future::Future, net::IpAddr, sync::Arc, time::Duration};
+use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::{
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::{
     activity::Idle,
     body::{Download, Outgoing, Upload},
+    caller::Busy,
     config::Config,
     drain::Drain,
     error::Error,
@@ -44,7 +45,7 @@ pub(crate) struct Port {
 /// What a request holds until its answer has ended; dropping it counts the end.
 #[derive(Debug)]
 pub(crate) struct Hold {
-    gateway: Arc<Gateway>,
+    busy: Busy,
     started: Instant,
     class: CodeClass,
     permit: Option<Permit>,
@@ -59,18 +60,13 @@ impl Gateway {
         self.config.idle_timeout.map(|limit| Idle::new(limit.0))
     }
 
-    fn hold(self: &Arc<Self>, request: &Request<Incoming>) -> Hold {
-        let agent = request.headers().get(header::USER_AGENT);
-        let agent = agent.and_then(|agent| agent.to_str().ok());
-        let counted = !self.config.ignore.matches(request.uri().path(), agent);
-        let started = Instant::now();
-        Hold {
-            gateway: Arc::clone(self),
-            started,
-            class: CodeClass::None,
-            permit: None,
-            _ticket: self.traffic.enter(started, counted),
-        }
+    /// Longest time to the head of the answer.
+    fn start_limit(&self) -> Duration {
+        let config = &self.config;
+        let whole = config.timeout.0;
+        config
+            .response_start_timeout
+            .map_or(whole, |start| start.0.min(whole))
     }
 
     async fn slot(&self) -> Result<Permit, Error> {
@@ -84,84 +80,110 @@ impl Gateway {
     }
 }
 
-// === impl Port ===
-
-impl Port {
-    /// Answers `request`, which came from `peer`.
-    ///
-    /// # Cancel safety
-    /// Dropping the future, as when the caller leaves, gives back everything that it holds and
-    /// closes the app's connection (or resets its stream).
-    pub(crate) async fn handle(
-        &self,
-        peer: IpAddr,
-        request: Request<Incoming>,
-    ) -> Response<Outgoing> {
-        let is_http1 = request.version() != Version::HTTP_2;
-        let is_grpc = !is_http1 && grpc::is_request(request.headers());
-        let mut hold = self.gateway.hold(&request);
-        let mut response = match self.forward(&mut hold, peer, request).await {
-            Ok(answer) => answer.into_response(hold),
+/// Answers `request`.
+///
+/// Each async function keeps what it was given beside what it makes of it, and hyper keeps the
+/// space of the outermost for as long as the connection lives. So the request lies here, once, and
+/// all others get a reference.
+///
+/// # Cancel safety
+/// Dropping the future, as when the caller leaves, gives back everything that it holds and closes
+/// the app's connection (or resets its stream).
+pub(crate) fn handle(
+    busy: Busy,
+    request: Request<Incoming>,
+) -> impl Future<Output = Response<Outgoing>> + Send {
+    let is_http1 = request.version() != Version::HTTP_2;
+    let is_grpc = !is_http1 && grpc::is_request(request.headers());
+    let mut hold = Hold::new(busy, &request);
+    let mut inbound = Inbound::new(&hold, request);
+    async move {
+        let result = inbound.forward(&mut hold).await;
+        let gateway = Arc::clone(&hold.busy.caller().port.gateway);
+        let mut response = match result {
+            Ok((response, lease)) => inbound.into_response(response, lease, hold),
             Err(error) => {
+                let error = error.judged(hold.permit.is_some());
                 tracing::debug!(%error, "request was not answered by the app");
-                self.gateway.metrics.rejected(error.reason());
-                hold.class = CodeClass::of(error.status());
+                gateway.metrics.rejected(error.reason());
+                hold.answered(error.status());
                 error.respond(is_grpc)
             }
         };
         if is_http1 {
             *response.version_mut() = Version::HTTP_11;
             let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-            if !switches && self.gateway.drain.has_begun() {
+            if !switches && gateway.drain.has_begun() {
                 let close = HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
             }
         }
         response
     }
+}
 
-    async fn forward(
-        &self,
-        hold: &mut Hold,
-        peer: IpAddr,
-        mut request: Request<Incoming>,
-    ) -> Result<Answer, Error> {
-        if request.method() == Method::CONNECT {
-            return Err(Error::Connect);
-        }
+/// A request on its way to the app.
+struct Inbound {
+    /// Taken when it is sent.
+    request: Option<Request<Upload>>,
+    /// The caller's connection as bytes, if it asks for a switch of protocols.
+    switched: Option<OnUpgrade>,
+    idle: Option<Idle>,
+}
+
+// === impl Inbound ===
+
+impl Inbound {
+    fn new(hold: &Hold, mut request: Request<Incoming>) -> Self {
+        let caller = hold.busy.caller();
         let switch = headers::clean_request(request.headers_mut());
-        headers::add_forwarded_for(request.headers_mut(), peer);
-        let caller = (switch.is_some() && request.version() == Version::HTTP_11)
+        headers::add_forwarded_for(request.headers_mut(), &caller.name);
+        let switched = (switch.is_some() && request.version() == Version::HTTP_11)
             .then(|| upgrade::on(&mut request));
-        let idle = self.gateway.idle();
-        let request = request.map(|body| Upload::new(body, idle.clone()));
-
-        let limit = self.start_limit();
-        let exchange = async {
-            hold.permit = Some(self.gateway.slot().await?);
-            self.upstream.send(request).await
-        };
-        let (response, lease) = within(hold.started + limit, limit, idle.as_ref(), exchange)
-            .await
-            .map_err(|error| match error {
-                Error::Timeout(limit) if hold.permit.is_none() => Error::QueueTimeout(limit),
-                error => error,
-            })?;
-        Ok(Answer {
-            response,
-            lease,
-            caller,
+        let idle = caller.port.gateway.idle();
+        Self {
+            request: Some(request.map(|body| Upload::new(body, idle.clone()))),
+            switched,
             idle,
-        })
+        }
     }
 
-    /// Longest time to the head of the answer.
-    fn start_limit(&self) -> Duration {
-        let config = &self.gateway.config;
-        let whole = config.timeout.0;
-        config
-            .response_start_timeout
-            .map_or(whole, |start| start.0.min(whole))
+    async fn forward(&mut self, hold: &mut Hold) -> Result<(Response<Incoming>, Lease), Error> {
+        let method = self.request.as_ref().map(Request::method);
+        if method == Some(&Method::CONNECT) {
+            return Err(Error::Connect);
+        }
+        let started = hold.started;
+        let caller = Arc::clone(hold.busy.caller());
+        let Port { gateway, upstream } = &*caller.port;
+        let limit = gateway.start_limit();
+        let request = &mut self.request;
+        let exchange = pin!(async {
+            hold.permit = Some(gateway.slot().await?);
+            upstream.send(request).await
+        });
+        within(started + limit, limit, self.idle.as_ref(), exchange).await
+    }
+
+    fn into_response(
+        self,
+        mut response: Response<Incoming>,
+        lease: Lease,
+        mut hold: Hold,
+    ) -> Response<Outgoing> {
+        let status = response.status();
+        hold.answered(status);
+        let switches = status == StatusCode::SWITCHING_PROTOCOLS;
+        let about_upgrade = switches || status == StatusCode::UPGRADE_REQUIRED;
+        headers::clean_response(response.headers_mut(), about_upgrade);
+        match self.switched {
+            Some(caller) if switches => {
+                let app = upgrade::on(&mut response);
+                tokio::spawn(tunnel(caller, app, (hold, lease), self.idle));
+                response.map(|_| Outgoing::text(bytes::Bytes::new()))
+            }
+            _ => response.map(|body| Outgoing::App(Download::new(body, lease, hold, self.idle))),
+        }
     }
 }
 
@@ -182,41 +204,6 @@ async fn within<T>(
     }
 }
 
-/// What the app answered, and what goes with it.
-struct Answer {
-    response: Response<Incoming>,
-    lease: Lease,
-    /// The caller's connection as bytes, if it asked for a switch of protocols.
-    caller: Option<OnUpgrade>,
-    idle: Option<Idle>,
-}
-
-// === impl Answer ===
-
-impl Answer {
-    fn into_response(self, mut hold: Hold) -> Response<Outgoing> {
-        let Self {
-            mut response,
-            lease,
-            caller,
-            idle,
-        } = self;
-        let status = response.status();
-        hold.class = CodeClass::of(status);
-        let switches = status == StatusCode::SWITCHING_PROTOCOLS;
-        let about_upgrade = switches || status == StatusCode::UPGRADE_REQUIRED;
-        headers::clean_response(response.headers_mut(), about_upgrade);
-        match caller {
-            Some(caller) if switches => {
-                let app = upgrade::on(&mut response);
-                tokio::spawn(tunnel(caller, app, (hold, lease), idle));
-                response.map(|_| Outgoing::text(bytes::Bytes::new()))
-            }
-            _ => response.map(|body| Outgoing::App(Download::new(body, lease, hold, idle))),
-        }
-    }
-}
-
 /// Passes bytes between the two until both have ended; `_held` is held so long.
 async fn tunnel(caller: OnUpgrade, app: OnUpgrade, _held: (Hold, Lease), idle: Option<Idle>) {
     let both = async { tokio::try_join!(caller, app) };
@@ -231,20 +218,45 @@ async fn tunnel(caller: OnUpgrade, app: OnUpgrade, _held: (Hold, Lease), idle: O
 // === impl Hold ===
 
 impl Hold {
+    fn new(busy: Busy, request: &Request<Incoming>) -> Self {
+        let gateway = &busy.caller().port.gateway;
+        let agent = request.headers().get(header::USER_AGENT);
+        let agent = agent.and_then(|agent| agent.to_str().ok());
+        let counted = !gateway.config.ignore.matches(request.uri().path(), agent);
+        let started = Instant::now();
+        let ticket = gateway.traffic.enter(started, counted);
+        Self {
+            busy,
+            started,
+            class: CodeClass::None,
+            permit: None,
+            _ticket: ticket,
+        }
+    }
+
+    /// The head of the answer goes to the caller.
+    fn answered(&mut self, status: StatusCode) {
+        self.class = CodeClass::of(status);
+    }
+
+    fn gateway(&self) -> &Gateway {
+        &self.busy.caller().port.gateway
+    }
+
     /// When the whole request must have ended.
     pub(crate) fn deadline(&self) -> Instant {
-        self.started + self.gateway.config.timeout.0
+        self.started + self.gateway().config.timeout.0
     }
 
     /// The answer is cut because it took too long.
     pub(crate) fn timed_out(&self) {
-        self.gateway.metrics.rejected(Reason::Timeout);
+        self.gateway().metrics.rejected(Reason::Timeout);
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.gateway
+        self.gateway()
             .metrics
             .ended(self.class, self.started.elapsed());
     }

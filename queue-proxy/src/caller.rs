@@ -1,0 +1,157 @@
+//! One connection of a caller: who it is, what it is doing, and how long it may do nothing.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use http::HeaderValue;
+
+use crate::request::Port;
+
+/// Longest time from a head's first byte to its end: between one and two of these. Connections are
+/// looked at so often, which costs less than a timer for each head.
+pub(crate) const TICK: Duration = Duration::from_secs(60);
+/// Longest time between two requests. Longer than Envoy's hour, so that it is always the caller
+/// who closes an idle connection: if we did, a request could be on its way.
+const IDLE_TICKS: u32 = 65;
+
+/// A connection that carries HTTP.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pub(crate) port: Arc<Port>,
+    /// How `X-Forwarded-For` names it.
+    pub(crate) name: HeaderValue,
+    /// Requests whose head is complete.
+    requests: AtomicU64,
+    /// Of these, the ones that have not ended.
+    busy: AtomicU64,
+    /// Bytes have come that belong to no request yet. HTTP/1 only.
+    head_begun: AtomicBool,
+}
+
+/// One request of a caller; dropping it says that it has ended.
+#[derive(Debug)]
+pub(crate) struct Busy(Arc<Caller>);
+
+/// What was seen at the last tick.
+#[derive(Debug, Default)]
+pub(crate) struct Patience {
+    requests: u64,
+    head_begun: bool,
+    idle_ticks: u32,
+}
+
+// === impl Caller ===
+
+impl Caller {
+    pub(crate) fn new(port: Arc<Port>, name: HeaderValue) -> Arc<Self> {
+        Arc::new(Self {
+            port,
+            name,
+            requests: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
+            head_begun: AtomicBool::new(true),
+        })
+    }
+
+    /// Bytes arrive.
+    pub(crate) fn note_read(&self) {
+        if self.busy.load(Ordering::Relaxed) == 0 {
+            self.head_begun.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A request begins.
+    pub(crate) fn begin(self: &Arc<Self>) -> Busy {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        self.head_begun.store(false, Ordering::Relaxed);
+        Busy(Arc::clone(self))
+    }
+
+    /// Whether any request has come.
+    pub(crate) fn has_asked(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether it may stay for another tick; asked once a tick.
+    pub(crate) fn may_stay(&self, patience: &mut Patience) -> bool {
+        patience.may_stay(
+            self.requests.load(Ordering::Relaxed),
+            self.busy.load(Ordering::Relaxed) > 0,
+            self.head_begun.load(Ordering::Relaxed),
+        )
+    }
+}
+
+// === impl Busy ===
+
+impl Busy {
+    pub(crate) fn caller(&self) -> &Arc<Caller> {
+        &self.0
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+// === impl Patience ===
+
+impl Patience {
+    /// At a connection's beginning, whose first byte is there.
+    pub(crate) fn new() -> Self {
+        Self {
+            head_begun: true,
+            ..Self::default()
+        }
+    }
+
+    fn may_stay(&mut self, requests: u64, busy: bool, head_begun: bool) -> bool {
+        let quiet = requests == self.requests && !busy;
+        let slow_head = quiet && head_begun && self.head_begun;
+        self.idle_ticks = if quiet { self.idle_ticks + 1 } else { 0 };
+        self.requests = requests;
+        self.head_begun = head_begun;
+        !slow_head && self.idle_ticks < IDLE_TICKS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_head_that_does_not_end_has_one_tick() {
+        assert!(!Patience::new().may_stay(0, false, true));
+        assert!(Patience::new().may_stay(1, false, false));
+    }
+
+    #[test]
+    fn a_later_head_is_given_a_whole_tick() {
+        let mut patience = Patience::new();
+        assert!(patience.may_stay(3, false, false));
+        assert!(patience.may_stay(3, false, true), "it has only just begun");
+        assert!(!patience.may_stay(3, false, true));
+    }
+
+    #[test]
+    fn a_request_that_lasts_is_not_idle() {
+        let mut patience = Patience::new();
+        assert!((0..10 * IDLE_TICKS).all(|_| patience.may_stay(1, true, false)));
+    }
+
+    #[test]
+    fn an_idle_connection_stays_longer_than_envoys_hour() {
+        let mut patience = Patience::new();
+        assert!(patience.may_stay(1, false, false));
+        let stays = (1..1000).take_while(|_| patience.may_stay(1, false, false));
+        assert_eq!(stays.count(), 64);
+    }
+}

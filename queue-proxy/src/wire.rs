@@ -1,0 +1,105 @@
+//! A TCP connection below hyper.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use crate::caller::Caller;
+
+/// A head and a body up to so many bytes together are written as one piece: for the kernel a plain
+/// `send` of a short message is cheaper than `writev`, by more than the copy costs.
+const GATHER: usize = 4096;
+
+/// A TCP connection that writes short messages in one piece.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    stream: TcpStream,
+    /// Is told when bytes arrive.
+    caller: Option<Arc<Caller>>,
+}
+
+// === impl Wire ===
+
+impl Wire {
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            caller: None,
+        }
+    }
+
+    /// The same, which tells `caller` when bytes arrive.
+    pub(crate) fn watched(stream: TcpStream, caller: Arc<Caller>) -> Self {
+        Self {
+            stream,
+            caller: Some(caller),
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if let Some(caller) = &self.caller
+            && buf.filled().len() > before
+        {
+            caller.note_read();
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(&mut self.stream);
+        if let [one] = bufs {
+            return stream.poll_write(cx, one);
+        }
+        let length: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if length > GATHER {
+            return stream.poll_write_vectored(cx, bufs);
+        }
+        let mut piece = Vec::with_capacity(length);
+        for buf in bufs {
+            piece.extend_from_slice(buf);
+        }
+        stream.poll_write(cx, &piece)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,39 @@
+//! The queue-proxy's binary between clients and servers that we did not write: curl, nghttp2's
+//! tools, nginx, OpenSSL, a gRPC stack, a WebSocket library, PostgreSQL; and peers that mean harm.
+
+#[cfg(test)]
+mod apps;
+#[cfg(test)]
+mod bodies;
+#[cfg(test)]
+mod client;
+#[cfg(test)]
+mod expect;
+#[cfg(test)]
+mod frames;
+#[cfg(test)]
+mod grpc;
+#[cfg(test)]
+mod http1;
+#[cfg(test)]
+mod http2;
+#[cfg(test)]
+mod postgres;
+#[cfg(test)]
+mod process;
+#[cfg(test)]
+mod proxy;
+#[cfg(test)]
+mod recorder;
+#[cfg(test)]
+mod streams;
+#[cfg(test)]
+mod tcp;
+#[cfg(test)]
+mod timeouts;
+#[cfg(test)]
+mod tls;
+#[cfg(test)]
+mod unchanged;
+#[cfg(test)]
+mod websocket;
