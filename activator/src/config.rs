@@ -138,6 +138,19 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_lists_every_variable_with_its_default() {
+        let documented = include_str!("../../docs/config.md");
+        let required = env(&[
+            ("ACTIVATOR_POD_NAME", "a-1"),
+            ("ACTIVATOR_POD_IP", "10.0.0.7"),
+        ]);
+        let place = ("activator", "ACTIVATOR_");
+        let differences =
+            lull_process::docs::config_differences(documented, place, &required, Config::read);
+        assert_eq!(differences, [""; 0]);
+    }
+
+    #[test]
     fn every_fault_is_listed_at_once() {
         let vars = env(&[
             ("ACTIVATOR_POD_IP", "x"),

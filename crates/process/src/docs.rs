@@ -3,9 +3,16 @@
 //! The documents are Markdown with one `## section` for each component and one table in each
 //! section. What a machine compares stands in backticks; the rest is for people.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use prometheus_client::registry::Registry;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::env::{EnvSource, Faults};
 
 /// One row of a table: the text of each cell by the head of its column.
 pub type Row = BTreeMap<String, String>;
@@ -66,6 +73,56 @@ pub fn metric_differences(markdown: &str, section: &str, exposed: &str) -> Vec<S
         .collect()
 }
 
+/// Differences between the variables that `section` of `markdown` documents (columns `variable`,
+/// `default`) and those that `read` asks for.
+///
+/// `required` is all that must be set, with values. A default stands in backticks, or is one of the
+/// words `required` and `none`; any other text describes one that follows from other variables and
+/// is only checked to belong to a variable. The configuration's JSON names its fields as the
+/// variables without `prefix`.
+///
+/// # Panics
+/// Where `required` is not enough for `read`, or the configuration is no JSON.
+pub fn config_differences<T: Serialize>(
+    markdown: &str,
+    (section, prefix): (&str, &str),
+    required: &BTreeMap<String, String>,
+    read: impl Fn(&dyn EnvSource) -> Result<T, Faults>,
+) -> Vec<String> {
+    let env = Recorder {
+        vars: required,
+        asked: RefCell::default(),
+    };
+    let config = read(&env).expect("`required` is all that must be set");
+    let config = serde_json::to_value(config).expect("a configuration is JSON");
+    let mut undocumented = env.asked.into_inner();
+    let mut differences = Vec::new();
+    for row in table(markdown, section) {
+        let (Some(variable), Some(default)) = (row.get("variable"), row.get("default")) else {
+            return vec![format!("a table without variable or default: {row:?}")];
+        };
+        let variable = variable.trim_matches('`');
+        if !undocumented.remove(variable) {
+            differences.push(format!("{variable} is documented and never read"));
+            continue;
+        }
+        let in_code = &config[field(variable, prefix)];
+        let same = match default.as_str() {
+            "required" => required.contains_key(variable),
+            "none" => in_code.is_null(),
+            text => default_of(text).is_none_or(|in_doc| in_doc == *in_code),
+        };
+        if !same {
+            differences.push(format!(
+                "{variable} is documented as {default}, not {in_code}"
+            ));
+        }
+    }
+    let undocumented = undocumented.iter();
+    differences.extend(undocumented.map(|variable| format!("{variable} is not documented")));
+    differences
+}
+
 /// The text of `registry`, as Prometheus gets it.
 ///
 /// # Panics
@@ -76,6 +133,38 @@ pub fn exposed(registry: &Registry) -> String {
     prometheus_client::encoding::text::encode(&mut text, registry)
         .expect("writing to a string does not fail");
     text
+}
+
+/// An environment that notes what it is asked for.
+struct Recorder<'a> {
+    vars: &'a BTreeMap<String, String>,
+    asked: RefCell<BTreeSet<String>>,
+}
+
+impl EnvSource for Recorder<'_> {
+    fn get(&self, key: &str) -> Option<String> {
+        self.asked.borrow_mut().insert(key.to_owned());
+        EnvSource::get(self.vars, key)
+    }
+}
+
+/// `QP_POD_IP` without `QP_` as `podIp`.
+fn field(variable: &str, prefix: &str) -> String {
+    let name = variable.strip_prefix(prefix).unwrap_or(variable);
+    let mut words = name.split('_').map(str::to_ascii_lowercase);
+    let mut field = words.next().unwrap_or_default();
+    for word in words {
+        let (first, rest) = word.split_at(word.len().min(1));
+        field.push_str(&first.to_ascii_uppercase());
+        field.push_str(rest);
+    }
+    field
+}
+
+/// The value that `cell` is, where it is nothing but one in backticks: JSON, else text.
+fn default_of(cell: &str) -> Option<Value> {
+    let text = cell.strip_prefix('`')?.strip_suffix('`')?;
+    Some(serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)))
 }
 
 fn cells(line: &str) -> Vec<String> {
@@ -181,6 +270,48 @@ h_seconds_bucket{le=\"1.0\"} 0
     #[test]
     fn a_document_that_says_what_the_text_says_has_no_differences() {
         assert_eq!(metric_differences(DOC, "shop", TEXT), [""; 0]);
+    }
+
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Config {
+        pod_ip: String,
+        depth: u32,
+        limit: Option<u32>,
+    }
+
+    fn read(source: &dyn EnvSource) -> Result<Config, Faults> {
+        let mut reader = crate::env::Reader::new(source);
+        let config = Config {
+            pod_ip: reader.require("X_POD_IP", String::new(), "must be set"),
+            depth: reader.read_or("X_DEPTH", 7, "must be a number"),
+            limit: reader.read_with("X_LIMIT", "must be a number", |text| text.parse().ok()),
+        };
+        reader.finish(config)
+    }
+
+    #[test]
+    fn variables_and_defaults_differ_both_ways() {
+        let required = BTreeMap::from([("X_POD_IP".to_owned(), "::1".to_owned())]);
+        let differences = |rows: &str| {
+            let doc = format!("## x\n| variable | default |\n|---|---|\n{rows}");
+            config_differences(&doc, ("x", "X_"), &required, read).join("\n")
+        };
+        let rows = "| `X_POD_IP` | required |\n| `X_DEPTH` | `7` |\n| `X_LIMIT` | none |\n";
+        assert_eq!(differences(rows), "");
+        assert_eq!(
+            differences(&rows.replace("`7`", "`8`")),
+            "X_DEPTH is documented as `8`, not 7"
+        );
+        assert_eq!(
+            differences(&rows.replace("none", "`5s`")),
+            "X_LIMIT is documented as `5s`, not null"
+        );
+        assert_eq!(
+            differences(&rows.replace("X_LIMIT", "X_LIMITS")),
+            "X_LIMITS is documented and never read\nX_LIMIT is not documented"
+        );
+        assert!(differences(&rows.replace("`7`", "required")).contains("X_DEPTH is documented"));
     }
 
     #[test]

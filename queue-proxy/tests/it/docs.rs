@@ -1,6 +1,9 @@
 //! The documentation says what the proxy does.
 
+use std::collections::BTreeMap;
+
 use lull_process::docs;
+use queue_proxy::Config;
 
 use crate::harness::Proxy;
 
@@ -35,4 +38,21 @@ async fn every_reason_is_documented_with_its_source() {
     expected.sort_unstable();
     exposed.sort_unstable();
     assert_eq!(exposed, expected);
+}
+
+#[test]
+fn every_variable_is_documented_with_its_default_and_no_other() {
+    let documented = include_str!("../../../docs/config.md");
+    let required = [
+        ("QP_PORTS", "8012=8080/http"),
+        ("QP_POD_IP", "10.0.0.7"),
+        ("QP_POD_NAME", "shop-1"),
+        ("QP_POD_NAMESPACE", "default"),
+    ];
+    let required: BTreeMap<String, String> = required
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
+    let place = ("queue-proxy", "QP_");
+    let differences = docs::config_differences(documented, place, &required, Config::read);
+    assert_eq!(differences, [""; 0]);
 }

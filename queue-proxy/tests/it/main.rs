@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod app;
 #[cfg(test)]
+mod binary;
+#[cfg(test)]
 mod docs;
 #[cfg(test)]
 mod grpc;
