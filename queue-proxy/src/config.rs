@@ -104,6 +104,8 @@ pub struct Config {
     pub log: String,
     /// Log lines as JSON.
     pub log_json: bool,
+    /// A line on standard output for each request.
+    pub access_log: bool,
     /// Port of `/ready`, `/live`, `/config` and `/wait-for-drain`.
     pub admin_port: u16,
     /// Port of the autoscaler's report.
@@ -151,6 +153,7 @@ impl Config {
             unclaimed_wait: UNCLAIMED_WAIT,
             log: reader.read_or("QP_LOG", "info".to_owned(), "must be a log filter"),
             log_json: reader.read_or("QP_LOG_JSON", false, "must be true or false"),
+            access_log: reader.read_or("QP_ACCESS_LOG", false, "must be true or false"),
             admin_port: reader.read_or("QP_ADMIN_PORT", ports::ADMIN, PORT_NUMBER),
             report_port: reader.read_or("QP_REPORT_PORT", ports::REPORT, PORT_NUMBER),
             metrics_port: reader.read_or("QP_METRICS_PORT", ports::METRICS, PORT_NUMBER),
@@ -362,6 +365,7 @@ mod tests {
             ("QP_DRAIN_QUIET", "1x"),
             ("QP_GRACE", "1x"),
             ("QP_LOG_JSON", "yes"),
+            ("QP_ACCESS_LOG", "1"),
             ("QP_ADMIN_PORT", "70000"),
             ("QP_REPORT_PORT", "a"),
             ("QP_METRICS_PORT", "b"),

@@ -58,7 +58,8 @@ fn serve(config: Config) -> Result<(), MainError> {
         let stop = shutdown::on_signal().map_err(MainError::Signals)?;
         let settings = serde_json::to_string(&config).unwrap_or_default();
         let bound = queue_proxy::build(config).await?;
-        tracing::info!(%settings, "queue-proxy starts");
+        let listens = serde_json::to_string(bound.addresses()).unwrap_or_default();
+        tracing::info!(%listens, %settings, "queue-proxy starts");
         bound.run(stop).await?;
         tracing::info!("queue-proxy ends");
         Ok(())

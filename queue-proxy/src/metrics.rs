@@ -25,6 +25,8 @@ pub(crate) struct Metrics {
     connections: [Counter; Kind::ALL.len()],
     duration: Histogram,
     queue_wait: Histogram,
+    /// Lines of the access log that could not be written.
+    pub(crate) access_log_dropped: Counter,
     /// Set when somebody asks.
     pub(crate) in_flight: Gauge<u64, AtomicU64>,
     /// Set when somebody asks.
@@ -139,6 +141,7 @@ impl Metrics {
             ),
             duration: Histogram::default(),
             queue_wait: Histogram::default(),
+            access_log_dropped: Counter::default(),
             in_flight: Gauge::default(),
             queued: Gauge::default(),
             app_up: Gauge::default(),
@@ -152,6 +155,11 @@ impl Metrics {
             "queue_wait_seconds",
             "Time that requests waited for a slot",
             metrics.queue_wait.clone(),
+        );
+        own.register(
+            "access_log_dropped",
+            "Lines of the access log that could not be written",
+            metrics.access_log_dropped.clone(),
         );
         own.register(
             "in_flight",
@@ -314,17 +322,21 @@ impl EncodeLabelValue for Source {
 impl Kind {
     /// In the order of their declaration.
     const ALL: [Self; 4] = [Self::Http1, Self::H2c, Self::Tls, Self::Tcp];
-}
 
-impl EncodeLabelValue for Kind {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-        let text = match self {
+    /// As the label and the access log say it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
             Self::Http1 => "http1",
             Self::H2c => "h2c",
             Self::Tls => "tls",
             Self::Tcp => "tcp",
-        };
-        text.encode(encoder)
+        }
+    }
+}
+
+impl EncodeLabelValue for Kind {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        self.as_str().encode(encoder)
     }
 }
 

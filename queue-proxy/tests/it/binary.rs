@@ -1,25 +1,24 @@
-//! The program itself: its exit code, its commands.
+//! The program's exit codes and commands.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
-fn queue_proxy(arguments: &[&str], env: &[(&str, &str)]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_queue-proxy"))
-        .args(arguments)
-        .env_clear()
-        .envs(env.iter().copied())
-        .output()
-        .unwrap()
+use crate::{harness::soon, program::command};
+
+async fn queue_proxy(arguments: &[&str], env: &[(&str, &str)]) -> Output {
+    let mut command = command();
+    command.args(arguments).envs(env.iter().copied());
+    soon(command.output()).await.unwrap()
 }
 
-#[test]
-fn three_faults_are_listed_at_once_and_the_exit_code_is_64() {
+#[tokio::test]
+async fn three_faults_are_listed_at_once_and_the_exit_code_is_64() {
     let env = [
         ("QP_PORTS", "8012=8080/udp"),
         ("QP_POD_IP", "10.0.0.7"),
         ("QP_POD_NAMESPACE", "default"),
         ("QP_TIMEOUT", "5"),
     ];
-    let output = queue_proxy(&[], &env);
+    let output = queue_proxy(&[], &env).await;
     assert_eq!(output.status.code(), Some(64), "{output:?}");
     let said = String::from_utf8(output.stderr).unwrap();
     let faults: Vec<&str> = said.lines().skip(1).map(str::trim).collect();
@@ -33,9 +32,9 @@ fn three_faults_are_listed_at_once_and_the_exit_code_is_64() {
     );
 }
 
-#[test]
-fn a_command_that_does_not_exist_is_refused_with_those_that_do() {
-    let output = queue_proxy(&["dance"], &[]);
+#[tokio::test]
+async fn a_command_that_does_not_exist_is_refused_with_those_that_do() {
+    let output = queue_proxy(&["dance"], &[]).await;
     assert_eq!(output.status.code(), Some(64), "{output:?}");
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("\"dance\" is not a command"), "{said}");

@@ -1,6 +1,8 @@
 //! The whole queue-proxy in process, before a real app on loopback.
 
 #[cfg(test)]
+mod access_log;
+#[cfg(test)]
 mod app;
 #[cfg(test)]
 mod binary;
@@ -18,6 +20,8 @@ mod http2;
 mod life;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod program;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
