@@ -9,7 +9,10 @@ use lull_contract::{
     AppProtocol, HumanDuration, ports,
     settings::{self, QUEUE_DEPTH_PER_SLOT},
 };
-use lull_process::env::{EnvSource, Faults, Reader};
+use lull_process::{
+    env::{EnvSource, Faults, Reader},
+    logging::LogFilter,
+};
 use serde::{Deserialize, Serialize};
 
 /// Name of the abstract unix socket on which `queue-proxy drain` finds the proxy.
@@ -101,7 +104,7 @@ pub struct Config {
     /// How long `/wait-for-drain` waits for a drain to begin; not configurable, shorter in tests.
     pub unclaimed_wait: HumanDuration,
     /// Log filter.
-    pub log: String,
+    pub log: LogFilter,
     /// Log lines as JSON.
     pub log_json: bool,
     /// A line on standard output for each request.
@@ -151,7 +154,7 @@ impl Config {
             drain_quiet: reader.read_or("QP_DRAIN_QUIET", DEFAULT_DRAIN_QUIET, DURATION),
             grace: reader.read_or("QP_GRACE", DEFAULT_GRACE, DURATION),
             unclaimed_wait: UNCLAIMED_WAIT,
-            log: reader.read_or("QP_LOG", "info".to_owned(), "must be a log filter"),
+            log: reader.read_or("QP_LOG", LogFilter::info(), LogFilter::ALLOWED),
             log_json: reader.read_or("QP_LOG_JSON", false, "must be true or false"),
             access_log: reader.read_or("QP_ACCESS_LOG", false, "must be true or false"),
             admin_port: reader.read_or("QP_ADMIN_PORT", ports::ADMIN, PORT_NUMBER),
@@ -364,6 +367,7 @@ mod tests {
             ("QP_DRAIN_MIN", "1x"),
             ("QP_DRAIN_QUIET", "1x"),
             ("QP_GRACE", "1x"),
+            ("QP_LOG", "loud"),
             ("QP_LOG_JSON", "yes"),
             ("QP_ACCESS_LOG", "1"),
             ("QP_ADMIN_PORT", "70000"),

@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    process::Stdio,
+    process::{Output, Stdio},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -22,11 +22,11 @@ static SOCKETS: AtomicU32 = AtomicU32::new(0);
 /// A queue-proxy before an app in this process; it is killed with this value.
 pub(crate) struct Program {
     child: Child,
+    socket: String,
     pub(crate) traffic: SocketAddr,
     metrics: SocketAddr,
     pub(crate) stdout: BufReader<ChildStdout>,
-    /// Kept, so that it can write.
-    _stderr: Lines<BufReader<ChildStderr>>,
+    stderr: Lines<BufReader<ChildStderr>>,
 }
 
 /// The program with nothing in its environment.
@@ -71,9 +71,22 @@ impl Program {
             traffic: local(address(&addresses["traffic"][0])),
             metrics: local(address(&addresses["metrics"])),
             stdout: BufReader::new(child.stdout.take().unwrap()),
-            _stderr: stderr,
+            stderr,
+            socket,
             child,
         }
+    }
+
+    /// Runs a command of the program beside it, as its pod does.
+    pub(crate) async fn command(&self, arguments: &[&str]) -> Output {
+        let mut command = command();
+        command.args(arguments).env("QP_DRAIN_SOCKET", &self.socket);
+        soon(command.output()).await.unwrap()
+    }
+
+    /// The next log line.
+    pub(crate) async fn logged(&mut self) -> Value {
+        next_line(&mut self.stderr).await
     }
 
     pub(crate) async fn metrics(&self) -> String {
@@ -90,11 +103,15 @@ impl Program {
     }
 }
 
+async fn next_line(stderr: &mut Lines<BufReader<ChildStderr>>) -> Value {
+    let line = soon(stderr.next_line()).await.unwrap();
+    serde_json::from_str(&line.expect("it ended")).unwrap()
+}
+
 /// Where it listens, from the log line of its start.
 async fn addresses(stderr: &mut Lines<BufReader<ChildStderr>>) -> Value {
     loop {
-        let line = soon(stderr.next_line()).await.unwrap();
-        let line: Value = serde_json::from_str(&line.expect("it ended")).unwrap();
+        let line = next_line(stderr).await;
         if let Some(listens) = line["fields"]["listens"].as_str() {
             return serde_json::from_str(listens).unwrap();
         }
