@@ -21,7 +21,7 @@ use crate::{
     body::Outgoing,
     caller::{self, Caller, Patience},
     drain::Drain,
-    headers,
+    first_bytes, headers,
     metrics::{Kind, Metrics, Reason},
     request::{self, Port},
     splice,
@@ -36,10 +36,6 @@ const FIRST_BYTES: Duration = caller::TICK;
 const FIRST_REQUEST_PAUSE: Duration = Duration::from_millis(10);
 /// A peer that vanished without a word would be in flight for ever.
 const KEEPALIVE: Duration = Duration::from_secs(60);
-/// First byte of a TLS record with a handshake, as a ClientHello is (RFC 8446, 5.1).
-const TLS_HANDSHAKE: u8 = 0x16;
-/// Beginning of HTTP/2's preface; no HTTP/1 method begins like this (RFC 9113, 3.4).
-const HTTP2_PREFACE: &[u8; 3] = b"PRI";
 /// How often the first bytes are looked at while there are too few.
 const PEEK_PAUSE: Duration = Duration::from_millis(1);
 
@@ -96,15 +92,14 @@ fn new_caller(peer: SocketAddr, port: Arc<Port>) -> Arc<Caller> {
 async fn peek(stream: &TcpStream) -> Option<Kind> {
     let mut deadline = None;
     loop {
-        let mut bytes = [0; HTTP2_PREFACE.len()];
+        let mut bytes = [0; first_bytes::ENOUGH];
         let length = stream.peek(&mut bytes).await.ok()?;
         let seen = &bytes[..length];
-        match seen {
-            [] => return None,
-            [TLS_HANDSHAKE, ..] => return Some(Kind::Tls),
-            _ if seen == HTTP2_PREFACE => return Some(Kind::H2c),
-            _ if !HTTP2_PREFACE.starts_with(seen) => return Some(Kind::Http1),
-            _ => {}
+        if seen.is_empty() {
+            return None;
+        }
+        if let Some(kind) = first_bytes::kind(seen) {
+            return Some(kind);
         }
         // One or two bytes arrived alone, which hardly ever happens. The socket stays readable,
         // so there is no event to wait for.

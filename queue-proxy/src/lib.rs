@@ -25,6 +25,7 @@ mod caller;
 mod connection;
 mod drain;
 mod error;
+mod first_bytes;
 mod grpc;
 mod headers;
 mod histogram;

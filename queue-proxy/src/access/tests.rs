@@ -13,7 +13,7 @@ impl Write for Slow {
         self.turns.recv().map_err(io::Error::other)?;
         self.lines
             .lock()
-            .push(String::from_utf8(line.to_vec()).unwrap());
+            .push(String::from_utf8_lossy(line).into_owned());
         Ok(line.len())
     }
 
