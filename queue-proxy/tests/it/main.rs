@@ -23,6 +23,8 @@ mod limits;
 #[cfg(test)]
 mod program;
 #[cfg(test)]
+mod seen;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod timeouts;
