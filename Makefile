@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR := $(shell . scripts/common.sh; echo $$CARGO_TARGET_DIR)
 # Clients and servers that the queue-proxy is tested with (queue-proxy/tests/peers).
 PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql util-linux
 
-.PHONY: help demo demo-down test test-full check fmt lint doc unit slow chart e2e coldstart images crd
+.PHONY: help demo demo-down test test-full check fmt lint doc unit slow fuzz chart e2e coldstart images crd
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -37,6 +37,9 @@ unit: packages ## Unit, property and integration tests, also with foreign client
 
 slow: packages ## Tests that wait for long timeouts or move many bytes
 	cargo test --locked -p queue-proxy --test peers -- --ignored slow::
+
+fuzz: ## What parses foreign bytes, 60 s a target (needs a nightly toolchain)
+	@scripts/fuzz.sh
 
 chart: ## Chart checks
 	@scripts/chart.sh

@@ -3,7 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use lull_contract::{HumanDuration, ports};
-use lull_process::env::{EnvSource, Faults, Reader};
+use lull_process::{
+    env::{EnvSource, Faults, Reader},
+    logging::LogFilter,
+};
 use serde::Serialize;
 
 /// Knative's activator holds at most as many for one revision.
@@ -36,7 +39,7 @@ pub struct Config {
     /// The pod's termination grace period.
     pub grace: HumanDuration,
     /// Log filter.
-    pub log: String,
+    pub log: LogFilter,
     /// Log lines as JSON.
     pub log_json: bool,
     /// Port of `/ready`, `/live`, `/workloads` and `/config`.
@@ -79,7 +82,7 @@ impl Config {
             ),
             drain_min: reader.read_or("ACTIVATOR_DRAIN_MIN", DEFAULT_DRAIN_MIN, DURATION),
             grace: reader.read_or("ACTIVATOR_GRACE", DEFAULT_GRACE, DURATION),
-            log: reader.read_or("ACTIVATOR_LOG", "info".to_owned(), "must be a log filter"),
+            log: reader.read_or("ACTIVATOR_LOG", LogFilter::info(), LogFilter::ALLOWED),
             log_json: reader.read_or("ACTIVATOR_LOG_JSON", false, "must be true or false"),
             admin_port: reader.read_or("ACTIVATOR_ADMIN_PORT", ports::ADMIN, PORT_NUMBER),
             report_port: reader.read_or("ACTIVATOR_REPORT_PORT", ports::REPORT, PORT_NUMBER),
@@ -138,6 +141,19 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_lists_every_variable_with_its_default() {
+        let documented = include_str!("../../docs/config.md");
+        let required = env(&[
+            ("ACTIVATOR_POD_NAME", "a-1"),
+            ("ACTIVATOR_POD_IP", "10.0.0.7"),
+        ]);
+        let place = ("activator", "ACTIVATOR_");
+        let differences =
+            lull_process::docs::config_differences(documented, place, &required, Config::read);
+        assert_eq!(differences, [""; 0]);
+    }
+
+    #[test]
     fn every_fault_is_listed_at_once() {
         let vars = env(&[
             ("ACTIVATOR_POD_IP", "x"),
@@ -145,6 +161,7 @@ mod tests {
             ("ACTIVATOR_MAX_HELD_TOTAL", "-1"),
             ("ACTIVATOR_DRAIN_MIN", "1"),
             ("ACTIVATOR_GRACE", "1"),
+            ("ACTIVATOR_LOG", "loud"),
             ("ACTIVATOR_LOG_JSON", "yes"),
             ("ACTIVATOR_ADMIN_PORT", "70000"),
             ("ACTIVATOR_REPORT_PORT", "9091"),

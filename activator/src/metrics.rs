@@ -102,6 +102,7 @@ impl Metrics {
     /// Names everything in `registry`.
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::new();
+        metrics.start_at_zero();
         let own = registry.sub_registry_with_prefix("lull_activator");
         own.register(
             "requests",
@@ -160,6 +161,19 @@ impl Metrics {
         }
     }
 
+    /// Makes every series: a rate needs its zero.
+    fn start_at_zero(&self) {
+        for code_class in CodeClass::ALL {
+            let _ = self.requests.get_or_create(&ClassLabel { code_class });
+        }
+        for reason in Reason::ALL {
+            let _ = self.rejected.get_or_create(&ReasonLabel { reason });
+        }
+        for kind in Kind::ALL {
+            let _ = self.connections.get_or_create(&KindLabel { kind });
+        }
+    }
+
     pub(crate) fn ended(&self, code_class: CodeClass) {
         self.requests
             .get_or_create(&ClassLabel { code_class })
@@ -182,6 +196,15 @@ impl Metrics {
 // === impl CodeClass ===
 
 impl CodeClass {
+    const ALL: [Self; 6] = [
+        Self::Informational,
+        Self::Success,
+        Self::Redirection,
+        Self::ClientError,
+        Self::ServerError,
+        Self::None,
+    ];
+
     pub(crate) fn of(status: StatusCode) -> Self {
         match status.as_u16() {
             100..200 => Self::Informational,
@@ -210,6 +233,15 @@ impl EncodeLabelValue for CodeClass {
 // === impl Reason ===
 
 impl Reason {
+    const ALL: [Self; 6] = [
+        Self::HoldFull,
+        Self::HoldTimeout,
+        Self::Asleep,
+        Self::PodError,
+        Self::Silent,
+        Self::Internal,
+    ];
+
     /// As the label and the `lull-reason` header say it.
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
@@ -231,6 +263,10 @@ impl EncodeLabelValue for Reason {
 
 // === impl Kind ===
 
+impl Kind {
+    const ALL: [Self; 4] = [Self::Http1, Self::H2c, Self::Tls, Self::Tcp];
+}
+
 impl EncodeLabelValue for Kind {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         let text = match self {
@@ -240,5 +276,22 @@ impl EncodeLabelValue for Kind {
             Self::Tcp => "tcp",
         };
         text.encode(encoder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lull_process::docs;
+
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_every_metric_and_no_other() {
+        let mut registry = Registry::default();
+        Metrics::register(&mut registry);
+        let documented = include_str!("../../docs/metrics.md");
+        let exposed = docs::exposed(&registry);
+        let differences = docs::metric_differences(documented, "activator", &exposed);
+        assert_eq!(differences, [""; 0]);
     }
 }

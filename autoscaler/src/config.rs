@@ -4,6 +4,7 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use clap::{Parser, Subcommand, builder::BoolishValueParser};
 use lull_contract::{HumanDuration, ports};
+use lull_process::logging::LogFilter;
 
 /// Lull's controller: enrols workloads, scales them and switches their Services.
 #[derive(Debug, Clone, Parser)]
@@ -46,7 +47,7 @@ pub struct Args {
     pub activator_ports: RangeInclusive<u16>,
     /// Log filter, for instance info or info,kube=debug.
     #[arg(long, env = "AUTOSCALER_LOG", default_value = "info", global = true)]
-    pub log: String,
+    pub log: LogFilter,
     /// Log lines as JSON.
     #[arg(long, env = "AUTOSCALER_LOG_JSON", value_parser = BoolishValueParser::new(), global = true)]
     pub log_json: bool,

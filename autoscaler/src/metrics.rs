@@ -39,12 +39,22 @@ pub struct Metrics {
     pub errors: Counter,
 }
 
+// === impl Direction ===
+
+impl Direction {
+    const ALL: [Self; 4] = [Self::Wake, Self::Up, Self::Down, Self::Sleep];
+}
+
 // === impl Metrics ===
 
 impl Metrics {
     /// Registers everything in `registry`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
+        for direction in Direction::ALL {
+            // Makes the series: a rate needs its zero.
+            let _ = metrics.scales.get_or_create(&ScaleLabels { direction });
+        }
         let registry = registry.sub_registry_with_prefix("lull_autoscaler");
         registry.register(
             "scales",
@@ -83,5 +93,22 @@ impl Metrics {
             _ => Direction::Down,
         };
         self.scales.get_or_create(&ScaleLabels { direction }).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lull_process::docs;
+
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_every_metric_and_no_other() {
+        let mut registry = Registry::default();
+        Metrics::register(&mut registry);
+        let documented = include_str!("../../docs/metrics.md");
+        let exposed = docs::exposed(&registry);
+        let differences = docs::metric_differences(documented, "autoscaler", &exposed);
+        assert_eq!(differences, [""; 0]);
     }
 }

@@ -12,6 +12,7 @@ use std::{
 use lull_contract::AppProtocol;
 use lull_process::server;
 use prometheus_client::registry::Registry;
+use serde::Serialize;
 use tokio::{
     net::{TcpListener, UnixListener},
     runtime,
@@ -20,6 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    access::AccessLog,
     admin::Pages,
     config::Config,
     connection, control,
@@ -47,8 +49,8 @@ pub enum AppError {
     /// The control socket can't be opened.
     #[error("control socket {0:?} can't be opened (is another queue-proxy in this pod?): {1}")]
     Control(String, #[source] io::Error),
-    /// The second thread can't be had.
-    #[error("the admin thread can't be started: {0}")]
+    /// A thread can't be had.
+    #[error("a thread can't be started: {0}")]
     Thread(#[source] io::Error),
     /// The second thread ended by itself, which it must not.
     #[error("the admin thread ended")]
@@ -56,7 +58,7 @@ pub enum AppError {
 }
 
 /// Where an assembled queue-proxy listens.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Addresses {
     /// Traffic, in the order of the configuration.
     pub traffic: Vec<SocketAddr>,
@@ -97,10 +99,17 @@ pub async fn build(config: Config) -> Result<Bound, AppError> {
         tracing::warn!("QP_POD_IP is loopback: the app may trust callers from there");
     }
     let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let lost = metrics.access_log_dropped.clone();
     let gateway = Arc::new(Gateway {
         limiter: Limiter::new(config.container_concurrency, config.queue_depth),
         traffic: Traffic::new(),
-        metrics: Metrics::register(&mut registry),
+        access: if config.access_log {
+            AccessLog::to(io::stdout(), lost).map_err(AppError::Thread)?
+        } else {
+            AccessLog::off(lost)
+        },
+        metrics,
         drain: Drain::new(),
         config: Arc::new(config),
     });

@@ -13,7 +13,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use crate::{activity::Idle, request::Hold, upstream::Lease};
+use crate::{activity::Idle, caller::Caller, metrics::Reason, request::Hold, upstream::Lease};
 
 /// A request's body on its way to the app.
 #[derive(Debug)]
@@ -23,6 +23,7 @@ pub(crate) struct Upload {
     idle: Option<Idle>,
     /// `None` = there was nothing to send from the start.
     going_on: Option<Arc<()>>,
+    caller: Option<Arc<Caller>>,
 }
 
 /// Tells whether a body is still being sent.
@@ -68,12 +69,14 @@ pub(crate) enum Cut {
 // === impl Upload ===
 
 impl Upload {
-    pub(crate) fn new(inner: Incoming, idle: Option<Idle>) -> Self {
-        let going_on = (!inner.is_end_stream()).then(Arc::default);
+    /// `caller` is told when the body breaks.
+    pub(crate) fn new(inner: Incoming, idle: Option<Idle>, caller: Option<&Arc<Caller>>) -> Self {
+        let has_body = !inner.is_end_stream();
         Self {
             inner: Some(inner),
             idle,
-            going_on,
+            going_on: has_body.then(Arc::default),
+            caller: caller.filter(|_| has_body).cloned(),
         }
     }
 
@@ -83,6 +86,7 @@ impl Upload {
             inner: None,
             idle: None,
             going_on: None,
+            caller: None,
         }
     }
 
@@ -114,6 +118,9 @@ impl Body for Upload {
         let frame = ready!(Pin::new(inner).poll_frame(cx));
         if let Some(idle) = &self.idle {
             idle.note();
+        }
+        if let (Some(Err(_)), Some(caller)) = (&frame, &self.caller) {
+            caller.note_broken_body();
         }
         Poll::Ready(frame)
     }
@@ -202,8 +209,10 @@ impl Download {
         if matches!(frame, Some(Ok(_))) && Instant::now() >= self.deadline {
             return Poll::Ready(Some(Err(self.timed_out())));
         }
-        if frame.is_none() {
-            self.finish();
+        match &frame {
+            Some(Ok(frame)) => self.hold.sent(frame.data_ref().map_or(0, Bytes::len)),
+            Some(Err(_)) => self.hold.broke_off(),
+            None => self.finish(),
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Cut::App)))
     }
@@ -237,8 +246,8 @@ impl Download {
             .map_or(self.deadline, |idle| idle.deadline().min(self.deadline))
     }
 
-    fn timed_out(&self) -> Cut {
-        self.hold.timed_out();
+    fn timed_out(&mut self) -> Cut {
+        self.hold.rejected(Reason::Timeout);
         Cut::Timeout
     }
 }

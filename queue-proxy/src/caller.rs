@@ -31,6 +31,8 @@ pub(crate) struct Caller {
     busy: AtomicU64,
     /// Bytes have come that belong to no request yet. HTTP/1 only.
     head_begun: AtomicBool,
+    /// The body of the last request broke off. HTTP/1 only.
+    body_broke: AtomicBool,
 }
 
 /// One request of a caller; dropping it says that it has ended.
@@ -55,7 +57,19 @@ impl Caller {
             requests: AtomicU64::new(0),
             busy: AtomicU64::new(0),
             head_begun: AtomicBool::new(true),
+            body_broke: AtomicBool::new(false),
         })
+    }
+
+    /// A request's body breaks off or is not what its head says: in HTTP/1 no other request can
+    /// follow it, and in HTTP/2 nobody reads the stream's answer any more.
+    pub(crate) fn note_broken_body(&self) {
+        self.body_broke.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a request's body has broken.
+    pub(crate) fn has_broken_body(&self) -> bool {
+        self.body_broke.load(Ordering::Relaxed)
     }
 
     /// Bytes arrive.

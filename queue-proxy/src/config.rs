@@ -9,7 +9,10 @@ use lull_contract::{
     AppProtocol, HumanDuration, ports,
     settings::{self, QUEUE_DEPTH_PER_SLOT},
 };
-use lull_process::env::{EnvSource, Faults, Reader};
+use lull_process::{
+    env::{EnvSource, Faults, Reader},
+    logging::LogFilter,
+};
 use serde::{Deserialize, Serialize};
 
 /// Name of the abstract unix socket on which `queue-proxy drain` finds the proxy.
@@ -101,9 +104,11 @@ pub struct Config {
     /// How long `/wait-for-drain` waits for a drain to begin; not configurable, shorter in tests.
     pub unclaimed_wait: HumanDuration,
     /// Log filter.
-    pub log: String,
+    pub log: LogFilter,
     /// Log lines as JSON.
     pub log_json: bool,
+    /// A line on standard output for each request.
+    pub access_log: bool,
     /// Port of `/ready`, `/live`, `/config` and `/wait-for-drain`.
     pub admin_port: u16,
     /// Port of the autoscaler's report.
@@ -149,8 +154,9 @@ impl Config {
             drain_quiet: reader.read_or("QP_DRAIN_QUIET", DEFAULT_DRAIN_QUIET, DURATION),
             grace: reader.read_or("QP_GRACE", DEFAULT_GRACE, DURATION),
             unclaimed_wait: UNCLAIMED_WAIT,
-            log: reader.read_or("QP_LOG", "info".to_owned(), "must be a log filter"),
+            log: reader.read_or("QP_LOG", LogFilter::info(), LogFilter::ALLOWED),
             log_json: reader.read_or("QP_LOG_JSON", false, "must be true or false"),
+            access_log: reader.read_or("QP_ACCESS_LOG", false, "must be true or false"),
             admin_port: reader.read_or("QP_ADMIN_PORT", ports::ADMIN, PORT_NUMBER),
             report_port: reader.read_or("QP_REPORT_PORT", ports::REPORT, PORT_NUMBER),
             metrics_port: reader.read_or("QP_METRICS_PORT", ports::METRICS, PORT_NUMBER),
@@ -361,7 +367,9 @@ mod tests {
             ("QP_DRAIN_MIN", "1x"),
             ("QP_DRAIN_QUIET", "1x"),
             ("QP_GRACE", "1x"),
+            ("QP_LOG", "loud"),
             ("QP_LOG_JSON", "yes"),
+            ("QP_ACCESS_LOG", "1"),
             ("QP_ADMIN_PORT", "70000"),
             ("QP_REPORT_PORT", "a"),
             ("QP_METRICS_PORT", "b"),

@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     body::Outgoing,
     caller::{self, Caller, Patience},
-    headers,
-    metrics::Kind,
+    first_bytes, headers,
+    metrics::{Kind, Metrics, Reason},
     request::{self, Port},
     splice,
     wire::Wire,
@@ -35,10 +35,6 @@ const FIRST_BYTES: Duration = caller::TICK;
 const FIRST_REQUEST_PAUSE: Duration = Duration::from_millis(10);
 /// A peer that vanished without a word would be in flight for ever.
 const KEEPALIVE: Duration = Duration::from_secs(60);
-/// First byte of a TLS record with a handshake, as a ClientHello is (RFC 8446, 5.1).
-const TLS_HANDSHAKE: u8 = 0x16;
-/// Beginning of HTTP/2's preface; no HTTP/1 method begins like this (RFC 9113, 3.4).
-const HTTP2_PREFACE: &[u8; 3] = b"PRI";
 /// How often the first bytes are looked at while there are too few.
 const PEEK_PAUSE: Duration = Duration::from_millis(1);
 
@@ -79,7 +75,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, protocol: AppProtocol, port:
     };
     port.gateway.metrics.connected(kind);
     match kind {
-        Kind::Tcp | Kind::Tls => splice::serve(stream, &port).await,
+        Kind::Tcp | Kind::Tls => splice::serve(stream, (kind, peer.ip()), &port).await,
         // Boxed, so that a connection on which nothing has come takes little.
         Kind::Http1 => Box::pin(serve_http1(stream, new_caller(peer, port))).await,
         Kind::H2c => Box::pin(serve_http2(stream, new_caller(peer, port))).await,
@@ -95,15 +91,14 @@ fn new_caller(peer: SocketAddr, port: Arc<Port>) -> Arc<Caller> {
 async fn peek(stream: &TcpStream) -> Option<Kind> {
     let mut deadline = None;
     loop {
-        let mut bytes = [0; HTTP2_PREFACE.len()];
+        let mut bytes = [0; first_bytes::ENOUGH];
         let length = stream.peek(&mut bytes).await.ok()?;
         let seen = &bytes[..length];
-        match seen {
-            [] => return None,
-            [TLS_HANDSHAKE, ..] => return Some(Kind::Tls),
-            _ if seen == HTTP2_PREFACE => return Some(Kind::H2c),
-            _ if !HTTP2_PREFACE.starts_with(seen) => return Some(Kind::Http1),
-            _ => {}
+        if seen.is_empty() {
+            return None;
+        }
+        if let Some(kind) = first_bytes::kind(seen) {
+            return Some(kind);
         }
         // One or two bytes arrived alone, which hardly ever happens. The socket stays readable,
         // so there is no event to wait for.
@@ -119,7 +114,7 @@ async fn serve_http1(stream: TcpStream, caller: Arc<Caller>) {
     // A caller that does not read its answer can't hold a slot for longer than a request may last.
     let user_timeout = caller.port.gateway.config.timeout.0;
     let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(user_timeout));
-    let drain = caller.port.gateway.drain.clone();
+    let gateway = Arc::clone(&caller.port.gateway);
     let service = service(&caller);
     // Half-closed callers are taken for gone, as Envoy and nginx do: nothing else tells a caller
     // that left from one that waits, and who leaves must free the slot at once.
@@ -135,16 +130,16 @@ async fn serve_http1(stream: TcpStream, caller: Arc<Caller>) {
     // While a drain goes on each answer tells its caller to close; who has not asked is only told
     // at the drain's end, when the process would otherwise end in the middle of the next request.
     tokio::select! {
-        ended = &mut connection => return note_end(ended),
+        ended = &mut connection => return note_end(&gateway.metrics, ended),
         () = out_of_patience(&caller) => return,
-        () = goodbye(drain.done(), &caller) => {}
+        () = goodbye(gateway.drain.done(), &caller) => {}
     }
     connection.as_mut().graceful_shutdown();
-    note_end(connection.await);
+    note_end(&gateway.metrics, connection.await);
 }
 
 async fn serve_http2(stream: TcpStream, caller: Arc<Caller>) {
-    let drain = caller.port.gateway.drain.clone();
+    let gateway = Arc::clone(&caller.port.gateway);
     let service = service(&caller);
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
@@ -152,12 +147,12 @@ async fn serve_http2(stream: TcpStream, caller: Arc<Caller>) {
         .serve_connection(TokioIo::new(Wire::new(stream)), service);
     tokio::pin!(connection);
     tokio::select! {
-        ended = &mut connection => return note_end(ended),
+        ended = &mut connection => return note_end(&gateway.metrics, ended),
         () = out_of_patience(&caller) => {}
-        () = goodbye(drain.begun(), &caller) => {}
+        () = goodbye(gateway.drain.begun(), &caller) => {}
     }
     connection.as_mut().graceful_shutdown();
-    note_end(connection.await);
+    note_end(&gateway.metrics, connection.await);
 }
 
 fn service(
@@ -196,8 +191,12 @@ async fn goodbye(leaving: impl Future<Output = ()>, caller: &Caller) {
     }
 }
 
-fn note_end(ended: Result<(), hyper::Error>) {
+fn note_end(metrics: &Metrics, ended: Result<(), hyper::Error>) {
     if let Err(error) = ended {
+        if error.is_parse() {
+            // hyper has answered it, without our headers.
+            metrics.rejected(Reason::BadRequest);
+        }
         tracing::debug!(%error, "connection ended");
     }
 }

@@ -1,8 +1,15 @@
-//! What changes state: a local socket on which the pod's own preStop begins the drain.
+//! What changes state: a local socket on which the pod's own preStop begins the drain, and people
+//! change what is logged.
 //!
 //! The socket is abstract, because the root file system is read-only, and so belongs to the
 //! network namespace: any container of the pod can connect, but only our own user is heard.
-//! A command is a line, the answer is a line when it is done.
+//! A command is a line, the answer is a line when it is done:
+//!
+//! | command | answer |
+//! |---|---|
+//! | `drain` | `done` when the drain is over |
+//! | `log-level` | the filter in effect |
+//! | `log-level FILTER` | `done`, or why not |
 
 use std::{
     io,
@@ -13,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use lull_process::logging::{self, LogFilter};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
@@ -21,10 +29,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::drain::Drain;
 
-const DRAIN: &str = "drain\n";
-const DONE: &str = "done\n";
+const DRAIN: &str = "drain";
+const LOG_LEVEL: &str = "log-level";
+const DONE: &str = "done";
 /// Longest command.
-const MAX_COMMAND: u64 = 64;
+const MAX_COMMAND: u64 = 1024;
 /// Time for a command to arrive; whoever connects sends it at once.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after a failed accept.
@@ -38,6 +47,19 @@ pub enum DrainEnd {
     /// The proxy went away before it was.
     Gone,
     /// Nobody listens: there is nothing to drain.
+    NotRunning,
+}
+
+/// What became of `queue-proxy log-level`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogLevelEnd {
+    /// The filter in effect.
+    Is(String),
+    /// The new one is in effect.
+    Set,
+    /// It is not, because of this.
+    Refused(String),
+    /// Nobody listens.
     NotRunning,
 }
 
@@ -84,12 +106,35 @@ async fn command(mut stream: UnixStream, drain: Drain) -> io::Result<()> {
     let mut line = String::new();
     let mut reader = BufReader::new((&mut stream).take(MAX_COMMAND));
     tokio::time::timeout(COMMAND_TIMEOUT, reader.read_line(&mut line)).await??;
-    if line == DRAIN {
-        drain.begin();
-        drain.done().await;
-        stream.write_all(DONE.as_bytes()).await?;
+    let Some(line) = line.strip_suffix('\n') else {
+        return Ok(());
+    };
+    let answer = match line.split_once(' ').unwrap_or((line, "")) {
+        (DRAIN, "") => {
+            drain.begin();
+            drain.done().await;
+            DONE.to_owned()
+        }
+        (LOG_LEVEL, "") => logging::filter().map_or_else(String::new, |filter| filter.to_string()),
+        (LOG_LEVEL, filter) => set_log_filter(filter),
+        _ => format!("{line:?} is no command"),
+    };
+    stream.write_all(format!("{answer}\n").as_bytes()).await
+}
+
+/// Answers how it went.
+fn set_log_filter(text: &str) -> String {
+    let filter: LogFilter = match text.parse() {
+        Ok(filter) => filter,
+        Err(error) => return error.to_string(),
+    };
+    match logging::set_filter(filter) {
+        Ok(()) => {
+            tracing::info!(filter = text, "log filter changes");
+            DONE.to_owned()
+        }
+        Err(error) => error.to_string(),
     }
-    Ok(())
 }
 
 /// Only our own user: the preStop runs in our own container.
@@ -108,21 +153,45 @@ fn own_uid() -> io::Result<u32> {
 /// # Errors
 /// Where the socket is there but can't be used.
 pub async fn drain(name: &str) -> io::Result<DrainEnd> {
+    Ok(match ask(name, DRAIN).await? {
+        None => DrainEnd::NotRunning,
+        Some(answer) if answer == DONE => DrainEnd::Done,
+        Some(_) => DrainEnd::Gone,
+    })
+}
+
+/// Asks the proxy that listens on `name` what it logs, or tells it to log by `filter`.
+///
+/// # Errors
+/// Where the socket is there but can't be used.
+pub async fn log_level(name: &str, filter: Option<&str>) -> io::Result<LogLevelEnd> {
+    if let Some(Err(error)) = filter.map(str::parse::<LogFilter>) {
+        return Ok(LogLevelEnd::Refused(error.to_string()));
+    }
+    let command = filter.map_or_else(|| LOG_LEVEL.to_owned(), |f| format!("{LOG_LEVEL} {f}"));
+    Ok(match ask(name, &command).await? {
+        None => LogLevelEnd::NotRunning,
+        Some(answer) if filter.is_none() => LogLevelEnd::Is(answer),
+        Some(answer) if answer == DONE => LogLevelEnd::Set,
+        Some(answer) => LogLevelEnd::Refused(answer),
+    })
+}
+
+/// The answer of the proxy that listens on `name`, empty where it ended before; `None` = nobody
+/// listens.
+async fn ask(name: &str, command: &str) -> io::Result<Option<String>> {
     let stream = match StdStream::connect_addr(&SocketAddr::from_abstract_name(name)?) {
         Ok(stream) => stream,
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            return Ok(DrainEnd::NotRunning);
-        }
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
         Err(error) => return Err(error),
     };
     stream.set_nonblocking(true)?;
     let mut stream = UnixStream::from_std(stream)?;
-    stream.write_all(DRAIN.as_bytes()).await?;
+    stream.write_all(format!("{command}\n").as_bytes()).await?;
     let mut answer = String::new();
     match stream.read_to_string(&mut answer).await {
-        Ok(_) if answer == DONE => Ok(DrainEnd::Done),
-        Ok(_) => Ok(DrainEnd::Gone),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(DrainEnd::Gone),
+        Ok(_) => Ok(Some(answer.trim_end().to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(Some(String::new())),
         Err(error) => Err(error),
     }
 }

@@ -1,9 +1,10 @@
 //! Why a request was not answered by the app, and what its caller is told.
 
-use std::time::Duration;
+use std::{error::Error as _, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use lull_contract::headers::{ERROR_SOURCE_HEADER, REASON_HEADER};
 
 use crate::{
     body::Outgoing,
@@ -11,9 +12,6 @@ use crate::{
     limiter::QueueFull,
     metrics::Reason,
 };
-
-/// Header of our own error answers; its value is the reason, as in the metric's label.
-pub const REASON_HEADER: &str = "lull-reason";
 
 /// Where a full queue is likely to have moved on: about a request's time.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
@@ -24,6 +22,9 @@ pub(crate) enum Error {
     /// Every slot and every waiting place was taken. Never reached the app.
     #[error("all slots and waiting places are taken")]
     QueueFull,
+    /// No slot had become free in time. Never reached the app.
+    #[error("no slot became free within {0:?}")]
+    QueueTimeout(Duration),
     /// The answer had not started in time.
     #[error("no answer within {0:?}")]
     Timeout(Duration),
@@ -36,6 +37,9 @@ pub(crate) enum Error {
     /// The app closed the connection or spoke something else.
     #[error("the app did not answer: {0}")]
     AppFailed(#[source] hyper::Error),
+    /// The request's body broke off or is not in the form that its head says.
+    #[error("the request's body is broken: {0}")]
+    Upload(#[source] hyper::Error),
     /// CONNECT, which makes no sense at a reverse proxy.
     #[error("CONNECT is not supported")]
     Connect,
@@ -47,15 +51,37 @@ pub(crate) enum Error {
 // === impl Error ===
 
 impl Error {
+    /// What broke the exchange with the app: the app, or the caller whose body could not be read.
+    pub(crate) fn exchange(error: hyper::Error) -> Self {
+        // To hyper's client the body is the user's, whose error is that of our server side.
+        let of_body = error
+            .source()
+            .is_some_and(|source| source.is::<hyper::Error>());
+        if error.is_user() && of_body {
+            Self::Upload(error)
+        } else {
+            Self::AppFailed(error)
+        }
+    }
+
+    /// The same, with a timeout blamed on the queue where the request had no slot yet.
+    pub(crate) fn judged(self, had_slot: bool) -> Self {
+        match self {
+            Self::Timeout(limit) if !had_slot => Self::QueueTimeout(limit),
+            error => error,
+        }
+    }
+
     /// The reason as a closed enum.
     pub(crate) fn reason(&self) -> Reason {
         match self {
             Self::QueueFull => Reason::QueueFull,
+            Self::QueueTimeout(_) => Reason::QueueTimeout,
             Self::Timeout(_) => Reason::Timeout,
             Self::AppRefused(_) => Reason::AppRefused,
             Self::AppUnreachable(_) => Reason::AppUnreachable,
             Self::AppFailed(_) => Reason::AppFailed,
-            Self::Connect | Self::Target(_) => Reason::BadRequest,
+            Self::Upload(_) | Self::Connect | Self::Target(_) => Reason::BadRequest,
         }
     }
 
@@ -63,12 +89,12 @@ impl Error {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::QueueTimeout(_) | Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::AppRefused(_) | Self::AppUnreachable(_) | Self::AppFailed(_) => {
                 StatusCode::BAD_GATEWAY
             }
             Self::Connect => StatusCode::NOT_IMPLEMENTED,
-            Self::Target(_) => StatusCode::BAD_REQUEST,
+            Self::Upload(_) | Self::Target(_) => StatusCode::BAD_REQUEST,
         }
     }
 
@@ -79,11 +105,17 @@ impl Error {
         } else {
             self.plain()
         };
+        let reason = self.reason();
         let headers = response.headers_mut();
-        headers.insert(
-            HeaderName::from_static(REASON_HEADER),
-            HeaderValue::from_static(self.reason().as_str()),
-        );
+        for (name, value) in [
+            (REASON_HEADER, reason.as_str()),
+            (ERROR_SOURCE_HEADER, reason.source().as_str()),
+        ] {
+            headers.insert(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
+        }
         if matches!(self, Self::QueueFull) {
             headers.insert(header::RETRY_AFTER, RETRY_AFTER);
         }
@@ -113,9 +145,9 @@ impl Error {
             | Self::AppRefused(_)
             | Self::AppUnreachable(_)
             | Self::AppFailed(_) => Code::Unavailable,
-            Self::Timeout(_) => Code::DeadlineExceeded,
+            Self::QueueTimeout(_) | Self::Timeout(_) => Code::DeadlineExceeded,
             Self::Connect => Code::Unimplemented,
-            Self::Target(_) => Code::InvalidArgument,
+            Self::Upload(_) | Self::Target(_) => Code::InvalidArgument,
         }
     }
 }

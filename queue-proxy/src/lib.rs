@@ -6,6 +6,7 @@
 //! kubelet, activator --> admin 8022 --> probe (is the app up?), drain
 //! autoscaler --> report 9090 --> traffic (counts), bypass (connections that went round us)
 //! preStop `queue-proxy drain` --> control (unix socket) --> drain
+//! request, splice --> access --> standard output (where it is asked for)
 //! ```
 //!
 //! The data plane has a runtime and a thread of its own; everything else shares a second one, so
@@ -15,6 +16,7 @@ pub mod app;
 pub mod config;
 pub mod control;
 
+mod access;
 mod activity;
 mod admin;
 mod body;
@@ -23,6 +25,7 @@ mod caller;
 mod connection;
 mod drain;
 mod error;
+mod first_bytes;
 mod grpc;
 mod headers;
 mod histogram;
@@ -37,4 +40,3 @@ mod wire;
 
 pub use app::{Addresses, Bound, build};
 pub use config::Config;
-pub use error::REASON_HEADER;

@@ -25,6 +25,8 @@ pub(crate) struct Metrics {
     connections: [Counter; Kind::ALL.len()],
     duration: Histogram,
     queue_wait: Histogram,
+    /// Lines of the access log that could not be written.
+    pub(crate) access_log_dropped: Counter,
     /// Set when somebody asks.
     pub(crate) in_flight: Gauge<u64, AtomicU64>,
     /// Set when somebody asks.
@@ -55,6 +57,8 @@ pub(crate) enum CodeClass {
 pub(crate) enum Reason {
     /// Slots and waiting places were taken.
     QueueFull,
+    /// No slot became free in time.
+    QueueTimeout,
     /// The answer did not start, or end, in time.
     Timeout,
     /// The app does not listen.
@@ -65,6 +69,17 @@ pub(crate) enum Reason {
     AppFailed,
     /// The request makes no sense here.
     BadRequest,
+}
+
+/// Who caused an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Source {
+    /// The app: without Lull the caller would have had an error, too.
+    App,
+    /// We, by a limit that the workload's owner has set.
+    QueueProxy,
+    /// The caller.
+    Client,
 }
 
 /// What a connection turned out to be.
@@ -86,8 +101,9 @@ struct ClassLabel {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabel {
+struct RejectedLabels {
     reason: Reason,
+    source: Source,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -111,8 +127,11 @@ impl Metrics {
             rejected: counters(
                 own,
                 "rejected",
-                "Requests that the app did not answer, by reason",
-                Reason::ALL.map(|reason| ReasonLabel { reason }),
+                "Requests that the app did not answer, by reason and by who caused it",
+                Reason::ALL.map(|reason| RejectedLabels {
+                    reason,
+                    source: reason.source(),
+                }),
             ),
             connections: counters(
                 own,
@@ -122,6 +141,7 @@ impl Metrics {
             ),
             duration: Histogram::default(),
             queue_wait: Histogram::default(),
+            access_log_dropped: Counter::default(),
             in_flight: Gauge::default(),
             queued: Gauge::default(),
             app_up: Gauge::default(),
@@ -135,6 +155,11 @@ impl Metrics {
             "queue_wait_seconds",
             "Time that requests waited for a slot",
             metrics.queue_wait.clone(),
+        );
+        own.register(
+            "access_log_dropped",
+            "Lines of the access log that could not be written",
+            metrics.access_log_dropped.clone(),
         );
         own.register(
             "in_flight",
@@ -229,8 +254,9 @@ impl EncodeLabelValue for CodeClass {
 
 impl Reason {
     /// In the order of their declaration.
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::QueueFull,
+        Self::QueueTimeout,
         Self::Timeout,
         Self::AppRefused,
         Self::AppUnreachable,
@@ -242,11 +268,26 @@ impl Reason {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::QueueFull => "queue-full",
+            Self::QueueTimeout => "queue-timeout",
             Self::Timeout => "timeout",
             Self::AppRefused => "app-refused",
             Self::AppUnreachable => "app-unreachable",
             Self::AppFailed => "app-failed",
             Self::BadRequest => "bad-request",
+        }
+    }
+
+    /// Who caused it.
+    ///
+    /// A timeout is the app's from the moment at which it was given the request, also where the
+    /// caller was slow to send or to read: we can't see which of them waited for the other.
+    pub(crate) const fn source(self) -> Source {
+        match self {
+            Self::QueueFull | Self::QueueTimeout => Source::QueueProxy,
+            Self::Timeout | Self::AppRefused | Self::AppUnreachable | Self::AppFailed => {
+                Source::App
+            }
+            Self::BadRequest => Source::Client,
         }
     }
 }
@@ -257,22 +298,45 @@ impl EncodeLabelValue for Reason {
     }
 }
 
+// === impl Source ===
+
+impl Source {
+    /// As the label and the `lull-error-source` header say it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::App => "app",
+            Self::QueueProxy => "queue-proxy",
+            Self::Client => "client",
+        }
+    }
+}
+
+impl EncodeLabelValue for Source {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        self.as_str().encode(encoder)
+    }
+}
+
 // === impl Kind ===
 
 impl Kind {
     /// In the order of their declaration.
     const ALL: [Self; 4] = [Self::Http1, Self::H2c, Self::Tls, Self::Tcp];
-}
 
-impl EncodeLabelValue for Kind {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-        let text = match self {
+    /// As the label and the access log say it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
             Self::Http1 => "http1",
             Self::H2c => "h2c",
             Self::Tls => "tls",
             Self::Tcp => "tcp",
-        };
-        text.encode(encoder)
+        }
+    }
+}
+
+impl EncodeLabelValue for Kind {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        self.as_str().encode(encoder)
     }
 }
 
@@ -304,8 +368,8 @@ mod tests {
         for line in [
             r#"requests_total{code_class="2xx"} 0"#,
             r#"requests_total{code_class="none"} 1"#,
-            r#"rejected_total{reason="app-failed"} 1"#,
-            r#"rejected_total{reason="timeout"} 0"#,
+            r#"rejected_total{reason="app-failed",source="app"} 1"#,
+            r#"rejected_total{reason="queue-full",source="queue-proxy"} 0"#,
             r#"connections_total{kind="tcp"} 1"#,
             r#"request_duration_seconds_bucket{le="0.004"} 1"#,
             r#"request_duration_seconds_bucket{le="0.002"} 0"#,

@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use crate::{
+    access::{AccessLog, Record},
     activity::Idle,
     body::{Download, Outgoing, Upload},
     caller::Busy,
@@ -32,6 +33,7 @@ pub(crate) struct Gateway {
     pub(crate) limiter: Limiter,
     pub(crate) traffic: Traffic,
     pub(crate) metrics: Metrics,
+    pub(crate) access: AccessLog,
     pub(crate) drain: Drain,
 }
 
@@ -49,6 +51,8 @@ pub(crate) struct Hold {
     started: Instant,
     class: CodeClass,
     permit: Option<Permit>,
+    /// `None` = no access log is wanted.
+    record: Option<Box<Record>>,
     _ticket: Ticket,
 }
 
@@ -103,9 +107,10 @@ pub(crate) fn handle(
         let mut response = match result {
             Ok((response, lease)) => inbound.into_response(response, lease, hold),
             Err(error) => {
+                let error = error.judged(hold.permit.is_some());
                 tracing::debug!(%error, "request was not answered by the app");
-                gateway.metrics.rejected(error.reason());
                 hold.answered(error.status());
+                hold.rejected(error.reason());
                 error.respond(is_grpc)
             }
         };
@@ -140,8 +145,9 @@ impl Inbound {
         let switched = (switch.is_some() && request.version() == Version::HTTP_11)
             .then(|| upgrade::on(&mut request));
         let idle = caller.port.gateway.idle();
+        let told = (request.version() != Version::HTTP_2).then_some(caller);
         Self {
-            request: Some(request.map(|body| Upload::new(body, idle.clone()))),
+            request: Some(request.map(|body| Upload::new(body, idle.clone(), told))),
             switched,
             idle,
         }
@@ -158,7 +164,8 @@ impl Inbound {
         let limit = gateway.start_limit();
         let request = &mut self.request;
         let exchange = pin!(async {
-            hold.permit = Some(gateway.slot().await?);
+            let permit = gateway.slot().await?;
+            hold.has_slot(permit);
             upstream.send(request).await
         });
         within(started + limit, limit, self.idle.as_ref(), exchange).await
@@ -221,6 +228,7 @@ impl Hold {
         let gateway = &busy.caller().port.gateway;
         let agent = request.headers().get(header::USER_AGENT);
         let agent = agent.and_then(|agent| agent.to_str().ok());
+        let record = gateway.access.request(request, &busy.caller().name);
         let counted = !gateway.config.ignore.matches(request.uri().path(), agent);
         let started = Instant::now();
         let ticket = gateway.traffic.enter(started, counted);
@@ -229,6 +237,7 @@ impl Hold {
             started,
             class: CodeClass::None,
             permit: None,
+            record,
             _ticket: ticket,
         }
     }
@@ -236,6 +245,43 @@ impl Hold {
     /// The head of the answer goes to the caller.
     fn answered(&mut self, status: StatusCode) {
         self.class = CodeClass::of(status);
+        if let Some(record) = &mut self.record {
+            record.answered(status);
+        }
+    }
+
+    /// The app does not answer, or not to the end.
+    pub(crate) fn rejected(&mut self, reason: Reason) {
+        self.gateway().metrics.rejected(reason);
+        if let Some(record) = &mut self.record {
+            record.rejected(reason);
+        }
+    }
+
+    /// The answer breaks off: by the app, or because the caller's body broke, which ends the app's
+    /// connection.
+    pub(crate) fn broke_off(&mut self) {
+        let by_caller = self.busy.caller().has_broken_body();
+        self.rejected(if by_caller {
+            Reason::BadRequest
+        } else {
+            Reason::AppFailed
+        });
+    }
+
+    fn has_slot(&mut self, permit: Permit) {
+        self.permit = Some(permit);
+        let is_limited = self.gateway().limiter.is_limited();
+        if let Some(record) = self.record.as_mut().filter(|_| is_limited) {
+            record.queued(self.started.elapsed());
+        }
+    }
+
+    /// So many bytes of the app's answer go to the caller.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        if let Some(record) = &mut self.record {
+            record.sent(bytes);
+        }
     }
 
     fn gateway(&self) -> &Gateway {
@@ -246,17 +292,16 @@ impl Hold {
     pub(crate) fn deadline(&self) -> Instant {
         self.started + self.gateway().config.timeout.0
     }
-
-    /// The answer is cut because it took too long.
-    pub(crate) fn timed_out(&self) {
-        self.gateway().metrics.rejected(Reason::Timeout);
-    }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.gateway()
-            .metrics
-            .ended(self.class, self.started.elapsed());
+        let lasted = self.started.elapsed();
+        let record = self.record.take();
+        let gateway = self.gateway();
+        gateway.metrics.ended(self.class, lasted);
+        if let Some(record) = record {
+            gateway.access.end(record, lasted);
+        }
     }
 }

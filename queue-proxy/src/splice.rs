@@ -1,5 +1,7 @@
 //! Byte streams: TLS that isn't ours to end, ports declared TCP, upgraded connections.
 
+use std::net::IpAddr;
+
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -8,6 +10,7 @@ use tokio::{
 
 use crate::{
     activity::{Idle, Noted},
+    metrics::Kind,
     request::Port,
 };
 
@@ -15,13 +18,15 @@ use crate::{
 ///
 /// Takes no slot of the hard limit, which is about requests: these are not visible here, and
 /// connections that sit in a pool would starve them.
-pub(crate) async fn serve(caller: TcpStream, port: &Port) {
+pub(crate) async fn serve(caller: TcpStream, (kind, peer): (Kind, IpAddr), port: &Port) {
     let gateway = &port.gateway;
+    let mut record = gateway.access.stream(kind, peer);
     let _ticket = gateway.traffic.enter(Instant::now(), true);
     match port.upstream.dial().await {
         Ok(app) => copy(caller, app, gateway.idle()).await,
         Err(error) => {
             gateway.metrics.rejected(error.reason());
+            record.rejected(error.reason());
             tracing::debug!(%error, "connection was not passed on");
         }
     }

@@ -2,6 +2,7 @@
 
 use clap::{Parser, builder::BoolishValueParser};
 use lull_contract::ports;
+use lull_process::logging::LogFilter;
 
 use crate::{
     certs::keeper::Names,
@@ -41,7 +42,7 @@ pub struct Args {
     pub queue_proxy_image_pull_policy: String,
     /// Log filter, for instance info or info,kube=debug.
     #[arg(long, env = "WEBHOOK_LOG", default_value = "info")]
-    pub log: String,
+    pub log: LogFilter,
     /// Log lines as JSON.
     #[arg(long, env = "WEBHOOK_LOG_JSON", value_parser = BoolishValueParser::new())]
     pub log_json: bool,

@@ -40,6 +40,16 @@ struct AdmissionLabels {
 
 // === impl Outcome ===
 
+impl Outcome {
+    const ALL: [Self; 5] = [
+        Self::Injected,
+        Self::Uninjected,
+        Self::Unchanged,
+        Self::Refused,
+        Self::Error,
+    ];
+}
+
 impl EncodeLabelValue for Outcome {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
         let value = match self {
@@ -63,6 +73,12 @@ impl Metrics {
             admissions: Family::default(),
             duration: Histogram::new(BUCKETS),
         };
+        for result in Outcome::ALL {
+            // Makes the series: a rate needs its zero.
+            let _ = metrics
+                .admissions
+                .get_or_create(&AdmissionLabels { result });
+        }
         registry.register(
             "admissions",
             "Admission requests by how they ended",
@@ -81,5 +97,22 @@ impl Metrics {
         let labels = AdmissionLabels { result };
         self.admissions.get_or_create(&labels).inc();
         self.duration.observe(took.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lull_process::docs;
+
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_every_metric_and_no_other() {
+        let mut registry = Registry::default();
+        Metrics::register(&mut registry);
+        let documented = include_str!("../../docs/metrics.md");
+        let exposed = docs::exposed(&registry);
+        let differences = docs::metric_differences(documented, "webhook", &exposed);
+        assert_eq!(differences, [""; 0]);
     }
 }

@@ -2,14 +2,12 @@
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
+use lull_contract::headers::REASON_HEADER;
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use crate::metrics::Reason;
-
-/// Says why in a word; on every answer of ours that isn't a success.
-pub(crate) const REASON_HEADER: &str = "lull-reason";
 
 /// An answer that no pod gave.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,6 +6,7 @@
 
 pub mod annotations;
 pub mod duration;
+pub mod headers;
 pub mod names;
 pub mod ports;
 pub mod report;

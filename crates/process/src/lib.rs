@@ -1,6 +1,8 @@
 //! What every Lull process needs: configuration from the environment, logging, a small HTTP server
 //! for admin and reports, readiness by name, and shutdown.
 
+#[cfg(any(test, feature = "doc-tests"))]
+pub mod docs;
 pub mod env;
 pub mod logging;
 pub mod readiness;

@@ -73,7 +73,7 @@ impl Upstream {
                 Err(error) => {
                     *request = copy.filter(|_| is_broken(&error)).map(|copy| *copy);
                     if request.is_none() {
-                        return Err(Error::AppFailed(error));
+                        return Err(Error::exchange(error));
                     }
                     break;
                 }
@@ -82,7 +82,7 @@ impl Upstream {
         let mut link = Box::pin(self.connect_http1()).await?;
         match link.exchange(request).await {
             Ok(response) => Ok((response, link)),
-            Err(error) => Err(Error::AppFailed(error)),
+            Err(error) => Err(Error::exchange(error)),
         }
     }
 

@@ -116,6 +116,10 @@ impl App {
         let path = request.uri().path().to_owned();
         match path.as_str() {
             "/echo" => Response::new(request.into_body().boxed()),
+            "/echo-whole" => match request.into_body().collect().await {
+                Ok(body) => Response::new(body.map_err(|never| match never {}).boxed()),
+                Err(error) => status(400, &error.to_string()),
+            },
             "/seen" => text(seen(&request)),
             "/chunked" => chunks(&["one,", "two,", "three"]).await,
             "/trailers" => trailers().await,

@@ -214,12 +214,15 @@ async fn an_app_that_does_not_listen_gives_502_with_the_reason() {
     let proxy = Proxy::before(App::new(), &format!("0={port}/http"), &[]).await;
     let answer = proxy.get("/").await;
     assert_eq!(answer.status(), 502);
-    assert!(answer.has("lull-reason: app-refused"), "{answer:?}");
+    assert!(
+        answer.has("lull-reason: app-refused") && answer.has("lull-error-source: app"),
+        "{answer:?}"
+    );
     assert!(
         proxy
             .metrics()
             .await
-            .contains(r#"rejected_total{reason="app-refused"} 1"#),
+            .contains(r#"rejected_total{reason="app-refused",source="app"} 1"#),
         "{}",
         proxy.metrics().await
     );
@@ -238,4 +241,103 @@ async fn a_caller_that_leaves_in_the_middle_takes_its_request_out_of_the_app() {
         metrics.contains(r#"requests_total{code_class="none"} 1"#)
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_broken_is_the_callers_fault_and_not_the_apps() {
+    let proxy = Proxy::start(&[]).await;
+    let mut stream = proxy.connect().await;
+    let request = b"POST /echo-whole HTTP/1.1\r\nhost: shop\r\ntransfer-encoding: chunked\r\n\r\n\
+        3\r\none\r\nrubbish\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    soon(stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(answer.contains("lull-reason: bad-request\r\n"), "{answer}");
+    assert!(answer.contains("lull-error-source: client\r\n"), "{answer}");
+    let metrics = proxy.metrics().await;
+    assert!(
+        metrics.contains(r#"rejected_total{reason="bad-request",source="client"} 1"#),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_in_its_upload_is_not_the_apps_fault() {
+    let proxy = Proxy::start(&[]).await;
+    let mut stream = proxy.connect().await;
+    let request = b"POST /echo-whole HTTP/1.1\r\nhost: shop\r\ncontent-length: 10\r\n\r\nthree";
+    stream.write_all(request).await.unwrap();
+    proxy.inside(1).await;
+    drop(stream);
+    proxy.in_flight(0).await;
+    let metrics = proxy.metrics().await;
+    assert!(
+        metrics.contains(r#"rejected_total{reason="app-failed",source="app"} 0"#),
+        "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_read_is_counted_as_the_callers_fault() {
+    let proxy = Proxy::start(&[]).await;
+    let mut stream = proxy.connect().await;
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nno colon\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    soon(stream.read_to_string(&mut answer)).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    let counted = r#"rejected_total{reason="bad-request",source="client"} 1"#;
+    until(|| async { proxy.metrics().await.contains(counted) }).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_the_app_breaks_off_is_its_fault() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let probes = [("QP_APP_PROBES", r#"[{"port":1}]"#)];
+    let proxy = Proxy::before(App::new(), &format!("0={port}/http"), &probes).await;
+    let mut caller = proxy.connect().await;
+    caller
+        .write_all(b"GET / HTTP/1.1\r\nhost: shop\r\n\r\n")
+        .await
+        .unwrap();
+    let (mut app, _) = soon(listener.accept()).await.unwrap();
+    read_to(&mut app, "\r\n\r\n").await;
+    app.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nbegun")
+        .await
+        .unwrap();
+    read_to(&mut caller, "begun").await;
+    drop(app);
+    let counted = r#"rejected_total{reason="app-failed",source="app"} 1"#;
+    until(|| async { proxy.metrics().await.contains(counted) }).await;
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_while_the_answer_goes_on_is_not_the_apps_fault() {
+    let proxy = Proxy::start(&[]).await;
+    let mut stream = proxy.connect().await;
+    let head = b"POST /echo HTTP/1.1\r\nhost: shop\r\ntransfer-encoding: chunked\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    stream.write_all(b"3\r\none\r\n").await.unwrap();
+    read_to(&mut stream, "3\r\none\r\n").await;
+    stream.write_all(b"rubbish\r\n").await.unwrap();
+    let mut rest = Vec::new();
+    let _ = soon(stream.read_to_end(&mut rest)).await;
+    assert!(
+        !String::from_utf8_lossy(&rest).contains("0\r\n\r\n"),
+        "{rest:?}"
+    );
+    proxy.in_flight(0).await;
+    let metrics = proxy.metrics().await;
+    assert!(
+        metrics.contains(r#"rejected_total{reason="app-failed",source="app"} 0"#),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains(r#"rejected_total{reason="bad-request",source="client"} 1"#),
+        "{metrics}"
+    );
 }

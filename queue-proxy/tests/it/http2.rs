@@ -76,3 +76,23 @@ async fn many_streams_share_few_connections_to_the_app() {
     }
     proxy.in_flight(0).await;
 }
+
+#[tokio::test]
+async fn a_caller_that_resets_its_stream_is_not_the_apps_fault() {
+    let proxy = Proxy::start(&[]).await;
+    let (mut sender, connection) = h2::client::handshake(proxy.connect().await).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::post("http://shop/echo").body(()).unwrap();
+    let (response, mut upload) = sender.send_request(request, false).unwrap();
+    upload.send_data(Bytes::from("one"), false).unwrap();
+    let mut answer = soon(response).await.unwrap().into_body();
+    soon(answer.data()).await.unwrap().unwrap();
+    proxy.in_flight(1).await;
+    upload.send_reset(h2::Reason::CANCEL);
+    proxy.in_flight(0).await;
+    let metrics = proxy.metrics().await;
+    assert!(
+        metrics.contains(r#"rejected_total{reason="app-failed",source="app"} 0"#),
+        "{metrics}"
+    );
+}

@@ -24,6 +24,7 @@ async fn over_slots_and_queue_a_request_gets_503_at_once() {
         refused.has("retry-after: 1") && refused.has("lull-reason: queue-full"),
         "{refused:?}"
     );
+    assert!(refused.has("lull-error-source: queue-proxy"), "{refused:?}");
 
     proxy.app.gate.add_permits(3);
     assert_eq!(soon(first).await.unwrap().status(), 200);

@@ -1,7 +1,13 @@
 //! The whole queue-proxy in process, before a real app on loopback.
 
 #[cfg(test)]
+mod access_log;
+#[cfg(test)]
 mod app;
+#[cfg(test)]
+mod binary;
+#[cfg(test)]
+mod docs;
 #[cfg(test)]
 mod grpc;
 #[cfg(test)]
@@ -14,6 +20,10 @@ mod http2;
 mod life;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod program;
+#[cfg(test)]
+mod seen;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]

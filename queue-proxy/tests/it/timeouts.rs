@@ -12,7 +12,10 @@ async fn no_answer_in_time_is_504_with_the_reason() {
         let proxy = Proxy::start(&[(key, "50ms")]).await;
         let answer = proxy.get("/gate").await;
         assert_eq!(answer.status(), 504, "{key}");
-        assert!(answer.has("lull-reason: timeout"), "{answer:?}");
+        assert!(
+            answer.has("lull-reason: timeout") && answer.has("lull-error-source: app"),
+            "{answer:?}"
+        );
         proxy.inside(0).await;
     }
 }
@@ -28,7 +31,13 @@ async fn time_in_the_queue_counts() {
     let request = b"GET /stall HTTP/1.1\r\nhost: shop\r\n\r\n";
     streaming.write_all(request).await.unwrap();
     read_to(&mut streaming, "begun\r\n").await;
-    assert_eq!(proxy.get("/").await.status(), 504);
+    let answer = proxy.get("/").await;
+    assert_eq!(answer.status(), 504);
+    // The app never had it.
+    assert!(
+        answer.has("lull-reason: queue-timeout") && answer.has("lull-error-source: queue-proxy"),
+        "{answer:?}"
+    );
     assert_eq!(proxy.report().await.queued, 0);
 }
 
@@ -52,7 +61,7 @@ async fn a_begun_answer_is_cut_and_never_ends_cleanly() {
             proxy
                 .metrics()
                 .await
-                .contains(r#"rejected_total{reason="timeout"} 1"#)
+                .contains(r#"rejected_total{reason="timeout",source="app"} 1"#)
         );
     }
 }

@@ -104,7 +104,7 @@ async fn what_has_not_begun_in_time_is_504_with_the_reason() {
         proxy.in_flight(0).await;
         let metrics = proxy.metrics().await;
         assert!(
-            metrics.contains(r#"rejected_total{reason="timeout"} 2"#),
+            metrics.contains(r#"rejected_total{reason="timeout",source="app"} 2"#),
             "{metrics}"
         );
     }

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use lull_contract::names::QUEUE_PROXY_CONTAINER;
+use lull_contract::{headers::REASON_HEADER, names::QUEUE_PROXY_CONTAINER};
 use lull_e2e::{
     Agent, App, Workload, all_answered,
     app::{CONTAINER, Port},
     eventually, in_namespace,
 };
-use sample_app::wire::{Hello, ProbeAnswer, ProbeSpec, REASON_HEADER, RunSpec};
+use sample_app::wire::{Hello, ProbeAnswer, ProbeSpec, RunSpec};
 use serde_json::json;
 
 /// Longest time of a single request at zero in these tests.

@@ -3,6 +3,7 @@
 
 use anyhow::Context as _;
 use clap::Parser;
+use lull_process::logging::{self, LogFilter};
 use sample_app::{agent, serve};
 
 /// Test app and load client of Lull's e2e suite.
@@ -16,7 +17,7 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    lull_process::logging::init("info", false);
+    logging::init(&LogFilter::info(), false);
     let stop = lull_process::shutdown::on_signal().context("install signal handlers")?;
     match Command::parse() {
         Command::Serve(args) => serve::run(args, stop).await,

@@ -16,8 +16,6 @@ pub const POD_HEADER: &str = "x-pod";
 pub const ACTIVATOR_HEADER: &str = "server-timing";
 /// What stands in [`ACTIVATOR_HEADER`] then.
 pub const ACTIVATOR_MARK: &str = "lull";
-/// Response header in which Lull says why it did not let a request through.
-pub const REASON_HEADER: &str = "lull-reason";
 
 /// A load to run; at least one of `requests` and `seconds` must be given.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -3,11 +3,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use hdrhistogram::Histogram;
+use lull_contract::headers::REASON_HEADER;
 
 use super::client::{Answered, Effort};
 use crate::{
     ms,
-    wire::{ACTIVATOR_HEADER, ACTIVATOR_MARK, Latency, POD_HEADER, REASON_HEADER, RunResult},
+    wire::{ACTIVATOR_HEADER, ACTIVATOR_MARK, Latency, POD_HEADER, RunResult},
 };
 
 /// Different failures that are told apart.

@@ -1,0 +1,221 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn report() -> QueueProxyReport {
+    QueueProxyReport {
+        v: VERSION,
+        pod: "shop-1".into(),
+        boot: u64::MAX,
+        now_us: 5,
+        load: Load {
+            in_flight: 3,
+            in_flight_us: 9,
+            requests: 4,
+        },
+        queued: 1,
+        limit: 10,
+        app_ready: true,
+        draining: false,
+        bypass: 0,
+    }
+}
+
+fn parse(value: &Value) -> Result<QueueProxyReport, ReportError> {
+    QueueProxyReport::parse(value.to_string().as_bytes())
+}
+
+/// The report as JSON, changed by `change`.
+fn with(change: impl FnOnce(&mut serde_json::Map<String, Value>)) -> Value {
+    let mut value = serde_json::to_value(report()).unwrap();
+    change(value.as_object_mut().unwrap());
+    value
+}
+
+#[test]
+fn other_versions_and_absurd_numbers_are_refused() {
+    let other = with(|fields| fields["v"] = 2.into());
+    assert!(matches!(parse(&other), Err(ReportError::Version(2))));
+    let absurd = with(|fields| fields["in_flight"] = (1u64 << 40).into());
+    assert!(matches!(parse(&absurd), Err(ReportError::Absurd(..))));
+    let long = vec![b' '; MAX_QUEUE_PROXY_BYTES + 1];
+    assert!(matches!(
+        QueueProxyReport::parse(&long),
+        Err(ReportError::TooLong(..))
+    ));
+}
+
+#[test]
+fn another_version_is_refused_as_such_whatever_it_looks_like() {
+    for other in [json!({"v": 2}), json!({"v": 0, "load": [1, 2], "pod": 7})] {
+        let refused = parse(&other).unwrap_err();
+        assert!(matches!(refused, ReportError::Version(_)), "{refused}");
+        let refused = ActivatorReport::parse(other.to_string().as_bytes()).unwrap_err();
+        assert!(matches!(refused, ReportError::Version(_)), "{refused}");
+    }
+}
+
+#[test]
+fn unknown_fields_are_left_alone_and_missing_ones_refuse_the_report() {
+    let more = with(|fields| {
+        fields.insert("new".into(), json!({"a": [1]}));
+    });
+    assert_eq!(parse(&more).unwrap(), report());
+    for field in with(|_| {}).as_object().unwrap().keys() {
+        let less = with(|fields| {
+            fields.remove(field);
+        });
+        let refused = parse(&less).unwrap_err();
+        assert!(
+            matches!(refused, ReportError::Malformed(_)),
+            "{field}: {refused}"
+        );
+    }
+}
+
+/// Names in the first column of the table below `## section` of the documentation.
+fn documented(section: &str) -> BTreeSet<String> {
+    let (_, text) = include_str!("../../../../docs/report.md")
+        .split_once(&format!("## {section}\n"))
+        .unwrap();
+    text.lines()
+        .take_while(|line| !line.starts_with("## "))
+        .filter_map(|line| line.strip_prefix("| ")?.split(" |").next())
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn fields(value: &impl Serialize) -> BTreeSet<String> {
+    let value = serde_json::to_value(value).unwrap();
+    value.as_object().unwrap().keys().cloned().collect()
+}
+
+#[test]
+fn the_documentation_lists_every_field_and_no_other() {
+    let held = HeldWorkload {
+        namespace: "default".into(),
+        name: "shop".into(),
+        uid: "u".into(),
+        ports: Vec::new(),
+        held: Load::default(),
+        forwarding: 0,
+    };
+    let activator = ActivatorReport {
+        v: VERSION,
+        pod: "a-1".into(),
+        boot: 1,
+        now_us: 1,
+        edge: 0,
+        workloads: Vec::new(),
+    };
+    assert_eq!(documented("Queue-proxy"), fields(&report()));
+    assert_eq!(documented("Activator"), fields(&activator));
+    assert_eq!(documented("Activator's workload"), fields(&held));
+}
+
+#[test]
+fn the_documented_example_is_a_report() {
+    let docs = include_str!("../../../../docs/report.md");
+    let example = docs
+        .lines()
+        .find(|line| line.starts_with("{\"v\""))
+        .unwrap();
+    let parsed = QueueProxyReport::parse(example.as_bytes()).unwrap();
+    assert_eq!(serde_json::to_string(&parsed).unwrap(), example);
+}
+
+prop_compose! {
+    fn loads()(
+        in_flight in 0..=MAX_IN_FLIGHT,
+        in_flight_us in any::<u64>(),
+        requests in any::<u64>(),
+    ) -> Load {
+        Load { in_flight, in_flight_us, requests }
+    }
+}
+
+prop_compose! {
+    fn queue_proxy_reports()(
+        pod in ".{0,60}",
+        (boot, now_us, queued, bypass) in any::<(u64, u64, u64, u64)>(),
+        load in loads(),
+        limit in any::<u32>(),
+        (app_ready, draining) in any::<(bool, bool)>(),
+    ) -> QueueProxyReport {
+        QueueProxyReport {
+            v: VERSION, pod, boot, now_us, load, queued, limit, app_ready, draining, bypass,
+        }
+    }
+}
+
+prop_compose! {
+    fn held_workloads()(
+        (namespace, name, uid) in (".{0,20}", ".{0,20}", ".{0,40}"),
+        ports in proptest::collection::vec(any::<u16>(), 0..5),
+        held in loads(),
+        forwarding in any::<u64>(),
+    ) -> HeldWorkload {
+        HeldWorkload { namespace, name, uid, ports, held, forwarding }
+    }
+}
+
+prop_compose! {
+    fn activator_reports()(
+        pod in ".{0,60}",
+        (boot, now_us, edge) in any::<(u64, u64, u64)>(),
+        workloads in proptest::collection::vec(held_workloads(), 0..5),
+    ) -> ActivatorReport {
+        ActivatorReport { v: VERSION, pod, boot, now_us, edge, workloads }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_report_comes_back_as_it_was_sent(
+        queue_proxy in queue_proxy_reports(),
+        activator in activator_reports(),
+    ) {
+        let bytes = serde_json::to_vec(&queue_proxy).unwrap();
+        prop_assert_eq!(QueueProxyReport::parse(&bytes).unwrap(), queue_proxy);
+        let bytes = serde_json::to_vec(&activator).unwrap();
+        prop_assert_eq!(ActivatorReport::parse(&bytes).unwrap(), activator);
+    }
+
+    /// Kubernetes' names have at most 253 characters.
+    #[test]
+    fn an_honest_report_is_never_too_long(
+        report in queue_proxy_reports(),
+        pod in "[a-z0-9.-]{253}",
+    ) {
+        let bytes = serde_json::to_vec(&QueueProxyReport { pod, ..report }).unwrap();
+        prop_assert!(bytes.len() < MAX_QUEUE_PROXY_BYTES / 2, "{}", bytes.len());
+    }
+
+    #[test]
+    fn any_bytes_are_answered_without_a_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let _ = QueueProxyReport::parse(&bytes);
+        let _ = ActivatorReport::parse(&bytes);
+    }
+
+    /// Damage reaches further into the parser than noise does.
+    #[test]
+    fn a_damaged_report_is_answered_without_a_panic(
+        report in activator_reports(),
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut bytes = serde_json::to_vec(&report).unwrap();
+        for (place, byte) in damage {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+        }
+        if let Ok(parsed) = ActivatorReport::parse(&bytes) {
+            prop_assert_eq!(parsed.v, VERSION);
+        }
+    }
+}
