@@ -4,7 +4,7 @@ CACHE := $(or $(LULL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lull)
 # Outside the tree, so that a fresh clone finds what was built before.
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 
-.PHONY: help demo demo-down test test-full check fmt lint doc unit chart e2e coldstart images crd
+.PHONY: help demo demo-down test test-full check fmt lint doc unit chart e2e coldstart bench bench-queue-proxy images crd
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -41,6 +41,11 @@ e2e: ## End-to-end suite on a real cluster (CLUSTER=builtin|kind|current)
 
 coldstart: ## Cold start table on a real cluster
 	@scripts/coldstart.sh
+
+bench: bench-queue-proxy ## Every performance bench, one table each
+
+bench-queue-proxy: ## The queue-proxy beside HAProxy and Envoy (ARGS="--rounds 3 --only cpu-http1")
+	@scripts/bench.sh queue-proxy $(ARGS)
 
 images: ## Static binaries and image tars in .build/
 	@scripts/images.sh
