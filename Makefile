@@ -44,7 +44,7 @@ coldstart: ## Cold start table on a real cluster
 
 bench: bench-queue-proxy ## Every performance bench, one table each
 
-bench-queue-proxy: ## The queue-proxy beside HAProxy and Envoy (ARGS="--rounds 3 --only cpu-http1")
+bench-queue-proxy: ## The queue-proxy beside HAProxy and Envoy (ARGS="--rounds 3 --only http1")
 	@scripts/bench.sh queue-proxy $(ARGS)
 
 images: ## Static binaries and image tars in .build/

@@ -13,6 +13,15 @@ pub struct Child {
     process: process::Child,
 }
 
+/// Memory of a process.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Memory {
+    /// Resident set, MiB.
+    pub resident_mib: f64,
+    /// The same where shared pages count by their share, MiB.
+    pub proportional_mib: f64,
+}
+
 // === impl Child ===
 
 impl Child {
@@ -76,11 +85,45 @@ impl Child {
         }
         Ok(Duration::from_nanos(sum))
     }
+
+    /// Memory that it has now.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn memory(&self) -> anyhow::Result<Memory> {
+        let path = format!("/proc/{}/smaps_rollup", self.pid);
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        memory(&text).with_context(|| format!("{text:?} in {path}"))
+    }
+
+    /// Number of its open descriptors.
+    ///
+    /// # Errors
+    /// Where it has ended.
+    pub fn descriptors(&self) -> anyhow::Result<usize> {
+        let folder = format!("/proc/{}/fd", self.pid);
+        let list = std::fs::read_dir(&folder).with_context(|| format!("list {folder}"))?;
+        Ok(list.count())
+    }
 }
 
 /// First field of `schedstat`: nanoseconds on a core.
 fn on_cpu_ns(schedstat: &str) -> Option<u64> {
     schedstat.split_ascii_whitespace().next()?.parse().ok()
+}
+
+fn memory(smaps_rollup: &str) -> Option<Memory> {
+    let mib = |key: &str| -> Option<f64> {
+        let line = smaps_rollup
+            .lines()
+            .find_map(|line| line.strip_prefix(key))?;
+        let kib: f64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(kib / 1024.0)
+    };
+    Some(Memory {
+        resident_mib: mib("Rss:")?,
+        proportional_mib: mib("Pss:")?,
+    })
 }
 
 #[cfg(test)]
@@ -91,5 +134,13 @@ mod tests {
     fn time_on_a_core_is_the_first_field() {
         assert_eq!(on_cpu_ns("123456 789 10\n"), Some(123_456));
         assert_eq!(on_cpu_ns(""), None);
+    }
+    #[test]
+    fn memory_is_read_in_mebibytes() {
+        let text =
+            "55-7f ---p 0 00:00 0 [rollup]\nRss:     2048 kB\nPss:      512 kB\nPss_Dirty: 1 kB\n";
+        let read = memory(text).unwrap();
+        assert_eq!((read.resident_mib, read.proportional_mib), (2.0, 0.5));
+        assert_eq!(memory("Rss: 1 kB"), None);
     }
 }

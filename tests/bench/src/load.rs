@@ -1,5 +1,9 @@
 //! What sends requests.
 
+mod crowd;
+mod h2load;
+mod http1;
+mod paced;
 mod wrk;
 
 use std::{net::SocketAddr, time::Duration};
@@ -11,6 +15,10 @@ use tokio::{
     time::Instant,
 };
 
+pub use crowd::crowd;
+pub use h2load::h2load;
+pub use http1::{Connection, REQUEST};
+pub use paced::paced;
 pub use wrk::wrk;
 
 use crate::{Child, Protocol};
@@ -20,8 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Time between two tries.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A request that asks for the connection to stay.
-pub const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n";
 /// Preface, empty SETTINGS, and `GET http://bench/` on stream 1 from the static table
 /// (RFC 9113, 3.4; RFC 7541, 6.1).
 const H2C_REQUEST: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\

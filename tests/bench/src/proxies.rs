@@ -5,11 +5,11 @@ mod envoy;
 mod haproxy;
 mod queue_proxy;
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::net::SocketAddr;
 
 use tokio::process::Command;
 
-use crate::{Child, Cores, Protocol, load, ports};
+use crate::{Child, Protocol, bench::Bench, load, ports};
 
 /// Which proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,24 +24,11 @@ pub enum Kind {
     Envoy,
 }
 
-/// Where the programs are.
-#[derive(Debug, Clone, Copy)]
-pub struct Programs<'a> {
-    /// Our binary.
-    pub queue_proxy: &'a Path,
-    /// Envoy's.
-    pub envoy: &'a Path,
-}
-
 /// What a proxy needs to start.
 #[derive(Debug, Clone, Copy)]
 pub struct Setup<'a> {
-    /// Where the programs are.
-    pub programs: Programs<'a>,
-    /// Folder for configurations.
-    pub scratch: &'a Path,
-    /// Cores.
-    pub cores: &'a Cores,
+    /// The run.
+    pub bench: &'a Bench,
     /// The app.
     pub app: SocketAddr,
     /// What caller, proxy and app speak.
@@ -54,7 +41,6 @@ pub struct Proxy {
     /// Where it listens.
     pub address: SocketAddr,
     child: Child,
-    started_with: Duration,
 }
 
 // === impl Kind ===
@@ -71,7 +57,7 @@ impl Kind {
         }
     }
 
-    fn command(self, setup: &Setup<'_>, listen: SocketAddr) -> anyhow::Result<Command> {
+    pub(crate) fn command(self, setup: &Setup<'_>, listen: SocketAddr) -> anyhow::Result<Command> {
         match self {
             Self::QueueProxy => Ok(queue_proxy::command(setup, listen, 0)),
             Self::Limited => Ok(queue_proxy::command(setup, listen, 100)),
@@ -92,23 +78,11 @@ impl Proxy {
         let address = ports::free()?;
         let command = kind.command(setup, address)?;
         let mut child = setup
+            .bench
             .cores
             .on_proxy_core(|| Child::spawn(kind.name(), command))?;
         load::first_answer(address, setup.protocol, &mut child).await?;
-        let started_with = child.cpu()?;
-        Ok(Self {
-            address,
-            child,
-            started_with,
-        })
-    }
-
-    /// CPU time since it was ready.
-    ///
-    /// # Errors
-    /// Where it has ended.
-    pub fn cpu(&self) -> anyhow::Result<Duration> {
-        Ok(self.child.cpu()?.saturating_sub(self.started_with))
+        Ok(Self { address, child })
     }
 
     /// Its process.

@@ -25,6 +25,23 @@ impl Sample {
         }
     }
 
+    /// The value that `share` of all (0 to 1) do not exceed; NaN of none.
+    #[must_use]
+    pub fn quantile(&self, share: f64) -> f64 {
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "0 to length"
+        )]
+        let rank = (share * sorted.len() as f64).ceil() as usize;
+        sorted
+            .get(rank.saturating_sub(1))
+            .copied()
+            .unwrap_or(f64::NAN)
+    }
+
     /// Smallest and greatest value.
     #[must_use]
     pub fn range(&self) -> (f64, f64) {
@@ -38,6 +55,12 @@ impl Sample {
     #[must_use]
     pub fn over(&self, other: &Self) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(a, b)| a / b).collect())
+    }
+
+    /// Each round's value less that of `other` in the same round.
+    #[must_use]
+    pub fn minus(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(a, b)| a - b).collect())
     }
 }
 
@@ -59,10 +82,22 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_taken_round_by_round() {
+    fn a_quantile_is_one_of_the_values() {
+        let hundred: Sample = (1..=100).map(f64::from).collect();
+        assert_eq!(
+            (hundred.quantile(0.5), hundred.quantile(0.99)),
+            (50.0, 99.0)
+        );
+        assert_eq!((hundred.quantile(0.0), hundred.quantile(1.0)), (1.0, 100.0));
+        assert!(Sample::default().quantile(0.5).is_nan());
+    }
+
+    #[test]
+    fn ratios_and_differences_are_taken_round_by_round() {
         let ours = Sample::from_iter([1.0, 4.0]);
         let theirs = Sample::from_iter([2.0, 4.0]);
         assert_eq!(ours.over(&theirs), Sample::from_iter([0.5, 1.0]));
         assert_eq!(ours.over(&theirs).range(), (0.5, 1.0));
+        assert_eq!(ours.minus(&theirs), Sample::from_iter([-1.0, 0.0]));
     }
 }

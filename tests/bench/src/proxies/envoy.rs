@@ -9,10 +9,14 @@ use super::Setup;
 use crate::Protocol;
 
 pub(super) fn command(setup: &Setup<'_>, listen: SocketAddr) -> anyhow::Result<Command> {
-    let path = setup.scratch.join(format!("envoy-{}.yaml", listen.port()));
+    let path = setup
+        .bench
+        .scratch
+        .path()
+        .join(format!("envoy-{}.yaml", listen.port()));
     std::fs::write(&path, configuration(setup, listen))
         .with_context(|| format!("write {}", path.display()))?;
-    let mut command = Command::new(setup.programs.envoy);
+    let mut command = Command::new(&setup.bench.programs.envoy);
     command
         .args(["--concurrency", "1", "--disable-hot-restart"])
         .args(["--log-level", "error", "-c"])
@@ -25,7 +29,9 @@ pub(super) fn command(setup: &Setup<'_>, listen: SocketAddr) -> anyhow::Result<C
 fn configuration(setup: &Setup<'_>, listen: SocketAddr) -> String {
     let options = match setup.protocol {
         Protocol::Http1 => "http_protocol_options: {}",
-        Protocol::H2c => "http2_protocol_options: {}",
+        // Envoy opens streams before it knows how many the app allows, and answers 503 for those
+        // that are too many. HAProxy keeps to 100 by itself.
+        Protocol::H2c => "http2_protocol_options: { max_concurrent_streams: 100 }",
     };
     format!(
         r#"static_resources:

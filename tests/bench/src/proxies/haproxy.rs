@@ -9,7 +9,11 @@ use super::Setup;
 use crate::Protocol;
 
 pub(super) fn command(setup: &Setup<'_>, listen: SocketAddr) -> anyhow::Result<Command> {
-    let path = setup.scratch.join(format!("haproxy-{}.cfg", listen.port()));
+    let path = setup
+        .bench
+        .scratch
+        .path()
+        .join(format!("haproxy-{}.cfg", listen.port()));
     std::fs::write(&path, configuration(setup, listen))
         .with_context(|| format!("write {}", path.display()))?;
     let mut command = Command::new("haproxy");

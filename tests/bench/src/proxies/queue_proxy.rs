@@ -8,7 +8,7 @@ use super::Setup;
 
 pub(super) fn command(setup: &Setup<'_>, listen: SocketAddr, limit: u32) -> Command {
     let (port, app) = (listen.port(), setup.app.port());
-    let mut command = Command::new(setup.programs.queue_proxy);
+    let mut command = Command::new(&setup.bench.programs.queue_proxy);
     command
         .env_clear()
         .env("QP_PORTS", format!("{port}={app}/http"))
