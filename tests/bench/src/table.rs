@@ -117,7 +117,7 @@ fn spread(sample: &Sample, unit: &str) -> String {
 
 /// Decimals that show about three significant digits.
 fn digits(value: f64) -> usize {
-    match value {
+    match value.abs() {
         value if value >= 100.0 => 0,
         value if value >= 10.0 => 1,
         _ => 2,

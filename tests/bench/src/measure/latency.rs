@@ -34,7 +34,9 @@ pub async fn latency(bench: &Bench, kinds: &[Kind], rate: f64) -> anyhow::Result
         };
         let address = proxy.as_ref().map_or(nginx.address, |proxy| proxy.address);
         let taken = load::paced(address, CONNECTIONS, rate, bench.time)?;
+        let mut busy = 0.0;
         if let Some(proxy) = proxy {
+            busy = proxy.child().cpu()?.as_secs_f64() / bench.time.as_secs_f64() * 100.0;
             proxy.stop().await?;
         }
         nginx.check()?;
@@ -42,7 +44,7 @@ pub async fn latency(bench: &Bench, kinds: &[Kind], rate: f64) -> anyhow::Result
         let name = kind.map_or("direct", |kind| kind.name());
         turn.progress(
             name,
-            format!("p50 {p50:.0} µs, p99 {p99:.0} µs at {rate:.0} requests/s"),
+            format!("p50 {p50:.0} µs, p99 {p99:.0} µs at {rate:.0} requests/s, its core {busy:.0} % busy"),
         );
         all[turn.index].p50_us.push(p50);
         all[turn.index].p99_us.push(p99);
