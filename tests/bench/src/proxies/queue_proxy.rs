@@ -1,18 +1,19 @@
 //! Ours.
 
-use std::{net::SocketAddr, process::Stdio};
+use std::{net::SocketAddr, path::Path, process::Stdio};
 
 use tokio::process::Command;
 
-use super::Setup;
-
-pub(super) fn command(setup: &Setup<'_>, listen: SocketAddr, limit: u32) -> Command {
-    let (port, app) = (listen.port(), setup.app.port());
-    let mut command = Command::new(&setup.bench.programs.queue_proxy);
+/// Makes `program`, which runs the queue-proxy, run it at `listen` before `app` with a `limit` of
+/// requests at once (0 = none).
+#[must_use]
+pub fn command(program: &Path, listen: SocketAddr, app: SocketAddr, limit: u32) -> Command {
+    let (ip, port) = (app.ip(), listen.port());
+    let mut command = Command::new(program);
     command
         .env_clear()
-        .env("QP_PORTS", format!("{port}={app}/http"))
-        .env("QP_POD_IP", setup.app.ip().to_string())
+        .env("QP_PORTS", format!("{port}={}/http", app.port()))
+        .env("QP_POD_IP", ip.to_string())
         .env("QP_POD_NAME", "bench")
         .env("QP_POD_NAMESPACE", "bench")
         .env("QP_CONTAINER_CONCURRENCY", limit.to_string())
@@ -21,6 +22,9 @@ pub(super) fn command(setup: &Setup<'_>, listen: SocketAddr, limit: u32) -> Comm
             "QP_DRAIN_SOCKET",
             format!("lull-bench-{}-{port}", std::process::id()),
         )
+        // It ends at once when it is told to.
+        .env("QP_DRAIN_MIN", "0s")
+        .env("QP_DRAIN_QUIET", "0s")
         .env("QP_LOG", "warn")
         .envs(["QP_ADMIN_PORT", "QP_REPORT_PORT", "QP_METRICS_PORT"].map(|key| (key, "0")))
         .stdout(Stdio::null())
