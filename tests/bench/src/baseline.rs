@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use anyhow::Context as _;
 
-/// How much more is no regression, per thousand. Equal runs differ by 4 at most; another machine's
+/// How much more is no regression, per thousand. Equal runs differ by 5 at most; another machine's
 /// memcpy is another one.
 pub const TOLERANCE_PERMILLE: u64 = 30;
 

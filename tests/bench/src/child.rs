@@ -29,13 +29,14 @@ pub struct Memory {
 // === impl Child ===
 
 impl Child {
-    /// Starts `command`; what it says on standard error is shown only by [`Child::failure`].
+    /// Starts `command`; what it says on standard error goes to ours, the rest nowhere.
     ///
     /// # Errors
     /// Where it can't be started, with what to install.
     pub fn spawn(name: &str, mut command: Command) -> anyhow::Result<Self> {
         let process = command
             .stdin(Stdio::null())
+            .stdout(Stdio::null())
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("start {name} (make bench installs what is missing)"))?;

@@ -6,6 +6,12 @@
 //!        `--> table (figures, bounds, verdict)
 //! ```
 //!
+//! CPU per request is the time of all the proxy's threads on a core, in the kernel, too, by the
+//! number of requests, while as many are sent as it can take: it then finds several at each look,
+//! which is the cheapest case for all of them. The latency's load is half of that and comes one by
+//! one, so that every request wakes the proxy; on a virtual machine most of what is added then is
+//! the way from one core to the other.
+//!
 //! Every process is a [`Child`] that dies with its owner; every figure is a [`Sample`] over rounds
 //! that take turns, so that a slow minute of the machine hits all proxies alike.
 

@@ -12,6 +12,18 @@ impl Sample {
         self.0.push(value);
     }
 
+    /// Number of values.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The middle value; of an even number the mean of the middle two; NaN of none.
     #[must_use]
     pub fn median(&self) -> f64 {

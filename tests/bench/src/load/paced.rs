@@ -21,7 +21,10 @@ use crate::Sample;
 /// Shortest timer slack that Linux takes: nanoseconds. The default, 50 us, is as long as a request.
 const TIMER_SLACK: NonZeroU64 = NonZeroU64::MIN;
 
-/// Sends `rate` requests per second over `connections` for `time`; returns how long each took from
+/// Not counted: connections are made, pools fill.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// Sends `rate` requests per second over `connections` for `time` after a warm-up; returns how long each took from
 /// the time at which it should have been sent, microseconds.
 ///
 /// # Errors
@@ -48,13 +51,15 @@ pub fn paced(
 fn one(address: SocketAddr, gap: Duration, time: Duration) -> io::Result<Vec<f64>> {
     set_current_timer_slack(Some(TIMER_SLACK))?;
     let mut connection = Connection::open(address)?;
-    let begun = Instant::now();
-    let mut due = begun + exponential(gap);
+    let warm = Instant::now() + WARM_UP;
+    let mut due = warm - WARM_UP + exponential(gap);
     let mut taken = Vec::new();
-    while due < begun + time {
+    while due < warm + time {
         thread::sleep(due.saturating_duration_since(Instant::now()));
         connection.get()?;
-        taken.push(due.elapsed().as_secs_f64() * 1e6);
+        if due >= warm {
+            taken.push(due.elapsed().as_secs_f64() * 1e6);
+        }
         due += exponential(gap);
     }
     Ok(taken)

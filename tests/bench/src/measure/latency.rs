@@ -1,5 +1,7 @@
 //! How much longer a request takes by way of a proxy.
 
+use std::time::Instant;
+
 use super::CONNECTIONS;
 use crate::{Kind, Nginx, Protocol, Proxy, Sample, bench::Bench, load, proxies::Setup};
 
@@ -33,10 +35,11 @@ pub async fn latency(bench: &Bench, kinds: &[Kind], rate: f64) -> anyhow::Result
             None => None,
         };
         let address = proxy.as_ref().map_or(nginx.address, |proxy| proxy.address);
+        let begun = Instant::now();
         let taken = load::paced(address, CONNECTIONS, rate, bench.time)?;
         let mut busy = 0.0;
         if let Some(proxy) = proxy {
-            busy = proxy.child().cpu()?.as_secs_f64() / bench.time.as_secs_f64() * 100.0;
+            busy = proxy.child().cpu()?.as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
             proxy.stop().await?;
         }
         nginx.check()?;

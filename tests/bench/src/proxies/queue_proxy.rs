@@ -1,6 +1,6 @@
 //! Ours.
 
-use std::{net::SocketAddr, path::Path, process::Stdio};
+use std::{net::SocketAddr, path::Path};
 
 use tokio::process::Command;
 
@@ -25,9 +25,7 @@ pub fn command(program: &Path, listen: SocketAddr, app: SocketAddr, limit: u32) 
         // It ends at once when it is told to.
         .env("QP_DRAIN_MIN", "0s")
         .env("QP_DRAIN_QUIET", "0s")
-        .env("QP_LOG", "warn")
-        .envs(["QP_ADMIN_PORT", "QP_REPORT_PORT", "QP_METRICS_PORT"].map(|key| (key, "0")))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+        .env("QP_LOG", "error")
+        .envs(["QP_ADMIN_PORT", "QP_REPORT_PORT", "QP_METRICS_PORT"].map(|key| (key, "0")));
     command
 }
