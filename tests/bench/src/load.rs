@@ -18,7 +18,7 @@ use tokio::{
 pub use crowd::crowd;
 pub use h2load::{h2load, h2load_one_by_one};
 pub use http1::{Connection, REQUEST};
-pub use paced::paced;
+pub use paced::{Paced, paced};
 pub use wrk::wrk;
 
 use crate::{Child, Protocol};

@@ -12,6 +12,8 @@ pub struct Latency {
     pub p50_us: Sample,
     /// What one in a hundred exceeds, microseconds.
     pub p99_us: Sample,
+    /// The same in the middle tenth of a second ([`load::Paced::calm_p99`]), microseconds.
+    pub calm_p99_us: Sample,
 }
 
 /// Measures what `kinds` add to requests sent straight to the app, at `rate` requests per second;
@@ -43,19 +45,22 @@ pub async fn latency(bench: &Bench, kinds: &[Kind], rate: f64) -> anyhow::Result
             proxy.stop().await?;
         }
         nginx.check()?;
-        let (p50, p99) = (taken.quantile(0.5), taken.quantile(0.99));
+        let (p50, p99) = (taken.all.quantile(0.5), taken.all.quantile(0.99));
+        let calm = taken.calm_p99();
         let name = kind.map_or("direct", |kind| kind.name());
         turn.progress(
             name,
-            format!("p50 {p50:.0} µs, p99 {p99:.0} µs at {rate:.0} requests/s, its core {busy:.0} % busy"),
+            format!("p50 {p50:.0} µs, p99 {p99:.0} µs, calm {calm:.0} µs, at {rate:.0} requests/s, its core {busy:.0} % busy"),
         );
         all[turn.index].p50_us.push(p50);
         all[turn.index].p99_us.push(p99);
+        all[turn.index].calm_p99_us.push(calm);
     }
     let direct = all.pop().unwrap_or_default();
     let added = |through: Latency| Latency {
         p50_us: through.p50_us.minus(&direct.p50_us),
         p99_us: through.p99_us.minus(&direct.p99_us),
+        calm_p99_us: through.calm_p99_us.minus(&direct.calm_p99_us),
     };
     Ok(all.into_iter().map(added).collect())
 }
