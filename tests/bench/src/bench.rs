@@ -1,0 +1,67 @@
+//! What all measurements of one run share.
+
+use std::{path::PathBuf, time::Duration};
+
+use crate::{Cores, Scratch};
+
+/// Where the programs are.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// Our binary.
+    pub queue_proxy: PathBuf,
+    /// Envoy's.
+    pub envoy: PathBuf,
+}
+
+/// One run.
+#[derive(Debug)]
+pub struct Bench {
+    /// Where the programs are.
+    pub programs: Programs,
+    /// Folder for configurations.
+    pub scratch: Scratch,
+    /// Cores.
+    pub cores: Cores,
+    /// Rounds; each measures every proxy once.
+    pub rounds: usize,
+    /// How long one measurement takes, whole seconds.
+    pub time: Duration,
+}
+
+// === impl Bench ===
+
+impl Bench {
+    /// Every round with the index of every one of `count`, which begin in turn.
+    pub fn turns(&self, count: usize) -> impl Iterator<Item = Turn> + use<> {
+        let rounds = self.rounds;
+        (0..rounds * count).map(move |number| {
+            let (round, place) = (number / count, number % count);
+            Turn {
+                round,
+                rounds,
+                index: (round + place) % count,
+            }
+        })
+    }
+}
+
+/// One measurement's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// Which round, from 0.
+    pub round: usize,
+    /// Of how many.
+    pub rounds: usize,
+    /// What is measured.
+    pub index: usize,
+}
+
+// === impl Turn ===
+
+impl Turn {
+    /// Says on standard error what was measured of whom.
+    pub fn progress(&self, name: &str, what: impl std::fmt::Display) {
+        let (round, rounds) = (self.round + 1, self.rounds);
+        crate::progress(format!("round {round}/{rounds}: {name}: {what}"));
+    }
+}
