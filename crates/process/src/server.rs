@@ -10,7 +10,7 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
 /// An answer, whole in memory.
@@ -18,6 +18,8 @@ pub type Answer = Response<Full<Bytes>>;
 
 /// Longest time for a request's head: these ports are called by machines of ours and kubelet.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections that wait to be accepted; the kernel's own bound, `net.core.somaxconn`, is the same.
+const BACKLOG: u32 = 4096;
 /// Pause after a failed accept, which mostly means that file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -26,12 +28,23 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// # Errors
 /// Where the port is taken or may not be opened.
 pub async fn bind(port: u16) -> io::Result<TcpListener> {
-    match TcpListener::bind(SocketAddr::from(([0u16; 8], port))).await {
+    match listen(SocketAddr::from(([0u16; 8], port))) {
         Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-            TcpListener::bind(SocketAddr::from(([0u8; 4], port))).await
+            listen(SocketAddr::from(([0u8; 4], port)))
         }
         other => other,
     }
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv6() {
+        TcpSocket::new_v6()?
+    } else {
+        TcpSocket::new_v4()?
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Answers requests on `listener` until `stop` is cancelled.
