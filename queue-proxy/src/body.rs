@@ -1,9 +1,9 @@
-//! Bodies on their way: uploads note activity, answers hold what the request holds until they end.
+//! Answers on their way to the caller: they hold what the request holds until they end.
 
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, Weak},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -13,22 +13,9 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
-use crate::{activity::Idle, caller::Caller, metrics::Reason, request::Hold, upstream::Lease};
-
-/// A request's body on its way to the app.
-#[derive(Debug)]
-pub(crate) struct Upload {
-    /// `None` = no body, in a request that is sent a second time.
-    inner: Option<Incoming>,
-    idle: Option<Idle>,
-    /// `None` = there was nothing to send from the start.
-    going_on: Option<Arc<()>>,
-    caller: Option<Arc<Caller>>,
-}
-
-/// Tells whether a body is still being sent.
-#[derive(Debug)]
-pub(crate) struct UploadWatch(Option<Weak<()>>);
+use crate::{
+    activity::Idle, caller::Caller, metrics::Reason, request::Hold, stall::Watched, upstream::Lease,
+};
 
 /// An answer's body on its way to the caller.
 #[derive(Debug)]
@@ -37,6 +24,8 @@ pub(crate) enum Outgoing {
     Text(Full<Bytes>),
     /// The app's.
     App(Download),
+    /// The app's, in a stream whose caller may stop reading.
+    Watched(Watched),
 }
 
 /// The app's answer; until it is dropped the request is in flight.
@@ -52,6 +41,9 @@ pub(crate) struct Download {
     idle: Option<Idle>,
     /// Made when the app first lets us wait: most answers never need a timer.
     sleep: Option<Pin<Box<Sleep>>>,
+    /// Why it breaks off. Hyper writes what it has before it asks again, and would throw it away
+    /// if it heard of this at once.
+    cut: Option<Cut>,
 }
 
 /// Why an answer ends before its end. The server then resets the stream, so that nobody takes a
@@ -64,76 +56,6 @@ pub(crate) enum Cut {
     /// The whole-request or idle timeout.
     #[error("the answer took too long")]
     Timeout,
-}
-
-// === impl Upload ===
-
-impl Upload {
-    /// `caller` is told when the body breaks.
-    pub(crate) fn new(inner: Incoming, idle: Option<Idle>, caller: Option<&Arc<Caller>>) -> Self {
-        let has_body = !inner.is_end_stream();
-        Self {
-            inner: Some(inner),
-            idle,
-            going_on: has_body.then(Arc::default),
-            caller: caller.filter(|_| has_body).cloned(),
-        }
-    }
-
-    /// A request without a body.
-    pub(crate) fn none() -> Self {
-        Self {
-            inner: None,
-            idle: None,
-            going_on: None,
-            caller: None,
-        }
-    }
-
-    /// Hyper drops a body as soon as it has sent it.
-    pub(crate) fn watch(&self) -> UploadWatch {
-        UploadWatch(self.going_on.as_ref().map(Arc::downgrade))
-    }
-}
-
-// === impl UploadWatch ===
-
-impl UploadWatch {
-    pub(crate) fn is_going_on(&self) -> bool {
-        self.0.as_ref().is_some_and(|body| body.strong_count() > 0)
-    }
-}
-
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(inner) = &mut self.inner else {
-            return Poll::Ready(None);
-        };
-        let frame = ready!(Pin::new(inner).poll_frame(cx));
-        if let Some(idle) = &self.idle {
-            idle.note();
-        }
-        if let (Some(Err(_)), Some(caller)) = (&frame, &self.caller) {
-            caller.note_broken_body();
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
-    }
 }
 
 // === impl Outgoing ===
@@ -157,20 +79,23 @@ impl Body for Outgoing {
                 .poll_frame(cx)
                 .map_err(|never| match never {}),
             Self::App(download) => download.poll_next(cx),
+            Self::Watched(watched) => watched.poll_next(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Text(text) => text.is_end_stream(),
-            Self::App(download) => download.inner.is_end_stream(),
+            Self::App(download) => download.is_end_stream(),
+            Self::Watched(watched) => watched.look(Download::is_end_stream, false),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Text(text) => text.size_hint(),
-            Self::App(download) => download.inner.size_hint(),
+            Self::App(download) => download.size_hint(),
+            Self::Watched(watched) => watched.look(Download::size_hint, SizeHint::default()),
         }
     }
 }
@@ -186,10 +111,34 @@ impl Download {
             hold,
             idle,
             sleep: None,
+            cut: None,
         }
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    /// The same, or, where the caller may stop to read, one that a stalled caller can't keep.
+    pub(crate) fn into_outgoing(self, may_stall: bool) -> Outgoing {
+        if may_stall && !self.inner.is_end_stream() {
+            Outgoing::Watched(Watched::new(self))
+        } else {
+            Outgoing::App(self)
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        if let Some(cut) = self.cut.take() {
+            return Poll::Ready(Some(Err(cut)));
+        }
         let link = self.lease.as_mut().and_then(Lease::link);
         let polled = match link {
             Some(link) => link.poll_frame(&mut self.inner, cx),
@@ -211,10 +160,20 @@ impl Download {
         }
         match &frame {
             Some(Ok(frame)) => self.hold.sent(frame.data_ref().map_or(0, Bytes::len)),
-            Some(Err(_)) => self.hold.broke_off(),
+            Some(Err(_)) => {
+                self.hold.broke_off();
+                self.hold.is_cut();
+            }
             None => self.finish(),
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(Cut::App)))
+        match frame {
+            Some(Err(error)) => {
+                self.cut = Some(Cut::App(error));
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            frame => Poll::Ready(frame.map(|frame| frame.map_err(Cut::App))),
+        }
     }
 
     fn finish(&mut self) {
@@ -246,9 +205,18 @@ impl Download {
             .map_or(self.deadline, |idle| idle.deadline().min(self.deadline))
     }
 
-    fn timed_out(&mut self) -> Cut {
+    pub(crate) fn timed_out(&mut self) -> Cut {
         self.hold.rejected(Reason::Timeout);
+        self.hold.is_cut();
         Cut::Timeout
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    pub(crate) fn caller(&self) -> &Arc<Caller> {
+        self.hold.caller()
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use http::HeaderValue;
 
-use crate::request::Port;
+use crate::{request::Port, stall::Answers};
 
 /// Longest time from a head's first byte to its end: between one and two of these. Connections are
 /// looked at so often, which costs less than a timer for each head.
@@ -33,6 +33,10 @@ pub(crate) struct Caller {
     head_begun: AtomicBool,
     /// The body of the last request broke off. HTTP/1 only.
     body_broke: AtomicBool,
+    /// An answer was cut whose end is that of the connection.
+    must_reset: AtomicBool,
+    /// HTTP/2 only.
+    pub(crate) answers: Answers,
 }
 
 /// One request of a caller; dropping it says that it has ended.
@@ -58,6 +62,8 @@ impl Caller {
             busy: AtomicU64::new(0),
             head_begun: AtomicBool::new(true),
             body_broke: AtomicBool::new(false),
+            must_reset: AtomicBool::new(false),
+            answers: Answers::default(),
         })
     }
 
@@ -85,6 +91,16 @@ impl Caller {
         self.busy.fetch_add(1, Ordering::Relaxed);
         self.head_begun.store(false, Ordering::Relaxed);
         Busy(Arc::clone(self))
+    }
+
+    /// The connection is to end with a reset: it is all that tells a cut answer from a whole one.
+    pub(crate) fn reset_at_end(&self) {
+        self.must_reset.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the connection is to end with a reset.
+    pub(crate) fn must_reset(&self) -> bool {
+        self.must_reset.load(Ordering::Relaxed)
     }
 
     /// Whether any request has come.

@@ -119,6 +119,7 @@ async fn serve_http1(stream: TcpStream, caller: Arc<Caller>) {
     // Half-closed callers are taken for gone, as Envoy and nginx do: nothing else tells a caller
     // that left from one that waits, and who leaves must free the slot at once.
     let connection = http1::Builder::new()
+        .max_buf_size(headers::MAX_HEAD)
         .preserve_header_case(true)
         .auto_date_header(false)
         .serve_connection(
@@ -143,6 +144,7 @@ async fn serve_http2(stream: TcpStream, caller: Arc<Caller>) {
     let service = service(&caller);
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
+        .max_header_list_size(headers::MAX_HEAD_LIST)
         .auto_date_header(false)
         .serve_connection(TokioIo::new(Wire::new(stream)), service);
     tokio::pin!(connection);
@@ -150,6 +152,7 @@ async fn serve_http2(stream: TcpStream, caller: Arc<Caller>) {
         ended = &mut connection => return note_end(&gateway.metrics, ended),
         () = out_of_patience(&caller) => {}
         () = goodbye(gateway.drain.begun(), &caller) => {}
+        () = caller.answers.watch(gateway.config.timeout.0) => {}
     }
     connection.as_mut().graceful_shutdown();
     note_end(&gateway.metrics, connection.await);

@@ -40,6 +40,15 @@ pub(crate) enum Error {
     /// The request's body broke off or is not in the form that its head says.
     #[error("the request's body is broken: {0}")]
     Upload(#[source] hyper::Error),
+    /// HTTP/1.1 without a Host, or with several.
+    #[error("the request has {0} Host headers, exactly one is allowed")]
+    Hosts(usize),
+    /// A transfer coding beside chunked.
+    #[error("the only Transfer-Encoding that is allowed is one \"chunked\"")]
+    Coding,
+    /// 101 for a request that had asked for no switch.
+    #[error("the app switched to another protocol without having been asked to")]
+    Switch,
     /// CONNECT, which makes no sense at a reverse proxy.
     #[error("CONNECT is not supported")]
     Connect,
@@ -80,8 +89,10 @@ impl Error {
             Self::Timeout(_) => Reason::Timeout,
             Self::AppRefused(_) => Reason::AppRefused,
             Self::AppUnreachable(_) => Reason::AppUnreachable,
-            Self::AppFailed(_) => Reason::AppFailed,
-            Self::Upload(_) | Self::Connect | Self::Target(_) => Reason::BadRequest,
+            Self::AppFailed(_) | Self::Switch => Reason::AppFailed,
+            Self::Upload(_) | Self::Hosts(_) | Self::Coding | Self::Connect | Self::Target(_) => {
+                Reason::BadRequest
+            }
         }
     }
 
@@ -90,11 +101,11 @@ impl Error {
         match self {
             Self::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
             Self::QueueTimeout(_) | Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
-            Self::AppRefused(_) | Self::AppUnreachable(_) | Self::AppFailed(_) => {
+            Self::AppRefused(_) | Self::AppUnreachable(_) | Self::AppFailed(_) | Self::Switch => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::Connect => StatusCode::NOT_IMPLEMENTED,
-            Self::Upload(_) | Self::Target(_) => StatusCode::BAD_REQUEST,
+            Self::Coding | Self::Connect => StatusCode::NOT_IMPLEMENTED,
+            Self::Upload(_) | Self::Hosts(_) | Self::Target(_) => StatusCode::BAD_REQUEST,
         }
     }
 
@@ -144,10 +155,11 @@ impl Error {
             Self::QueueFull
             | Self::AppRefused(_)
             | Self::AppUnreachable(_)
-            | Self::AppFailed(_) => Code::Unavailable,
+            | Self::AppFailed(_)
+            | Self::Switch => Code::Unavailable,
             Self::QueueTimeout(_) | Self::Timeout(_) => Code::DeadlineExceeded,
-            Self::Connect => Code::Unimplemented,
-            Self::Upload(_) | Self::Target(_) => Code::InvalidArgument,
+            Self::Coding | Self::Connect => Code::Unimplemented,
+            Self::Upload(_) | Self::Hosts(_) | Self::Target(_) => Code::InvalidArgument,
         }
     }
 }

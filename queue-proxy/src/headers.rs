@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+
+use crate::error::Error;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -14,6 +16,12 @@ const ENVOY_PREFIX: &str = "x-envoy-";
 /// What a `Connection` header must not take away: the message would be another one without.
 const PROTECTED: [HeaderName; 2] = [header::HOST, header::CONTENT_LENGTH];
 
+/// Longest head of a message, bytes; also what HTTP/1 keeps in memory of a body that waits. Envoy
+/// takes heads of up to 60 KiB.
+pub(crate) const MAX_HEAD: usize = 64 * 1024;
+/// The same as HTTP/2 counts it: 32 bytes more for each header (RFC 9113, 6.5.2).
+pub(crate) const MAX_HEAD_LIST: u32 = 80 * 1024;
+
 /// What belongs to one connection (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [HeaderName; 6] = [
     header::CONNECTION,
@@ -23,6 +31,30 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     KEEP_ALIVE,
     PROXY_CONNECTION,
 ];
+
+/// Refuses what two readers could take for two different requests. To be asked before
+/// [`clean_request`].
+pub(crate) fn check_request(version: Version, headers: &HeaderMap) -> Result<(), Error> {
+    if version == Version::HTTP_2 {
+        return Ok(());
+    }
+    let hosts = headers.get_all(header::HOST).iter().count();
+    // HTTP/1.0 knows no Host (RFC 9112, 3.2).
+    if hosts > 1 || (hosts == 0 && version == Version::HTTP_11) {
+        return Err(Error::Hosts(hosts));
+    }
+    // Hyper has only looked whether the last one is chunked, and the app would not be told of the
+    // others (RFC 9112, 6.1).
+    let mut codings = headers
+        .get_all(header::TRANSFER_ENCODING)
+        .iter()
+        .flat_map(tokens);
+    let first = codings.next();
+    if codings.next().is_some() || first.is_some_and(|it| !it.eq_ignore_ascii_case("chunked")) {
+        return Err(Error::Coding);
+    }
+    Ok(())
+}
 
 /// Removes what belongs to the caller's connection; returns the protocol to which it wants to
 /// switch, which stays in the headers.

@@ -34,7 +34,9 @@ mod metrics;
 mod probe;
 mod request;
 mod splice;
+mod stall;
 mod traffic;
+mod upload;
 mod upstream;
 mod wire;
 

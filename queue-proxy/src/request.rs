@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use crate::{
     access::{AccessLog, Record},
     activity::Idle,
-    body::{Download, Outgoing, Upload},
-    caller::Busy,
+    body::{Download, Outgoing},
+    caller::{Busy, Caller},
     config::Config,
     drain::Drain,
     error::Error,
@@ -23,6 +23,7 @@ use crate::{
     metrics::{CodeClass, Metrics, Reason},
     splice,
     traffic::{Ticket, Traffic},
+    upload::Upload,
     upstream::{Lease, Upstream},
 };
 
@@ -48,6 +49,8 @@ pub(crate) struct Port {
 #[derive(Debug)]
 pub(crate) struct Hold {
     busy: Busy,
+    /// The caller's.
+    version: Version,
     started: Instant,
     class: CodeClass,
     permit: Option<Permit>,
@@ -103,7 +106,7 @@ pub(crate) fn handle(
     let mut inbound = Inbound::new(&hold, request);
     async move {
         let result = inbound.forward(&mut hold).await;
-        let gateway = Arc::clone(&hold.busy.caller().port.gateway);
+        let gateway = Arc::clone(&hold.caller().port.gateway);
         let mut response = match result {
             Ok((response, lease)) => inbound.into_response(response, lease, hold),
             Err(error) => {
@@ -133,13 +136,20 @@ struct Inbound {
     /// The caller's connection as bytes, if it asks for a switch of protocols.
     switched: Option<OnUpgrade>,
     idle: Option<Idle>,
+    /// Why it does not reach the app.
+    refusal: Option<Error>,
 }
 
 // === impl Inbound ===
 
 impl Inbound {
     fn new(hold: &Hold, mut request: Request<Incoming>) -> Self {
-        let caller = hold.busy.caller();
+        let caller = hold.caller();
+        let refusal = if request.method() == Method::CONNECT {
+            Some(Error::Connect)
+        } else {
+            headers::check_request(request.version(), request.headers()).err()
+        };
         let switch = headers::clean_request(request.headers_mut());
         headers::add_forwarded_for(request.headers_mut(), &caller.name);
         let switched = (switch.is_some() && request.version() == Version::HTTP_11)
@@ -147,19 +157,19 @@ impl Inbound {
         let idle = caller.port.gateway.idle();
         let told = (request.version() != Version::HTTP_2).then_some(caller);
         Self {
-            request: Some(request.map(|body| Upload::new(body, idle.clone(), told))),
+            request: Some(Upload::wrap(request, idle.clone(), told)),
             switched,
             idle,
+            refusal,
         }
     }
 
     async fn forward(&mut self, hold: &mut Hold) -> Result<(Response<Incoming>, Lease), Error> {
-        let method = self.request.as_ref().map(Request::method);
-        if method == Some(&Method::CONNECT) {
-            return Err(Error::Connect);
+        if let Some(refusal) = self.refusal.take() {
+            return Err(refusal);
         }
         let started = hold.started;
-        let caller = Arc::clone(hold.busy.caller());
+        let caller = Arc::clone(hold.caller());
         let Port { gateway, upstream } = &*caller.port;
         let limit = gateway.start_limit();
         let request = &mut self.request;
@@ -168,7 +178,12 @@ impl Inbound {
             hold.has_slot(permit);
             upstream.send(request).await
         });
-        within(started + limit, limit, self.idle.as_ref(), exchange).await
+        let (response, lease) =
+            within(started + limit, limit, self.idle.as_ref(), exchange).await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS && self.switched.is_none() {
+            return Err(Error::Switch);
+        }
+        Ok((response, lease))
     }
 
     fn into_response(
@@ -188,7 +203,10 @@ impl Inbound {
                 tokio::spawn(tunnel(caller, app, (hold, lease), self.idle));
                 response.map(|_| Outgoing::text(bytes::Bytes::new()))
             }
-            _ => response.map(|body| Outgoing::App(Download::new(body, lease, hold, self.idle))),
+            _ => response.map(|body| {
+                let may_stall = hold.version == Version::HTTP_2;
+                Download::new(body, lease, hold, self.idle).into_outgoing(may_stall)
+            }),
         }
     }
 }
@@ -234,6 +252,7 @@ impl Hold {
         let ticket = gateway.traffic.enter(started, counted);
         Self {
             busy,
+            version: request.version(),
             started,
             class: CodeClass::None,
             permit: None,
@@ -284,8 +303,19 @@ impl Hold {
         }
     }
 
+    /// The answer ends before its end.
+    pub(crate) fn is_cut(&self) {
+        if self.version == Version::HTTP_10 {
+            self.caller().reset_at_end();
+        }
+    }
+
+    pub(crate) fn caller(&self) -> &Arc<Caller> {
+        self.busy.caller()
+    }
+
     fn gateway(&self) -> &Gateway {
-        &self.busy.caller().port.gateway
+        &self.caller().port.gateway
     }
 
     /// When the whole request must have ended.

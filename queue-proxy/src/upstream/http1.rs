@@ -22,10 +22,11 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::{task::coop::unconstrained, time::Instant};
 
-use super::Upstream;
+use super::{Upstream, copy_head};
 use crate::{
-    body::{Upload, UploadWatch},
     error::Error,
+    headers,
+    upload::{Upload, UploadWatch},
     wire::Wire,
 };
 
@@ -99,6 +100,7 @@ impl Upstream {
     async fn connect_http1(&self) -> Result<Link, Error> {
         let stream = self.dial().await?;
         let (sender, connection) = http1::Builder::new()
+            .max_buf_size(headers::MAX_HEAD)
             .preserve_header_case(true)
             .handshake(TokioIo::new(Wire::new(stream)))
             .await
@@ -122,13 +124,7 @@ fn replay(request: &Request<Upload>) -> Option<Box<Request<Upload>>> {
     if !request.method().is_idempotent() || !request.body().is_end_stream() {
         return None;
     }
-    let mut copy = Request::new(Upload::none());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    *copy.extensions_mut() = request.extensions().clone();
-    Some(Box::new(copy))
+    Some(Box::new(copy_head(request)))
 }
 
 /// The connection broke, as against an answer that is wrong.

@@ -1,20 +1,36 @@
 //! HTTP/2: many requests share a connection, which a task of its own drives.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::Poll,
+    time::Duration,
 };
 
 use http::{Request, Response};
+use http_body::Body as _;
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use parking_lot::Mutex;
 
-use super::Upstream;
-use crate::{body::Upload, error::Error, wire::Wire};
+use super::{Upstream, copy_head};
+use crate::{error::Error, headers, upload::Upload, wire::Wire};
+
+/// What we take for "the app has not said it yet": as many streams as nobody allows.
+const UNKNOWN_LIMIT: usize = 0x7fff_fff1;
+/// Streams that a connection carries where the app does not say; what RFC 9113, 6.5.2, asks for at
+/// least.
+const ASSUMED_LIMIT: usize = 100;
+/// How often a new connection looks whether it has been told, and how many times at most.
+const LIMIT_PAUSE: Duration = Duration::from_millis(1);
+const LIMIT_PAUSES: u32 = 100;
+/// How often a request is sent to an app that does not look at it.
+const MAX_TRIES: u32 = 4;
 
 type Connection = http2::Connection<TokioIo<Wire>, Upload, TokioExecutor>;
 
@@ -46,18 +62,24 @@ impl Upstream {
         &self,
         mut request: Request<Upload>,
     ) -> Result<(Response<Incoming>, StreamCount), Error> {
+        let mut tries = 0;
         loop {
+            tries += 1;
             let (mut connection, count) = self.stream().await?;
+            let copy = replay(&request);
             match connection.sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, count)),
-                Err(mut failed) => match failed.take_message() {
-                    // The app said goodbye before this request was sent.
-                    Some(unsent) => {
-                        request = unsent;
+                Err(mut failed) => {
+                    // The app said goodbye, or no, before it looked at this request.
+                    let unseen = is_unseen(failed.error());
+                    match failed.take_message().or_else(|| copy.filter(|_| unseen)) {
+                        Some(again) if tries < MAX_TRIES => request = again,
+                        _ => return Err(Error::AppFailed(failed.into_error())),
+                    }
+                    if !is_refusal(failed.error()) {
                         self.streams.forget(&connection);
                     }
-                    None => return Err(Error::AppFailed(failed.into_error())),
-                },
+                }
             }
         }
     }
@@ -72,11 +94,14 @@ impl Upstream {
             return Ok(found);
         }
         let stream = self.dial().await?;
-        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
+            .initial_max_send_streams(UNKNOWN_LIMIT)
+            .max_header_list_size(headers::MAX_HEAD_LIST)
             .handshake(TokioIo::new(Wire::new(stream)))
             .await
             .map_err(Error::AppFailed)?;
-        let most = Arc::new(AtomicUsize::new(connection.current_max_send_streams()));
+        learn_limit(&mut connection).await?;
+        let most = Arc::new(AtomicUsize::new(limit(&connection)));
         tokio::spawn(drive(connection, Arc::clone(&most)));
         let connection = Shared {
             sender,
@@ -109,12 +134,62 @@ impl Pool {
     }
 }
 
+/// Waits until the app has said how many streams it allows: what is sent before may be refused.
+///
+/// # Errors
+/// Where the app ends the connection instead, as one does that doesn't speak HTTP/2.
+async fn learn_limit(connection: &mut Connection) -> Result<(), Error> {
+    let mut pauses = 0;
+    while connection.current_max_send_streams() == UNKNOWN_LIMIT && pauses < LIMIT_PAUSES {
+        let looked = poll_fn(|cx| Poll::Ready(Pin::new(&mut *connection).poll(cx)));
+        match looked.await {
+            Poll::Ready(Ok(())) => {
+                return Err(Error::AppUnreachable(io::ErrorKind::UnexpectedEof.into()));
+            }
+            Poll::Ready(Err(error)) => return Err(Error::AppFailed(error)),
+            Poll::Pending => {}
+        }
+        // Hyper reads in a task of its own and has no event for it.
+        tokio::time::sleep(LIMIT_PAUSE).await;
+        pauses += 1;
+    }
+    // An app that is slow to say it takes what comes.
+    Ok(())
+}
+
+fn limit(connection: &Connection) -> usize {
+    match connection.current_max_send_streams() {
+        UNKNOWN_LIMIT => ASSUMED_LIMIT,
+        limit => limit,
+    }
+}
+
+/// A copy of a request without a body. Of one with a body there is none, because the body may have
+/// been sent.
+fn replay(request: &Request<Upload>) -> Option<Request<Upload>> {
+    request.body().is_end_stream().then(|| copy_head(request))
+}
+
+/// Whether the app has not looked at the request (RFC 9113, 8.7).
+fn is_unseen(error: &hyper::Error) -> bool {
+    is_refusal(error)
+        || http2_error(error).is_some_and(|error| error.is_go_away() && error.is_remote())
+}
+
+fn is_refusal(error: &hyper::Error) -> bool {
+    http2_error(error).is_some_and(|error| error.reason() == Some(h2::Reason::REFUSED_STREAM))
+}
+
+fn http2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    std::error::Error::source(error)?.downcast_ref()
+}
+
 /// Drives a connection and keeps what the app allows: it says so when it likes.
 async fn drive(connection: Connection, most: Arc<AtomicUsize>) {
     let mut connection = std::pin::pin!(connection);
-    let ended = std::future::poll_fn(|cx| {
+    let ended = poll_fn(|cx| {
         let polled = connection.as_mut().poll(cx);
-        most.store(connection.current_max_send_streams(), Ordering::Relaxed);
+        most.store(limit(&connection), Ordering::Relaxed);
         polled
     });
     if let Err(error) = ended.await {

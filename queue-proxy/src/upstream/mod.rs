@@ -12,7 +12,7 @@ use http::{Request, Response, Version, header, uri};
 use hyper::body::Incoming;
 use tokio::net::TcpStream;
 
-use crate::{body::Upload, error::Error};
+use crate::{error::Error, upload::Upload};
 
 pub(crate) use http1::Link;
 
@@ -117,6 +117,17 @@ impl Upstream {
             uri::Uri::from_parts(parts).map_err(|error| Error::Target(error.into()))?;
         Ok(request)
     }
+}
+
+/// `request` without its body.
+fn copy_head(request: &Request<Upload>) -> Request<Upload> {
+    let mut copy = Request::new(Upload::none());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    copy
 }
 
 // === impl Lease ===

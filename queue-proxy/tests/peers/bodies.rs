@@ -284,7 +284,6 @@ async fn an_app_waits_for_a_caller_that_gives_no_window_in_http2() {
 
 /// The queue-proxy's default limit is 256 MiB, and who asks and does not read costs nothing.
 #[tokio::test]
-#[ignore = "bug: each such caller holds 1.1 MiB of buffers, 250 of them end the queue-proxy"]
 async fn a_hundred_callers_that_do_not_read_in_http1_do_not_fill_the_memory() {
     let app = App::start().await;
     let proxy = Proxy::start(app.address, &[UNPROBED]).await;

@@ -16,7 +16,6 @@ use crate::{
     client::{Raw, exchange, get, read_to},
     process::{soon, until},
     proxy::{Proxy, UNPROBED},
-    slow,
 };
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n";
@@ -223,7 +222,6 @@ async fn without_files_it_waits_until_there_are_some() {
 
 /// Where the kernel has no room for a connection, its caller waits a second and tries again.
 #[tokio::test]
-#[ignore = "bug: the sockets listen with a backlog of 128"]
 async fn a_thousand_connections_wait_while_it_is_busy() {
     let hello = Hello::start(&[]).await;
     let id = Pid::from_raw(i32::try_from(hello.proxy.process.id()).unwrap()).unwrap();
@@ -232,14 +230,4 @@ async fn a_thousand_connections_wait_while_it_is_busy() {
     let connected = tokio::time::timeout(Duration::from_millis(900), all).await;
     kill_process(id, Signal::CONT).unwrap();
     assert!(connected.is_ok(), "some were sent away");
-}
-
-/// Takes 70 s, once it is no bug: move it to slow.rs.
-#[tokio::test]
-#[ignore = "bug: only a connection's first head has a minute, each later one has 65"]
-async fn a_later_head_that_does_not_end_is_given_up() {
-    let hello = Hello::start(&[]).await;
-    let begin = "GET / HTTP/1.1\r\nHost: shop\r\n\r\nGET / HTTP/1.1\r\nHost: shop\r\nX: ";
-    let end = slow::drip(&hello, begin, b"x").await;
-    assert!(slow::HEAD.contains(&end), "{end:?}");
 }

@@ -191,7 +191,6 @@ async fn an_app_that_breaks_off_is_not_taken_for_one_that_ended() {
 /// A connection that ends without a word invites callers to try again, also what must not be
 /// done twice.
 #[tokio::test]
-#[ignore = "bug: where an app says something and breaks off at once, its caller hears nothing"]
 async fn what_an_app_said_before_it_broke_off_is_passed_on() {
     for (what, then) in BREAKS.into_iter().filter(|(_, then)| *then == Then::Close) {
         let proxy = Proxy::start(app(what, then).await, &[UNPROBED]).await;
@@ -292,7 +291,6 @@ async fn a_caller_that_does_not_read_loses_its_place_after_the_timeout() {
 }
 
 #[tokio::test]
-#[ignore = "bug: no timeout ends a request whose HTTP/2 caller gives no window"]
 async fn a_caller_that_gives_no_window_loses_its_place_after_the_timeout() {
     let proxy = Proxy::start(http2_app().await, &[UNPROBED, ("QP_TIMEOUT", "300ms")]).await;
     let mut caller = frames::connect(proxy.traffic()).await;
@@ -311,7 +309,6 @@ async fn a_caller_that_gives_no_window_loses_its_place_after_the_timeout() {
 
 /// Such an answer ends with its connection, so only a reset can tell that it was cut.
 #[tokio::test]
-#[ignore = "bug: a cut answer to an HTTP/1.0 caller ends with FIN, as a whole one does"]
 async fn an_http10_caller_does_not_take_a_cut_answer_for_whole() {
     let proxy = Proxy::start(
         app(CHUNKED, Then::Hang).await,
