@@ -17,7 +17,7 @@ demo: ## A real cluster, Lull on it, a workload that sleeps and wakes (CLUSTER=b
 demo-down: ## Take the demo's cluster away
 	@scripts/cluster.sh down
 
-test: check chart e2e ## Every test, in order of time to first failure
+test: check chart instructions e2e ## Every test, in order of time to first failure
 
 test-full: test slow coldstart ## Also what takes longer
 

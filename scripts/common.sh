@@ -53,7 +53,7 @@ need_toolchains() {
 release_binary() {
   local target=x86_64-unknown-linux-gnu
   say "building $1 (release)"
-  RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $target -p "$1" >&2
+  RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $target -p "$1" >&2 || return
   echo "$CARGO_TARGET_DIR/$target/release/$1"
 }
 

@@ -32,9 +32,13 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     PROXY_CONNECTION,
 ];
 
-/// Refuses what two readers could take for two different requests. To be asked before
-/// [`clean_request`].
-pub(crate) fn check_request(version: Version, headers: &HeaderMap) -> Result<(), Error> {
+/// Refuses what two readers could take for two different requests; `has_body` where one follows.
+/// To be asked before [`clean_request`].
+pub(crate) fn check_request(
+    version: Version,
+    headers: &HeaderMap,
+    has_body: bool,
+) -> Result<(), Error> {
     if version == Version::HTTP_2 {
         return Ok(());
     }
@@ -42,6 +46,9 @@ pub(crate) fn check_request(version: Version, headers: &HeaderMap) -> Result<(),
     // HTTP/1.0 knows no Host (RFC 9112, 3.2).
     if hosts > 1 || (hosts == 0 && version == Version::HTTP_11) {
         return Err(Error::Hosts(hosts));
+    }
+    if !has_body {
+        return Ok(());
     }
     // Hyper has only looked whether the last one is chunked, and the app would not be told of the
     // others (RFC 9112, 6.1).

@@ -3,6 +3,7 @@
 use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http_body::Body as _;
 use hyper::{
     body::Incoming,
     upgrade::{self, OnUpgrade},
@@ -148,7 +149,8 @@ impl Inbound {
         let refusal = if request.method() == Method::CONNECT {
             Some(Error::Connect)
         } else {
-            headers::check_request(request.version(), request.headers()).err()
+            let has_body = !request.body().is_end_stream();
+            headers::check_request(request.version(), request.headers(), has_body).err()
         };
         let switch = headers::clean_request(request.headers_mut());
         headers::add_forwarded_for(request.headers_mut(), &caller.name);

@@ -5,7 +5,6 @@
 //! away. (Over HTTP/1 the kernel does it: `TCP_USER_TIMEOUT`.)
 
 use std::{
-    collections::BTreeMap,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -14,6 +13,7 @@ use std::{
 use bytes::Bytes;
 use http_body::Frame;
 use parking_lot::Mutex;
+use slab::Slab;
 use tokio::time::Instant;
 
 use crate::{
@@ -29,34 +29,25 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// An answer that can be taken away.
 #[derive(Debug)]
 pub(crate) struct Watched {
-    answer: Arc<Mutex<Option<Download>>>,
+    answer: Answer,
     caller: Arc<Caller>,
-    key: Key,
+    key: usize,
 }
 
-/// When an answer must have ended, and its number, which tells apart those of one moment.
-type Key = (Instant, u64);
+/// `None` = it has been taken away.
+type Answer = Arc<Mutex<Option<Download>>>;
 
 /// The answers of one connection.
 #[derive(Debug, Default)]
-pub(crate) struct Answers {
-    inner: Mutex<Inner>,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    next: u64,
-    running: BTreeMap<Key, Arc<Mutex<Option<Download>>>>,
-}
+pub(crate) struct Answers(Mutex<Slab<Answer>>);
 
 // === impl Watched ===
 
 impl Watched {
     pub(crate) fn new(download: Download) -> Self {
-        let deadline = download.deadline();
         let caller = Arc::clone(download.caller());
         let answer = Arc::new(Mutex::new(Some(download)));
-        let key = caller.answers.add(deadline, Arc::clone(&answer));
+        let key = caller.answers.0.lock().insert(Arc::clone(&answer));
         Self {
             answer,
             caller,
@@ -82,40 +73,32 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        let running = self.caller.answers.inner.lock().running.remove(&self.key);
-        // Only here, because what it holds may itself look at the caller.
-        drop(running);
+        self.caller.answers.0.lock().remove(self.key);
     }
 }
 
 // === impl Answers ===
 
 impl Answers {
-    fn add(&self, deadline: Instant, answer: Arc<Mutex<Option<Download>>>) -> Key {
-        let mut inner = self.inner.lock();
-        inner.next += 1;
-        let key = (deadline, inner.next);
-        inner.running.insert(key, answer);
-        key
-    }
-
-    fn take_late(&self, now: Instant) -> Option<Arc<Mutex<Option<Download>>>> {
-        let mut inner = self.inner.lock();
-        let first = inner.running.first_entry()?;
-        (first.key().0 + GRACE <= now).then(|| first.remove())
-    }
-
     /// Takes away what has not ended in time, for as long as the connection lives; `timeout` = the
     /// longest time of a request.
     pub(crate) async fn watch(&self, timeout: Duration) {
         loop {
             tokio::time::sleep(timeout.min(MAX_PAUSE)).await;
-            while let Some(answer) = self.take_late(Instant::now()) {
-                let taken = answer.lock().take();
-                if let Some(mut download) = taken {
-                    download.timed_out();
-                    tracing::debug!("an answer is taken from a caller that does not read it");
-                }
+            self.take_late(Instant::now());
+        }
+    }
+
+    fn take_late(&self, now: Instant) {
+        // What an answer holds ends without a lock that its end may need.
+        let running: Vec<_> = self.0.lock().iter().map(|(_, it)| Arc::clone(it)).collect();
+        for answer in running {
+            let late = answer
+                .lock()
+                .take_if(|download| download.deadline() + GRACE <= now);
+            if let Some(mut download) = late {
+                download.timed_out();
+                tracing::debug!("an answer is taken from a caller that does not read it");
             }
         }
     }
