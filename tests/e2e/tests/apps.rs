@@ -114,6 +114,8 @@ async fn an_app_that_never_comes_up_ends_requests_with_a_reason() -> anyhow::Res
         never
             .change_container(json!({ "args": ["serve", "--never-listen"] }))
             .await?;
+        // The pod that slept in last runs the old template, and serves who comes late.
+        never.pods_gone().await?;
 
         let (ask_never, ask_good) = (get(never.url("/")), get(good.url("/")));
         let (refused, answered) =
