@@ -22,6 +22,10 @@ use crate::{
     pull::Puller, stores::Stores,
 };
 
+/// Cause that the API server names when it refuses to create anything in a namespace that is being
+/// deleted (`NamespaceTerminatingCause` of Kubernetes' core/v1).
+const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
+
 /// Namespace and name of a workload (and of its ScaledWorkload).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
@@ -99,6 +103,19 @@ impl WriteError {
         // 422 is how a failed `test` operation of a JSON patch is answered.
         matches!(self, Self::Api { source, .. }
             if matches!(source.as_ref(), kube::Error::Api(s) if s.code == 409 || s.code == 422))
+    }
+
+    /// Whether the namespace is being deleted, and the workload with it.
+    #[must_use]
+    pub fn is_namespace_terminating(&self) -> bool {
+        let Self::Api { source, .. } = self else {
+            return false;
+        };
+        let kube::Error::Api(status) = source.as_ref() else {
+            return false;
+        };
+        let mut causes = status.details.iter().flat_map(|details| &details.causes);
+        status.code == 403 && causes.any(|cause| cause.reason == NAMESPACE_TERMINATING)
     }
 
     /// Whether the object is not there.
@@ -285,5 +302,32 @@ impl Context {
                 Err(_) => tracing::debug!("Event was not written in time"),
             }
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+    use serde_json::json;
+
+    use super::*;
+
+    fn refused(details: &serde_json::Value) -> WriteError {
+        let status: Status = serde_json::from_value(
+            json!({ "code": 403, "reason": "Forbidden", "details": details }),
+        )
+        .unwrap();
+        WriteError::Api {
+            what: "writing a test",
+            source: Box::new(kube::Error::Api(status.into())),
+        }
+    }
+
+    #[test]
+    fn a_namespace_that_goes_is_told_from_missing_rights() {
+        let cause = json!({ "reason": "NamespaceTerminating", "message": "", "field": "" });
+        assert!(refused(&json!({ "causes": [cause] })).is_namespace_terminating());
+        assert!(!refused(&json!({ "causes": [] })).is_namespace_terminating());
+        assert!(!refused(&json!(null)).is_namespace_terminating());
     }
 }

@@ -108,6 +108,9 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
             Err(error) if error.is_conflict() => {
                 tracing::debug!(workload = %task.key, %error, "decided on an old view; again");
             }
+            Err(error) if error.is_namespace_terminating() => {
+                tracing::debug!(workload = %task.key, %error, "the namespace is being deleted");
+            }
             Err(error) => {
                 task.ctx.metrics.errors.inc();
                 tracing::warn!(workload = %task.key, %error, "evaluation failed; it is repeated");
