@@ -68,6 +68,17 @@ pub(crate) enum Reason {
     Internal,
 }
 
+/// Who caused an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The app, or what must happen until one of its pods can be used.
+    App,
+    /// We, by a bound of ours, or because nothing is to be woken.
+    Activator,
+    /// The caller.
+    Client,
+}
+
 /// What a connection turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
@@ -251,6 +262,28 @@ impl Reason {
             Self::PodError => "pod-error",
             Self::Silent => "silent",
             Self::Internal => "internal",
+        }
+    }
+
+    /// Who caused it.
+    pub(crate) const fn source(self) -> Source {
+        match self {
+            Self::HoldTimeout | Self::PodError => Source::App,
+            Self::HoldFull | Self::Asleep | Self::Internal => Source::Activator,
+            Self::Silent => Source::Client,
+        }
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    /// As the `lull-error-source` header says it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::App => "app",
+            Self::Activator => "activator",
+            Self::Client => "client",
         }
     }
 }

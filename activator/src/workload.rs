@@ -23,9 +23,11 @@ use crate::{
 };
 
 mod pods;
+mod recent_wait;
 mod slot;
 
 use pods::Entry;
+use recent_wait::RecentWait;
 pub(crate) use slot::{Hold, HoldError, Slot};
 
 /// The edge is raised again after these pauses while somebody is held and no pod is there.
@@ -64,6 +66,7 @@ struct State {
     left: bool,
     pods: Vec<Entry>,
     line: Line<oneshot::Sender<Slot>>,
+    recent_wait: RecentWait,
     forwarding: u64,
     /// Where the next tie starts.
     cursor: usize,
@@ -105,6 +108,7 @@ impl Workload {
                 left: false,
                 pods: Vec::new(),
                 line: Line::default(),
+                recent_wait: RecentWait::default(),
                 forwarding: 0,
                 cursor: 0,
                 waking: None,

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
-use lull_contract::headers::REASON_HEADER;
+use lull_contract::headers::{ERROR_SOURCE_HEADER, REASON_HEADER};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use crate::metrics::Reason;
+use crate::metrics::{Reason, Source};
 
 /// An answer that no pod gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +15,11 @@ pub(super) struct OwnAnswer {
     pub(super) status: StatusCode,
     /// `None` on success.
     pub(super) reason: Option<Reason>,
-    pub(super) text: String,
+    /// Who caused the error; `None` on success.
+    source: Option<Source>,
+    /// Seconds.
+    retry_after: Option<u64>,
+    text: String,
 }
 
 // === impl OwnAnswer ===
@@ -25,7 +29,18 @@ impl OwnAnswer {
         Self {
             status: StatusCode::OK,
             reason: None,
+            source: None,
+            retry_after: None,
             text,
+        }
+    }
+
+    /// The caller did not speak HTTP as it is.
+    pub(super) fn bad_request() -> Self {
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            source: Some(Source::Client),
+            ..Self::ok("the request can't be understood\n".to_owned())
         }
     }
 
@@ -33,7 +48,17 @@ impl OwnAnswer {
         Self {
             status,
             reason: Some(reason),
+            source: Some(reason.source()),
+            retry_after: None,
             text,
+        }
+    }
+
+    /// Says when the caller had better come again.
+    pub(super) fn retry_after(self, seconds: u64) -> Self {
+        Self {
+            retry_after: Some(seconds),
+            ..self
         }
     }
 
@@ -47,8 +72,11 @@ impl OwnAnswer {
         if let Some(reason) = self.reason {
             head.insert_header(REASON_HEADER, reason.as_str())?;
         }
-        if self.reason == Some(Reason::HoldFull) {
-            head.insert_header(header::RETRY_AFTER, "1")?;
+        if let Some(source) = self.source {
+            head.insert_header(ERROR_SOURCE_HEADER, source.as_str())?;
+        }
+        if let Some(seconds) = self.retry_after {
+            head.insert_header(header::RETRY_AFTER, seconds)?;
         }
         let bodiless = session.req_header().method == Method::HEAD;
         session

@@ -241,11 +241,7 @@ impl Forward {
                 ErrorSource::Downstream,
                 ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed,
             ) => None,
-            (ErrorSource::Downstream, _) => Some(OwnAnswer {
-                status: StatusCode::BAD_REQUEST,
-                reason: None,
-                text: "the request can't be understood\n".to_owned(),
-            }),
+            (ErrorSource::Downstream, _) => Some(OwnAnswer::bad_request()),
             (ErrorSource::Internal | ErrorSource::Unset, _) => {
                 self.hub.metrics.rejected(Reason::Internal);
                 tracing::error!(workload = %who, %error, "request failed here");
@@ -310,9 +306,10 @@ fn asleep(connection: &Connection, agent: Option<&str>) -> OwnAnswer {
 fn refusal(connection: &Connection, error: HoldError) -> OwnAnswer {
     let who = workload(connection);
     match error {
-        HoldError::Full => {
+        HoldError::Full { retry_after } => {
             let text = format!("too many requests are held for {who}\n");
-            OwnAnswer::refusal(StatusCode::SERVICE_UNAVAILABLE, Reason::HoldFull, text)
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            OwnAnswer::refusal(status, Reason::HoldFull, text).retry_after(retry_after)
         }
         HoldError::Timeout { pods } => {
             let settings = &connection.route.workload.spec().settings;

@@ -32,7 +32,10 @@ struct Place<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HoldError {
     /// Too many are held.
-    Full,
+    Full {
+        /// When it may be worth to come again, seconds.
+        retry_after: u64,
+    },
     /// Not in time; `pods` = trusted pods that were there all the same.
     Timeout {
         /// Trusted pods that were there at the end.
@@ -83,6 +86,7 @@ impl Workload {
         match granted {
             Ok(Ok(slot)) => {
                 self.hub.metrics.held_for(hold.waited);
+                self.state.lock().recent_wait.note(hold.waited);
                 Ok(slot)
             }
             // The sender lives in the line for as long as we are in it: only time can run out.
@@ -116,7 +120,8 @@ impl Workload {
                 Ok(place) => place,
                 Err(_) => {
                     self.hub.metrics.rejected(Reason::HoldFull);
-                    return Err(HoldError::Full);
+                    let retry_after = state.recent_wait.retry_after();
+                    return Err(HoldError::Full { retry_after });
                 }
             }
         };

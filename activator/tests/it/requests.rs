@@ -83,6 +83,7 @@ async fn nobody_in_time_is_504_with_reason_and_name() {
     let raw = get(port, "/", "").await;
     raw.assert_status(504);
     assert!(raw.has("lull-reason: hold-timeout"), "{raw:?}");
+    assert!(raw.has("lull-error-source: app"), "{raw:?}");
     assert_eq!(
         raw.body,
         "no pod of default/shop became ready within 50ms\n"
@@ -98,10 +99,13 @@ async fn a_full_line_is_503_and_says_when_to_come_again() {
     activator.until_held(1).await;
     let raw = get(port, "/", "").await;
     raw.assert_status(503);
-    assert!(
-        raw.has("lull-reason: hold-full") && raw.has("retry-after: 1"),
-        "{raw:?}"
-    );
+    for header in [
+        "lull-reason: hold-full",
+        "lull-error-source: activator",
+        "retry-after: 1",
+    ] {
+        assert!(raw.has(header), "{header}: {raw:?}");
+    }
     let pod = FakePod::start("shop-1").await;
     activator.add_pod(&pod);
     soon(held).await.unwrap().assert_status(200);
