@@ -38,6 +38,8 @@ pub struct Wanted {
     pub ports: Option<Vec<AppPort>>,
     /// Resources of the sidecar.
     pub sidecar: SidecarResources,
+    /// Whether the sidecar writes a line for each request.
+    pub access_log: bool,
 }
 
 /// Requests and limits of the injected queue-proxy, as Kubernetes quantities.
@@ -114,12 +116,19 @@ pub fn parse(annotations: &Annotations) -> Result<Wanted, Vec<AnnotationError>> 
     );
     let settings = read_settings(&mut reader);
     let sidecar = read_sidecar(&mut reader);
+    let access_log = reader.read_or(
+        "lull.dev/access-log",
+        false,
+        "must be \"true\" or \"false\"",
+        |v| v.parse().ok(),
+    );
     reader.refuse_unknown();
     if reader.errors.is_empty() {
         Ok(Wanted {
             settings,
             ports,
             sidecar,
+            access_log,
         })
     } else {
         reader.errors.sort_by(|a, b| a.key.cmp(&b.key));

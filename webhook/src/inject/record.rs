@@ -67,6 +67,9 @@ pub struct Sidecar {
     pub idle_timeout: Option<HumanDuration>,
     /// What does not count.
     pub ignore: Ignore,
+    /// Whether there is a line for each request.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub access_log: bool,
     /// Requests and limits.
     pub resources: SidecarResources,
 }
@@ -102,6 +105,7 @@ impl Sidecar {
             response_start_timeout: settings.response_start_timeout,
             idle_timeout: settings.idle_timeout,
             ignore: settings.ignore.clone(),
+            access_log: wanted.access_log,
             resources: wanted.sidecar.clone(),
         })
     }

@@ -251,6 +251,9 @@ fn environment(
         "QP_IGNORE",
         as_json(serde_json::to_string(&sidecar.ignore))?,
     ));
+    if sidecar.access_log {
+        values.push(("QP_ACCESS_LOG", true.to_string()));
+    }
     values.push(("QP_APP_PROBES", as_json(serde_json::to_string(&probes))?));
     values.push(("QP_GRACE", format!("{grace}s")));
     let plain = values.into_iter().map(|(name, value)| {

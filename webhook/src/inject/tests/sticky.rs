@@ -57,6 +57,7 @@ fn a_setting_of_the_sidecar_renders_it_anew() {
             "QP_RESPONSE_START_TIMEOUT",
             "8s",
         ),
+        ("lull.dev/access-log", "true", "QP_ACCESS_LOG", "true"),
         ("lull.dev/idle-timeout", "6s", "QP_IDLE_TIMEOUT", "6s"),
         ("lull.dev/ports", "7000", "QP_PORTS", "8012=7000/http"),
     ] {
