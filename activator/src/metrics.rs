@@ -3,6 +3,7 @@
 use std::{sync::atomic::AtomicU64, time::Duration};
 
 use http::StatusCode;
+use lull_contract::headers::ErrorSource;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
     metrics::{
@@ -66,17 +67,6 @@ pub(crate) enum Reason {
     Silent,
     /// We failed.
     Internal,
-}
-
-/// Who caused an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Source {
-    /// The app, or what must happen until one of its pods can be used.
-    App,
-    /// We, by a bound of ours, or because nothing is to be woken.
-    Activator,
-    /// The caller.
-    Client,
 }
 
 /// What a connection turned out to be.
@@ -266,24 +256,11 @@ impl Reason {
     }
 
     /// Who caused it.
-    pub(crate) const fn source(self) -> Source {
+    pub(crate) const fn source(self) -> ErrorSource {
         match self {
-            Self::HoldTimeout | Self::PodError => Source::App,
-            Self::HoldFull | Self::Asleep | Self::Internal => Source::Activator,
-            Self::Silent => Source::Client,
-        }
-    }
-}
-
-// === impl Source ===
-
-impl Source {
-    /// As the `lull-error-source` header says it.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::App => "app",
-            Self::Activator => "activator",
-            Self::Client => "client",
+            Self::HoldTimeout | Self::PodError => ErrorSource::App,
+            Self::HoldFull | Self::Asleep | Self::Internal => ErrorSource::Activator,
+            Self::Silent => ErrorSource::Client,
         }
     }
 }
@@ -320,11 +297,8 @@ mod tests {
 
     #[test]
     fn the_documentation_lists_every_metric_and_no_other() {
-        let mut registry = Registry::default();
-        Metrics::register(&mut registry);
         let documented = include_str!("../../docs/metrics.md");
-        let exposed = docs::exposed(&registry);
-        let differences = docs::metric_differences(documented, "activator", &exposed);
+        let differences = docs::registry_differences(documented, "activator", Metrics::register);
         assert_eq!(differences, [""; 0]);
     }
 }

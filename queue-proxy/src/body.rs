@@ -160,10 +160,7 @@ impl Download {
         }
         match &frame {
             Some(Ok(frame)) => self.hold.sent(frame.data_ref().map_or(0, Bytes::len)),
-            Some(Err(_)) => {
-                self.hold.broke_off();
-                self.hold.is_cut();
-            }
+            Some(Err(_)) => self.hold.broke_off(),
             None => self.finish(),
         }
         match frame {
@@ -206,8 +203,7 @@ impl Download {
     }
 
     pub(crate) fn timed_out(&mut self) -> Cut {
-        self.hold.rejected(Reason::Timeout);
-        self.hold.is_cut();
+        self.hold.cut(Reason::Timeout);
         Cut::Timeout
     }
 

@@ -6,6 +6,7 @@
 use std::{fmt, hash::Hash, sync::atomic::AtomicU64, time::Duration};
 
 use http::StatusCode;
+use lull_contract::headers::ErrorSource;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -71,17 +72,6 @@ pub(crate) enum Reason {
     BadRequest,
 }
 
-/// Who caused an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Source {
-    /// The app: without Lull the caller would have had an error, too.
-    App,
-    /// We, by a limit that the workload's owner has set.
-    QueueProxy,
-    /// The caller.
-    Client,
-}
-
 /// What a connection turned out to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
@@ -103,7 +93,7 @@ struct ClassLabel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RejectedLabels {
     reason: Reason,
-    source: Source,
+    source: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -130,7 +120,7 @@ impl Metrics {
                 "Requests that the app did not answer, by reason and by who caused it",
                 Reason::ALL.map(|reason| RejectedLabels {
                     reason,
-                    source: reason.source(),
+                    source: reason.source().as_str(),
                 }),
             ),
             connections: counters(
@@ -281,37 +271,18 @@ impl Reason {
     ///
     /// A timeout is the app's from the moment at which it was given the request, also where the
     /// caller was slow to send or to read: we can't see which of them waited for the other.
-    pub(crate) const fn source(self) -> Source {
+    pub(crate) const fn source(self) -> ErrorSource {
         match self {
-            Self::QueueFull | Self::QueueTimeout => Source::QueueProxy,
+            Self::QueueFull | Self::QueueTimeout => ErrorSource::QueueProxy,
             Self::Timeout | Self::AppRefused | Self::AppUnreachable | Self::AppFailed => {
-                Source::App
+                ErrorSource::App
             }
-            Self::BadRequest => Source::Client,
+            Self::BadRequest => ErrorSource::Client,
         }
     }
 }
 
 impl EncodeLabelValue for Reason {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
-        self.as_str().encode(encoder)
-    }
-}
-
-// === impl Source ===
-
-impl Source {
-    /// As the label and the `lull-error-source` header say it.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::App => "app",
-            Self::QueueProxy => "queue-proxy",
-            Self::Client => "client",
-        }
-    }
-}
-
-impl EncodeLabelValue for Source {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
         self.as_str().encode(encoder)
     }

@@ -283,11 +283,19 @@ impl Hold {
     /// connection.
     pub(crate) fn broke_off(&mut self) {
         let by_caller = self.busy.caller().has_broken_body();
-        self.rejected(if by_caller {
+        self.cut(if by_caller {
             Reason::BadRequest
         } else {
             Reason::AppFailed
         });
+    }
+
+    /// The answer ends before its end.
+    pub(crate) fn cut(&mut self, reason: Reason) {
+        self.rejected(reason);
+        if self.version == Version::HTTP_10 {
+            self.caller().reset_at_end();
+        }
     }
 
     fn has_slot(&mut self, permit: Permit) {
@@ -302,13 +310,6 @@ impl Hold {
     pub(crate) fn sent(&mut self, bytes: usize) {
         if let Some(record) = &mut self.record {
             record.sent(bytes);
-        }
-    }
-
-    /// The answer ends before its end.
-    pub(crate) fn is_cut(&self) {
-        if self.version == Version::HTTP_10 {
-            self.caller().reset_at_end();
         }
     }
 

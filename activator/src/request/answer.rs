@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
-use lull_contract::headers::{ERROR_SOURCE_HEADER, REASON_HEADER};
+use lull_contract::headers::{ERROR_SOURCE_HEADER, ErrorSource, REASON_HEADER};
 use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use crate::metrics::{Reason, Source};
+use crate::metrics::Reason;
 
 /// An answer that no pod gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(super) struct OwnAnswer {
     /// `None` on success.
     pub(super) reason: Option<Reason>,
     /// Who caused the error; `None` on success.
-    source: Option<Source>,
+    source: Option<ErrorSource>,
     /// Seconds.
     retry_after: Option<u64>,
     text: String,
@@ -39,7 +39,7 @@ impl OwnAnswer {
     pub(super) fn bad_request() -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,
-            source: Some(Source::Client),
+            source: Some(ErrorSource::Client),
             ..Self::ok("the request can't be understood\n".to_owned())
         }
     }

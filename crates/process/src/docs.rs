@@ -73,6 +73,23 @@ pub fn metric_differences(markdown: &str, section: &str, exposed: &str) -> Vec<S
         .collect()
 }
 
+/// The same for the metrics that `register` adds to a registry, each with all of its series.
+///
+/// # Panics
+/// Where a metric can't be encoded.
+pub fn registry_differences<T>(
+    markdown: &str,
+    section: &str,
+    register: impl FnOnce(&mut Registry) -> T,
+) -> Vec<String> {
+    let mut registry = Registry::default();
+    register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry)
+        .expect("writing to a string does not fail");
+    metric_differences(markdown, section, &text)
+}
+
 /// Differences between the variables that `section` of `markdown` documents (columns `variable`,
 /// `default`) and those that `read` asks for.
 ///
@@ -121,18 +138,6 @@ pub fn config_differences<T: Serialize>(
     let undocumented = undocumented.iter();
     differences.extend(undocumented.map(|variable| format!("{variable} is not documented")));
     differences
-}
-
-/// The text of `registry`, as Prometheus gets it.
-///
-/// # Panics
-/// Where a metric can't be encoded.
-#[must_use]
-pub fn exposed(registry: &Registry) -> String {
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, registry)
-        .expect("writing to a string does not fail");
-    text
 }
 
 /// An environment that notes what it is asked for.

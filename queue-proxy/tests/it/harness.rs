@@ -52,11 +52,11 @@ pub(crate) struct Raw {
     pub(crate) body: String,
 }
 
-pub(crate) fn config(ports: &str, overrides: &[(&str, &str)]) -> Config {
+/// The environment of a proxy that listens on free ports and on a socket of its own.
+pub(crate) fn environment(ports: &str, overrides: &[(&str, &str)]) -> BTreeMap<String, String> {
     let number = SOCKETS.fetch_add(1, Ordering::Relaxed);
     let socket = format!("lull-test-{}-{number}", std::process::id());
-    let mut vars: BTreeMap<String, String> = BTreeMap::new();
-    for (key, value) in [
+    [
         ("QP_PORTS", ports),
         ("QP_POD_IP", "127.0.0.1"),
         ("QP_POD_NAME", "shop-1"),
@@ -70,10 +70,12 @@ pub(crate) fn config(ports: &str, overrides: &[(&str, &str)]) -> Config {
     ]
     .iter()
     .chain(overrides)
-    {
-        vars.insert((*key).to_owned(), (*value).to_owned());
-    }
-    Config::read(&vars).unwrap()
+    .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+    .collect()
+}
+
+pub(crate) fn config(ports: &str, overrides: &[(&str, &str)]) -> Config {
+    Config::read(&environment(ports, overrides)).unwrap()
 }
 
 impl Proxy {

@@ -3,7 +3,6 @@
 use std::{
     net::SocketAddr,
     process::{Output, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
 };
 
 use serde_json::Value;
@@ -14,10 +13,8 @@ use tokio::{
 
 use crate::{
     app::App,
-    harness::{get, local, soon},
+    harness::{environment, get, local, soon},
 };
-
-static SOCKETS: AtomicU32 = AtomicU32::new(0);
 
 /// A queue-proxy before an app in this process; it is killed with this value.
 pub(crate) struct Program {
@@ -41,24 +38,10 @@ pub(crate) fn command() -> Command {
 impl Program {
     pub(crate) async fn start(overrides: &[(&str, &str)]) -> Self {
         let (_, app) = App::start().await;
-        let number = SOCKETS.fetch_add(1, Ordering::Relaxed);
-        let socket = format!("lull-program-{}-{number}", std::process::id());
-        let ports = format!("0={}/http", app.port());
+        let variables = environment(&format!("0={}/http", app.port()), overrides);
         let mut child = command()
-            .envs([
-                ("QP_PORTS", ports.as_str()),
-                ("QP_POD_IP", "127.0.0.1"),
-                ("QP_POD_NAME", "shop-1"),
-                ("QP_POD_NAMESPACE", "default"),
-                ("QP_ADMIN_PORT", "0"),
-                ("QP_REPORT_PORT", "0"),
-                ("QP_METRICS_PORT", "0"),
-                ("QP_DRAIN_MIN", "0s"),
-                ("QP_DRAIN_QUIET", "0s"),
-                ("QP_DRAIN_SOCKET", &socket),
-                ("QP_LOG_JSON", "true"),
-            ])
-            .envs(overrides.iter().copied())
+            .envs(&variables)
+            .env("QP_LOG_JSON", "true")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -72,7 +55,7 @@ impl Program {
             metrics: local(address(&addresses["metrics"])),
             stdout: BufReader::new(child.stdout.take().unwrap()),
             stderr,
-            socket,
+            socket: variables["QP_DRAIN_SOCKET"].clone(),
             child,
         }
     }

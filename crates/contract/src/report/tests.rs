@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use lull_process::docs;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -78,13 +79,9 @@ fn unknown_fields_are_left_alone_and_missing_ones_refuse_the_report() {
 
 /// Names in the first column of the table below `## section` of the documentation.
 fn documented(section: &str) -> BTreeSet<String> {
-    let (_, text) = include_str!("../../../../docs/report.md")
-        .split_once(&format!("## {section}\n"))
-        .unwrap();
-    text.lines()
-        .take_while(|line| !line.starts_with("## "))
-        .filter_map(|line| line.strip_prefix("| ")?.split(" |").next())
-        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+    docs::table(include_str!("../../../../docs/report.md"), section)
+        .iter()
+        .flat_map(|row| docs::quoted(&row["field"]))
         .map(str::to_owned)
         .collect()
 }

@@ -2,13 +2,12 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Context as _;
 use clap::Parser;
 use lull_bench::{
     Scratch,
     baseline::{self, Counts, Verdict},
     measure::{Scenario, instructions},
-    say,
+    say, until_interrupted,
 };
 
 /// Counts the queue-proxy's instructions per request under callgrind.
@@ -27,13 +26,7 @@ struct Args {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<ExitCode> {
-    let args = Args::parse();
-    let stop = lull_process::shutdown::on_signal().context("install signal handlers")?;
-    tokio::select! {
-        // What was started is dropped with the future, and dies.
-        () = stop.cancelled() => anyhow::bail!("interrupted"),
-        done = run(args) => done,
-    }
+    until_interrupted(run(Args::parse())).await
 }
 
 async fn run(args: Args) -> anyhow::Result<ExitCode> {

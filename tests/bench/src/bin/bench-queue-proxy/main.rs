@@ -4,9 +4,9 @@ mod rows;
 
 use std::{collections::BTreeSet, path::PathBuf, process::ExitCode, time::Duration};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use clap::Parser;
-use lull_bench::{Bench, Cores, Programs, Scratch, machine, say, table};
+use lull_bench::{Bench, Cores, Programs, Scratch, machine, say, table, until_interrupted};
 
 use crate::rows::{COLUMNS, Group};
 
@@ -35,13 +35,7 @@ struct Args {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<ExitCode> {
-    let args = Args::parse();
-    let stop = lull_process::shutdown::on_signal().context("install signal handlers")?;
-    tokio::select! {
-        // What was started is dropped with the future, and dies.
-        () = stop.cancelled() => anyhow::bail!("interrupted"),
-        done = run(args) => done,
-    }
+    until_interrupted(run(Args::parse())).await
 }
 
 async fn run(args: Args) -> anyhow::Result<ExitCode> {
