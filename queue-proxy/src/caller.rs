@@ -33,6 +33,8 @@ pub(crate) struct Caller {
     head_begun: AtomicBool,
     /// The body of the last request broke off. HTTP/1 only.
     body_broke: AtomicBool,
+    /// A request's body was given up before its end. HTTP/1 only.
+    left_body: AtomicBool,
     /// An answer was cut whose end is that of the connection.
     must_reset: AtomicBool,
     /// HTTP/2 only.
@@ -62,6 +64,7 @@ impl Caller {
             busy: AtomicU64::new(0),
             head_begun: AtomicBool::new(true),
             body_broke: AtomicBool::new(false),
+            left_body: AtomicBool::new(false),
             must_reset: AtomicBool::new(false),
             answers: Answers::default(),
         })
@@ -76,6 +79,16 @@ impl Caller {
     /// Whether a request's body has broken.
     pub(crate) fn has_broken_body(&self) -> bool {
         self.body_broke.load(Ordering::Relaxed)
+    }
+
+    /// Nobody reads the rest of a request's body, so that the connection will end.
+    pub(crate) fn note_left_body(&self) {
+        self.left_body.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it may still be sending a body that nobody reads.
+    pub(crate) fn has_left_body(&self) -> bool {
+        self.left_body.load(Ordering::Relaxed)
     }
 
     /// Bytes arrive.

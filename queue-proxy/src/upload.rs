@@ -30,7 +30,7 @@ pub(crate) struct Upload {
     idle: Option<Idle>,
     /// `None` = there was nothing to send from the start.
     going_on: Option<Arc<()>>,
-    /// Told when the body breaks.
+    /// Told when the body breaks, or is given up; `None` once it has ended.
     caller: Option<Arc<Caller>>,
     /// Ends when the body may be asked for.
     gate: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
@@ -133,7 +133,10 @@ impl Body for Upload {
         if let Some(idle) = &self.idle {
             idle.note();
         }
-        if let (Some(Err(_)), Some(caller)) = (&frame, &self.caller) {
+        if !matches!(frame, Some(Ok(_)))
+            && let Some(caller) = self.caller.take()
+            && frame.is_some()
+        {
             caller.note_broken_body();
         }
         Poll::Ready(frame)
@@ -147,6 +150,16 @@ impl Body for Upload {
         self.inner
             .as_ref()
             .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(caller) = &self.caller
+            && !self.is_end_stream()
+        {
+            caller.note_left_body();
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! A TCP connection below hyper.
 
 use std::{
+    future::Future,
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -12,6 +13,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::{Instant, Sleep},
 };
 
 use crate::caller::Caller;
@@ -20,12 +22,20 @@ use crate::caller::Caller;
 /// `send` of a short message is cheaper than `writev`, by more than the copy costs.
 const GATHER: usize = 4096;
 
+/// How long a caller is listened to that may still be sending when its connection has been closed;
+/// nginx's `lingering_timeout`.
+const LINGER: Duration = Duration::from_secs(5);
+/// So much of what it sends is read at once, bytes.
+const DISCARD: usize = 16 * 1024;
+
 /// A TCP connection that writes short messages in one piece.
 #[derive(Debug)]
 pub(crate) struct Wire {
     stream: TcpStream,
     /// Is told when bytes arrive.
     caller: Option<Arc<Caller>>,
+    /// Set once our side is closed and the caller's is not; ends the wait for it.
+    linger: Option<Pin<Box<Sleep>>>,
 }
 
 // === impl Wire ===
@@ -35,6 +45,7 @@ impl Wire {
         Self {
             stream,
             caller: None,
+            linger: None,
         }
     }
 
@@ -43,7 +54,32 @@ impl Wire {
         Self {
             stream,
             caller: Some(caller),
+            linger: None,
         }
+    }
+
+    fn may_still_get(&self) -> bool {
+        let caller = self.caller.as_ref();
+        caller.is_some_and(|caller| caller.has_left_body() && !caller.must_reset())
+    }
+
+    /// Reads and forgets what a caller sends whose body nobody wants, until it closes, too: the
+    /// kernel would answer it with a reset, which callers that are writing see before our answer.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self
+            .linger
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
+        let mut scrap = [0; DISCARD];
+        // One that never lets us wait must not outrun the deadline.
+        while Instant::now() < sleep.deadline() {
+            let mut buf = ReadBuf::new(&mut scrap);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return sleep.as_mut().poll(cx),
+            }
+        }
+        Poll::Ready(())
     }
 }
 
@@ -115,6 +151,12 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if self.linger.is_none() {
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+        }
+        if self.may_still_get() {
+            ready!(self.poll_linger(cx));
+        }
+        Poll::Ready(Ok(()))
     }
 }

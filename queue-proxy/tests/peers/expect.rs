@@ -73,6 +73,36 @@ async fn an_expectation_is_the_apps_to_fail() {
     assert_eq!(soon(app.read(&mut [0])).await.unwrap_or(0), 0);
 }
 
+/// Where we closed the connection at once, the kernel would answer what still comes with a reset,
+/// and callers that are writing would not look at the answer.
+#[tokio::test]
+async fn a_caller_may_go_on_sending_after_a_refusal() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Proxy::start(listener.local_addr().unwrap(), &[UNPROBED]).await;
+    let mut caller = proxy.connect().await;
+    let head = format!(
+        "PUT / HTTP/1.1\r\nHost: shop\r\nContent-Length: {}\r\n\r\n",
+        2 * MIB
+    );
+    caller.write_all(head.as_bytes()).await.unwrap();
+    let (mut app, _) = soon(listener.accept()).await.unwrap();
+    read_to(&mut app, "\r\n\r\n").await;
+    let refusal = b"HTTP/1.1 413 No\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    app.write_all(refusal).await.unwrap();
+    drop(app);
+    let answer = read_to(&mut caller, "\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+    assert_eq!(
+        soon(caller.read(&mut [0])).await.unwrap(),
+        0,
+        "it is closed"
+    );
+    for _ in 0..16 {
+        soon(caller.write_all(&[b'x'; MIB / 16])).await.unwrap();
+    }
+    proxy.in_flight(0).await;
+}
+
 #[tokio::test]
 async fn a_refusal_in_the_middle_of_a_body_reaches_the_caller() {
     let nginx = Nginx::start("client_max_body_size 1k; location / { dav_methods PUT; }").await;
