@@ -19,7 +19,7 @@ use crate::{
     eventually,
 };
 
-/// Name of the agent's pod: one per namespace.
+/// Name of the agent's pod in most namespaces.
 const POD: &str = "agent";
 /// Longest wait for the agent's pod to come or go.
 const START: Duration = Duration::from_secs(60);
@@ -29,6 +29,7 @@ const START: Duration = Duration::from_secs(60);
 pub struct Agent {
     cluster: Cluster,
     namespace: String,
+    pod: &'static str,
 }
 
 /// A load that runs.
@@ -66,15 +67,23 @@ impl Agent {
     /// # Errors
     /// Where it doesn't within a minute.
     pub async fn deploy(namespace: &Namespace) -> anyhow::Result<Self> {
+        Self::deploy_as(POD, namespace).await
+    }
+
+    /// Like [`Self::deploy`], for one more agent: its connections come from an address of its own.
+    ///
+    /// # Errors
+    /// Where it doesn't answer within a minute.
+    pub async fn deploy_as(name: &'static str, namespace: &Namespace) -> anyhow::Result<Self> {
         let pods: Api<Pod> = namespace.api();
         let pod = serde_json::from_value(json!({
-            "metadata": { "name": POD, "labels": { "app": POD } },
+            "metadata": { "name": name, "labels": { "app": name } },
             "spec": {
                 "terminationGracePeriodSeconds": 1,
                 // Names are given whole: one question to the DNS, not one per search domain.
                 "dnsConfig": { "options": [{ "name": "ndots", "value": "1" }] },
                 "containers": [{
-                    "name": POD,
+                    "name": "agent",
                     "image": image(),
                     "imagePullPolicy": "IfNotPresent",
                     "args": ["agent"],
@@ -91,6 +100,7 @@ impl Agent {
         let agent = Self {
             cluster: namespace.cluster.clone(),
             namespace: namespace.name.clone(),
+            pod: name,
         };
         eventually("the agent to answer", START, async || agent.now().await).await?;
         Ok(agent)
@@ -194,8 +204,8 @@ impl Agent {
         page: &str,
         body: Option<&S>,
     ) -> anyhow::Result<T> {
-        let namespace = &self.namespace;
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{POD}:8080/proxy/{page}");
+        let (namespace, pod) = (&self.namespace, self.pod);
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:8080/proxy/{page}");
         let body = body
             .map(serde_json::to_vec)
             .transpose()?

@@ -161,6 +161,7 @@ async fn under_way(run: &lull_e2e::agent::Run<'_>) -> anyhow::Result<()> {
 async fn annotation_removed_under_load_gives_everything_back() -> anyhow::Result<()> {
     in_namespace("leave", async |namespace| {
         let agent = Agent::deploy(namespace).await?;
+        let scout = Agent::deploy_as("scout", namespace).await?;
         let workload = App::plain("shop").replicas(2).deploy(namespace).await?;
         workload.rolled_out().await?;
         let service = workload.service_json().await?;
@@ -174,7 +175,7 @@ async fn annotation_removed_under_load_gives_everything_back() -> anyhow::Result
             workload.service_json().await?["spec"] != service["spec"],
             "nothing to give back"
         );
-        reached_alone(&agent, &workload).await?;
+        reached_alone(&scout, &workload).await?;
 
         let spec = RunSpec {
             url: workload.url("/?sleep_ms=10"),
@@ -215,8 +216,10 @@ async fn annotation_removed_under_load_gives_everything_back() -> anyhow::Result
 /// Waits until new connections reach the workload's ready pods and nothing else.
 ///
 /// The pods before Lull were plain and end at once, also while kube-proxy, which collects changes
-/// for up to a second, still sends connections to them.
-async fn reached_alone(agent: &Agent, workload: &Workload) -> anyhow::Result<()> {
+/// for up to a second, still sends connections to them. The kernel remembers for two minutes where
+/// it sent such a connection, and sends the next one from the same address and port there, too: so
+/// the `scout` must not be who loads the workload afterwards.
+async fn reached_alone(scout: &Agent, workload: &Workload) -> anyhow::Result<()> {
     let spec = RunSpec {
         url: workload.url("/"),
         connections: 10,
@@ -228,7 +231,7 @@ async fn reached_alone(agent: &Agent, workload: &Workload) -> anyhow::Result<()>
     };
     eventually("the plain pods to be out of reach", FOLLOW, async || {
         let ready = workload.ready_pods().await?;
-        let result = agent.run(&spec).await?;
+        let result = scout.run(&spec).await?;
         all_answered(&result)?;
         ensure!(
             result.by_pod.keys().all(|pod| ready.contains(pod)),

@@ -29,6 +29,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// Pause after a failed accept, which mostly means that file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
+/// From the stop on, answers ask callers to close for so long; then idle connections are closed.
+///
+/// A server that closes them at once loses the requests that are on their way, in any rollout.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
 /// How the app behaves.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ServeArgs {
@@ -198,13 +203,17 @@ async fn accept(listener: &TcpListener, stop: &CancellationToken) -> Option<TcpS
 }
 
 async fn connection(app: Arc<App>, port: u16, stream: TcpStream, stop: CancellationToken) {
-    let service = service_fn(move |request| handler::answer(Arc::clone(&app), port, request));
+    let stopping = stop.clone();
+    let service = service_fn(move |request| {
+        let (app, closes) = (Arc::clone(&app), stopping.is_cancelled());
+        handler::answer(app, port, closes, request)
+    });
     let builder = auto::Builder::new(TokioExecutor::new());
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
+        () = after_last_answers(&stop) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -212,6 +221,11 @@ async fn connection(app: Arc<App>, port: u16, stream: TcpStream, stop: Cancellat
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
     }
+}
+
+async fn after_last_answers(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(LAST_ANSWERS).await;
 }
 
 async fn greet(mut stream: TcpStream, greeting: String) {

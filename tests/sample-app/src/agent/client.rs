@@ -10,9 +10,9 @@ use hyper::{
     client::conn::{TrySendError, http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{net::TcpStream, task::JoinHandle};
+use tokio::{net::TcpStream, task::JoinHandle, time::Instant};
 
-use crate::with_causes;
+use crate::{wire::POD_HEADER, with_causes};
 
 /// Bytes of a body that are kept; the rest is read and dropped.
 const KEPT_BODY: usize = 4 << 10;
@@ -44,6 +44,9 @@ pub(super) struct Wanted<'a> {
 pub(super) struct Connection {
     sender: Sender,
     task: JoinHandle<()>,
+    local: SocketAddr,
+    /// Who answered last, and when.
+    last: Option<(String, Instant)>,
 }
 
 #[derive(Debug)]
@@ -61,10 +64,12 @@ pub(super) struct Answered {
 }
 
 /// What one exchange did to get its answer.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Effort {
     pub(super) opened: u64,
     pub(super) reused_retries: u64,
+    /// What it waits for, for the report of a failure.
+    pub(super) waits_for: String,
 }
 
 /// The address behind `host:port` of a URL.
@@ -116,7 +121,11 @@ impl Target {
     }
 
     async fn open(&self) -> Result<Connection, String> {
-        let io = TokioIo::new(self.connect().await?);
+        let stream = self.connect().await?;
+        let local = stream
+            .local_addr()
+            .map_err(|e| format!("local address: {e}"))?;
+        let io = TokioIo::new(stream);
         let handshake = |e: hyper::Error| format!("handshake: {}", with_causes(&e));
         if self.h2c {
             let (sender, connection) = http2::handshake(TokioExecutor::new(), io)
@@ -127,6 +136,8 @@ impl Target {
             Ok(Connection {
                 sender: Sender::H2(sender),
                 task,
+                local,
+                last: None,
             })
         } else {
             let (sender, connection) = http1::handshake(io).await.map_err(handshake)?;
@@ -134,6 +145,8 @@ impl Target {
             Ok(Connection {
                 sender: Sender::H1(sender),
                 task,
+                local,
+                last: None,
             })
         }
     }
@@ -155,12 +168,18 @@ impl Target {
                 Some(connection) => connection,
                 None => {
                     effort.opened += 1;
+                    effort.waits_for = "a connection".to_owned();
                     self.open().await?
                 }
             };
+            let description = connection.describe();
+            effort.waits_for = format!("an answer, {description}");
             match connection.send(self.request()).await {
                 Ok(response) => {
+                    effort.waits_for = format!("the rest of an answer, {description}");
                     let answered = read(response).await?;
+                    let pod = answered.header(POD_HEADER).unwrap_or("?").to_owned();
+                    connection.last = Some((pod, Instant::now()));
                     *slot = Some(connection);
                     return Ok(answered);
                 }
@@ -168,12 +187,8 @@ impl Target {
                     effort.reused_retries += 1;
                 }
                 Err(error) => {
-                    let state = if was_reused {
-                        "reused connection"
-                    } else {
-                        "new connection"
-                    };
-                    return Err(format!("{state}: {}", with_causes(&error.into_error())));
+                    let text = with_causes(&error.into_error());
+                    return Err(format!("{description}: {text}"));
                 }
             }
         }
@@ -220,6 +235,18 @@ async fn read(response: Response<Incoming>) -> Result<Answered, String> {
 // === impl Connection ===
 
 impl Connection {
+    /// Enough to find it in a proxy's log or in the kernel's tables.
+    fn describe(&self) -> String {
+        let port = self.local.port();
+        match &self.last {
+            None => format!("new connection from port {port}"),
+            Some((pod, at)) => format!(
+                "reused connection from port {port}, {pod} answered {} ms ago",
+                at.elapsed().as_millis()
+            ),
+        }
+    }
+
     fn is_closed(&self) -> bool {
         match &self.sender {
             Sender::H1(sender) => sender.is_closed(),

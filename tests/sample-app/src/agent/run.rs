@@ -93,7 +93,7 @@ impl Run {
                 totals.begun();
                 totals.ended(
                     &Err(text),
-                    Effort::default(),
+                    &Effort::default(),
                     self.started.elapsed(),
                     Duration::ZERO,
                 );
@@ -110,12 +110,15 @@ impl Run {
             let begun = Instant::now();
             let mut effort = Effort::default();
             let outcome = timeout(limit, target.exchange(&mut slot, &mut effort)).await;
-            let outcome = outcome.unwrap_or_else(|_| Err(format!("no answer in {limit:?}")));
+            let outcome = outcome.unwrap_or_else(|_| {
+                let waited_for = &effort.waits_for;
+                Err(format!("no answer in {limit:?}, waited for {waited_for}"))
+            });
             if !self.spec.keep_alive {
                 slot = None;
             }
             let (at, took) = (self.started.elapsed(), begun.elapsed());
-            self.totals.lock().ended(&outcome, effort, at, took);
+            self.totals.lock().ended(&outcome, &effort, at, took);
             if outcome.is_err() {
                 // Refused connections come back at once; without a pause one worker would fail
                 // thousands of times a second.

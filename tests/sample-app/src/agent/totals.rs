@@ -49,7 +49,7 @@ impl Totals {
     pub(super) fn ended(
         &mut self,
         outcome: &Result<Answered, String>,
-        effort: Effort,
+        effort: &Effort,
         at: Duration,
         took: Duration,
     ) {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -23,12 +23,15 @@ const MAX_SLEEP: Duration = Duration::from_secs(600);
 /// Largest `?bytes=`.
 const MAX_BYTES: usize = 64 << 20;
 
-/// Answers one request; always with the pod's name in a header.
+/// Answers one request; always with the pod's name in a header. `closes` asks the caller of an
+/// HTTP/1 connection to leave it.
 pub(super) async fn answer(
     app: Arc<App>,
     port: u16,
+    closes: bool,
     request: Request<Incoming>,
 ) -> Result<Answer, Infallible> {
+    let http1 = request.version() <= Version::HTTP_11;
     let mut response = match (request.method(), request.uri().path()) {
         (_, "/healthz") => health(Instant::now() >= app.ready_at, "not ready yet"),
         (_, "/live") => health(
@@ -45,6 +48,10 @@ pub(super) async fn answer(
     };
     if let Ok(pod) = HeaderValue::from_str(&app.pod) {
         response.headers_mut().insert(POD_HEADER, pod);
+    }
+    if closes && http1 && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(header::CONNECTION, close);
     }
     Ok(response)
 }

@@ -89,3 +89,23 @@ async fn the_tcp_port_speaks_first_and_echoes() {
     stream.read_line(&mut line).await.unwrap();
     assert_eq!(line, "ping\n");
 }
+
+#[tokio::test]
+async fn a_kept_connection_is_told_of_the_stop_before_it_is_closed() {
+    let (_app, addr, stop, server) = started(Duration::ZERO).await;
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    let mut answer = [0; 4096];
+    stream.write_all(request).await.unwrap();
+    let length = stream.read(&mut answer).await.unwrap();
+    assert!(!String::from_utf8_lossy(&answer[..length]).contains("connection: close"));
+    stop.cancel();
+    stream.write_all(request).await.unwrap();
+    let mut last = String::new();
+    stream.read_to_string(&mut last).await.unwrap();
+    assert!(
+        last.contains("200 OK") && last.contains("connection: close"),
+        "{last}"
+    );
+    server.await.unwrap();
+}
