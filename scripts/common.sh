@@ -49,12 +49,12 @@ need_toolchains() {
     die "go is missing: install Go 1.26 or later (https://go.dev/dl), or use CLUSTER=kind or CLUSTER=current"
 }
 
-# Builds a component as it ships and says where the binary is.
-release_binary() {
+# Builds a component (or an example of it) as it ships and says where the binary is.
+release_binary() { # COMPONENT [EXAMPLE]
   local target=x86_64-unknown-linux-gnu
-  say "building $1 (release)"
-  RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $target -p "$1" >&2 || return
-  echo "$CARGO_TARGET_DIR/$target/release/$1"
+  say "building $1${2:+, $2} (release)"
+  RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --release --target $target -p "$1" ${2:+--example "$2"} >&2 || return
+  echo "$CARGO_TARGET_DIR/$target/release/${2:+examples/}${2:-$1}"
 }
 
 lull_cluster() { "$CARGO_TARGET_DIR/debug/lull-cluster" "$@"; }

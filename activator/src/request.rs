@@ -1,17 +1,15 @@
 //! Plain HTTP: our accept loop hands connections to Pingora, which asks us about each request.
 
 mod answer;
+mod caller;
 mod forward;
 
-use std::{fmt, net::SocketAddr, os::fd::AsFd, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 use async_trait::async_trait;
 use pingora_core::{
     apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp},
-    protocols::{
-        GetProxyDigest, Stream, http::ServerSession, l4::stream::Stream as L4Stream,
-        raw_connect::ProxyDigest,
-    },
+    protocols::{Stream, http::ServerSession, raw_connect::ProxyDigest},
     server::{ShutdownWatch, configuration::ServerConf},
 };
 use pingora_http::ResponseHeader;
@@ -19,6 +17,7 @@ use pingora_proxy::HttpProxy;
 use tokio::{net::TcpStream, sync::watch};
 
 use crate::{connection::Route, hub::Hub};
+use caller::Caller;
 use forward::Forward;
 
 /// Tries of one request. Only connects that failed and reused connections that had just closed are
@@ -39,9 +38,8 @@ pub(crate) struct Requests {
 pub(crate) struct Connection {
     route: Route,
     peer: SocketAddr,
-    /// The same socket once more, to see that the caller has left while Pingora has the other.
-    /// Not for HTTP/2, where that is seen by stream.
-    socket: Option<std::net::TcpStream>,
+    /// To see that the caller has left; with HTTP/2 that is seen by stream.
+    socket: Arc<TcpStream>,
 }
 
 /// The proxy, for connections that are known to begin with HTTP/2's preface: Pingora would wait
@@ -75,29 +73,12 @@ impl Requests {
     }
 
     pub(crate) async fn serve_http1(&self, stream: TcpStream, peer: SocketAddr, route: Route) {
-        // Without it a caller's leaving is seen late, nothing more.
-        let socket = stream.as_fd().try_clone_to_owned().ok().map(Into::into);
-        let stream = wrap(
-            stream,
-            Connection {
-                route,
-                peer,
-                socket,
-            },
-        );
+        let stream = wrap(stream, peer, route);
         self.http1.process_new(stream, &self.draining).await;
     }
 
     pub(crate) async fn serve_h2c(&self, stream: TcpStream, peer: SocketAddr, route: Route) {
-        let socket = None;
-        let stream = wrap(
-            stream,
-            Connection {
-                route,
-                peer,
-                socket,
-            },
-        );
+        let stream = wrap(stream, peer, route);
         self.h2c.process_new(stream, &self.draining).await;
     }
 
@@ -115,17 +96,19 @@ impl fmt::Debug for Requests {
 
 /// Pingora has a place for what a CONNECT proxy in between told us: with none there, it is where
 /// our own data travels with the connection.
-fn wrap(stream: TcpStream, connection: Connection) -> Stream {
-    let mut stream = L4Stream::from(stream);
+fn wrap(stream: TcpStream, peer: SocketAddr, route: Route) -> Stream {
+    let socket = Arc::new(stream);
     // A status code that is in range can't fail; without the header the connection has no route
     // and is answered with 500.
-    if let Ok(header) = ResponseHeader::build(200, None) {
-        stream.set_proxy_digest(ProxyDigest::new(
-            Box::new(header),
-            Some(Box::new(Arc::new(connection))),
-        ));
-    }
-    Box::new(stream)
+    let digest = ResponseHeader::build(200, None).ok().map(|header| {
+        let connection = Connection {
+            route,
+            peer,
+            socket: Arc::clone(&socket),
+        };
+        ProxyDigest::new(Box::new(header), Some(Box::new(Arc::new(connection))))
+    });
+    Box::new(Caller::new(socket, digest))
 }
 
 // === impl PriorKnowledge ===

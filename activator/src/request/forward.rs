@@ -9,14 +9,14 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 
-use super::{Connection, answer::OwnAnswer};
+use super::{Connection, answer::OwnAnswer, caller};
 use crate::{
     hold::Ask,
     hub::Hub,
     metrics::{CodeClass, Reason},
-    splice::{self, Leaves},
+    splice,
     workload::{Hold, HoldError, Slot},
 };
 
@@ -98,6 +98,8 @@ impl ProxyHttp for Forward {
             return Err(Error::explain(ErrorType::InternalError, "no route"));
         };
         let granted = tokio::select! {
+            // Most get their slot at once: nobody has to look after the caller then.
+            biased;
             granted = connection.route.workload.slot(hold) => granted,
             () = caller_left(session, connection) => {
                 return Err(Error::new_down(ErrorType::ConnectionClosed));
@@ -267,11 +269,7 @@ async fn caller_left(session: &mut Session, connection: &Connection) {
         let _ = closed.await;
         return;
     }
-    let socket = connection.socket.as_ref().and_then(|s| s.try_clone().ok());
-    match socket.and_then(|socket| TcpStream::from_std(socket).ok()) {
-        Some(socket) => splice::left(&socket, Leaves::Closed).await,
-        None => std::future::pending().await,
-    }
+    caller::closed(&connection.socket).await;
 }
 
 fn peer(slot: &Slot, is_http2: bool) -> HttpPeer {

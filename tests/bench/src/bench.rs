@@ -7,8 +7,8 @@ use crate::{Cores, Scratch};
 /// Where the programs are.
 #[derive(Debug, Clone)]
 pub struct Programs {
-    /// Our binary.
-    pub queue_proxy: PathBuf,
+    /// Our binary: the component that the bench is for.
+    pub ours: PathBuf,
     /// Envoy's.
     pub envoy: PathBuf,
 }
@@ -43,6 +43,15 @@ impl Bench {
             }
         })
     }
+}
+
+/// One value per proxy that was asked for, for taking apart.
+///
+/// # Panics
+/// Where `values` are not as many: a measurement returns one value per proxy.
+#[must_use]
+pub fn sorted<T: std::fmt::Debug, const N: usize>(values: Vec<T>) -> [T; N] {
+    <[T; N]>::try_from(values).expect("measurements return one value per proxy")
 }
 
 /// One measurement's place.

@@ -31,7 +31,7 @@ pub mod say;
 pub mod scratch;
 pub mod table;
 
-pub use bench::{Bench, Programs};
+pub use bench::{Bench, Programs, sorted};
 pub use child::Child;
 pub use cores::Cores;
 pub use interrupt::until_interrupted;

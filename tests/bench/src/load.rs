@@ -1,6 +1,7 @@
 //! What sends requests.
 
 mod crowd;
+mod download;
 mod h2load;
 mod http1;
 mod paced;
@@ -16,10 +17,11 @@ use tokio::{
 };
 
 pub use crowd::crowd;
+pub use download::{Downloaded, download};
 pub use h2load::{h2load, h2load_one_by_one};
 pub use http1::{Connection, REQUEST};
 pub use paced::{Paced, paced};
-pub use wrk::wrk;
+pub use wrk::{wrk, wrk_with};
 
 use crate::{Child, Protocol};
 
@@ -41,6 +43,20 @@ pub struct Done {
     pub requests: f64,
     /// How long it took.
     pub seconds: f64,
+}
+
+/// What `path` at `address` answers, head and body.
+///
+/// # Errors
+/// Where it isn't a 200.
+pub async fn fetch(address: SocketAddr, path: &str) -> anyhow::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    anyhow::ensure!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    Ok(answer)
 }
 
 /// Waits until `address`, where `child` shall listen, answers a request with 200.
@@ -68,7 +84,7 @@ pub async fn first_answer(
 async fn ask(address: SocketAddr, protocol: Protocol) -> anyhow::Result<()> {
     let mut stream = TcpStream::connect(address).await?;
     let (request, wanted): (_, &[u8]) = match protocol {
-        Protocol::Http1 => (REQUEST, b"HTTP/1.1 200"),
+        Protocol::Http1 | Protocol::Bytes => (REQUEST, b"HTTP/1.1 200"),
         // The indexed field `:status: 200` (RFC 7541, appendix A, 8), the first of the headers.
         Protocol::H2c => (H2C_REQUEST, &[0, 0, 0, 1, 0x88]),
     };

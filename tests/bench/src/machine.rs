@@ -22,7 +22,7 @@ pub async fn facts(bench: &Bench) -> anyhow::Result<String> {
     let ours = git.unwrap_or_else(|_| "?".to_owned());
     let (rounds, seconds) = (bench.rounds, bench.time.as_secs());
     Ok(format!(
-        "{}\nqueue-proxy {}, HAProxy {haproxy}, Envoy {envoy}; app: nginx {nginx}.\n\
+        "{}\nLull {}, HAProxy {haproxy}, Envoy {envoy}; app: nginx {nginx}.\n\
          {rounds} rounds of {seconds} s; median (least..most).",
         machine(&bench.cores),
         ours.trim(),

@@ -7,6 +7,11 @@ use tokio::process::Command;
 
 use crate::{Child, load, ports};
 
+/// Path of an answer of [`LARGE_BYTES`].
+pub const LARGE: &str = "/large";
+/// Length of that answer.
+const LARGE_BYTES: u64 = 256 << 20;
+
 /// What caller, proxy and app speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
@@ -14,6 +19,8 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 by prior knowledge.
     H2c,
+    /// HTTP/1.1 between caller and app, of which the proxy knows nothing: it passes bytes.
+    Bytes,
 }
 
 /// nginx, one process, that answers everything with 1 KiB.
@@ -34,6 +41,10 @@ impl Nginx {
     pub async fn start(scratch: &Path, protocol: Protocol) -> anyhow::Result<Self> {
         let address = ports::free()?;
         let config = scratch.join(format!("nginx-{}.conf", address.port()));
+        let large = scratch.join(LARGE.trim_start_matches('/'));
+        std::fs::File::create(&large)
+            .and_then(|file| file.set_len(LARGE_BYTES))
+            .with_context(|| format!("make {}", large.display()))?;
         std::fs::write(&config, configuration(scratch, address, protocol))
             .with_context(|| format!("write {}", config.display()))?;
         let mut command = Command::new("nginx");
@@ -55,7 +66,7 @@ impl Nginx {
 
 fn configuration(scratch: &Path, address: SocketAddr, protocol: Protocol) -> String {
     let http2 = match protocol {
-        Protocol::Http1 => "",
+        Protocol::Http1 | Protocol::Bytes => "",
         Protocol::H2c => " http2",
     };
     let body = "0123456789abcdef".repeat(64);
@@ -69,9 +80,11 @@ fn configuration(scratch: &Path, address: SocketAddr, protocol: Protocol) -> Str
          http {{\n{temp}  access_log off;\n  keepalive_timeout 1h;\n  \
          keepalive_requests 1000000000;\n  \
          server {{\n    listen {address}{http2} backlog=4096;\n    \
+         location {LARGE} {{ root {root}; sendfile on; }}\n    \
          location / {{ default_type text/plain; return 200 \"{body}\"; }}\n  }}\n}}\n",
         scratch
             .join(format!("nginx-{}.pid", address.port()))
             .display(),
+        root = scratch.display(),
     )
 }

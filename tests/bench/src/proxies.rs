@@ -1,6 +1,7 @@
 //! The proxies side by side, each told to do the same job: one core, keep-alive pools, no log,
 //! `X-Forwarded-For` added, long timeouts.
 
+mod activator;
 mod envoy;
 mod haproxy;
 mod queue_proxy;
@@ -9,6 +10,7 @@ use std::net::SocketAddr;
 
 use tokio::process::Command;
 
+pub use activator::{Ports as ActivatorPorts, command as activator};
 pub use queue_proxy::command as queue_proxy;
 
 use crate::{Child, Protocol, bench::Bench, load, ports};
@@ -20,6 +22,8 @@ pub enum Kind {
     QueueProxy,
     /// Ours, with a limit of 100 requests at once.
     Limited,
+    /// Ours, before one pod that is awake.
+    Activator,
     /// HAProxy, one thread.
     Haproxy,
     /// Envoy, one worker.
@@ -33,7 +37,7 @@ pub struct Setup<'a> {
     pub bench: &'a Bench,
     /// The app.
     pub app: SocketAddr,
-    /// What caller, proxy and app speak.
+    /// What caller and app speak, and the proxy, but for [`Protocol::Bytes`].
     pub protocol: Protocol,
 }
 
@@ -54,16 +58,21 @@ impl Kind {
         match self {
             Self::QueueProxy => "queue-proxy",
             Self::Limited => "queue-proxy, limit 100",
+            Self::Activator => "activator",
             Self::Haproxy => "HAProxy",
             Self::Envoy => "Envoy",
         }
     }
 
     pub(crate) fn command(self, setup: &Setup<'_>, listen: SocketAddr) -> anyhow::Result<Command> {
-        let ours = &setup.bench.programs.queue_proxy;
+        let ours = &setup.bench.programs.ours;
         match self {
             Self::QueueProxy => Ok(queue_proxy(ours, listen, setup.app, 0)),
             Self::Limited => Ok(queue_proxy(ours, listen, setup.app, 100)),
+            Self::Activator => {
+                let ports = activator::Ports::free(listen)?;
+                Ok(activator::command(ours, &ports, setup, 0))
+            }
             Self::Haproxy => haproxy::command(setup, listen),
             Self::Envoy => envoy::command(setup, listen),
         }

@@ -36,6 +36,16 @@ pub struct Row {
 // === impl Bound ===
 
 impl Bound {
+    /// `value` must not be above `limit`, in `of`.
+    #[must_use]
+    pub fn most(value: Sample, of: &str, limit: f64) -> Self {
+        Self {
+            of: of.to_owned(),
+            value,
+            limit: Limit::Most(limit),
+        }
+    }
+
     /// Whether the median keeps the limit.
     #[must_use]
     pub fn reached(&self) -> bool {

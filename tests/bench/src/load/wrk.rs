@@ -12,7 +12,30 @@ use super::Done;
 /// # Errors
 /// Where wrk fails, or any request did.
 pub async fn wrk(address: SocketAddr, connections: u32, time: Duration) -> anyhow::Result<Done> {
+    run(address, connections, time, &[]).await
+}
+
+/// The same with one more `header`.
+///
+/// # Errors
+/// Where wrk fails, or any request did.
+pub async fn wrk_with(
+    address: SocketAddr,
+    connections: u32,
+    time: Duration,
+    header: &str,
+) -> anyhow::Result<Done> {
+    run(address, connections, time, &["-H", header]).await
+}
+
+async fn run(
+    address: SocketAddr,
+    connections: u32,
+    time: Duration,
+    more: &[&str],
+) -> anyhow::Result<Done> {
     let output = Command::new("wrk")
+        .args(more)
         .args(["-t", "1", "-c", &connections.to_string()])
         .args(["-d", &format!("{}s", time.as_secs())])
         .arg(format!("http://{address}/"))

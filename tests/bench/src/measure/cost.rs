@@ -64,6 +64,8 @@ pub async fn cost(bench: &Bench, protocol: Protocol, kinds: &[Kind]) -> anyhow::
 async fn saturate(address: SocketAddr, protocol: Protocol, time: Duration) -> anyhow::Result<Done> {
     match protocol {
         Protocol::Http1 => load::wrk(address, CONNECTIONS, time).await,
+        // What is done per connection is all that is left to compare.
+        Protocol::Bytes => load::wrk_with(address, CONNECTIONS, time, "Connection: close").await,
         Protocol::H2c => load::h2load(address, H2C_CONNECTIONS, H2C_STREAMS, time).await,
     }
 }

@@ -22,15 +22,16 @@ pub(super) fn command(setup: &Setup<'_>, listen: SocketAddr) -> anyhow::Result<C
 }
 
 fn configuration(setup: &Setup<'_>, listen: SocketAddr) -> String {
-    let proto = match setup.protocol {
-        Protocol::Http1 => "",
-        Protocol::H2c => " proto h2",
+    let http = "http\n  timeout http-keep-alive 1h\n  option forwardfor\n  http-reuse always";
+    let (mode, proto) = match setup.protocol {
+        Protocol::Http1 => (http, ""),
+        Protocol::H2c => (http, " proto h2"),
+        Protocol::Bytes => ("tcp", ""),
     };
     format!(
         "global\n  nbthread 1\n  maxconn 11000\n  no strict-limits\n\
-         defaults\n  mode http\n  timeout connect 5s\n  timeout client 1h\n  \
-         timeout server 300s\n  timeout http-keep-alive 1h\n  option forwardfor\n  \
-         http-reuse always\n\
+         defaults\n  mode {mode}\n  timeout connect 5s\n  timeout client 1h\n  \
+         timeout server 300s\n\
          listen bench\n  bind {listen}{proto}\n  server app {}{proto}\n",
         setup.app,
     )

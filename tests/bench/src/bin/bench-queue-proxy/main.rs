@@ -43,7 +43,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
     ensure!(args.seconds > 0, "--seconds 0: must be at least 1");
     let bench = Bench {
         programs: Programs {
-            queue_proxy: args.binary,
+            ours: args.binary,
             envoy: args.envoy,
         },
         scratch: Scratch::try_new()?,

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use lull_bench::{
     Bench, Bound, Kind, Limit, Protocol, Row, Sample,
     measure::{self, CONNECTIONS, CROWD, Cost, State},
-    progress,
+    progress, sorted,
 };
 
 /// Columns of the table.
@@ -66,14 +66,18 @@ async fn http1(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         Row {
             figure: format!("CPU per request, HTTP/1.1, {CONNECTIONS} connections, µs"),
             bounds: vec![
-                most(cpu.over(&envoy.cpu_us), "x Envoy", 0.45),
-                most(cpu.over(&haproxy.cpu_us), "x HAProxy", 1.5),
+                Bound::most(cpu.over(&envoy.cpu_us), "x Envoy", 0.45),
+                Bound::most(cpu.over(&haproxy.cpu_us), "x HAProxy", 1.5),
             ],
             cells: vec![cpu.clone(), haproxy.cpu_us, envoy.cpu_us],
         },
         Row {
             figure: "the same with a concurrency limit of 100, µs".to_owned(),
-            bounds: vec![most(limited.cpu_us.over(cpu), "x ours without", 1.05)],
+            bounds: vec![Bound::most(
+                limited.cpu_us.over(cpu),
+                "x ours without",
+                1.05,
+            )],
             cells: vec![limited.cpu_us, Sample::default(), Sample::default()],
         },
         Row {
@@ -92,7 +96,7 @@ async fn h2c(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let [ours, haproxy, envoy] = sorted(measure::cost(bench, Protocol::H2c, &KINDS).await?);
     Ok(vec![Row {
         figure: "CPU per request, h2c, 16 connections x 32 streams, µs".to_owned(),
-        bounds: vec![most(ours.cpu_us.over(&envoy.cpu_us), "x Envoy", 0.6)],
+        bounds: vec![Bound::most(ours.cpu_us.over(&envoy.cpu_us), "x Envoy", 0.6)],
         cells: vec![ours.cpu_us, haproxy.cpu_us, envoy.cpu_us],
     }])
 }
@@ -106,7 +110,7 @@ async fn latency(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let row = |name: &str, ours: Sample, haproxy: Sample, envoy: Sample| Row {
         figure: format!("added latency at {rate:.0} requests/s (half of Envoy's most), {name}, µs"),
         // What the way without a proxy takes cancels out, and with it a round's hiccups there.
-        bounds: vec![most(ours.minus(&envoy), "µs over Envoy", 0.0)],
+        bounds: vec![Bound::most(ours.minus(&envoy), "µs over Envoy", 0.0)],
         cells: vec![ours, haproxy, envoy],
     };
     Ok(vec![
@@ -139,7 +143,7 @@ async fn memory(bench: &Bench) -> anyhow::Result<Vec<Row>> {
         let [ours, haproxy, envoy] = sorted(measure::memory(bench, state, &KINDS).await?);
         rows.push(Row {
             figure: format!("memory, {what}, MiB RSS"),
-            bounds: vec![most(ours.rss.clone(), "MiB", limit)],
+            bounds: vec![Bound::most(ours.rss.clone(), "MiB", limit)],
             cells: vec![ours.rss, haproxy.rss, envoy.rss],
         });
         rows.push(Row {
@@ -155,30 +159,17 @@ async fn start(bench: &Bench) -> anyhow::Result<Vec<Row>> {
     let [ours, haproxy, envoy] = sorted(measure::start_ms(bench, &KINDS).await?);
     Ok(vec![Row {
         figure: "process start to first forwarded request, ms".to_owned(),
-        bounds: vec![most(ours.clone(), "ms", 10.0)],
+        bounds: vec![Bound::most(ours.clone(), "ms", 10.0)],
         cells: vec![ours, haproxy, envoy],
     }])
 }
 
 async fn size(bench: &Bench) -> anyhow::Result<Vec<Row>> {
-    let ours = measure::shipped_mb(&bench.programs.queue_proxy, &bench.scratch).await?;
+    let ours = measure::shipped_mb(&bench.programs.ours, &bench.scratch).await?;
     let ours = Sample::from_iter([ours]);
     Ok(vec![Row {
         figure: "binary in its image, MB".to_owned(),
-        bounds: vec![most(ours.clone(), "MB", 8.0)],
+        bounds: vec![Bound::most(ours.clone(), "MB", 8.0)],
         cells: vec![ours, Sample::default(), Sample::default()],
     }])
-}
-
-fn most(value: Sample, of: &str, limit: f64) -> Bound {
-    Bound {
-        of: of.to_owned(),
-        value,
-        limit: Limit::Most(limit),
-    }
-}
-
-/// One value per proxy that was asked for.
-fn sorted<T: std::fmt::Debug, const N: usize>(values: Vec<T>) -> [T; N] {
-    <[T; N]>::try_from(values).expect("measurements return one value per proxy")
 }

@@ -1,0 +1,186 @@
+//! A caller's connection as Pingora uses it.
+//!
+//! Pingora's own stream sends an answer's head and body one by one where they exceed a KiB
+//! together, and keeps its socket to itself: to see that a caller has left while it is held would
+//! take a second descriptor for each.
+
+use std::{
+    io::{self, IoSlice},
+    os::fd::AsRawFd,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use pingora_core::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID, raw_connect::ProxyDigest,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// What is not yet sent is kept up to this: a head and a small body, which then go out together.
+const KEPT: usize = 4 << 10;
+/// Longest wait for the last bytes to go out when the connection is closed.
+const LAST_BYTES: Duration = Duration::from_secs(5);
+
+/// The connection; whoever has a clone of the socket sees that the caller leaves.
+#[derive(Debug)]
+pub(super) struct Caller {
+    socket: Arc<TcpStream>,
+    unsent: Vec<u8>,
+    /// What travels with the connection to each request.
+    digest: Option<Arc<ProxyDigest>>,
+}
+
+// === impl Caller ===
+
+impl Caller {
+    pub(super) fn new(socket: Arc<TcpStream>, digest: Option<ProxyDigest>) -> Self {
+        Self {
+            socket,
+            unsent: Vec::new(),
+            digest: digest.map(Arc::new),
+        }
+    }
+
+    /// Sends what is unsent and of `more` as much as goes; how much of `more` went.
+    fn poll_send(&mut self, cx: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.socket.poll_write_ready(cx))?;
+            let sent = match self.unsent.is_empty() {
+                true => self.socket.try_write(more),
+                false => {
+                    let parts = [IoSlice::new(&self.unsent), IoSlice::new(more)];
+                    self.socket.try_write_vectored(&parts)
+                }
+            };
+            match sent {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(sent) if sent >= self.unsent.len() => {
+                    let of_more = sent - self.unsent.len();
+                    self.unsent.clear();
+                    if of_more > 0 || more.is_empty() {
+                        return Poll::Ready(Ok(of_more));
+                    }
+                }
+                Ok(sent) => {
+                    self.unsent.drain(..sent);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+/// Returns when the peer of `socket` has closed its side, or the connection broke. Reads nothing,
+/// and whoever reads meanwhile is not disturbed.
+pub(super) async fn closed(socket: &TcpStream) {
+    // Of the events that a socket is registered for, tokio counts only the closing as this one:
+    // unread bytes do not make it ready.
+    let closing = Interest::PRIORITY.add(Interest::ERROR);
+    // An error would say the same: nobody waits for an answer.
+    let _ = socket.ready(closing).await;
+}
+
+impl AsyncRead for Caller {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.socket.poll_read_ready(cx))?;
+            let mut place = &mut *buffer;
+            match self.socket.try_read_buf(&mut place) {
+                Ok(_) => return Poll::Ready(Ok(())),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Caller {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.unsent.len() + bytes.len() > KEPT {
+            return this.poll_send(cx, bytes);
+        }
+        this.unsent.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        while !this.unsent.is_empty() {
+            ready!(this.poll_send(cx, &[]))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.as_mut().poll_flush(cx))?;
+        // Only the writing half: the caller may still be sending.
+        let shut = rustix::net::shutdown(&*self.socket, rustix::net::Shutdown::Write);
+        Poll::Ready(shut.map_err(io::Error::from))
+    }
+}
+
+#[async_trait]
+impl Shutdown for Caller {
+    async fn shutdown(&mut self) {
+        // A caller that has left or does not read misses what is left: there is nobody to tell.
+        let _ = timeout(LAST_BYTES, AsyncWriteExt::shutdown(self)).await;
+    }
+}
+
+impl UniqueID for Caller {
+    fn id(&self) -> i32 {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl GetProxyDigest for Caller {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.digest.clone()
+    }
+
+    fn set_proxy_digest(&mut self, digest: ProxyDigest) {
+        self.digest = Some(Arc::new(digest));
+    }
+}
+
+impl GetTimingDigest for Caller {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetSocketDigest for Caller {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
+
+impl Ssl for Caller {}
+
+#[async_trait]
+impl Peek for Caller {
+    /// Fills `buffer`, as far as the socket has so many bytes already: that is what Pingora asks
+    /// for when the connection's first bytes have been looked at.
+    async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        let seen = self.socket.peek(buffer).await?;
+        Ok(seen == buffer.len())
+    }
+}
