@@ -42,7 +42,9 @@ impl Pages {
         match (read_only(method), path) {
             (Some(refused), _) => refused,
             (None, "/metrics") => {
-                self.hub.metrics.held.set(self.hub.held() as u64);
+                let held = self.hub.budget.held();
+                self.hub.metrics.held.set(held.count as u64);
+                self.hub.metrics.held_bytes.set(held.bytes as u64);
                 server::metrics(&self.registry)
             }
             (None, _) => not_found("/metrics"),

@@ -29,7 +29,7 @@ use crate::{
     metrics::Metrics,
     report::Reporter,
     request::Requests,
-    watch::{self as kubernetes, Guards},
+    watch::{self as kubernetes, Guards, Peers},
 };
 
 /// What is left of the grace period when we give up: kubelet kills at its end.
@@ -78,6 +78,7 @@ struct Service {
     pages: Arc<Pages>,
     reporter: Arc<Reporter>,
     directory: Directory,
+    peers: Peers,
     readiness: Readiness,
 }
 
@@ -116,6 +117,10 @@ pub async fn build(config: Config) -> Result<Bound, AppError> {
                 boot: lull_process::boot_id(),
             }),
             directory: directory.clone(),
+            peers: Peers {
+                namespace: hub.config.namespace.clone(),
+                labels: hub.config.peers.clone(),
+            },
             readiness,
         },
         hub,
@@ -195,7 +200,7 @@ async fn serve(hub: Arc<Hub>, directory: Directory, shutdown: CancellationToken)
     let end = Instant::now() + config.grace.0.saturating_sub(BEFORE_KILL);
     hub.draining.cancel();
     draining_tx.send_replace(true);
-    tracing::info!(held = hub.held(), "drain begins");
+    tracing::info!(held = hub.budget.held().count, "drain begins");
     sleep(config.drain_min.0).await;
     close.cancel();
     if let Err(error) = listening.await {
@@ -206,7 +211,7 @@ async fn serve(hub: Arc<Hub>, directory: Directory, shutdown: CancellationToken)
     if timeout_at(end, connections.wait()).await.is_err() {
         tracing::warn!(
             connections = connections.len(),
-            held = hub.held(),
+            held = hub.budget.held().count,
             "grace period is over: what is left is cut off"
         );
     }
@@ -247,6 +252,7 @@ impl Service {
             let guards = Guards {
                 workloads: self.readiness.expect("scaled-workloads"),
                 pods: self.readiness.expect("pods"),
+                activators: self.readiness.expect("activators"),
             };
             (config, guards)
         });
@@ -258,7 +264,7 @@ impl Service {
         let client = kube::Client::try_from(config)?;
         tokio::select! {
             () = stop.cancelled() => {}
-            () = kubernetes::run(client, self.directory, guards) => {}
+            () = kubernetes::run(client, self.directory, self.peers, guards) => {}
         }
         Ok(())
     }

@@ -11,12 +11,17 @@ use serde::Serialize;
 
 /// Knative's activator holds at most as many for one revision.
 const DEFAULT_MAX_HELD_PER_WORKLOAD: usize = 10_000;
-/// Five workloads may be full at once; at 32 KiB each that is 1.6 GiB.
+/// One workload alone gets half of it at most; at 8 KiB each all take 391 MiB.
 const DEFAULT_MAX_HELD_TOTAL: usize = 50_000;
+/// Below the chart's memory limit of 512 MiB by what the process needs besides.
+const DEFAULT_MAX_HELD_MIB: usize = 400;
 /// Endpoint changes reach every client within this time on the clusters that were measured.
 const DEFAULT_DRAIN_MIN: HumanDuration = HumanDuration::from_secs(10);
 /// The chart's `terminationGracePeriodSeconds`: room for a slow wake.
 const DEFAULT_GRACE: HumanDuration = HumanDuration::from_secs(60);
+
+/// The chart's labels of an activator.
+const DEFAULT_PEERS: &str = "app.kubernetes.io/part-of=lull,app.kubernetes.io/component=activator";
 
 const PORT_NUMBER: &str = "must be a port, 0 (any free one) to 65535";
 const DURATION: &str = "must be a duration such as 90s, 1m30s or 500ms";
@@ -34,6 +39,12 @@ pub struct Config {
     pub max_held_per_workload: usize,
     /// Most requests and connections held in all.
     pub max_held_total: usize,
+    /// Most memory that they may take, MiB.
+    pub max_held_mib: usize,
+    /// Where the other activators are; `None` = this is the only one.
+    pub namespace: Option<String>,
+    /// Labels of the other activators.
+    pub peers: String,
     /// Shortest time from SIGTERM until the listeners close.
     pub drain_min: HumanDuration,
     /// The pod's termination grace period.
@@ -79,6 +90,15 @@ impl Config {
                 &mut reader,
                 "ACTIVATOR_MAX_HELD_TOTAL",
                 DEFAULT_MAX_HELD_TOTAL,
+            ),
+            max_held_mib: count(&mut reader, "ACTIVATOR_MAX_HELD_MIB", DEFAULT_MAX_HELD_MIB),
+            namespace: reader.read_with("ACTIVATOR_NAMESPACE", "must be a namespace", |text| {
+                Some(text.to_owned())
+            }),
+            peers: reader.read_or(
+                "ACTIVATOR_PEERS",
+                DEFAULT_PEERS.to_owned(),
+                "must be a label selector",
             ),
             drain_min: reader.read_or("ACTIVATOR_DRAIN_MIN", DEFAULT_DRAIN_MIN, DURATION),
             grace: reader.read_or("ACTIVATOR_GRACE", DEFAULT_GRACE, DURATION),
@@ -159,6 +179,7 @@ mod tests {
             ("ACTIVATOR_POD_IP", "x"),
             ("ACTIVATOR_MAX_HELD_PER_WORKLOAD", "0"),
             ("ACTIVATOR_MAX_HELD_TOTAL", "-1"),
+            ("ACTIVATOR_MAX_HELD_MIB", "1GiB"),
             ("ACTIVATOR_DRAIN_MIN", "1"),
             ("ACTIVATOR_GRACE", "1"),
             ("ACTIVATOR_LOG", "loud"),

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::{
     hub::Hub,
     pod::Pod,
+    share::Share,
     workload::{Page, Spec, Workload},
 };
 
@@ -61,6 +62,8 @@ struct Index {
     /// Namespace to name to workload.
     workloads: HashMap<String, BTreeMap<String, Arc<Workload>>>,
     pods: HashMap<Key, Arc<Pod>>,
+    /// Names of the activators that are ready.
+    activators: BTreeSet<String>,
 }
 
 /// A port that should be open.
@@ -164,6 +167,47 @@ impl Directory {
         index.pods.remove(&(namespace.to_owned(), name.to_owned()));
         for workload in index.workloads.get(namespace).into_iter().flatten() {
             workload.1.drop_pod(name);
+        }
+    }
+
+    /// Takes note of an activator as it is now: a ready one is sent callers.
+    pub fn apply_activator(&self, pod: &Pod) {
+        self.change_activators(|ready| {
+            match pod.ready && !pod.leaving {
+                true => ready.insert(pod.name.clone()),
+                false => ready.remove(&pod.name),
+            };
+        });
+    }
+
+    /// The activator is gone.
+    pub fn remove_activator(&self, name: &str) {
+        self.change_activators(|ready| {
+            ready.remove(name);
+        });
+    }
+
+    /// Removes the activators that a complete list did not name.
+    pub fn keep_activators(&self, keep: &BTreeSet<(String, String)>) {
+        self.change_activators(|ready| {
+            ready.retain(|name| keep.iter().any(|(_, kept)| kept == name));
+        });
+    }
+
+    /// Divides the pods' slots anew among those that are ready after `change`.
+    fn change_activators(&self, change: impl FnOnce(&mut BTreeSet<String>)) {
+        let hub = &self.inner.hub;
+        let share = {
+            let mut index = self.inner.index.lock();
+            change(&mut index.activators);
+            let names = index.activators.iter().map(String::as_str);
+            Share::among(&hub.config.pod_name, names)
+        };
+        if hub.set_share(share) {
+            tracing::info!(?share, "the pods' slots are divided anew");
+            for workload in self.all() {
+                workload.dispatch();
+            }
         }
     }
 

@@ -67,12 +67,12 @@ impl<T> Line<T> {
         self.load.in_flight = self.waiting.len() as u64;
     }
 
-    /// Leaves; false where the turn had come already.
-    pub(crate) fn leave(&mut self, place: u64, now_us: u64) -> bool {
+    /// Leaves; `None` where the turn had come already.
+    pub(crate) fn leave(&mut self, place: u64, now_us: u64) -> Option<T> {
         self.advance(now_us);
-        let was_there = self.waiting.remove(&place).is_some();
+        let left = self.waiting.remove(&place);
         self.load.in_flight = self.waiting.len() as u64;
-        was_there
+        left.map(|(_, waiter)| waiter)
     }
 
     /// Takes out the first for whom `serve` has something.
@@ -184,8 +184,8 @@ mod tests {
     fn a_full_line_refuses() {
         let mut line = line(&[(WEB, 'a')]);
         assert_eq!(line.join(WEB, 'b', 1, 0), Err(Full));
-        assert!(line.leave(0, 0));
-        assert!(!line.leave(0, 0));
+        assert_eq!(line.leave(0, 0), Some('a'));
+        assert_eq!(line.leave(0, 0), None);
         assert_eq!(line.join(WEB, 'b', 1, 0), Ok(1));
     }
 

@@ -1,14 +1,17 @@
 //! What all workloads of this process share.
 
-use std::{
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
+use parking_lot::RwLock;
 use tokio::{runtime::Handle, sync::watch, task::AbortHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Config, metrics::Metrics};
+use crate::{
+    budget::{Amount, Budget},
+    config::Config,
+    metrics::Metrics,
+    share::Share,
+};
 
 /// Clock, bounds, counts and the edge.
 #[derive(Debug)]
@@ -19,8 +22,10 @@ pub(crate) struct Hub {
     pub(crate) runtime: Handle,
     /// Cancelled at SIGTERM.
     pub(crate) draining: CancellationToken,
+    /// What all workloads together may hold.
+    pub(crate) budget: Budget,
     start: Instant,
-    held: AtomicUsize,
+    share: RwLock<Share>,
     edge: watch::Sender<u64>,
 }
 
@@ -32,13 +37,18 @@ pub(crate) struct Owned(AbortHandle);
 
 impl Hub {
     pub(crate) fn new(config: Config, metrics: Metrics, runtime: Handle) -> Self {
+        let most = Amount {
+            count: config.max_held_total,
+            bytes: config.max_held_mib.saturating_mul(1 << 20),
+        };
         Self {
             config,
             metrics,
             runtime,
             draining: CancellationToken::new(),
+            budget: Budget::new(most),
             start: Instant::now(),
-            held: AtomicUsize::new(0),
+            share: RwLock::new(Share::WHOLE),
             edge: watch::channel(0).0,
         }
     }
@@ -57,17 +67,14 @@ impl Hub {
         self.edge.subscribe()
     }
 
-    /// Held in all.
-    pub(crate) fn held(&self) -> usize {
-        self.held.load(Ordering::Relaxed)
+    /// Which of the pods' slots are ours.
+    pub(crate) fn share(&self) -> Share {
+        *self.share.read()
     }
 
-    pub(crate) fn add_held(&self) {
-        self.held.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn sub_held(&self) {
-        self.held.fetch_sub(1, Ordering::Relaxed);
+    /// Takes a new share; whether it is another.
+    pub(crate) fn set_share(&self, share: Share) -> bool {
+        std::mem::replace(&mut *self.share.write(), share) != share
     }
 
     pub(crate) fn is_draining(&self) -> bool {

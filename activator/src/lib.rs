@@ -14,6 +14,7 @@
 
 mod admin;
 pub mod app;
+mod budget;
 pub mod config;
 mod connection;
 pub mod directory;
@@ -26,6 +27,7 @@ mod pod;
 mod probe;
 mod report;
 mod request;
+mod share;
 mod splice;
 mod watch;
 mod workload;

@@ -32,6 +32,8 @@ pub(crate) struct Metrics {
     /// Set when somebody asks.
     pub(crate) held: Gauge<u64, AtomicU64>,
     /// Set when somebody asks.
+    pub(crate) held_bytes: Gauge<u64, AtomicU64>,
+    /// Set when somebody asks.
     pub(crate) listeners: Gauge<u64, AtomicU64>,
 }
 
@@ -141,6 +143,11 @@ impl Metrics {
             metrics.held.clone(),
         );
         own.register(
+            "held_bytes",
+            "Memory of what is held, as the budget counts it",
+            metrics.held_bytes.clone(),
+        );
+        own.register(
             "listeners",
             "Ports open for workloads",
             metrics.listeners.clone(),
@@ -158,6 +165,7 @@ impl Metrics {
             bind_failures: Counter::default(),
             connect_failures: Counter::default(),
             held: Gauge::default(),
+            held_bytes: Gauge::default(),
             listeners: Gauge::default(),
         }
     }

@@ -12,18 +12,17 @@ pub(crate) struct InFlight {
 /// The place in `pods` that takes the next one: least in flight among those with a free slot, ties
 /// in turn.
 ///
-/// `pods` has an entry for each pod, `None` where it can't be used. `slots` = requests that one pod
-/// may have, 0 = no limit. `cursor` = where a tie starts; the caller sets it behind the pick.
+/// `pods` has an entry for each pod, `None` where it can't be used, else with the requests that it
+/// may have from us (`None` = no limit). `cursor` = where a tie starts; the caller sets it behind the pick.
 pub(crate) fn pick(
-    pods: impl ExactSizeIterator<Item = Option<InFlight>>,
-    slots: u32,
+    pods: impl ExactSizeIterator<Item = Option<(InFlight, Option<u32>)>>,
     cursor: usize,
 ) -> Option<usize> {
     let count = pods.len();
     pods.enumerate()
         .filter_map(|(place, pod)| Some((place, pod?)))
-        .filter(|(_, pod)| slots == 0 || pod.requests < slots)
-        .min_by_key(|(place, pod)| {
+        .filter(|(_, (pod, slots))| slots.is_none_or(|slots| pod.requests < slots))
+        .min_by_key(|(place, (pod, _))| {
             let turn = (place + count - cursor % count) % count;
             (u64::from(pod.requests) + u64::from(pod.connections), turn)
         })
@@ -45,7 +44,9 @@ mod tests {
     }
 
     fn picked(requests: &[i64], slots: u32, cursor: usize) -> Option<usize> {
-        pick(pods(requests).into_iter(), slots, cursor)
+        let slots = (slots > 0).then_some(slots);
+        let pods = pods(requests).into_iter();
+        pick(pods.map(|pod| Some((pod?, slots))), cursor)
     }
 
     #[test]
@@ -88,8 +89,18 @@ mod tests {
             requests: 1,
             connections: 0,
         };
-        let two = [Some(busy), Some(idle)];
-        assert_eq!(pick(two.into_iter(), 0, 0), Some(1));
-        assert_eq!(pick(two.into_iter(), 1, 0), Some(0));
+        let picked = |slots| pick([busy, idle].map(|pod| Some((pod, slots))).into_iter(), 0);
+        assert_eq!(picked(None), Some(1));
+        assert_eq!(picked(Some(1)), Some(0));
+    }
+
+    #[test]
+    fn a_pod_of_which_no_slot_is_ours_is_passed_over() {
+        let idle = InFlight {
+            requests: 0,
+            connections: 0,
+        };
+        let pods = [Some((idle, Some(0))), Some((idle, Some(1)))];
+        assert_eq!(pick(pods.into_iter(), 0), Some(1));
     }
 }

@@ -1,4 +1,4 @@
-//! Kubernetes: two watches that feed the directory. Nothing is ever written.
+//! Kubernetes: three watches that feed the directory. Nothing is ever written.
 
 use std::{collections::BTreeSet, fmt::Debug};
 
@@ -26,6 +26,16 @@ use crate::{
 pub(crate) struct Guards {
     pub(crate) workloads: Pending,
     pub(crate) pods: Pending,
+    pub(crate) activators: Pending,
+}
+
+/// Which pods are the activators.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    /// `None` = this is the only one.
+    pub(crate) namespace: Option<String>,
+    /// Label selector.
+    pub(crate) labels: String,
 }
 
 /// Where one kind of object goes.
@@ -36,7 +46,7 @@ struct Sink<K> {
 }
 
 /// Follows ScaledWorkloads and pods; does not end.
-pub(crate) async fn run(client: Client, directory: Directory, guards: Guards) {
+pub(crate) async fn run(client: Client, directory: Directory, peers: Peers, guards: Guards) {
     let workloads = follow(
         Api::all(client.clone()),
         watcher::Config::default(),
@@ -53,9 +63,9 @@ pub(crate) async fn run(client: Client, directory: Directory, guards: Guards) {
         guards.workloads,
     );
     let pods = follow(
-        Api::all(client),
+        Api::all(client.clone()),
         watcher::Config::default().labels(names::POD_LABEL),
-        directory,
+        directory.clone(),
         Sink::<k8s::Pod> {
             apply: |directory, object| {
                 if let Some(pod) = Pod::from_kubernetes(object) {
@@ -67,7 +77,29 @@ pub(crate) async fn run(client: Client, directory: Directory, guards: Guards) {
         },
         guards.pods,
     );
-    futures::join!(workloads, pods);
+    let activators = async {
+        let Some(namespace) = &peers.namespace else {
+            drop(guards.activators);
+            return;
+        };
+        follow(
+            Api::namespaced(client, namespace),
+            watcher::Config::default().labels(&peers.labels),
+            directory,
+            Sink::<k8s::Pod> {
+                apply: |directory, object| {
+                    if let Some(pod) = Pod::from_kubernetes(object) {
+                        directory.apply_activator(&pod);
+                    }
+                },
+                remove: |directory, _, name| directory.remove_activator(name),
+                keep: Directory::keep_activators,
+            },
+            guards.activators,
+        )
+        .await;
+    };
+    futures::join!(workloads, pods, activators);
 }
 
 async fn follow<K>(

@@ -14,9 +14,9 @@ use lull_contract::{
 };
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::sync::oneshot;
 
 use crate::{
+    budget::Amount,
     hold::Line,
     hub::{Hub, Owned},
     pod::Pod,
@@ -28,6 +28,7 @@ mod slot;
 
 use pods::Entry;
 use recent_wait::RecentWait;
+use slot::Waiter;
 pub(crate) use slot::{Hold, HoldError, Slot};
 
 /// The edge is raised again after these pauses while somebody is held and no pod is there.
@@ -65,7 +66,9 @@ struct State {
     /// The ScaledWorkload is gone; stragglers are served.
     left: bool,
     pods: Vec<Entry>,
-    line: Line<oneshot::Sender<Slot>>,
+    line: Line<Waiter>,
+    /// What those in the line take.
+    held: Amount,
     recent_wait: RecentWait,
     forwarding: u64,
     /// Where the next tie starts.
@@ -83,6 +86,7 @@ pub(crate) struct Page {
     namespace: String,
     name: String,
     held: u64,
+    held_bytes: u64,
     forwarding: u64,
     pods_known: usize,
     pods_trusted: usize,
@@ -108,6 +112,7 @@ impl Workload {
                 left: false,
                 pods: Vec::new(),
                 line: Line::default(),
+                held: Amount::default(),
                 recent_wait: RecentWait::default(),
                 forwarding: 0,
                 cursor: 0,
@@ -181,12 +186,20 @@ impl Workload {
             namespace: self.namespace.clone(),
             name: self.name.clone(),
             held: state.line.len() as u64,
+            held_bytes: state.held.bytes as u64,
             forwarding: state.forwarding,
             pods_known: state.pods.len(),
             pods_trusted: state.trusted(),
             ports: state.listening.values().map(SocketAddr::port).collect(),
             left: state.left,
         }
+    }
+
+    /// Gives back what `waiter` took of the budget.
+    fn has_left_line(&self, state: &mut State, waiter: &Waiter) {
+        self.hub.budget.sub(waiter.bytes);
+        state.held.count = state.held.count.saturating_sub(1);
+        state.held.bytes = state.held.bytes.saturating_sub(waiter.bytes);
     }
 
     /// Whether the edge is to be raised once more; `None` when nobody is held any more.
@@ -196,7 +209,7 @@ impl Workload {
     }
 
     /// Lets through whoever can go, in order.
-    fn dispatch(self: &Arc<Self>) {
+    pub(crate) fn dispatch(self: &Arc<Self>) {
         let mut granted = Vec::new();
         {
             let mut guard = self.state.lock();
@@ -205,14 +218,16 @@ impl Workload {
             // The line is set aside, so that the pods can be changed while it is looked through.
             let mut line = std::mem::take(&mut state.line);
             while let Some(turn) = line.serve_first(now_us, |ask| self.take(state, ask)) {
-                self.hub.sub_held();
                 granted.push(turn);
             }
             state.line = line;
+            for (waiter, _) in &granted {
+                self.has_left_line(state, waiter);
+            }
         }
         // Out of the lock: who has just left drops the slot, which comes back here.
-        for (slot_tx, slot) in granted {
-            let _ = slot_tx.send(slot);
+        for (waiter, slot) in granted {
+            let _ = waiter.slot_tx.send(slot);
         }
     }
 }

@@ -86,7 +86,7 @@ impl ProxyHttp for Forward {
             ..ask
         };
         let deadline = Instant::now() + spec.settings.hold_timeout.0;
-        ctx.hold = Some(Hold::new(ask, deadline));
+        ctx.hold = Some(Hold::new(ask, deadline).with_bytes(length(session.req_header())));
         ctx.connection = Some(connection);
         Ok(false)
     }
@@ -282,6 +282,15 @@ fn peer(slot: &Slot, is_http2: bool) -> HttpPeer {
         peer.options.max_h2_streams = STREAMS;
     }
     peer
+}
+
+/// About what the head of a request takes, bytes.
+fn length(request: &RequestHeader) -> usize {
+    let fields = request.headers.iter();
+    let fields: usize = fields
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    request.raw_path().len() + fields
 }
 
 /// Whether the caller's address is in the request already, or a mesh's proxy takes care of it.

@@ -57,7 +57,11 @@ impl Workload {
                 }
             }
             Some(entry) => *entry = self.entry(pod),
-            None => state.pods.push(self.entry(pod)),
+            None => {
+                // In the order of names, which all activators see alike: slots are dealt by it.
+                let place = state.pods.partition_point(|e| e.pod.name < pod.name);
+                state.pods.insert(place, self.entry(pod));
+            }
         }
     }
 
@@ -67,15 +71,15 @@ impl Workload {
 
     /// A slot at the pod whose turn it is.
     pub(super) fn take(self: &Arc<Self>, state: &mut State, ask: Ask) -> Option<Slot> {
-        let slots = match ask.takes_slot {
-            true => state.spec.settings.container_concurrency,
-            false => 0,
-        };
-        let usable = |entry: &Entry| {
+        let limit = state.spec.settings.container_concurrency;
+        let is_limited = ask.takes_slot && limit > 0;
+        let (share, count) = (self.hub.share(), state.pods.len());
+        let usable = |(rank, entry): (usize, &Entry)| {
             let serves = entry.trusted && entry.pod.ports.contains_key(&ask.app_port);
-            serves.then_some(entry.in_flight)
+            let slots = || is_limited.then(|| share.of_pod(limit, (rank, count)));
+            serves.then(|| (entry.in_flight, slots()))
         };
-        let index = pick(state.pods.iter().map(usable), slots, state.cursor)?;
+        let index = pick(state.pods.iter().enumerate().map(usable), state.cursor)?;
         let entry = state.pods.get_mut(index)?;
         let pod = Arc::clone(&entry.pod);
         let address = SocketAddr::new(pod.ip?, *pod.ports.get(&ask.app_port)?);

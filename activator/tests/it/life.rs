@@ -119,7 +119,7 @@ async fn the_admin_pages_answer() {
     assert!(config.contains(r#""podName":"activator-1""#), "{config}");
     let page = activator.page("/workloads").await.body;
     assert!(
-        page.contains(r#""name":"shop","held":0,"forwarding":0"#),
+        page.contains(r#""name":"shop","held":0,"heldBytes":0,"forwarding":0"#),
         "{page}"
     );
     let raw = get(local(activator.addresses.report), "/report?seen=x", "").await;

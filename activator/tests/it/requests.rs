@@ -12,7 +12,11 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::harness::{Activator, FakePod, get, read_all, settings, soon, until, workload};
+use activator::Pod;
+
+use crate::harness::{
+    Activator, FakePod, get, loopback, read_all, settings, soon, until, workload,
+};
 
 #[tokio::test]
 async fn a_request_is_held_without_a_pod_and_answered_when_one_appears() {
@@ -299,4 +303,78 @@ async fn slots_bound_what_is_in_one_pod() {
     }
     assert_eq!((pods[0].served(), pods[1].served()), (3, 3));
     activator.stop().await;
+}
+
+#[tokio::test]
+async fn slots_are_divided_among_the_activators_and_divided_anew() {
+    let mut entry = workload("shop");
+    entry.settings.container_concurrency = 4;
+    let (activator, port) = Activator::with(entry).await;
+    let peer = Pod {
+        ready: true,
+        ..FakePod::start("activator-0").await.entry()
+    };
+    activator.directory.apply_activator(&peer);
+    let (listener, address) = loopback().await;
+    activator.add_pod(&FakePod::before("shop-1", address).await);
+    // The pod takes requests and answers none.
+    let pod = tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            open.push(stream);
+        }
+    });
+    let callers: Vec<_> = (0..6)
+        .map(|_| tokio::spawn(async move { get(port, "/", "").await }))
+        .collect();
+    until(|| async { activator.forwarding().await == 2 }).await;
+    activator.until_held(4).await;
+    // The other one goes: its slots are ours, and who is held for them goes through at once.
+    activator.directory.remove_activator("activator-0");
+    until(|| async { activator.forwarding().await == 4 }).await;
+    activator.until_held(2).await;
+    for caller in callers {
+        caller.abort();
+    }
+    pod.abort();
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn a_flood_for_one_workload_leaves_room_for_another() {
+    for bounds in [
+        // By number: half of four.
+        [("ACTIVATOR_MAX_HELD_TOTAL", "4")],
+        // By memory: two heads of 450 KiB leave less than three take.
+        [("ACTIVATOR_MAX_HELD_MIB", "2")],
+    ] {
+        let activator = Activator::start(&bounds).await;
+        let flooded = activator.add(workload("flooded")).await;
+        let other = activator.add(workload("other")).await;
+        let large = format!("x-large: {}\r\n", "x".repeat(450 << 10));
+        let mut held = Vec::new();
+        for count in 1..=2 {
+            let large = large.clone();
+            held.push(tokio::spawn(async move { get(flooded, "/", &large).await }));
+            activator.until_held(count).await;
+        }
+        let refused = get(flooded, "/", &large).await;
+        refused.assert_status(503);
+        assert!(refused.has("lull-reason: hold-full"), "{refused:?}");
+        held.push(tokio::spawn(async move { get(other, "/", "").await }));
+        activator.until_held(3).await;
+        for caller in held {
+            caller.abort();
+        }
+        // What has left is no longer counted.
+        activator.until_held(0).await;
+        until(|| async {
+            activator
+                .metrics()
+                .await
+                .contains("lull_activator_held_bytes 0")
+        })
+        .await;
+        activator.stop().await;
+    }
 }
