@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# make coldstart: phases of 20 wakes, beside the same app as a plain Deployment patched 0 -> 1.
+# make coldstart: phases of 50 wakes, beside the same app as a plain Deployment patched 0 -> 1.
 . "$(dirname "$0")/common.sh"
 cd "$root"
 LULL_CLUSTER=${E2E_CLUSTER:-coldstart}; export LULL_CLUSTER
@@ -8,4 +8,4 @@ if [ "$CLUSTER" != current ] && [ -z "${E2E_KEEP:-}" ]; then trap 'scripts/clust
 scripts/images.sh
 scripts/cluster.sh install
 KUBECONFIG=$(scripts/cluster.sh kubeconfig); export KUBECONFIG
-cargo run --locked -q -p lull-e2e --bin coldstart -- --wakes "${WAKES:-20}"
+cargo run --locked -q -p lull-e2e --bin coldstart -- --wakes "${WAKES:-50}"

@@ -74,6 +74,8 @@ async fn serve(config: Config, args: &Args) -> anyhow::Result<()> {
         ip: Some(IpAddr::from(Ipv4Addr::LOCALHOST)),
         leaving: false,
         ready: true,
+        scheduled: true,
+        running: true,
         ports: BTreeMap::from([(80, args.app.port())]),
         admin_port,
     });

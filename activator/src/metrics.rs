@@ -15,6 +15,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::workload::{Phase, Wake};
+
 /// 1 ms doubled up to about 9 minutes: the longest hold by default, 300 s, lies within.
 const DURATION_BUCKETS: (f64, f64, u16) = (0.001, 2.0, 20);
 
@@ -25,6 +27,7 @@ pub(crate) struct Metrics {
     rejected: Family<ReasonLabel, Counter>,
     connections: Family<KindLabel, Counter>,
     hold: Histogram,
+    wake: Family<PhaseLabel, Histogram, fn() -> Histogram>,
     /// Ports that could not be opened, each try.
     pub(crate) bind_failures: Counter,
     /// Connects to pods that failed.
@@ -90,6 +93,11 @@ struct ClassLabel {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PhaseLabel {
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
     reason: Reason,
 }
@@ -128,6 +136,11 @@ impl Metrics {
             metrics.hold.clone(),
         );
         own.register(
+            "wake_seconds",
+            "Time from the first one held without a pod to each phase of the wake",
+            metrics.wake.clone(),
+        );
+        own.register(
             "bind_failures",
             "Tries to open a workload's port that failed",
             metrics.bind_failures.clone(),
@@ -156,12 +169,12 @@ impl Metrics {
     }
 
     fn new() -> Self {
-        let (start, factor, length) = DURATION_BUCKETS;
         Self {
             requests: Family::default(),
             rejected: Family::default(),
             connections: Family::default(),
-            hold: Histogram::new(exponential_buckets(start, factor, length)),
+            hold: durations(),
+            wake: Family::new_with_constructor(durations),
             bind_failures: Counter::default(),
             connect_failures: Counter::default(),
             held: Gauge::default(),
@@ -177,6 +190,9 @@ impl Metrics {
         }
         for reason in Reason::ALL {
             let _ = self.rejected.get_or_create(&ReasonLabel { reason });
+        }
+        for phase in Phase::ALL {
+            let _ = self.wake.get_or_create(&PhaseLabel { phase });
         }
         for kind in Kind::ALL {
             let _ = self.connections.get_or_create(&KindLabel { kind });
@@ -197,9 +213,21 @@ impl Metrics {
         self.connections.get_or_create(&KindLabel { kind }).inc();
     }
 
+    pub(crate) fn woken(&self, wake: &Wake) {
+        for (phase, took) in wake.phases() {
+            let histogram = self.wake.get_or_create(&PhaseLabel { phase });
+            histogram.observe(took.as_secs_f64());
+        }
+    }
+
     pub(crate) fn held_for(&self, time: Duration) {
         self.hold.observe(time.as_secs_f64());
     }
+}
+
+fn durations() -> Histogram {
+    let (start, factor, length) = DURATION_BUCKETS;
+    Histogram::new(exponential_buckets(start, factor, length))
 }
 
 // === impl CodeClass ===
@@ -276,6 +304,14 @@ impl Reason {
 impl EncodeLabelValue for Reason {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
         self.as_str().encode(encoder)
+    }
+}
+
+// === impl Phase ===
+
+impl EncodeLabelValue for Phase {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.name().encode(encoder)
     }
 }
 

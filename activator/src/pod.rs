@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use k8s_openapi::api::core::v1 as k8s;
-use lull_contract::ports;
+use lull_contract::{names, ports};
 
 /// Name of the container port of the queue-proxy's admin pages, where it isn't [`ports::ADMIN`].
 const ADMIN_PORT_NAME: &str = "lull-admin";
@@ -25,6 +25,10 @@ pub struct Pod {
     pub leaving: bool,
     /// Kubernetes says that it is ready.
     pub ready: bool,
+    /// It has a node.
+    pub scheduled: bool,
+    /// The queue-proxy's container runs.
+    pub running: bool,
     /// Where the queue-proxy serves each app port: app port to container port.
     pub ports: BTreeMap<u16, u16>,
     /// Where the queue-proxy answers `/ready`.
@@ -54,6 +58,8 @@ impl Pod {
             ready: status
                 .and_then(|status| status.conditions.as_ref())
                 .is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True")),
+            scheduled: pod.spec.as_ref().is_some_and(|s| s.node_name.is_some()),
+            running: status.is_some_and(runs_queue_proxy),
             ports,
             admin_port: admin_port.unwrap_or(ports::ADMIN),
         })
@@ -68,6 +74,15 @@ impl Pod {
                 .iter()
                 .all(|(key, value)| self.labels.get(key) == Some(value))
     }
+}
+
+fn runs_queue_proxy(status: &k8s::PodStatus) -> bool {
+    let mut containers = status.container_statuses.iter().flatten();
+    containers.any(|container| {
+        let state = container.state.as_ref();
+        container.name == names::QUEUE_PROXY_CONTAINER
+            && state.is_some_and(|state| state.running.is_some())
+    })
 }
 
 fn container_ports(pod: &k8s::Pod) -> (BTreeMap<u16, u16>, Option<u16>) {
@@ -123,6 +138,18 @@ mod tests {
         assert!(pod(&json!({"phase": "Failed"})).leaving);
         let ready = json!({"conditions": [{"type": "Ready", "status": "True"}]});
         assert!(pod(&ready).ready);
+    }
+
+    #[test]
+    fn the_steps_to_a_running_queue_proxy_are_seen() {
+        let runs = |name: &str| {
+            let state = json!({"running": {"startedAt": "2026-11-23T10:00:00Z"}});
+            let status = json!({"name": name, "state": state, "image": "", "imageID": "",
+                "ready": false, "restartCount": 0});
+            pod(&json!({"containerStatuses": [status]})).running
+        };
+        assert!(runs("lull-queue-proxy") && !runs("app"));
+        assert!(!pod(&json!({})).scheduled);
     }
 
     #[test]

@@ -111,6 +111,15 @@ fn wrap(stream: TcpStream, peer: SocketAddr, route: Route) -> Stream {
     Box::new(Caller::new(socket, digest))
 }
 
+// === impl Connection ===
+
+impl Connection {
+    /// Whether answers say how long they were held.
+    fn says_timing(&self) -> bool {
+        self.route.workload.spec().settings.server_timing
+    }
+}
+
 // === impl PriorKnowledge ===
 
 #[async_trait]

@@ -25,11 +25,13 @@ use crate::{
 mod pods;
 mod recent_wait;
 mod slot;
+mod wake;
 
 use pods::Entry;
 use recent_wait::RecentWait;
 use slot::Waiter;
 pub(crate) use slot::{Hold, HoldError, Slot};
+pub(crate) use wake::{Phase, Wake};
 
 /// The edge is raised again after these pauses while somebody is held and no pod is there.
 const WAKE_AGAIN: [Duration; 3] = [
@@ -69,6 +71,10 @@ struct State {
     line: Line<Waiter>,
     /// What those in the line take.
     held: Amount,
+    /// When the line began, [`Hub::now_us`].
+    line_since_us: u64,
+    /// The last wake, which may be under way.
+    wake: Option<Wake>,
     recent_wait: RecentWait,
     forwarding: u64,
     /// Where the next tie starts.
@@ -113,6 +119,8 @@ impl Workload {
                 pods: Vec::new(),
                 line: Line::default(),
                 held: Amount::default(),
+                line_since_us: 0,
+                wake: None,
                 recent_wait: RecentWait::default(),
                 forwarding: 0,
                 cursor: 0,
@@ -174,6 +182,10 @@ impl Workload {
             name: self.name.clone(),
             uid: self.uid.clone(),
             ports: state.listening.values().map(SocketAddr::port).collect(),
+            held_for_us: match held.in_flight {
+                0 => 0,
+                _ => now_us.saturating_sub(state.line_since_us),
+            },
             held,
             forwarding: state.forwarding,
         }

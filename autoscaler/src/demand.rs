@@ -47,6 +47,8 @@ struct Heard {
     load: Load,
     forwarding: u64,
     ports: Vec<u16>,
+    /// Since when an activator has held somebody, on our clock.
+    held_since: Option<Duration>,
     at: Duration,
 }
 
@@ -104,6 +106,7 @@ impl Demand {
             load: report.load,
             forwarding: 0,
             ports: Vec::new(),
+            held_since: None,
             at,
         };
         self.take(Source::Pod(pod.to_owned()), heard);
@@ -123,6 +126,8 @@ impl Demand {
             load: held.held,
             forwarding: held.forwarding,
             ports: held.ports.clone(),
+            held_since: (held.held.in_flight > 0)
+                .then(|| at.saturating_sub(Duration::from_micros(held.held_for_us))),
             at,
         };
         self.take(Source::Activator(activator.to_owned()), heard);
@@ -185,6 +190,15 @@ impl Demand {
             }
         }
         totals
+    }
+
+    /// Since when somebody has been held at an activator, but for the way of its report to here.
+    #[must_use]
+    pub fn held_since(&self) -> Option<Duration> {
+        self.sources
+            .values()
+            .filter_map(|heard| heard.held_since)
+            .min()
     }
 
     /// Whether every one of `expected` has been heard lately.
@@ -312,6 +326,7 @@ mod tests {
                 requests: 5,
             },
             forwarding: 2,
+            held_for_us: 400_000,
         };
         demand.activator_reported("a", (1, SEC), &held, Duration::from_secs(1));
         let totals = demand.totals();
@@ -319,6 +334,7 @@ mod tests {
             (totals.held, totals.in_flight, totals.forwarding),
             (5, 5, 2)
         );
+        assert_eq!(demand.held_since(), Some(Duration::from_millis(600)));
         assert!(demand.listens("a", [10_001].into_iter()));
         assert!(!demand.listens("a", [10_002].into_iter()));
         assert!(!demand.listens("b", [10_001].into_iter()));

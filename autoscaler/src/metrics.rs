@@ -1,8 +1,15 @@
 //! Prometheus metrics, all named `lull_autoscaler_*`.
 
+use std::time::Duration;
+
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue},
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
     registry::Registry,
 };
 
@@ -25,10 +32,17 @@ pub struct ScaleLabels {
     direction: Direction,
 }
 
+/// Half a millisecond in steps of a quarter up to 28 s: what a wake waits for us is a few
+/// milliseconds, and a wake that waits for an election takes seconds.
+const WAKE_BUCKETS: (f64, f64, u16) = (0.000_5, 1.25, 50);
+
 /// All metrics.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Metrics {
     scales: Family<ScaleLabels, Counter>,
+    /// From the first one held to the patch of `/scale`, seconds: sent, and answered.
+    wake_sent: Histogram,
+    wake_written: Histogram,
     /// Workloads with a task of their own.
     pub workloads: Gauge,
     /// Reports of pods or activators that could not be had.
@@ -50,7 +64,7 @@ impl Direction {
 impl Metrics {
     /// Registers everything in `registry`.
     pub fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
+        let metrics = Self::new();
         for direction in Direction::ALL {
             // Makes the series: a rate needs its zero.
             let _ = metrics.scales.get_or_create(&ScaleLabels { direction });
@@ -60,6 +74,16 @@ impl Metrics {
             "scales",
             "Replica counts written, by direction",
             metrics.scales.clone(),
+        );
+        registry.register(
+            "wake_sent_seconds",
+            "Time from the first one held at an activator until the patch of /scale is sent",
+            metrics.wake_sent.clone(),
+        );
+        registry.register(
+            "wake_written_seconds",
+            "Time from the first one held at an activator until the patch of /scale is answered",
+            metrics.wake_written.clone(),
         );
         registry.register(
             "workloads",
@@ -82,6 +106,28 @@ impl Metrics {
             metrics.errors.clone(),
         );
         metrics
+    }
+
+    fn new() -> Self {
+        let wakes = || {
+            let (start, factor, length) = WAKE_BUCKETS;
+            Histogram::new(exponential_buckets(start, factor, length))
+        };
+        Self {
+            scales: Family::default(),
+            wake_sent: wakes(),
+            wake_written: wakes(),
+            workloads: Gauge::default(),
+            pulls_failed: Counter::default(),
+            reports_refused: Counter::default(),
+            errors: Counter::default(),
+        }
+    }
+
+    /// Counts a wake whose patch was sent and answered so long after the first one was held.
+    pub fn woken(&self, sent: Duration, written: Duration) {
+        self.wake_sent.observe(sent.as_secs_f64());
+        self.wake_written.observe(written.as_secs_f64());
     }
 
     /// Counts a written scale.

@@ -42,6 +42,8 @@ fn pod(namespace: &str, name: &str, app: &str) -> Pod {
         ip: Some(Ipv4Addr::LOCALHOST.into()),
         leaving: false,
         ready: false,
+        scheduled: true,
+        running: true,
         ports: BTreeMap::from([(80, 8012)]),
         admin_port: 1,
     }

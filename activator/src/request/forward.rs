@@ -155,10 +155,19 @@ impl ProxyHttp for Forward {
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
-        let held = ctx.hold.as_ref().map_or(Duration::ZERO, |hold| hold.waited);
-        let value = format!("lull;dur={:.1}", held.as_secs_f64() * 1_000.0);
-        response.append_header(TIMING_HEADER, value)?;
         let connection = ctx.connection.as_ref();
+        let held = ctx.hold.as_ref().map_or(Duration::ZERO, |hold| hold.waited);
+        if held > Duration::ZERO
+            && let Some(slot) = &ctx.slot
+        {
+            slot.answered();
+        }
+        if connection.is_some_and(|connection| connection.says_timing()) {
+            let wake = ctx.hold.as_ref().and_then(|hold| hold.wake);
+            let phases = wake.map_or_else(String::new, |wake| wake.server_timing());
+            let value = format!("lull;dur={:.1}{phases}", held.as_secs_f64() * 1_000.0);
+            response.append_header(TIMING_HEADER, value)?;
+        }
         if connection.is_some_and(|connection| connection.route.workload.moves_on()) {
             // HTTP/1 only; Pingora ignores it elsewhere.
             session.set_keepalive(None);

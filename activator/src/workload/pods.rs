@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{Slot, State, Workload};
+use super::{Phase, Slot, State, Workload};
 use crate::{
     hold::Ask,
     hub::Owned,
@@ -42,6 +42,9 @@ impl Workload {
 
     /// Takes note of a pod as it is now.
     pub(crate) fn put_pod(self: &Arc<Self>, pod: &Arc<Pod>) {
+        if !pod.leaving {
+            self.state.lock().saw_pod(pod);
+        }
         let Some(ip) = pod.ip.filter(|_| !pod.leaving) else {
             self.drop_pod(&pod.name);
             return;
@@ -132,6 +135,9 @@ impl Workload {
             };
             entry.trusted = true;
             entry.prober = None;
+            if let Some(wake) = &mut state.wake {
+                wake.reached(Phase::Answering);
+            }
         }
         self.dispatch();
     }
@@ -162,6 +168,16 @@ impl Workload {
                 workload.trust(&pod.uid);
             }
         }));
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn saw_pod(&mut self, pod: &Pod) {
+        if let Some(wake) = &mut self.wake {
+            wake.saw_pod(pod);
+        }
     }
 }
 

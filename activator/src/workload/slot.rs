@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{State, Workload, wake_again};
+use super::{Phase, State, Wake, Workload, wake_again};
 use crate::{hold::Ask, metrics::Reason, pod::Pod};
 
 /// What any held request or connection takes beside the caller's own bytes; 6.7 KiB were measured
@@ -66,6 +66,8 @@ pub(crate) struct Hold {
     place: Option<u64>,
     /// Time spent in the line.
     pub(crate) waited: Duration,
+    /// The wake that ended the wait, as far as it had got then.
+    pub(crate) wake: Option<Wake>,
 }
 
 // === impl Workload ===
@@ -100,7 +102,10 @@ impl Workload {
         match granted {
             Ok(Ok(slot)) => {
                 self.hub.metrics.held_for(hold.waited);
-                self.state.lock().recent_wait.note(hold.waited);
+                let mut state = self.state.lock();
+                state.recent_wait.note(hold.waited);
+                hold.wake = state.wake;
+                drop(state);
                 Ok(slot)
             }
             // The sender lives in the line for as long as we are in it: only time can run out.
@@ -143,6 +148,10 @@ impl Workload {
         state.held.count += 1;
         state.held.bytes += bytes;
         if was_empty {
+            state.line_since_us = now_us;
+            if state.trusted() == 0 {
+                state.wake = Some(Wake::begin());
+            }
             self.hub.raise_edge();
             state.waking = Some(self.hub.spawn(wake_again(Arc::downgrade(self))));
         }
@@ -161,6 +170,19 @@ impl Slot {
     /// The pod could not be reached: it is left alone for a moment and probed again.
     pub(crate) fn eject(self) {
         self.workload.eject(&self.pod);
+    }
+
+    /// The pod's first byte for somebody who was held: a wake that has not ended yet has.
+    pub(crate) fn answered(&self) {
+        let ended = {
+            let mut state = self.workload.state.lock();
+            let wake = state.wake.as_mut();
+            wake.filter(|wake| wake.is_answering())
+                .and_then(|wake| wake.reached(Phase::FirstByte).then_some(*wake))
+        };
+        if let Some(wake) = ended {
+            self.workload.hub.metrics.woken(&wake);
+        }
     }
 
     /// The pod was reached.
@@ -200,6 +222,7 @@ impl Hold {
             deadline,
             place: None,
             waited: Duration::ZERO,
+            wake: None,
         }
     }
 

@@ -308,6 +308,8 @@ impl FakePod {
             ip: Some(IpAddr::from(Ipv4Addr::LOCALHOST)),
             leaving: false,
             ready: false,
+            scheduled: true,
+            running: true,
             ports: BTreeMap::from([(APP, self.app.port())]),
             admin_port: self.admin.port(),
         }

@@ -28,7 +28,19 @@ async fn a_request_is_held_without_a_pod_and_answered_when_one_appears() {
     let raw = soon(caller).await.unwrap();
     raw.assert_status(200);
     assert_eq!(raw.body, "shop-1 HTTP/1.1 any.example 127.0.0.1 ");
-    assert!(raw.head.contains("\nserver-timing: lull;dur="), "{raw:?}");
+    let timing = raw
+        .head
+        .lines()
+        .find(|line| line.starts_with("server-timing: lull;dur="));
+    let phases = ["created", "scheduled", "running", "answering"];
+    assert!(
+        timing.is_some_and(|line| phases
+            .iter()
+            .all(|phase| line.contains(&format!("lull-{phase};dur=")))),
+        "{raw:?}"
+    );
+    let woken = r#"lull_activator_wake_seconds_count{phase="first-byte"} 1"#;
+    assert!(activator.metrics().await.contains(woken));
     activator.until_held(0).await;
     until(|| async { activator.forwarding().await == 0 }).await;
     activator.stop().await;
@@ -377,4 +389,16 @@ async fn a_flood_for_one_workload_leaves_room_for_another() {
         .await;
         activator.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_workload_can_keep_its_timing_to_itself() {
+    let mut entry = workload("shop");
+    entry.settings.server_timing = false;
+    let (activator, port) = Activator::with(entry).await;
+    activator.add_pod(&FakePod::start("shop-1").await);
+    let raw = get(port, "/", "").await;
+    raw.assert_status(200);
+    assert!(!raw.head.contains("server-timing"), "{raw:?}");
+    activator.stop().await;
 }

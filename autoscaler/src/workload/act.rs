@@ -1,6 +1,9 @@
 //! What is written for a running workload.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::{
     api::autoscaling::v1::Scale,
@@ -159,6 +162,7 @@ impl Task {
         to: u32,
     ) -> Result<(), WriteError> {
         let version = deployment.resource_version();
+        let (held_since, sent) = (self.mailbox.demand.lock().held_since(), self.ctx.now());
         let write = match self.patch_scale(version, to).await {
             Err(error) if error.is_conflict() => {
                 let api: Api<Deployment> = self.api();
@@ -176,6 +180,10 @@ impl Task {
         write?;
         self.written_replicas = Some((to, Instant::now()));
         self.ctx.metrics.scaled(from, to);
+        if let Some(since) = held_since.filter(|_| from == 0) {
+            let after = |at: Duration| at.saturating_sub(since);
+            self.ctx.metrics.woken(after(sent), after(self.ctx.now()));
+        }
         let reason = self
             .decision
             .as_ref()
@@ -237,7 +245,7 @@ impl Task {
         &mut self,
         deployment: &Deployment,
     ) -> Result<(), WriteError> {
-        const AGAIN: std::time::Duration = std::time::Duration::from_secs(10);
+        const AGAIN: Duration = std::time::Duration::from_secs(10);
         if self.injection_asked.is_some_and(|at| at.elapsed() < AGAIN) || is_rolling(deployment) {
             return Ok(());
         }

@@ -348,6 +348,12 @@ fn read_settings(r: &mut Reader<'_>) -> Settings {
         idle_timeout: r.duration("lull.dev/idle-timeout", 1, DAY_SECS),
         hold_timeout: hold.unwrap_or(timeout),
         connection_hold_timeout: hold.unwrap_or(defaults.connection_hold_timeout),
+        server_timing: r.read_or(
+            "lull.dev/server-timing",
+            defaults.server_timing,
+            "must be \"true\" or \"false\"",
+            |v| v.parse().ok(),
+        ),
         ignore: read_ignore(r, &defaults),
     };
     check_bounds(r, &settings);

@@ -88,6 +88,9 @@ pub struct HeldWorkload {
     pub held: Load,
     /// Requests and connections let through that have not ended.
     pub forwarding: u64,
+    /// For how long somebody has been held without a pause, microseconds; 0 = nobody is held.
+    #[serde(default)]
+    pub held_for_us: u64,
 }
 
 /// What every version has.

@@ -112,8 +112,16 @@ pub struct Settings {
     pub hold_timeout: HumanDuration,
     /// Longest time an activator holds a TLS or TCP connection.
     pub connection_hold_timeout: HumanDuration,
+    /// Answers that came through an activator say how long they were held, and why
+    /// (`Server-Timing`).
+    #[serde(default = "yes")]
+    pub server_timing: bool,
     /// What neither wakes nor counts.
     pub ignore: Ignore,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Knative's `container-concurrency-target-default`.
@@ -162,6 +170,7 @@ impl Default for Settings {
             idle_timeout: None,
             hold_timeout: HumanDuration::from_secs(300),
             connection_hold_timeout: DEFAULT_CONNECTION_HOLD,
+            server_timing: true,
             ignore: Ignore {
                 paths: Vec::new(),
                 user_agents: DEFAULT_IGNORED_USER_AGENTS.map(str::to_owned).to_vec(),

@@ -10,6 +10,7 @@ pub mod agent;
 pub mod app;
 pub mod cluster;
 pub mod diagnostics;
+pub mod histogram;
 pub mod leftovers;
 pub mod namespace;
 pub mod say;

@@ -100,6 +100,7 @@ fn the_documentation_lists_every_field_and_no_other() {
         ports: Vec::new(),
         held: Load::default(),
         forwarding: 0,
+        held_for_us: 0,
     };
     let activator = ActivatorReport {
         v: VERSION,
@@ -154,9 +155,9 @@ prop_compose! {
         (namespace, name, uid) in (".{0,20}", ".{0,20}", ".{0,40}"),
         ports in proptest::collection::vec(any::<u16>(), 0..5),
         held in loads(),
-        forwarding in any::<u64>(),
+        (forwarding, held_for_us) in any::<(u64, u64)>(),
     ) -> HeldWorkload {
-        HeldWorkload { namespace, name, uid, ports, held, forwarding }
+        HeldWorkload { namespace, name, uid, ports, held, forwarding, held_for_us }
     }
 }
 
