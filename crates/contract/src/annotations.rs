@@ -348,6 +348,7 @@ fn read_settings(r: &mut Reader<'_>) -> Settings {
         idle_timeout: r.duration("lull.dev/idle-timeout", 1, DAY_SECS),
         hold_timeout: hold.unwrap_or(timeout),
         connection_hold_timeout: hold.unwrap_or(defaults.connection_hold_timeout),
+        splice_max_age: r.duration("lull.dev/splice-max-age", 1, DAY_SECS),
         ignore: read_ignore(r, &defaults),
     };
     check_bounds(r, &settings);

@@ -24,6 +24,7 @@ fn values_are_read() {
         ("lull.dev/container-concurrency", "10"),
         ("lull.dev/window", "6s"),
         ("lull.dev/timeout", "30s"),
+        ("lull.dev/splice-max-age", "10m"),
         ("lull.dev/ignore", "/healthz, Uptime/"),
     ]))
     .expect("valid");
@@ -35,6 +36,7 @@ fn values_are_read() {
         settings.connection_hold_timeout,
         HumanDuration::from_secs(25)
     );
+    assert_eq!(settings.splice_max_age, Some(HumanDuration::from_secs(600)));
     assert!(settings.ignores("/healthz", None) && settings.ignores("/", Some("Uptime/1")));
     assert!(
         !settings.ignores("/", Some("kube-probe/1")),
@@ -58,7 +60,7 @@ fn values_are_read() {
 }
 
 /// Each row: key, wrong value. The refusal must name all three: key, value, what is allowed.
-pub(crate) const WRONG: [(&str, &str); 33] = [
+pub(crate) const WRONG: [(&str, &str); 34] = [
     (SCALE, "yes"),
     (SCALE, ""),
     (PORTS, ""),
@@ -89,6 +91,7 @@ pub(crate) const WRONG: [(&str, &str); 33] = [
     ("lull.dev/queue-depth", "0"),
     ("lull.dev/timeout", "0s"),
     ("lull.dev/hold-timeout", "2h"),
+    ("lull.dev/splice-max-age", "0s"),
     ("lull.dev/class", "vpa"),
     ("lull.dev/sidecar-cpu-request", "-25m"),
     ("lull.dev/min-scle", "1"),
