@@ -17,6 +17,7 @@ pub mod app;
 pub mod config;
 mod connection;
 pub mod directory;
+mod hello;
 mod hold;
 mod hub;
 mod listen;
