@@ -6,14 +6,14 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use lull_contract::{AppProtocol, scaled_workload::WorkloadPort};
 use rustix::net::{self, RecvFlags};
 use tokio::{
-    io::Interest,
+    io::{AsyncReadExt, Interest},
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
     directory::Wanted,
-    hello::{self, Hello, MAX_HELLO},
+    hello::{self, Hello},
     hub::Hub,
     metrics::{Kind, Reason},
     request::Requests,
@@ -94,7 +94,7 @@ impl Gate {
 
     async fn take_in(
         &self,
-        stream: TcpStream,
+        mut stream: TcpStream,
         peer: SocketAddr,
         route: Route,
     ) -> Result<(), Refused> {
@@ -115,7 +115,7 @@ impl Gate {
         match speaks {
             Speaks::Tls => {
                 let namespace = &route.workload.namespace;
-                let bytes = timeout_at(deadline, client_hello(&stream, namespace))
+                let bytes = timeout_at(deadline, client_hello(&mut stream, namespace))
                     .await
                     .map_err(|_| Refused::Because(Reason::BadHello))??;
                 metrics.connected(Kind::Tls);
@@ -168,22 +168,17 @@ async fn peek_more(stream: &TcpStream, buffer: &mut [u8], known: usize) -> Resul
 }
 
 /// Reads a ClientHello that may ask for a workload of `namespace`.
-async fn client_hello(stream: &TcpStream, namespace: &str) -> Result<Bytes, Refused> {
+async fn client_hello(stream: &mut TcpStream, namespace: &str) -> Result<Bytes, Refused> {
     let mut read = Vec::with_capacity(USUAL_HELLO);
     let hello = loop {
-        stream.readable().await?;
-        match stream.try_read_buf(&mut read) {
-            Ok(0) => return Err(Refused::Left),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error.into()),
+        // Other than `try_read_buf`, this knows that a socket that gave less than it was asked for
+        // has no more: what is told from now on is new.
+        if stream.read_buf(&mut read).await? == 0 {
+            return Err(Refused::Left);
         }
+        // What has not ended at the bound is refused, so `read` never grows beyond it.
         match hello::parse(&read) {
             Ok(Some(hello)) => break hello,
-            Ok(None) if read.len() == read.capacity() => {
-                // What has no end at the bound has been refused: there is room below it.
-                read.reserve_exact(read.len().min(MAX_HELLO - read.len()));
-            }
             Ok(None) => {}
             Err(_) => return Err(Refused::Because(Reason::BadHello)),
         }

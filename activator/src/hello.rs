@@ -1,11 +1,11 @@
 //! Reads a TLS ClientHello, as far as we need it (RFC 8446, 4.1.2 and 5.1; RFC 6066, 3): pure.
 //!
-//! Everything is bounded by what the caller of [`parse`] collects, at most [`MAX_HELLO`] bytes.
+//! Everything is bounded by what the caller of [`parse`] collects, at most 16 KiB.
 //! Nothing is decrypted: a ClientHello is plain.
 
 /// Longest ClientHello that is read, with the heads of its records, bytes. Those of today have 0.2
 /// to 2 KiB; 16 KiB is the longest record.
-pub(crate) const MAX_HELLO: usize = 16 * 1024;
+const MAX_HELLO: usize = 16 * 1024;
 
 /// First byte of a TLS handshake record.
 pub(crate) const HANDSHAKE_RECORD: u8 = 22;
@@ -44,7 +44,7 @@ pub(crate) struct BadHello;
 /// The ClientHello at the start of `bytes`; `None` where more bytes are needed.
 ///
 /// # Errors
-/// Where no further byte can make it a ClientHello of at most [`MAX_HELLO`] bytes.
+/// Where no further byte can make it a ClientHello of at most 16 KiB.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Hello>, BadHello> {
     let mut message = Vec::new();
     let mut rest = bytes;

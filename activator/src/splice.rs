@@ -199,6 +199,7 @@ async fn dial(slot: &Slot, hello: Option<&[u8]>, patience: Duration) -> Result<T
     if let Some(hello) = hello {
         let answer = async {
             pod.write_all(hello).await?;
+            // Readiness alone does not tell: while an end comes in, it may look like bytes.
             pod.peek(&mut [0]).await
         };
         match timeout(patience, answer).await {

@@ -14,8 +14,9 @@ use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice
 /// Pipes of this process at most. A user without privileges has 16,384 pages for all pipes on a
 /// node (fs.pipe-user-pages-soft); these take a quarter. Who gets none copies.
 const MOST: usize = 64;
-/// Size of a pipe, bytes: of the sizes tried, 256 KiB took the fewest cycles (a packet takes a page
-/// of a pipe whatever it carries, so the usual 64 KiB hold only 16 packets).
+/// Size of a pipe, bytes. Over loopback the usual 64 KiB cost 0.29 s of CPU for a GiB, 256 KiB 0.24 s
+/// and 1 MiB 0.22 s, with pages for a quarter as many pipes; reads and writes cost 0.55 s. A packet
+/// takes a page whatever it carries, so this is 64 packets.
 pub(super) const SIZE: usize = 256 * 1024;
 
 /// Empty ones.

@@ -24,6 +24,8 @@ const READ: usize = 16 * 1024;
 const FULL_READS: u8 = 2;
 /// Who has moved less through a pipe when the source pauses goes back to reads.
 const BULK: usize = 32 * 1024;
+/// Who got no pipe copies so many bytes before it asks for one again.
+const ASK_AGAIN: u64 = 8 * 1024 * 1024;
 /// Bytes that one way may move before others have their turn: a tenth of a millisecond or so.
 const TURN: usize = 1024 * 1024;
 
@@ -50,6 +52,8 @@ struct Way {
     /// Bytes through the pipe since the source paused.
     burst: usize,
     moved: u64,
+    /// No pipe is asked for until so much has been moved.
+    pipe_from: u64,
     state: WayState,
 }
 
@@ -83,8 +87,8 @@ impl Pump {
         caller: &mut TcpStream,
         pod: &mut TcpStream,
     ) -> Poll<io::Result<()>> {
-        let up = self.up.poll(cx, caller, pod)?;
-        let down = self.down.poll(cx, pod, caller)?;
+        let up = self.up.poll(cx, caller, pod, self.down.state)?;
+        let down = self.down.poll(cx, pod, caller, self.up.state)?;
         ready!(up);
         ready!(down);
         Poll::Ready(Ok(()))
@@ -104,17 +108,22 @@ impl Pump {
 // === impl Way ===
 
 impl Way {
+    /// `other`: how far the other way has got.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
         source: &mut TcpStream,
         sink: &mut TcpStream,
+        other: WayState,
     ) -> Poll<io::Result<()>> {
         let mut turn = TURN;
         while self.state != WayState::Closed {
             ready!(self.poll_flush(cx, sink))?;
             if self.state == WayState::Ended {
-                ready!(Pin::new(&mut *sink).poll_shutdown(cx))?;
+                // The last one to end is followed by the close of both sockets.
+                if other != WayState::Closed {
+                    ready!(Pin::new(&mut *sink).poll_shutdown(cx))?;
+                }
                 self.state = WayState::Closed;
                 break;
             }
@@ -122,9 +131,10 @@ impl Way {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let taken = match self.full_reads < FULL_READS {
-                true => ready!(self.poll_copy(cx, source, sink))?,
-                false => ready!(self.poll_fill(cx, source, sink))?,
+            let in_bulk = self.full_reads >= FULL_READS && self.moved >= self.pipe_from;
+            let taken = match in_bulk {
+                true => ready!(self.poll_fill(cx, source, sink))?,
+                false => ready!(self.poll_copy(cx, source, sink))?,
             };
             if taken == 0 {
                 self.state = WayState::Ended;
@@ -180,7 +190,7 @@ impl Way {
             ready!(read)?;
             let bytes = buffer.filled();
             self.full_reads = match bytes.len() == READ {
-                true => self.full_reads + 1,
+                true => self.full_reads.saturating_add(1),
                 false => 0,
             };
             if bytes.is_empty() {
@@ -212,7 +222,7 @@ impl Way {
                 self.pipe = Pipe::get();
             }
             let Some(pipe) = &mut self.pipe else {
-                self.full_reads = 0;
+                self.pipe_from = self.moved + ASK_AGAIN;
                 return self.poll_copy(cx, source, sink);
             };
             match source.try_io(Interest::READABLE, || pipe.fill(&*source)) {
@@ -243,5 +253,92 @@ impl Way {
 
     fn is_empty(&self) -> bool {
         self.kept.is_empty() && self.pipe.as_ref().is_none_or(Pipe::is_empty)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        sync::Mutex,
+    };
+
+    use super::*;
+
+    /// Pipes are counted for the whole process.
+    static PIPES: Mutex<()> = Mutex::const_new(());
+    const MANY: usize = 16 * 1024 * 1024;
+
+    /// Both ends of a connection.
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (here, there) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (here.unwrap(), there.unwrap().0)
+    }
+
+    /// Sends `count` bytes through a pump, which is given back while both sides are open; the
+    /// largest number of pipes seen with it.
+    async fn pumped(count: usize) -> (Pump, usize) {
+        let (mut caller, mut here) = pair().await;
+        let (mut there, mut pod) = pair().await;
+        let bytes: Vec<u8> = (0..count).map(|i| (i / 7).to_le_bytes()[0]).collect();
+        let mut pump = Pump::new(b"kept");
+        let mut pipes = 0;
+        let mut pumping = poll_fn(|cx| {
+            let polled = pump.poll(cx, &mut here, &mut there);
+            pipes = pipes.max(usize::from(pump.up.pipe.is_some()));
+            polled
+        });
+        let send = async {
+            caller.write_all(&bytes).await.unwrap();
+        };
+        let receive = async {
+            let mut seen = vec![0; 4 + bytes.len()];
+            pod.read_exact(&mut seen).await.unwrap();
+            assert!(
+                seen.strip_prefix(b"kept") == Some(&bytes[..]),
+                "other bytes"
+            );
+        };
+        tokio::select! {
+            ended = &mut pumping => panic!("{ended:?}"),
+            _ = async { tokio::join!(send, receive) } => {}
+        }
+        // It sees once more that there is nothing.
+        tokio::select! {
+            biased;
+            ended = &mut pumping => panic!("{ended:?}"),
+            () = std::future::ready(()) => {}
+        }
+        assert!(pump.is_empty());
+        assert_eq!(pump.moved(), count as u64);
+        (pump, pipes)
+    }
+
+    #[tokio::test]
+    async fn few_bytes_are_copied_and_many_go_through_a_pipe_that_is_given_back() {
+        let _pipes = PIPES.lock().await;
+        assert_eq!(pumped(READ).await.1, 0);
+        let (pump, pipes) = pumped(MANY).await;
+        assert_eq!(pipes, 1);
+        assert!(pump.up.pipe.is_none() && pump.up.kept.is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_gets_no_pipe_copies() {
+        let _pipes = PIPES.lock().await;
+        let all: Vec<Pipe> = std::iter::from_fn(Pipe::get).collect();
+        assert!(!all.is_empty());
+        assert_eq!(pumped(MANY).await.1, 0);
+        all.into_iter().for_each(Pipe::put);
+    }
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size_of::<Pump>() <= 256, "{}", size_of::<Pump>());
     }
 }

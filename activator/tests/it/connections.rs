@@ -1,11 +1,18 @@
 //! Connections passed on as bytes, and those that are closed before they wake anybody.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use lull_contract::HumanDuration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     time::Instant,
 };
 
@@ -272,6 +279,19 @@ async fn a_tls_caller_that_leaves_is_dropped() {
 }
 
 #[tokio::test]
+async fn a_tls_caller_that_leaves_before_the_pod_answers_is_dropped() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    let caller = held_tls(&activator, port).await;
+    let silent = add_pod(&activator, "shop-1").await;
+    let mut pod = taken(&silent, &hello(ISTIO_NAME)).await;
+    drop(caller);
+    assert_eq!(soon(pod.read(&mut [0])).await.unwrap(), 0);
+    until(|| async { activator.forwarding().await == 0 }).await;
+    assert_metric(&activator, "redials_total 0\n").await;
+    activator.stop().await;
+}
+
+#[tokio::test]
 async fn a_tcp_caller_that_breaks_off_is_dropped() {
     let (activator, port) = Activator::with(tcp_workload("shop")).await;
     let caller = TcpStream::connect(port).await.unwrap();
@@ -435,7 +455,10 @@ async fn receive(mut stream: impl AsyncReadExt + Unpin, seed: usize, blocks: usi
 async fn sixty_four_mebibytes_both_ways_at_once_are_unchanged() {
     const BLOCKS: usize = 64;
     let (activator, port) = Activator::with(tcp_workload("shop")).await;
-    let (caller, pod) = tcp_pair(&activator, port).await;
+    let mut caller = TcpStream::connect(port).await.unwrap();
+    caller.write_all(b"!").await.unwrap();
+    let listener = add_pod(&activator, "shop-1").await;
+    let pod = taken(&listener, b"!").await;
     let (caller_read, caller_write) = caller.into_split();
     let (pod_read, pod_write) = pod.into_split();
     let all = [
@@ -454,26 +477,27 @@ async fn sixty_four_mebibytes_both_ways_at_once_are_unchanged() {
     activator.stop().await;
 }
 
-async fn tcp_pair(activator: &Activator, port: SocketAddr) -> (TcpStream, TcpStream) {
-    let mut caller = TcpStream::connect(port).await.unwrap();
-    caller.write_all(b"!").await.unwrap();
-    let listener = add_pod(activator, "shop-1").await;
-    let pod = taken(&listener, b"!").await;
-    (caller, pod)
-}
-
 #[tokio::test]
 async fn a_reader_that_is_slow_stops_the_writer_and_loses_nothing() {
-    const BLOCKS: usize = 32;
+    // More than the kernel keeps for four sockets, of which one has little.
+    const BLOCKS: usize = 64;
     let (activator, port) = Activator::with(tcp_workload("shop")).await;
-    let (caller, pod) = tcp_pair(&activator, port).await;
-    let sent = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let count = std::sync::Arc::clone(&sent);
+    let mut caller = TcpStream::connect(port).await.unwrap();
+    caller.write_all(b"!").await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(65_536).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    activator.add_pod(&FakePod::before("shop-1", address).await);
+    let pod = taken(&listener, b"!").await;
+
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&sent);
     let sender = tokio::spawn(async move {
-        let mut caller = caller;
         for number in 0..BLOCKS {
             caller.write_all(&block(3, number)).await.unwrap();
-            count.store(number + 1, std::sync::atomic::Ordering::Relaxed);
+            count.store(number + 1, Ordering::Relaxed);
         }
         caller.shutdown().await.unwrap();
         caller
@@ -481,7 +505,7 @@ async fn a_reader_that_is_slow_stops_the_writer_and_loses_nothing() {
     // Nobody reads: the sender comes to a halt when the sockets' buffers are full.
     let mut before = usize::MAX;
     until(|| {
-        let now = sent.load(std::sync::atomic::Ordering::Relaxed);
+        let now = sent.load(Ordering::Relaxed);
         let stands = now == std::mem::replace(&mut before, now);
         async move {
             tokio::time::sleep(Duration::from_millis(100)).await;
