@@ -1,32 +1,36 @@
-//! What a new connection is: its first byte, or its port, decides.
+//! What a new connection is: its first bytes, or its port, decide. Who says nothing that we know
+//! wakes nobody.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use lull_contract::{AppProtocol, scaled_workload::WorkloadPort};
+use rustix::net::{self, RecvFlags};
 use tokio::{
+    io::{AsyncReadExt, Interest},
     net::TcpStream,
-    time::{sleep, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
     directory::Wanted,
+    hello::{self, Hello},
     hub::Hub,
     metrics::{Kind, Reason},
     request::Requests,
-    splice,
+    splice::{self, Bytes},
     workload::Workload,
 };
 
-/// Longest time until a connection says something.
-const FIRST_BYTE: Duration = Duration::from_secs(5);
+/// Longest time until a connection has said what it is, a whole ClientHello included.
+const FIRST_BYTES: Duration = Duration::from_secs(5);
 /// A connection on a TCP port that has been open for so long is meant: its server may speak first.
 const MEANT: Duration = Duration::from_millis(200);
-/// Between two looks at a preface that comes in parts.
-const PART_PAUSE: Duration = Duration::from_millis(2);
-/// First byte of a TLS handshake record (RFC 8446, 5.1).
-const TLS_HANDSHAKE: u8 = 0x16;
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113, 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Leaves what is read where it is.
+const PEEK: RecvFlags = RecvFlags::PEEK;
+/// Bytes that are made ready for a ClientHello; most are shorter, a longer one gets more.
+const USUAL_HELLO: usize = 2048;
 
 /// Takes connections in.
 #[derive(Debug)]
@@ -50,6 +54,16 @@ enum Speaks {
     Tls,
     Http1,
     H2c,
+    /// Nothing that we know.
+    Garbage,
+}
+
+/// Why a connection is not taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refused {
+    /// The caller left before it had said what it wants.
+    Left,
+    Because(Reason),
 }
 
 // === impl Route ===
@@ -71,48 +85,162 @@ impl Gate {
     pub(crate) async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, route: Route) {
         // A failure only means that this socket waits for more bytes before it sends.
         let _ = stream.set_nodelay(true);
+        if let Err(refused) = self.take_in(stream, peer, route).await
+            && let Refused::Because(reason) = refused
+        {
+            self.hub.metrics.rejected(reason);
+        }
+    }
+
+    async fn take_in(
+        &self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        route: Route,
+    ) -> Result<(), Refused> {
         let metrics = &self.hub.metrics;
         if route.port.protocol == AppProtocol::Tcp {
             // Who leaves at once is a check whether the port is open, and wakes nobody.
             if let Ok(Ok(0) | Err(_)) = timeout(MEANT, stream.peek(&mut [0])).await {
-                return;
+                return Err(Refused::Left);
             }
             metrics.connected(Kind::Tcp);
-            splice::serve(stream, &route, splice::Leaves::Broken).await;
-            return;
+            splice::serve(stream, Bytes::Tcp, &route, metrics).await;
+            return Ok(());
         }
-        match timeout(FIRST_BYTE, first_bytes(&stream)).await {
-            Ok(Ok(Some(Speaks::Tls))) => {
+        let deadline = Instant::now() + FIRST_BYTES;
+        let speaks = timeout_at(deadline, first_bytes(&stream))
+            .await
+            .map_err(|_| Refused::Because(Reason::Silent))??;
+        match speaks {
+            Speaks::Tls => {
+                let namespace = &route.workload.namespace;
+                let bytes = timeout_at(deadline, client_hello(&mut stream, namespace))
+                    .await
+                    .map_err(|_| Refused::Because(Reason::BadHello))??;
                 metrics.connected(Kind::Tls);
-                splice::serve(stream, &route, splice::Leaves::Closed).await;
+                splice::serve(stream, bytes, &route, metrics).await;
             }
-            Ok(Ok(Some(Speaks::Http1))) => {
+            Speaks::Http1 => {
                 metrics.connected(Kind::Http1);
                 self.requests.serve_http1(stream, peer, route).await;
             }
-            Ok(Ok(Some(Speaks::H2c))) => {
+            Speaks::H2c => {
                 metrics.connected(Kind::H2c);
                 self.requests.serve_h2c(stream, peer, route).await;
             }
-            Ok(Ok(None) | Err(_)) => {}
-            Err(_) => metrics.rejected(Reason::Silent),
+            Speaks::Garbage => return Err(Refused::Because(Reason::Garbage)),
+        }
+        Ok(())
+    }
+}
+
+/// Looks at the first bytes and leaves them where they are.
+async fn first_bytes(stream: &TcpStream) -> Result<Speaks, Refused> {
+    let mut buffer = [0; H2_PREFACE.len()];
+    let mut known = 0;
+    loop {
+        known = peek_more(stream, &mut buffer, known).await?;
+        if let Some(speaks) = Speaks::of(buffer.get(..known).unwrap_or_default()) {
+            return Ok(speaks);
         }
     }
 }
 
-/// `None` where the caller left before it said anything.
-async fn first_bytes(stream: &TcpStream) -> io::Result<Option<Speaks>> {
-    let mut buffer = [0; H2_PREFACE.len()];
+/// Bytes that wait to be read, copied to `buffer`, once there are more than the `known` ones.
+async fn peek_more(stream: &TcpStream, buffer: &mut [u8], known: usize) -> Result<usize, Refused> {
     loop {
-        let length = stream.peek(&mut buffer).await?;
-        let seen = buffer.get(..length).unwrap_or_default();
-        match seen.first() {
-            None => return Ok(None),
-            Some(&TLS_HANDSHAKE) => return Ok(Some(Speaks::Tls)),
-            Some(_) if seen == H2_PREFACE => return Ok(Some(Speaks::H2c)),
-            Some(_) if !H2_PREFACE.starts_with(seen) => return Ok(Some(Speaks::Http1)),
-            // Unread bytes are always ready: waiting for more would not wait.
-            Some(_) => sleep(PART_PAUSE).await,
+        let ready = stream.ready(Interest::READABLE).await?;
+        // Unread bytes are always ready: this answer alone makes tokio wait for new ones.
+        let peek = || match net::recv(stream, &mut *buffer, PEEK)?.1 {
+            length if length == 0 || length > known => Ok(length),
+            _ => Err(io::ErrorKind::WouldBlock.into()),
+        };
+        match stream.try_io(Interest::READABLE, peek) {
+            Ok(0) => return Err(Refused::Left),
+            Ok(length) => return Ok(length),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error.into()),
+            // No more will come.
+            Err(_) if ready.is_read_closed() => return Err(Refused::Left),
+            Err(_) => {}
+        }
+    }
+}
+
+/// Reads a ClientHello that may ask for a workload of `namespace`.
+async fn client_hello(stream: &mut TcpStream, namespace: &str) -> Result<Bytes, Refused> {
+    let mut read = Vec::with_capacity(USUAL_HELLO);
+    let hello = loop {
+        // Other than `try_read_buf`, this knows that a socket that gave less than it was asked for
+        // has no more: what is told from now on is new.
+        if stream.read_buf(&mut read).await? == 0 {
+            return Err(Refused::Left);
+        }
+        // What has not ended at the bound is refused, so `read` never grows beyond it.
+        match hello::parse(&read) {
+            Ok(Some(hello)) => break hello,
+            Ok(None) => {}
+            Err(_) => return Err(Refused::Because(Reason::BadHello)),
+        }
+    };
+    let Hello {
+        length,
+        server_name,
+    } = hello;
+    if server_name.is_some_and(|name| !hello::may_be_for(&name, namespace)) {
+        return Err(Refused::Because(Reason::WrongSni));
+    }
+    Ok(Bytes::Tls {
+        read: read.into(),
+        hello: length,
+    })
+}
+
+// === impl Speaks ===
+
+impl Speaks {
+    /// By the first bytes; `None` where more are needed.
+    fn of(seen: &[u8]) -> Option<Self> {
+        match seen.first()? {
+            &hello::HANDSHAKE_RECORD => Some(Self::Tls),
+            _ if seen == H2_PREFACE => Some(Self::H2c),
+            _ if H2_PREFACE.starts_with(seen) => None,
+            first if begins_request(*first) => Some(Self::Http1),
+            _ => Some(Self::Garbage),
+        }
+    }
+}
+
+/// Whether an HTTP/1 request can begin with it: a method is a token (RFC 9110, 9.1 and 5.6.2), and
+/// an empty line before it is ignored (RFC 9112, 2.2).
+fn begins_request(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~\r\n".contains(&byte)
+}
+
+// === impl Refused ===
+
+impl From<io::Error> for Refused {
+    /// A connection that breaks this early is one whose caller has left.
+    fn from(_: io::Error) -> Self {
+        Self::Left
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_bytes_tell_what_it_is() {
+        assert_eq!(Speaks::of(b""), None);
+        assert_eq!(Speaks::of(b"\x16"), Some(Speaks::Tls));
+        assert_eq!(Speaks::of(b"GET"), Some(Speaks::Http1));
+        assert_eq!(Speaks::of(b"\r\nGET"), Some(Speaks::Http1));
+        assert_eq!(Speaks::of(b"PRI"), None);
+        assert_eq!(Speaks::of(b"PROPFIND"), Some(Speaks::Http1));
+        assert_eq!(Speaks::of(H2_PREFACE), Some(Speaks::H2c));
+        for first in [0, b' ', b'/', b'"', 0x15, 0x80, 0xff] {
+            assert_eq!(Speaks::of(&[first]), Some(Speaks::Garbage), "{first}");
         }
     }
 }

@@ -18,6 +18,7 @@ mod budget;
 pub mod config;
 mod connection;
 pub mod directory;
+mod hello;
 mod hold;
 mod hub;
 mod listen;

@@ -32,6 +32,10 @@ pub(crate) struct Metrics {
     pub(crate) bind_failures: Counter,
     /// Connects to pods that failed.
     pub(crate) connect_failures: Counter,
+    /// TLS connections that were taken to a pod once more, each time.
+    pub(crate) redials: Counter,
+    /// TLS and TCP connections that are passed on.
+    pub(crate) splices: Gauge<u64, AtomicU64>,
     /// Set when somebody asks.
     pub(crate) held: Gauge<u64, AtomicU64>,
     /// Set when somebody asks.
@@ -68,8 +72,14 @@ pub(crate) enum Reason {
     Asleep,
     /// The pod broke after the request had been sent.
     PodError,
-    /// The connection said nothing.
+    /// The connection said nothing, or not enough to know what it carries.
     Silent,
+    /// The connection carries nothing that we know.
+    Garbage,
+    /// Its TLS ClientHello was broken, too long or too slow.
+    BadHello,
+    /// Its TLS ClientHello asked for another namespace.
+    WrongSni,
     /// We failed.
     Internal,
 }
@@ -151,6 +161,16 @@ impl Metrics {
             metrics.connect_failures.clone(),
         );
         own.register(
+            "redials",
+            "TLS ClientHellos that a pod did not answer and that went to a pod once more",
+            metrics.redials.clone(),
+        );
+        own.register(
+            "splices",
+            "TLS and TCP connections whose bytes are passed between caller and pod",
+            metrics.splices.clone(),
+        );
+        own.register(
             "held",
             "Requests and connections held",
             metrics.held.clone(),
@@ -177,6 +197,8 @@ impl Metrics {
             wake: Family::new_with_constructor(durations),
             bind_failures: Counter::default(),
             connect_failures: Counter::default(),
+            redials: Counter::default(),
+            splices: Gauge::default(),
             held: Gauge::default(),
             held_bytes: Gauge::default(),
             listeners: Gauge::default(),
@@ -270,12 +292,15 @@ impl EncodeLabelValue for CodeClass {
 // === impl Reason ===
 
 impl Reason {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 9] = [
         Self::HoldFull,
         Self::HoldTimeout,
         Self::Asleep,
         Self::PodError,
         Self::Silent,
+        Self::Garbage,
+        Self::BadHello,
+        Self::WrongSni,
         Self::Internal,
     ];
 
@@ -287,6 +312,9 @@ impl Reason {
             Self::Asleep => "asleep",
             Self::PodError => "pod-error",
             Self::Silent => "silent",
+            Self::Garbage => "garbage",
+            Self::BadHello => "bad-hello",
+            Self::WrongSni => "wrong-sni",
             Self::Internal => "internal",
         }
     }
@@ -296,7 +324,7 @@ impl Reason {
         match self {
             Self::HoldTimeout | Self::PodError => ErrorSource::App,
             Self::HoldFull | Self::Asleep | Self::Internal => ErrorSource::Activator,
-            Self::Silent => ErrorSource::Client,
+            Self::Silent | Self::Garbage | Self::BadHello | Self::WrongSni => ErrorSource::Client,
         }
     }
 }

@@ -1,21 +1,58 @@
 //! Connections whose bytes are not ours to read: held as they are, then passed on unchanged.
+//!
+//! ```text
+//! hold -> connect -> TLS: the hello, until the pod's first byte -> pump: both ways, to the end
+//!  ^                              | none
+//!  +------------------------------+
+//! ```
 
-use std::{io, time::Duration};
+mod age;
+mod pipe;
+mod pump;
 
+use std::{future::poll_fn, io, task::Poll, time::Duration};
+
+use lull_contract::HumanDuration;
 use tokio::{
-    io::Interest,
+    io::{AsyncWriteExt, Interest},
     net::TcpStream,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
     connection::Route,
     hold::Ask,
+    metrics::{Metrics, Reason},
     workload::{Hold, HoldError, Slot},
 };
+use age::{Age, Old};
+use pump::Pump;
 
 /// Longest time for a connect to a pod, which is mostly a hop or two away.
 pub(crate) const CONNECT: Duration = Duration::from_secs(1);
+/// Longest time from a ClientHello to the pod's first byte, at the first try. A TLS server always
+/// answers, mostly within milliseconds; one that has just started and has little CPU takes longer.
+const FIRST_ANSWER: Duration = Duration::from_secs(1);
+/// It doubles with each try up to this: a pod that is slow, not broken, has its chance.
+const FIRST_ANSWER_MOST: Duration = Duration::from_secs(4);
+/// First pause after a pod that closed instead of an answer; it doubles with each.
+const CLOSED_PAUSE: Duration = Duration::from_millis(50);
+/// Longest such pause.
+const CLOSED_PAUSE_MOST: Duration = Duration::from_secs(1);
+
+/// What is to be passed on.
+#[derive(Debug)]
+pub(crate) enum Bytes {
+    /// A TLS connection, whose beginning has been read.
+    Tls {
+        /// What the caller has sent: the ClientHello and what came right behind it.
+        read: Box<[u8]>,
+        /// Length of the ClientHello.
+        hello: usize,
+    },
+    /// Any other, none of which has been read.
+    Tcp,
+}
 
 /// What says that a caller has left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,75 +63,248 @@ pub(crate) enum Leaves {
     Broken,
 }
 
+/// Why a connection got no pod.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error("no pod took it: {0:?}")]
+    Hold(HoldError),
+    #[error("no pod answered its ClientHello in time")]
+    Unanswered,
+}
+
+/// Why a try with a pod came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum Fault {
+    #[error("connect failed: {0}")]
+    Connect(#[source] io::Error),
+    #[error("connect took too long")]
+    ConnectTime,
+    #[error("no answer to the ClientHello in {0:?}")]
+    Silent(Duration),
+    #[error("closed without an answer to the ClientHello")]
+    Closed,
+}
+
+/// Tries of one connection that came to nothing after the connect.
+#[derive(Debug, Default)]
+struct Tries {
+    silent: u32,
+    /// Uids of the pods that closed, one for each time.
+    closed: Vec<String>,
+}
+
+/// How a connection came to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Done,
+    Aged(Old),
+}
+
+/// A connection that is passed on, for as long as it lives in the gauge.
+#[derive(Debug)]
+struct Counted<'a>(&'a Metrics);
+
 /// Holds `caller` until a pod takes it, then passes bytes both ways to the end.
-pub(crate) async fn serve(caller: TcpStream, route: &Route, leaves: Leaves) {
+pub(crate) async fn serve(caller: TcpStream, bytes: Bytes, route: &Route, metrics: &Metrics) {
     let app_port = route.port.app_port;
     let (namespace, name) = (&route.workload.namespace, &route.workload.name);
+    let (leaves, hello, behind) = bytes.split();
     let connected = tokio::select! {
-        connected = connect(route) => connected,
+        connected = connect(route, hello, metrics) => connected,
         () = left(&caller, leaves) => {
             tracing::debug!(%namespace, %name, app_port, "caller left while it was held");
             return;
         }
     };
-    let (slot, mut pod) = match connected {
+    let (slot, pod) = match connected {
         Ok(connected) => connected,
         Err(error) => {
-            tracing::debug!(%namespace, %name, app_port, ?error, "connection was not passed on");
+            tracing::debug!(%namespace, %name, app_port, %error, "connection was not passed on");
             return;
         }
     };
-    if let Err(error) = copy(caller, &mut pod).await {
-        tracing::debug!(%namespace, %name, app_port, %error, "byte stream broke");
+    let _counted = Counted::new(metrics);
+    let pump = Pump::new(behind);
+    // The beginning is in other hands now.
+    drop(bytes);
+    let max_age = route.workload.spec().settings.splice_max_age;
+    match copy(caller, pod, pump, max_age).await {
+        Ok(End::Done) => {}
+        Ok(End::Aged(old)) => {
+            tracing::debug!(%namespace, %name, app_port, ?old, "connection reached its age");
+        }
+        Err(error) => tracing::debug!(%namespace, %name, app_port, %error, "byte stream broke"),
     }
     drop(slot);
 }
 
-async fn connect(route: &Route) -> Result<(Slot, TcpStream), HoldError> {
+/// A pod that takes the connection, and has answered `hello` where there is one.
+async fn connect(
+    route: &Route,
+    hello: Option<&[u8]>,
+    metrics: &Metrics,
+) -> Result<(Slot, TcpStream), Lost> {
     let settings = &route.workload.spec().settings;
     let ask = Ask {
         app_port: route.port.app_port,
         takes_slot: false,
     };
-    let mut hold = Hold::new(ask, Instant::now() + settings.connection_hold_timeout.0);
+    let deadline = Instant::now() + settings.connection_hold_timeout.0;
+    let mut hold = Hold::new(ask, deadline).with_bytes(hello.map_or(0, <[u8]>::len));
+    let mut tries = Tries::default();
     loop {
-        let slot = route.workload.slot(&mut hold).await?;
-        match timeout(CONNECT, TcpStream::connect(slot.address)).await {
-            Ok(Ok(pod)) => {
+        let slot = route.workload.slot(&mut hold).await.map_err(Lost::Hold)?;
+        let fault = match dial(&slot, hello, tries.patience()).await {
+            Ok(pod) => {
                 slot.connected();
+                if hello.is_some() && hold.waited > Duration::ZERO {
+                    slot.answered();
+                }
                 return Ok((slot, pod));
             }
-            Ok(Err(error)) => tracing::debug!(pod = %slot.address, %error, "connect failed"),
-            Err(_) => tracing::debug!(pod = %slot.address, "connect took too long"),
+            Err(fault) => fault,
+        };
+        tracing::debug!(pod = %slot.address, %fault, "left for another");
+        match fault {
+            // Nobody gets a slot there until it has been probed again, and so a time-out, too.
+            Fault::Connect(_) | Fault::ConnectTime => {
+                slot.eject();
+                continue;
+            }
+            Fault::Silent(_) => {
+                tries.silent += 1;
+                slot.eject();
+            }
+            Fault::Closed => tries.closed(slot).await,
         }
-        slot.eject();
+        metrics.redials.inc();
+        if Instant::now() >= deadline {
+            metrics.rejected(Reason::HoldTimeout);
+            return Err(Lost::Unanswered);
+        }
     }
 }
 
-/// Each side may end alone; a half that has ended is closed at the other side.
-async fn copy(caller: TcpStream, pod: &mut TcpStream) -> io::Result<()> {
-    // [`left`] has used up the readiness of the caller's socket: registered anew it is told again.
-    let mut caller = TcpStream::from_std(caller.into_std()?)?;
+async fn dial(slot: &Slot, hello: Option<&[u8]>, patience: Duration) -> Result<TcpStream, Fault> {
+    let mut pod = timeout(CONNECT, TcpStream::connect(slot.address))
+        .await
+        .map_err(|_| Fault::ConnectTime)?
+        .map_err(Fault::Connect)?;
+    // A failure only means that this socket waits for more bytes before it sends.
     let _ = pod.set_nodelay(true);
-    tokio::io::copy_bidirectional(&mut caller, pod).await?;
-    Ok(())
+    if let Some(hello) = hello {
+        let answer = async {
+            pod.write_all(hello).await?;
+            // Readiness alone does not tell: while an end comes in, it may look like bytes.
+            pod.peek(&mut [0]).await
+        };
+        match timeout(patience, answer).await {
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0) | Err(_)) => return Err(Fault::Closed),
+            Err(_) => return Err(Fault::Silent(patience)),
+        }
+    }
+    Ok(pod)
 }
 
-/// Returns when the peer of `stream` has left; reads nothing.
-///
-/// Uses up readiness: `stream` must be registered anew before anything reads from it.
+/// Each side may end alone; a half that has ended is closed at the other side.
+async fn copy(
+    mut caller: TcpStream,
+    mut pod: TcpStream,
+    mut pump: Pump,
+    max_age: Option<HumanDuration>,
+) -> io::Result<End> {
+    let mut age = max_age.map(|age| Age::new(age.0));
+    let ended = poll_fn(|cx| {
+        if let Poll::Ready(ended) = pump.poll(cx, &mut caller, &mut pod) {
+            return Poll::Ready(ended.map(|()| End::Done));
+        }
+        match &mut age {
+            Some(age) => age.poll(cx, &pump).map(|old| Ok(End::Aged(old))),
+            None => Poll::Pending,
+        }
+    })
+    .await;
+    if !matches!(ended, Ok(End::Done | End::Aged(Old::Quiet))) {
+        // Both sides see that the bytes were cut off; an orderly end would say that it was all.
+        for socket in [&caller, &pod] {
+            let _ = socket.set_zero_linger();
+        }
+    }
+    ended
+}
+
+/// Returns when the peer of `stream` has left. Reads nothing, and does not disturb who does.
 pub(crate) async fn left(stream: &TcpStream, leaves: Leaves) {
     let interest = match leaves {
-        Leaves::Closed => Interest::READABLE,
+        // Of the events that a socket is registered for, tokio counts only the closing as this
+        // one: unread bytes do not make it ready.
+        Leaves::Closed => Interest::PRIORITY.add(Interest::ERROR),
         Leaves::Broken => Interest::ERROR,
     };
-    loop {
-        match stream.ready(interest).await {
-            Ok(ready) if ready.is_read_closed() || ready.is_error() => return,
-            Err(_) => return,
-            Ok(_) => {}
+    // An error would say the same.
+    let _ = stream.ready(interest).await;
+}
+
+// === impl Tries ===
+
+impl Tries {
+    /// How long the next pod has to answer.
+    fn patience(&self) -> Duration {
+        doubled(FIRST_ANSWER, self.silent).min(FIRST_ANSWER_MOST)
+    }
+
+    /// Leaves a pod that closed, after a pause.
+    ///
+    /// Others keep the pod: it may be this caller whom it doesn't want (Envoy closes without a word
+    /// what fits none of its filter chains), and a caller must not be able to take a pod from the
+    /// others. But a broken pod has the least in flight and would be picked for ever: where the
+    /// same one closes again, it is left alone for a moment, once.
+    async fn closed(&mut self, slot: Slot) {
+        let uid = slot.pod_uid();
+        let before = self.closed.iter().filter(|other| *other == uid).count();
+        let times = u32::try_from(self.closed.len()).unwrap_or(u32::MAX);
+        self.closed.push(uid.to_owned());
+        if before == 1 {
+            slot.eject();
+        } else {
+            // With the slot, which counts as demand.
+            sleep(doubled(CLOSED_PAUSE, times).min(CLOSED_PAUSE_MOST)).await;
         }
-        // Bytes that wait to be read make it ready for good; after this only new events do.
-        let _ = stream.try_io(interest, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
+    }
+}
+
+fn doubled(time: Duration, times: u32) -> Duration {
+    time.saturating_mul(1 << times.min(10))
+}
+
+// === impl Bytes ===
+
+impl Bytes {
+    /// Whom to expect, what begins it, and what has been read behind that: the latter waits for the
+    /// pod's answer, so that all that a pod has seen can be said again to another.
+    fn split(&self) -> (Leaves, Option<&[u8]>, &[u8]) {
+        match self {
+            Self::Tls { read, hello } => {
+                let (hello, behind) = read.split_at(*hello.min(&read.len()));
+                (Leaves::Closed, Some(hello), behind)
+            }
+            Self::Tcp => (Leaves::Broken, None, &[]),
+        }
+    }
+}
+
+// === impl Counted ===
+
+impl<'a> Counted<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.splices.inc();
+        Self(metrics)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.splices.dec();
     }
 }

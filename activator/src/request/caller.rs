@@ -19,7 +19,7 @@ use pingora_core::protocols::{
     TimingDigest, UniqueID, raw_connect::ProxyDigest,
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt, Interest, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
     time::timeout,
 };
@@ -77,16 +77,6 @@ impl Caller {
             }
         }
     }
-}
-
-/// Returns when the peer of `socket` has closed its side, or the connection broke. Reads nothing,
-/// and whoever reads meanwhile is not disturbed.
-pub(super) async fn closed(socket: &TcpStream) {
-    // Of the events that a socket is registered for, tokio counts only the closing as this one:
-    // unread bytes do not make it ready.
-    let closing = Interest::PRIORITY.add(Interest::ERROR);
-    // An error would say the same: nobody waits for an answer.
-    let _ = socket.ready(closing).await;
 }
 
 impl AsyncRead for Caller {

@@ -11,12 +11,12 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::time::Instant;
 
-use super::{Connection, answer::OwnAnswer, caller};
+use super::{Connection, answer::OwnAnswer};
 use crate::{
     hold::Ask,
     hub::Hub,
     metrics::{CodeClass, Reason},
-    splice,
+    splice::{self, Leaves},
     workload::{Hold, HoldError, Slot},
 };
 
@@ -278,7 +278,7 @@ async fn caller_left(session: &mut Session, connection: &Connection) {
         let _ = closed.await;
         return;
     }
-    caller::closed(&connection.socket).await;
+    splice::left(&connection.socket, Leaves::Closed).await;
 }
 
 fn peer(slot: &Slot, is_http2: bool) -> HttpPeer {

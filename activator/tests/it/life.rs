@@ -7,6 +7,7 @@ use tokio::{
     net::TcpStream,
 };
 
+use crate::connections::hello;
 use crate::harness::{Activator, FakePod, get, local, soon, until, workload};
 
 #[tokio::test]
@@ -164,7 +165,7 @@ async fn a_drain_ends_with_the_grace_period() {
     let activator = Activator::start(&[("ACTIVATOR_GRACE", "5100ms")]).await;
     let port = activator.add(workload("shop")).await;
     let mut stream = TcpStream::connect(port).await.unwrap();
-    stream.write_all(b"\x16\x03\x01").await.unwrap();
+    stream.write_all(&hello("")).await.unwrap();
     activator.until_held(1).await;
     activator.shutdown.cancel();
     tokio::time::timeout(Duration::from_secs(4), activator.task)

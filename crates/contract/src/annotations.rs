@@ -354,6 +354,7 @@ fn read_settings(r: &mut Reader<'_>) -> Settings {
             "must be \"true\" or \"false\"",
             |v| v.parse().ok(),
         ),
+        splice_max_age: r.duration("lull.dev/splice-max-age", 1, DAY_SECS),
         ignore: read_ignore(r, &defaults),
     };
     check_bounds(r, &settings);

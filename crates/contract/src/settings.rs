@@ -116,6 +116,10 @@ pub struct Settings {
     /// (`Server-Timing`).
     #[serde(default = "yes")]
     pub server_timing: bool,
+    /// Age after which an activator closes a TLS or TCP connection that is quiet; at twice the age
+    /// it closes it in any case.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub splice_max_age: Option<HumanDuration>,
     /// What neither wakes nor counts.
     pub ignore: Ignore,
 }
@@ -171,6 +175,7 @@ impl Default for Settings {
             hold_timeout: HumanDuration::from_secs(300),
             connection_hold_timeout: DEFAULT_CONNECTION_HOLD,
             server_timing: true,
+            splice_max_age: None,
             ignore: Ignore {
                 paths: Vec::new(),
                 user_agents: DEFAULT_IGNORED_USER_AGENTS.map(str::to_owned).to_vec(),

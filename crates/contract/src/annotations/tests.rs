@@ -25,6 +25,7 @@ fn values_are_read() {
         ("lull.dev/window", "6s"),
         ("lull.dev/timeout", "30s"),
         ("lull.dev/server-timing", "false"),
+        ("lull.dev/splice-max-age", "10m"),
         ("lull.dev/ignore", "/healthz, Uptime/"),
     ]))
     .expect("valid");
@@ -37,6 +38,7 @@ fn values_are_read() {
         HumanDuration::from_secs(25)
     );
     assert!(!settings.server_timing);
+    assert_eq!(settings.splice_max_age, Some(HumanDuration::from_secs(600)));
     assert!(settings.ignores("/healthz", None) && settings.ignores("/", Some("Uptime/1")));
     assert!(
         !settings.ignores("/", Some("kube-probe/1")),
@@ -60,7 +62,7 @@ fn values_are_read() {
 }
 
 /// Each row: key, wrong value. The refusal must name all three: key, value, what is allowed.
-pub(crate) const WRONG: [(&str, &str); 34] = [
+pub(crate) const WRONG: [(&str, &str); 35] = [
     (SCALE, "yes"),
     (SCALE, ""),
     (PORTS, ""),
@@ -91,6 +93,7 @@ pub(crate) const WRONG: [(&str, &str); 34] = [
     ("lull.dev/queue-depth", "0"),
     ("lull.dev/timeout", "0s"),
     ("lull.dev/hold-timeout", "2h"),
+    ("lull.dev/splice-max-age", "0s"),
     ("lull.dev/class", "vpa"),
     ("lull.dev/server-timing", "yes"),
     ("lull.dev/sidecar-cpu-request", "-25m"),
