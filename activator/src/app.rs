@@ -49,6 +49,9 @@ pub enum AppError {
     AdminEnded,
 }
 
+/// Between two looks whether somebody still comes.
+const LOOK_FOR_QUIET: Duration = Duration::from_millis(50);
+
 /// Where an assembled activator listens, but for the workloads' ports.
 #[derive(Debug, Clone)]
 pub struct Addresses {
@@ -202,6 +205,10 @@ async fn serve(hub: Arc<Hub>, directory: Directory, shutdown: CancellationToken)
     draining_tx.send_replace(true);
     tracing::info!(held = hub.budget.held().count, "drain begins");
     sleep(config.drain_min.0).await;
+    // Who is sent here after we have left every record is served all the same.
+    while hub.quiet_for() < config.drain_quiet.0 && Instant::now() < end {
+        sleep(LOOK_FOR_QUIET).await;
+    }
     close.cancel();
     if let Err(error) = listening.await {
         tracing::error!(%error, "listeners failed");

@@ -17,6 +17,8 @@ const DEFAULT_MAX_HELD_TOTAL: usize = 50_000;
 const DEFAULT_MAX_HELD_MIB: usize = 400;
 /// Endpoint changes reach every client within this time on the clusters that were measured.
 const DEFAULT_DRAIN_MIN: HumanDuration = HumanDuration::from_secs(10);
+/// Whoever still comes later than this after the last one did not hear of the change in time.
+const DEFAULT_DRAIN_QUIET: HumanDuration = HumanDuration::from_secs(3);
 /// The chart's `terminationGracePeriodSeconds`: room for a slow wake.
 const DEFAULT_GRACE: HumanDuration = HumanDuration::from_secs(60);
 
@@ -47,6 +49,8 @@ pub struct Config {
     pub peers: String,
     /// Shortest time from SIGTERM until the listeners close.
     pub drain_min: HumanDuration,
+    /// The listeners stay open until nobody has come for so long.
+    pub drain_quiet: HumanDuration,
     /// The pod's termination grace period.
     pub grace: HumanDuration,
     /// Log filter.
@@ -101,6 +105,7 @@ impl Config {
                 "must be a label selector",
             ),
             drain_min: reader.read_or("ACTIVATOR_DRAIN_MIN", DEFAULT_DRAIN_MIN, DURATION),
+            drain_quiet: reader.read_or("ACTIVATOR_DRAIN_QUIET", DEFAULT_DRAIN_QUIET, DURATION),
             grace: reader.read_or("ACTIVATOR_GRACE", DEFAULT_GRACE, DURATION),
             log: reader.read_or("ACTIVATOR_LOG", LogFilter::info(), LogFilter::ALLOWED),
             log_json: reader.read_or("ACTIVATOR_LOG_JSON", false, "must be true or false"),
@@ -181,6 +186,7 @@ mod tests {
             ("ACTIVATOR_MAX_HELD_TOTAL", "-1"),
             ("ACTIVATOR_MAX_HELD_MIB", "1GiB"),
             ("ACTIVATOR_DRAIN_MIN", "1"),
+            ("ACTIVATOR_DRAIN_QUIET", "1"),
             ("ACTIVATOR_GRACE", "1"),
             ("ACTIVATOR_LOG", "loud"),
             ("ACTIVATOR_LOG_JSON", "yes"),

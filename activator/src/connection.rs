@@ -83,8 +83,6 @@ impl Route {
 impl Gate {
     /// Serves one connection to its end.
     pub(crate) async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, route: Route) {
-        // A failure only means that this socket waits for more bytes before it sends.
-        let _ = stream.set_nodelay(true);
         if let Err(refused) = self.take_in(stream, peer, route).await
             && let Refused::Because(reason) = refused
         {

@@ -1,6 +1,9 @@
 //! What all workloads of this process share.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use parking_lot::RwLock;
 use tokio::{runtime::Handle, sync::watch, task::AbortHandle, time::Instant};
@@ -24,6 +27,8 @@ pub(crate) struct Hub {
     pub(crate) draining: CancellationToken,
     /// What all workloads together may hold.
     pub(crate) budget: Budget,
+    /// When somebody connected last, [`Hub::now_us`].
+    last_connection_us: AtomicU64,
     start: Instant,
     share: RwLock<Share>,
     edge: watch::Sender<u64>,
@@ -47,6 +52,7 @@ impl Hub {
             runtime,
             draining: CancellationToken::new(),
             budget: Budget::new(most),
+            last_connection_us: AtomicU64::new(0),
             start: Instant::now(),
             share: RwLock::new(Share::WHOLE),
             edge: watch::channel(0).0,
@@ -56,6 +62,18 @@ impl Hub {
     /// Microseconds since the process started.
     pub(crate) fn now_us(&self) -> u64 {
         micros(self.start.elapsed())
+    }
+
+    /// Somebody has connected.
+    pub(crate) fn connected(&self) {
+        self.last_connection_us
+            .store(self.now_us(), Ordering::Relaxed);
+    }
+
+    /// For how long nobody has connected.
+    pub(crate) fn quiet_for(&self) -> Duration {
+        let last = self.last_connection_us.load(Ordering::Relaxed);
+        Duration::from_micros(self.now_us().saturating_sub(last))
     }
 
     /// Tells the autoscaler to look at once.

@@ -206,6 +206,7 @@ async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
+                gate.hub.connected();
                 let (gate, route) = (Arc::clone(&gate), route.read().clone());
                 connections.spawn(gate.serve(stream, peer, route));
             }

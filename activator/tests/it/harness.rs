@@ -156,6 +156,7 @@ impl Activator {
             ("ACTIVATOR_REPORT_PORT", "0"),
             ("ACTIVATOR_METRICS_PORT", "0"),
             ("ACTIVATOR_DRAIN_MIN", "0s"),
+            ("ACTIVATOR_DRAIN_QUIET", "0s"),
         ]
         .iter()
         .chain(overrides)

@@ -173,3 +173,19 @@ async fn a_drain_ends_with_the_grace_period() {
         .expect("it ends before what it holds does")
         .unwrap();
 }
+
+#[tokio::test]
+async fn listeners_stay_open_while_somebody_still_comes() {
+    let activator = Activator::start(&[("ACTIVATOR_DRAIN_QUIET", "1s")]).await;
+    let port = activator.add(workload("shop")).await;
+    drop(TcpStream::connect(port).await.unwrap());
+    activator.shutdown.cancel();
+    let begun = tokio::time::Instant::now();
+    // Twice as long as it would be quiet: each one who comes counts.
+    while begun.elapsed() < Duration::from_secs(2) {
+        drop(TcpStream::connect(port).await.unwrap());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    soon(activator.task).await.unwrap();
+    assert!(TcpStream::connect(port).await.is_err());
+}

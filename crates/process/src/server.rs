@@ -23,7 +23,8 @@ const BACKLOG: u32 = 4096;
 /// Pause after a failed accept, which mostly means that file descriptors ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Listens on all addresses (IPv6 and IPv4) where the kernel has IPv6, else on IPv4.
+/// Listens on all addresses (IPv6 and IPv4) where the kernel has IPv6, else on IPv4. What is
+/// written to an accepted connection is sent at once (`TCP_NODELAY`).
 ///
 /// # Errors
 /// Where the port is taken or may not be opened.
@@ -43,6 +44,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         TcpSocket::new_v4()?
     };
     socket.set_reuseaddr(true)?;
+    // Linux hands it down to what is accepted, which saves each connection a call.
+    socket.set_nodelay(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
@@ -67,8 +70,6 @@ where
                 continue;
             }
         };
-        // A failure only means that this socket waits for more bytes before it sends.
-        let _ = stream.set_nodelay(true);
         let handler = Arc::clone(&handler);
         tokio::spawn(async move {
             let service = service_fn(move |request| {

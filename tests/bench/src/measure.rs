@@ -10,7 +10,7 @@ mod start;
 mod volume;
 
 pub use cost::{Cost, cost};
-pub use held::{Held, held};
+pub use held::{Held, MANY, Many, held, many};
 pub use instructions::{Scenario, instructions};
 pub use latency::{Latency, latency};
 pub use memory::{CROWD, State, Usage, memory};

@@ -6,6 +6,7 @@
 //! of a workload's life, [`slices`] says who answers for a Service, [`leftovers`] what Lull left
 //! behind, [`timeline`] when each step of a cold start was seen.
 
+pub mod activators;
 pub mod agent;
 pub mod app;
 pub mod cluster;

@@ -19,8 +19,10 @@ use crate::{
     proxies::{ActivatorPorts, activator},
 };
 
-/// Workloads that sleep.
+/// Workloads that sleep while many callers are held.
 const WORKLOADS: u32 = 1_000;
+/// Workloads of a large cluster.
+pub const MANY: u32 = 5_000;
 /// Requests and connections that are held where descriptors allow so many.
 const REQUESTS: usize = 5_000;
 const CONNECTIONS: usize = 20_000;
@@ -29,6 +31,8 @@ const OTHER_DESCRIPTORS: usize = WORKLOADS as usize + 300;
 /// Longest wait until all are held.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(20);
+/// Until a poll that was just sent waits at the activator.
+const POLL_WAITS: Duration = Duration::from_millis(300);
 
 /// A whole ClientHello: TLS 1.3's cipher and no extension (RFC 8446, 4.1.2).
 const HELLO: &[u8] = &{
@@ -61,7 +65,64 @@ pub struct Held {
     pub before_mib: Sample,
 }
 
-/// Measures it.
+/// An activator with [`MANY`] workloads.
+#[derive(Debug, Clone, Default)]
+pub struct Many {
+    /// Milliseconds from the process' start until all their ports are open.
+    pub open_ms: Sample,
+    /// MiB of resident memory then.
+    pub mib: Sample,
+    /// Milliseconds from a request for one of them until the autoscaler's poll has been answered.
+    pub told_ms: Sample,
+}
+
+/// Measures an activator that listens for [`MANY`] workloads.
+///
+/// # Errors
+/// Where a process or a connection fails.
+pub async fn many(bench: &Bench) -> anyhow::Result<Many> {
+    let nginx = Nginx::start(bench.scratch.path(), Protocol::Http1).await?;
+    let setup = Setup {
+        bench,
+        app: nginx.address,
+        protocol: Protocol::Http1,
+    };
+    let mut result = Many::default();
+    for turn in bench.turns(1) {
+        let places = ActivatorPorts::free(ports::free()?)?;
+        let mut command = activator(&bench.programs.ours, &places, &setup, MANY);
+        let report = ports::free()?;
+        command.env("ACTIVATOR_REPORT_PORT", report.port().to_string());
+        let begun = Instant::now();
+        let mut child = bench
+            .cores
+            .on_proxy_core(|| Child::spawn("activator", command))?;
+        load::first_answer(places.listen, Protocol::Http1, &mut child).await?;
+        let asleep = asleep(places.admin, MANY).await?;
+        let open_ms = begun.elapsed().as_secs_f64() * 1e3;
+        let mib = child.memory()?.resident_mib;
+        let first: Value = serde_json::from_str(body(&load::fetch(report, "/report").await?))?;
+        let path = format!("/report?seen={}&wait_ms=10000", first["edge"]);
+        let poll = tokio::spawn(async move { load::fetch(report, &path).await });
+        sleep(POLL_WAITS).await;
+        let called = Instant::now();
+        let caller = call(asleep[0], load::REQUEST)?;
+        poll.await??;
+        let told_ms = called.elapsed().as_secs_f64() * 1e3;
+        drop(caller);
+        child.stop().await?;
+        turn.progress(
+            "activator",
+            format!("{MANY} workloads: open after {open_ms:.0} ms, {mib:.1} MiB, told after {told_ms:.1} ms"),
+        );
+        result.open_ms.push(open_ms);
+        result.mib.push(mib);
+        result.told_ms.push(told_ms);
+    }
+    Ok(result)
+}
+
+/// Measures the memory of what is held.
 ///
 /// # Errors
 /// Where a process or a connection fails.
@@ -89,7 +150,7 @@ pub async fn held(bench: &Bench) -> anyhow::Result<Held> {
             .cores
             .on_proxy_core(|| Child::spawn("activator", command))?;
         load::first_answer(places.listen, Protocol::Http1, &mut child).await?;
-        let asleep = asleep(places.admin).await?;
+        let asleep = asleep(places.admin, WORKLOADS).await?;
         let before = child.memory()?.resident_mib;
         let mut callers = Vec::with_capacity(requests + connections);
         for number in 0..requests + connections {
@@ -121,7 +182,7 @@ pub async fn held(bench: &Bench) -> anyhow::Result<Held> {
 }
 
 /// Where the workloads that sleep are listened for.
-async fn asleep(admin: SocketAddr) -> anyhow::Result<Vec<SocketAddr>> {
+async fn asleep(admin: SocketAddr, wanted: u32) -> anyhow::Result<Vec<SocketAddr>> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let pages = pages(admin).await?;
@@ -131,7 +192,7 @@ async fn asleep(admin: SocketAddr) -> anyhow::Result<Vec<SocketAddr>> {
             .filter_map(|page| u16::try_from(page["ports"][0].as_u64()?).ok())
             .map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
             .collect();
-        if open.len() == WORKLOADS as usize {
+        if open.len() == wanted as usize {
             return Ok(open);
         }
         ensure!(Instant::now() < deadline, "{} ports are open", open.len());
@@ -157,8 +218,11 @@ async fn until_held(admin: SocketAddr, wanted: usize) -> anyhow::Result<()> {
 
 async fn pages(admin: SocketAddr) -> anyhow::Result<Vec<Value>> {
     let answer = load::fetch(admin, "/workloads").await?;
-    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    serde_json::from_str(body).context("read /workloads")
+    serde_json::from_str(body(&answer)).context("read /workloads")
+}
+
+fn body(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").map_or("", |(_, body)| body)
 }
 
 fn call(address: SocketAddr, bytes: &[u8]) -> anyhow::Result<TcpStream> {

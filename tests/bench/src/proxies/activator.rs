@@ -49,6 +49,7 @@ pub fn command(program: &Path, ports: &Ports, setup: &Setup<'_>, asleep: u32) ->
         .env("ACTIVATOR_LOG", "error")
         // It ends at once when it is told to.
         .env("ACTIVATOR_DRAIN_MIN", "0s")
+        .env("ACTIVATOR_DRAIN_QUIET", "0s")
         .envs(["ACTIVATOR_REPORT_PORT", "ACTIVATOR_METRICS_PORT"].map(|key| (key, "0")));
     command
 }

@@ -29,6 +29,8 @@ pub(crate) enum Group {
     Memory,
     /// Memory of what is held.
     Held,
+    /// With many workloads.
+    Many,
 }
 
 // === impl Group ===
@@ -51,6 +53,7 @@ pub(crate) async fn measure(bench: &Bench, wanted: &BTreeSet<Group>) -> anyhow::
             Group::Splice => splice(bench).await?,
             Group::Memory => memory(bench).await?,
             Group::Held => held(bench).await?,
+            Group::Many => many(bench).await?,
         });
     }
     Ok(rows)
@@ -171,5 +174,22 @@ async fn held(bench: &Bench) -> anyhow::Result<Vec<Row>> {
             bounds: vec![Bound::most(held.kib_each.clone(), "KiB", 32.0)],
             cells: vec![held.kib_each, none(), none()],
         },
+    ])
+}
+
+async fn many(bench: &Bench) -> anyhow::Result<Vec<Row>> {
+    let many = measure::many(bench).await?;
+    let row = |figure: &str, value: Sample| Row {
+        figure: format!("{} workloads without Kubernetes: {figure}", measure::MANY),
+        bounds: Vec::new(),
+        cells: vec![value, Sample::default(), Sample::default()],
+    };
+    Ok(vec![
+        row("start until all ports are open, ms", many.open_ms),
+        row("memory then, MiB RSS", many.mib),
+        row(
+            "first one held until the autoscaler has been told, ms",
+            many.told_ms,
+        ),
     ])
 }
