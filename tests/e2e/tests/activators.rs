@@ -1,0 +1,253 @@
+//! Activators that end, in good order and without, and what they hold and share.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use lull_e2e::{Agent, App, Workload, activators, all_answered, eventually, in_namespace};
+use sample_app::wire::{AppStats, RunResult, RunSpec};
+
+/// Longest wait for a state that must come.
+const FOLLOW: Duration = Duration::from_secs(60);
+/// Longest time from the end of a process to the failure of what it had.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// Always by way of the activators, however many pods there are.
+fn always_proxied(name: &str) -> App {
+    App::new(name).annotate("lull.dev/target-burst-capacity", "-1")
+}
+
+/// One after the other: each disturbs all activators.
+#[tokio::test]
+async fn activators_end_and_no_request_does() -> anyhow::Result<()> {
+    in_namespace("activators", async |namespace| {
+        let agent = Agent::deploy(namespace).await?;
+        let (steady, late) = (
+            always_proxied("steady"),
+            App::new("late").arg("--delay-listen=4s"),
+        );
+        let (first, second) = (App::new("first"), App::new("second"));
+        let (steady, late, first, second) = tokio::try_join!(
+            steady.deploy_asleep(namespace),
+            late.deploy_asleep(namespace),
+            first.deploy_asleep(namespace),
+            second.deploy_asleep(namespace),
+        )?;
+        killed_without_warning(&agent, &late).await?;
+        ended_in_turn(&agent, &steady, [&first, &second]).await?;
+        rolled_out(&agent, &steady).await
+    })
+    .await
+}
+
+/// Only what the killed one held fails, and at once.
+async fn killed_without_warning(agent: &Agent, late: &Workload) -> anyhow::Result<()> {
+    const CALLERS: u64 = 40;
+    // A pod that ends still answers what comes in the first moment after sleep.
+    late.pods_gone().await?;
+    let ahead_us = agent.clock_ahead_us().await?;
+    let run = agent
+        .start(&RunSpec {
+            url: late.url("/"),
+            connections: 40,
+            requests: Some(CALLERS),
+            timeout_ms: 40_000,
+            ..RunSpec::default()
+        })
+        .await?;
+    eventually("all to be held", FOLLOW, async || {
+        let held = activators::held(late).await?;
+        ensure!(held == CALLERS, "{held} are held");
+        Ok(())
+    })
+    .await?;
+    let victim = activators::ready(&late.cluster).await?;
+    let victim = victim.first().context("no activator is ready")?;
+    activators::kill(victim)?;
+    let killed_us = sample_app::unix_us().cast_signed() + ahead_us;
+    let result = run.finished().await?;
+    eprintln!(
+        "of {CALLERS} held, {} were held by the killed one",
+        result.failed
+    );
+    ensure!(
+        result.failed > 0 && result.ok > 0 && result.ok + result.failed == CALLERS,
+        "held by two: {result:?}"
+    );
+    let last = result.last_failed_ms.unwrap_or_default();
+    #[expect(clippy::cast_precision_loss, reason = "times of this century")]
+    let after_ms = result.started_at_unix_ms as f64 + last - killed_us as f64 / 1e3;
+    ensure!(
+        after_ms < AT_ONCE.as_secs_f64() * 1e3,
+        "the last failed {after_ms:.0} ms after the kill: {result:?}"
+    );
+    eventually("it to be ready again", FOLLOW, async || {
+        let ready = activators::ready(&late.cluster).await?;
+        ensure!(ready.contains(victim), "{ready:?} are ready");
+        Ok(())
+    })
+    .await
+}
+
+/// Every activator in turn, while one workload is called by way of them all the time and two are
+/// called, fall asleep and are called again.
+async fn ended_in_turn(
+    agent: &Agent,
+    steady: &Workload,
+    cycled: [&Workload; 2],
+) -> anyhow::Result<()> {
+    let loads = Loads::start(agent, steady).await?;
+    let over = AtomicBool::new(false);
+    let ends = async {
+        for name in activators::ready(&steady.cluster).await? {
+            activators::end(&steady.cluster, &name).await?;
+        }
+        over.store(true, Ordering::Relaxed);
+        Ok(())
+    };
+    let [first, second] = cycled;
+    let ((), first, second) = tokio::try_join!(
+        ends,
+        cycles(agent, first, &over),
+        cycles(agent, second, &over)
+    )?;
+    let steady = loads.stop().await?;
+    let sent = steady + first.1 + second.1;
+    eprintln!("{sent} requests, {} wakes, 0 failed", first.0 + second.0);
+    ensure!(
+        first.0 + second.0 >= 4,
+        "too few wakes: {first:?} {second:?}"
+    );
+    Ok(())
+}
+
+/// Bursts from zero, with sleep between them, until `over`; number of bursts and requests.
+async fn cycles(agent: &Agent, app: &Workload, over: &AtomicBool) -> anyhow::Result<(u64, u64)> {
+    let (mut bursts, mut sent) = (0, 0);
+    let burst = RunSpec {
+        url: app.url("/?sleep_ms=5"),
+        connections: 50,
+        requests: Some(1_500),
+        ..RunSpec::default()
+    };
+    while !over.load(Ordering::Relaxed) {
+        app.asleep().await?;
+        let result = agent.run(&burst).await?;
+        all_answered(&result)?;
+        bursts += 1;
+        sent += result.sent;
+    }
+    Ok((bursts, sent))
+}
+
+async fn rolled_out(agent: &Agent, steady: &Workload) -> anyhow::Result<()> {
+    let loads = Loads::start(agent, steady).await?;
+    activators::roll_out(&steady.cluster).await?;
+    let sent = loads.stop().await?;
+    eprintln!("{sent} requests while the activators were rolled out, 0 failed");
+    Ok(())
+}
+
+/// Two loads on one workload: on kept connections, and each request on its own.
+struct Loads<'a>([lull_e2e::agent::Run<'a>; 2]);
+
+impl<'a> Loads<'a> {
+    async fn start(agent: &'a Agent, app: &Workload) -> anyhow::Result<Self> {
+        let kept = RunSpec {
+            url: app.url("/?sleep_ms=10"),
+            connections: 20,
+            seconds: Some(110.0),
+            rate: Some(150.0),
+            ..RunSpec::default()
+        };
+        let fresh = RunSpec {
+            keep_alive: false,
+            ..kept.clone()
+        };
+        let loads = Self([agent.start(&kept).await?, agent.start(&fresh).await?]);
+        eventually("the loads to be under way", FOLLOW, async || {
+            for run in &loads.0 {
+                let ok = run.so_far().await?.ok;
+                ensure!(ok >= 50, "{ok} answers");
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(loads)
+    }
+
+    /// Number of requests; all were answered, nearly all by way of an activator: pods carry some
+    /// between their first readiness and the moment when the activators have taken over.
+    async fn stop(self) -> anyhow::Result<u64> {
+        let mut sent = 0;
+        for run in self.0 {
+            let result = run.stop().await?;
+            all_answered(&result)?;
+            ensure!(
+                result.via_activator * 10 >= result.sent * 9,
+                "not in Proxy mode: {result:?}"
+            );
+            sent += result.sent;
+        }
+        Ok(sent)
+    }
+}
+
+#[tokio::test]
+async fn five_hundred_held_are_poured_evenly_and_within_the_limit() -> anyhow::Result<()> {
+    const LIMIT: u64 = 10;
+    const PODS: usize = 5;
+    in_namespace("pour", async |namespace| {
+        let agent = Agent::deploy(namespace).await?;
+        let app = always_proxied("shop")
+            .annotate("lull.dev/container-concurrency", "10")
+            .annotate("lull.dev/max-scale", "5");
+        let workload = app.deploy_asleep(namespace).await?;
+        let result = agent
+            .run(&RunSpec {
+                // Ten rounds of a second: pods that come up a moment apart get as many.
+                url: workload.url("/?sleep_ms=1000"),
+                connections: 500,
+                requests: Some(500),
+                timeout_ms: 60_000,
+                ..RunSpec::default()
+            })
+            .await?;
+        all_answered(&result)?;
+        for pod in workload.ready_pods().await? {
+            let stats = workload.ask_pod(&pod, 8080, "GET", "stats").await?;
+            let stats: AppStats = serde_json::from_str(&stats)?;
+            ensure!(stats.max_in_flight <= LIMIT, "more than {LIMIT}: {stats:?}");
+        }
+        spread_evenly(&result, PODS)
+    })
+    .await
+}
+
+/// No pod is more than 20 % away from the mean.
+fn spread_evenly(result: &RunResult, pods: usize) -> anyhow::Result<()> {
+    eprintln!(
+        "500 held, answered {:?} ms, by pod {:?}",
+        result.latency_ms, result.by_pod
+    );
+    ensure!(
+        result.by_pod.len() == pods,
+        "not {pods} pods: {:?}",
+        result.by_pod
+    );
+    #[expect(clippy::cast_precision_loss, reason = "hundreds")]
+    let mean = result.ok as f64 / pods as f64;
+    for (pod, count) in &result.by_pod {
+        #[expect(clippy::cast_precision_loss, reason = "hundreds")]
+        let away = (*count as f64 - mean).abs() / mean;
+        ensure!(
+            away <= 0.2,
+            "{pod} is {:.0} % away: {:?}",
+            away * 100.0,
+            result.by_pod
+        );
+    }
+    Ok(())
+}
