@@ -7,9 +7,9 @@ use tokio::process::Command;
 
 use crate::{Child, load, ports};
 
-/// Path of an answer of [`LARGE_BYTES`].
+/// Path of an answer of 256 MiB.
 pub const LARGE: &str = "/large";
-/// Length of that answer.
+/// Length of that answer, bytes.
 const LARGE_BYTES: u64 = 256 << 20;
 
 /// What caller, proxy and app speak.
