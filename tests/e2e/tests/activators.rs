@@ -150,11 +150,33 @@ async fn rolled_out(agent: &Agent, steady: &Workload) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Waits until new connections reach activators and nothing else: from its pods' first readiness
+/// until the activators have taken over, a workload that wakes is reached directly, too, and
+/// connections that are kept stay there.
+async fn proxied_alone(agent: &Agent, app: &Workload) -> anyhow::Result<()> {
+    let spec = RunSpec {
+        url: app.url("/"),
+        connections: 10,
+        requests: Some(40),
+        keep_alive: false,
+        ..RunSpec::default()
+    };
+    eventually("activators alone to be reached", FOLLOW, async || {
+        let result = agent.run(&spec).await?;
+        all_answered(&result)?;
+        let direct = result.sent - result.via_activator;
+        ensure!(direct == 0, "{direct} of {} went directly", result.sent);
+        Ok(())
+    })
+    .await
+}
+
 /// Two loads on one workload: on kept connections, and each request on its own.
 struct Loads<'a>([lull_e2e::agent::Run<'a>; 2]);
 
 impl<'a> Loads<'a> {
     async fn start(agent: &'a Agent, app: &Workload) -> anyhow::Result<Self> {
+        proxied_alone(agent, app).await?;
         let kept = RunSpec {
             url: app.url("/?sleep_ms=10"),
             connections: 20,
@@ -178,8 +200,7 @@ impl<'a> Loads<'a> {
         Ok(loads)
     }
 
-    /// Number of requests; all were answered, nearly all by way of an activator: pods carry some
-    /// between their first readiness and the moment when the activators have taken over.
+    /// Number of requests; all were answered, nearly all by way of an activator.
     async fn stop(self) -> anyhow::Result<u64> {
         let mut sent = 0;
         for run in self.0 {
