@@ -19,8 +19,13 @@ fn always_proxied(name: &str) -> App {
     App::new(name).annotate("lull.dev/target-burst-capacity", "-1")
 }
 
-/// One after the other: each disturbs all activators.
+/// One after the other: some disturb all activators, and so every test beside them.
 #[tokio::test]
+async fn what_activators_hold_is_poured_evenly_and_survives_their_end() -> anyhow::Result<()> {
+    five_hundred_held_are_poured_evenly_and_within_the_limit().await?;
+    activators_end_and_no_request_does().await
+}
+
 async fn activators_end_and_no_request_does() -> anyhow::Result<()> {
     in_namespace("activators", async |namespace| {
         let agent = Agent::deploy(namespace).await?;
@@ -216,7 +221,6 @@ impl<'a> Loads<'a> {
     }
 }
 
-#[tokio::test]
 async fn five_hundred_held_are_poured_evenly_and_within_the_limit() -> anyhow::Result<()> {
     const LIMIT: u64 = 10;
     const PODS: usize = 5;
