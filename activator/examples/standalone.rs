@@ -74,7 +74,7 @@ async fn serve(config: Config, args: &Args) -> anyhow::Result<()> {
         ip: Some(IpAddr::from(Ipv4Addr::LOCALHOST)),
         leaving: false,
         ready: true,
-        scheduled: true,
+        node: Some("node".to_owned()),
         running: true,
         ports: BTreeMap::from([(80, args.app.port())]),
         admin_port,
@@ -103,6 +103,7 @@ fn workload(name: String, protocol: AppProtocol, port: u16) -> WorkloadEntry {
             connection_hold_timeout: HOLD,
             ..Settings::default()
         },
+        services: vec![],
         serve: false,
         name,
     }

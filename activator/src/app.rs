@@ -27,6 +27,7 @@ use crate::{
     hub::Hub,
     listen::Listeners,
     metrics::Metrics,
+    records,
     report::Reporter,
     request::Requests,
     watch::{self as kubernetes, Guards, Peers},
@@ -80,6 +81,7 @@ struct Service {
     metrics: StdTcpListener,
     pages: Arc<Pages>,
     reporter: Arc<Reporter>,
+    hub: Arc<Hub>,
     directory: Directory,
     peers: Peers,
     readiness: Readiness,
@@ -119,6 +121,7 @@ pub async fn build(config: Config) -> Result<Bound, AppError> {
                 directory: directory.clone(),
                 boot: lull_process::boot_id(),
             }),
+            hub: Arc::clone(&hub),
             directory: directory.clone(),
             peers: Peers {
                 namespace: hub.config.namespace.clone(),
@@ -163,6 +166,7 @@ impl Bound {
         shutdown: CancellationToken,
         kubernetes: Option<kube::Config>,
     ) -> Result<(), AppError> {
+        self.hub.set_listed(kubernetes.is_none().then_some(0));
         let stop = CancellationToken::new();
         // Whoever drops this future stops the other thread, too.
         let _stop = stop.clone().drop_guard();
@@ -186,6 +190,7 @@ async fn serve(hub: Arc<Hub>, directory: Directory, shutdown: CancellationToken)
     let (draining_tx, draining_rx) = watch::channel(false);
     let gate = Arc::new(Gate {
         hub: Arc::clone(&hub),
+        directory: directory.clone(),
         requests: Requests::new(Arc::clone(&hub), draining_rx),
     });
     let connections = TaskTracker::new();
@@ -200,15 +205,17 @@ async fn serve(hub: Arc<Hub>, directory: Directory, shutdown: CancellationToken)
 
     shutdown.cancelled().await;
     let config = &hub.config;
-    let end = Instant::now() + config.grace.0.saturating_sub(BEFORE_KILL);
+    let drain = config.grace.0.saturating_sub(BEFORE_KILL);
+    let (close_by, end) = (Instant::now() + drain * 2 / 3, Instant::now() + drain);
     hub.draining.cancel();
     draining_tx.send_replace(true);
     tracing::info!(held = hub.budget.held().count, "drain begins");
     sleep(config.drain_min.0).await;
     // Who is sent here after we have left every record is served all the same.
-    while hub.quiet_for() < config.drain_quiet.0 && Instant::now() < end {
+    while (hub.is_listed() || hub.quiet_for() < config.drain_quiet.0) && Instant::now() < close_by {
         sleep(LOOK_FOR_QUIET).await;
     }
+    tracing::info!(listed = hub.is_listed(), "listeners close");
     close.cancel();
     if let Err(error) = listening.await {
         tracing::error!(%error, "listeners failed");
@@ -271,7 +278,8 @@ impl Service {
         let client = kube::Client::try_from(config)?;
         tokio::select! {
             () = stop.cancelled() => {}
-            () = kubernetes::run(client, self.directory, self.peers, guards) => {}
+            () = kubernetes::run(client.clone(), self.directory, self.peers, guards) => {}
+            () = records::follow(client, &self.hub) => {}
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use crate::{
-    directory::Wanted,
+    directory::{Directory, Wanted},
     hello::{self, Hello},
     hub::Hub,
     metrics::{Kind, Reason},
@@ -36,6 +36,7 @@ const USUAL_HELLO: usize = 2048;
 #[derive(Debug)]
 pub(crate) struct Gate {
     pub(crate) hub: Arc<Hub>,
+    pub(crate) directory: Directory,
     pub(crate) requests: Requests,
 }
 
@@ -112,10 +113,15 @@ impl Gate {
             .map_err(|_| Refused::Because(Reason::Silent))??;
         match speaks {
             Speaks::Tls => {
-                let namespace = &route.workload.namespace;
-                let bytes = timeout_at(deadline, client_hello(&mut stream, namespace))
-                    .await
-                    .map_err(|_| Refused::Because(Reason::BadHello))??;
+                let hello = timeout_at(deadline, client_hello(&mut stream)).await;
+                let (hello, read) = hello.map_err(|_| Refused::Because(Reason::BadHello))??;
+                if !self.may_be_for(&hello, &route.workload) {
+                    return Err(Refused::Because(Reason::WrongSni));
+                }
+                let bytes = Bytes::Tls {
+                    read: read.into(),
+                    hello: hello.length,
+                };
                 metrics.connected(Kind::Tls);
                 splice::serve(stream, bytes, &route, metrics).await;
             }
@@ -130,6 +136,15 @@ impl Gate {
             Speaks::Garbage => return Err(Refused::Because(Reason::Garbage)),
         }
         Ok(())
+    }
+
+    /// Whether the Service that a caller asks for, where it says one, may be this workload's.
+    fn may_be_for(&self, hello: &Hello, workload: &Workload) -> bool {
+        let asked = hello.server_name.as_deref().and_then(hello::asked_service);
+        asked.is_none_or(|(service, namespace)| {
+            namespace.eq_ignore_ascii_case(&workload.namespace)
+                && !self.directory.is_of_another(service, workload)
+        })
     }
 }
 
@@ -165,10 +180,10 @@ async fn peek_more(stream: &TcpStream, buffer: &mut [u8], known: usize) -> Resul
     }
 }
 
-/// Reads a ClientHello that may ask for a workload of `namespace`.
-async fn client_hello(stream: &mut TcpStream, namespace: &str) -> Result<Bytes, Refused> {
+/// Reads a ClientHello; all that was read.
+async fn client_hello(stream: &mut TcpStream) -> Result<(Hello, Vec<u8>), Refused> {
     let mut read = Vec::with_capacity(USUAL_HELLO);
-    let hello = loop {
+    loop {
         // Other than `try_read_buf`, this knows that a socket that gave less than it was asked for
         // has no more: what is told from now on is new.
         if stream.read_buf(&mut read).await? == 0 {
@@ -176,22 +191,11 @@ async fn client_hello(stream: &mut TcpStream, namespace: &str) -> Result<Bytes, 
         }
         // What has not ended at the bound is refused, so `read` never grows beyond it.
         match hello::parse(&read) {
-            Ok(Some(hello)) => break hello,
+            Ok(Some(hello)) => return Ok((hello, read)),
             Ok(None) => {}
             Err(_) => return Err(Refused::Because(Reason::BadHello)),
         }
-    };
-    let Hello {
-        length,
-        server_name,
-    } = hello;
-    if server_name.is_some_and(|name| !hello::may_be_for(&name, namespace)) {
-        return Err(Refused::Because(Reason::WrongSni));
     }
-    Ok(Bytes::Tls {
-        read: read.into(),
-        hello: length,
-    })
 }
 
 // === impl Speaks ===

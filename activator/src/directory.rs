@@ -7,6 +7,7 @@ use std::{
 };
 
 use lull_contract::{
+    assignment::{self, Activator},
     report::HeldWorkload,
     scaled_workload::{Mode, ScaledWorkload, WorkloadPort},
     settings::Settings,
@@ -39,6 +40,8 @@ pub struct WorkloadEntry {
     pub ports: Vec<WorkloadPort>,
     /// Settings.
     pub settings: Settings,
+    /// Names of its public Services.
+    pub services: Vec<String>,
     /// Its Services point at the pods.
     pub serve: bool,
 }
@@ -62,8 +65,8 @@ struct Index {
     /// Namespace to name to workload.
     workloads: HashMap<String, BTreeMap<String, Arc<Workload>>>,
     pods: HashMap<Key, Arc<Pod>>,
-    /// Names of the activators that are ready.
-    activators: BTreeSet<String>,
+    /// Activators that are ready, and their nodes.
+    activators: BTreeMap<String, String>,
 }
 
 /// A port that should be open.
@@ -80,7 +83,7 @@ impl WorkloadEntry {
     #[must_use]
     pub fn from_kubernetes(object: &ScaledWorkload) -> Option<Self> {
         let meta = &object.metadata;
-        let mode = object.status.as_ref().map(|status| status.mode);
+        let status = object.status.clone().unwrap_or_default();
         Some(Self {
             namespace: meta.namespace.clone()?,
             name: meta.name.clone()?,
@@ -88,7 +91,8 @@ impl WorkloadEntry {
             selector: object.spec.pod_selector.clone(),
             ports: object.spec.ports.clone(),
             settings: object.spec.settings.clone(),
-            serve: mode == Some(Mode::Serve),
+            services: status.services,
+            serve: status.mode == Mode::Serve,
         })
     }
 }
@@ -112,6 +116,7 @@ impl Directory {
             selector: entry.selector,
             ports: entry.ports,
             settings: entry.settings,
+            services: entry.services,
             serve: entry.serve,
         };
         let mut guard = self.inner.index.lock();
@@ -130,6 +135,7 @@ impl Directory {
         } else {
             let id = (entry.namespace.clone(), entry.name.clone(), entry.uid);
             let workload = Workload::new(id, spec, Arc::clone(&self.inner.hub));
+            workload.set_share(self.share(&workload, &index.activators));
             names.insert(entry.name, Arc::clone(&workload));
             workload
         };
@@ -174,7 +180,10 @@ impl Directory {
     pub fn apply_activator(&self, pod: &Pod) {
         self.change_activators(|ready| {
             match pod.ready && !pod.leaving {
-                true => ready.insert(pod.name.clone()),
+                true => {
+                    let node = pod.node.clone().unwrap_or_default();
+                    ready.insert(pod.name.clone(), node)
+                }
                 false => ready.remove(&pod.name),
             };
         });
@@ -190,25 +199,33 @@ impl Directory {
     /// Removes the activators that a complete list did not name.
     pub fn keep_activators(&self, keep: &BTreeSet<(String, String)>) {
         self.change_activators(|ready| {
-            ready.retain(|name| keep.iter().any(|(_, kept)| kept == name));
+            ready.retain(|name, _| keep.iter().any(|(_, kept)| kept == name));
         });
     }
 
     /// Divides the pods' slots anew among those that are ready after `change`.
-    fn change_activators(&self, change: impl FnOnce(&mut BTreeSet<String>)) {
-        let hub = &self.inner.hub;
-        let share = {
+    fn change_activators(&self, change: impl FnOnce(&mut BTreeMap<String, String>)) {
+        let activators = {
             let mut index = self.inner.index.lock();
+            let before = index.activators.clone();
             change(&mut index.activators);
-            let names = index.activators.iter().map(String::as_str);
-            Share::among(&hub.config.pod_name, names)
-        };
-        if hub.set_share(share) {
-            tracing::info!(?share, "the pods' slots are divided anew");
-            for workload in self.all() {
-                workload.dispatch();
+            if index.activators == before {
+                return;
             }
+            index.activators.clone()
+        };
+        tracing::info!(?activators, "the pods' slots are divided anew");
+        for workload in self.all() {
+            workload.set_share(self.share(&workload, &activators));
         }
+    }
+
+    /// Our part of the workload's slots: it has only a few of all activators.
+    fn share(&self, workload: &Workload, activators: &BTreeMap<String, String>) -> Share {
+        let activators = activators.iter();
+        let activators = activators.map(|(name, node)| Activator { name, node });
+        let assigned = assignment::assigned(&workload.uid, activators);
+        Share::among(&self.inner.hub.config.pod_name, assigned)
     }
 
     /// Removes the workloads that a complete list did not name.
@@ -271,6 +288,18 @@ impl Directory {
         let mut all = self.all();
         all.retain(|workload| workload.has_left());
         all
+    }
+
+    /// Whether `service` is known to be another workload's and not `workload`'s. One that is new
+    /// and not known yet may be anybody's.
+    pub(crate) fn is_of_another(&self, service: &str, workload: &Workload) -> bool {
+        let has = |workload: &Workload| workload.spec().services.iter().any(|own| own == service);
+        if has(workload) {
+            return false;
+        }
+        let index = self.inner.index.lock();
+        let others = index.workloads.get(&workload.namespace);
+        others.is_some_and(|others| others.values().any(|other| has(other)))
     }
 
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {

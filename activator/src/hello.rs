@@ -79,20 +79,15 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Hello>, BadHello> {
     }
 }
 
-/// Whether a connection with this server name may be for a workload of `namespace`.
+/// Service and namespace that a connection with this server name asks for.
 ///
 /// Only Istio's own names for a Service (`outbound_.<port>_.<subset>_.<service>.<namespace>.svc...`)
-/// say a namespace; all others may.
-pub(crate) fn may_be_for(server_name: &str, namespace: &str) -> bool {
-    let Some(host) = istio_host(server_name) else {
-        return true;
-    };
-    let mut labels = host.split('.');
-    let (Some(_service), Some(named), Some(svc)) = (labels.next(), labels.next(), labels.next())
-    else {
-        return true;
-    };
-    !svc.eq_ignore_ascii_case("svc") || named.eq_ignore_ascii_case(namespace)
+/// say it; a ServiceEntry's host or another client's name may be for anybody.
+pub(crate) fn asked_service(server_name: &str) -> Option<(&str, &str)> {
+    let mut labels = istio_host(server_name)?.split('.');
+    let (service, namespace) = (labels.next()?, labels.next()?);
+    let is_service = labels.next()?.eq_ignore_ascii_case("svc");
+    is_service.then_some((service, namespace))
 }
 
 fn istio_host(server_name: &str) -> Option<&str> {

@@ -1,11 +1,10 @@
 //! What all workloads of this process share.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
     time::Duration,
 };
 
-use parking_lot::RwLock;
 use tokio::{runtime::Handle, sync::watch, task::AbortHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +12,6 @@ use crate::{
     budget::{Amount, Budget},
     config::Config,
     metrics::Metrics,
-    share::Share,
 };
 
 /// Clock, bounds, counts and the edge.
@@ -29,10 +27,14 @@ pub(crate) struct Hub {
     pub(crate) budget: Budget,
     /// When somebody connected last, [`Hub::now_us`].
     last_connection_us: AtomicU64,
+    /// Records that send callers here, [`UNKNOWN`] where that was not looked up.
+    listed: AtomicUsize,
     start: Instant,
-    share: RwLock<Share>,
     edge: watch::Sender<u64>,
 }
+
+/// Nobody has looked yet.
+const UNKNOWN: usize = usize::MAX;
 
 /// A task that ends with its owner.
 #[derive(Debug)]
@@ -53,8 +55,8 @@ impl Hub {
             draining: CancellationToken::new(),
             budget: Budget::new(most),
             last_connection_us: AtomicU64::new(0),
+            listed: AtomicUsize::new(0),
             start: Instant::now(),
-            share: RwLock::new(Share::WHOLE),
             edge: watch::channel(0).0,
         }
     }
@@ -76,6 +78,21 @@ impl Hub {
         Duration::from_micros(self.now_us().saturating_sub(last))
     }
 
+    /// Whether some record may still send callers here.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.listed.load(Ordering::Relaxed) > 0
+    }
+
+    /// That many records send callers here; `None` = nobody knows.
+    pub(crate) fn set_listed(&self, records: Option<usize>) {
+        let records = records.unwrap_or(UNKNOWN);
+        let before = self.listed.swap(records, Ordering::Relaxed);
+        if records == 0 && before > 0 {
+            // The quiet begins when the last record has gone: callers hear of it later than we.
+            self.connected();
+        }
+    }
+
     /// Tells the autoscaler to look at once.
     pub(crate) fn raise_edge(&self) {
         self.edge.send_modify(|edge| *edge += 1);
@@ -83,16 +100,6 @@ impl Hub {
 
     pub(crate) fn edge(&self) -> watch::Receiver<u64> {
         self.edge.subscribe()
-    }
-
-    /// Which of the pods' slots are ours.
-    pub(crate) fn share(&self) -> Share {
-        *self.share.read()
-    }
-
-    /// Takes a new share; whether it is another.
-    pub(crate) fn set_share(&self, share: Share) -> bool {
-        std::mem::replace(&mut *self.share.write(), share) != share
     }
 
     pub(crate) fn is_draining(&self) -> bool {

@@ -26,6 +26,7 @@ mod metrics;
 mod pick;
 mod pod;
 mod probe;
+mod records;
 mod report;
 mod request;
 mod share;

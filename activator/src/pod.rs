@@ -25,8 +25,8 @@ pub struct Pod {
     pub leaving: bool,
     /// Kubernetes says that it is ready.
     pub ready: bool,
-    /// It has a node.
-    pub scheduled: bool,
+    /// Where it runs, once that is decided.
+    pub node: Option<String>,
     /// The queue-proxy's container runs.
     pub running: bool,
     /// Where the queue-proxy serves each app port: app port to container port.
@@ -58,7 +58,7 @@ impl Pod {
             ready: status
                 .and_then(|status| status.conditions.as_ref())
                 .is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True")),
-            scheduled: pod.spec.as_ref().is_some_and(|s| s.node_name.is_some()),
+            node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
             running: status.is_some_and(runs_queue_proxy),
             ports,
             admin_port: admin_port.unwrap_or(ports::ADMIN),
@@ -149,7 +149,7 @@ mod tests {
             pod(&json!({"containerStatuses": [status]})).running
         };
         assert!(runs("lull-queue-proxy") && !runs("app"));
-        assert!(!pod(&json!({})).scheduled);
+        assert_eq!(pod(&json!({})).node, None);
     }
 
     #[test]

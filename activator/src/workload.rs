@@ -1,7 +1,7 @@
 //! One workload: its pods, who is held for it, and who is let through to which pod.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Weak},
     time::Duration,
@@ -20,6 +20,7 @@ use crate::{
     hold::Line,
     hub::{Hub, Owned},
     pod::Pod,
+    share::Share,
 };
 
 mod pods;
@@ -58,6 +59,8 @@ pub(crate) struct Spec {
     pub(crate) selector: BTreeMap<String, String>,
     pub(crate) ports: Vec<WorkloadPort>,
     pub(crate) settings: Settings,
+    /// Names of its public Services.
+    pub(crate) services: Vec<String>,
     /// The Services point at the pods: callers had better go there.
     pub(crate) serve: bool,
 }
@@ -77,8 +80,14 @@ struct State {
     wake: Option<Wake>,
     recent_wait: RecentWait,
     forwarding: u64,
+    /// Which of the pods' slots are ours.
+    share: Share,
     /// Where the next tie starts.
     cursor: usize,
+    /// Names of the pods that have no address yet.
+    coming: BTreeSet<String>,
+    /// While pods are on their way, those that are here take no more than their target.
+    spreading: Option<Owned>,
     /// Raises the edge again; replaced with each time that the line begins.
     waking: Option<Owned>,
     /// App port to where we listen for it.
@@ -123,7 +132,10 @@ impl Workload {
                 wake: None,
                 recent_wait: RecentWait::default(),
                 forwarding: 0,
+                share: Share::WHOLE,
                 cursor: 0,
+                coming: BTreeSet::new(),
+                spreading: None,
                 waking: None,
                 listening: BTreeMap::new(),
             }),
@@ -143,6 +155,13 @@ impl Workload {
         }
         // A limit may have grown.
         self.dispatch();
+    }
+
+    /// Takes a new part of the pods' slots.
+    pub(crate) fn set_share(self: &Arc<Self>, share: Share) {
+        if std::mem::replace(&mut self.state.lock().share, share) != share {
+            self.dispatch();
+        }
     }
 
     /// The ScaledWorkload is gone.

@@ -29,6 +29,7 @@ fn entry(name: &str, uid: &str) -> WorkloadEntry {
             activator_port: 12_000,
         }],
         settings: Settings::default(),
+        services: vec![name.to_owned()],
         serve: false,
     }
 }
@@ -42,7 +43,7 @@ fn pod(namespace: &str, name: &str, app: &str) -> Pod {
         ip: Some(Ipv4Addr::LOCALHOST.into()),
         leaving: false,
         ready: false,
-        scheduled: true,
+        node: Some("node".to_owned()),
         running: true,
         ports: BTreeMap::from([(80, 8012)]),
         admin_port: 1,

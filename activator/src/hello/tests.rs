@@ -113,20 +113,21 @@ fn a_second_server_name_is_refused() {
 
 #[test]
 fn istio_names_of_another_namespace_are_told_apart() {
-    let may = |name: &str| may_be_for(name, "default");
-    assert!(may(ISTIO_NAME));
-    assert!(may("outbound_.80_.v1_.shop.default.svc"));
-    assert!(may(
-        "outbound_.80_.odd_.name_.shop.DEFAULT.svc.cluster.local."
-    ));
-    assert!(!may("outbound_.80_._.shop.other.svc.cluster.local"));
-    assert!(!may("outbound_.80_.v1_.shop.other.svc"));
+    let shop = Some(("shop", "default"));
+    assert_eq!(asked_service(ISTIO_NAME), shop);
+    assert_eq!(asked_service("outbound_.80_.v1_.shop.default.svc"), shop);
+    let odd = "outbound_.80_.odd_.name_.shop.default.SVC.cluster.local.";
+    assert_eq!(asked_service(odd), shop);
     // A ServiceEntry's host, a name that only looks alike, and other clients' names.
-    assert!(may("outbound_.80_._.shop.example.com"));
-    assert!(may("outbound_.http_._.shop.other.svc.cluster.local"));
-    assert!(may("outbound_.80"));
-    assert!(may("shop.other.svc.cluster.local"));
-    assert!(may(""));
+    for name in [
+        "outbound_.80_._.shop.example.com",
+        "outbound_.http_._.shop.other.svc.cluster.local",
+        "outbound_.80",
+        "shop.other.svc.cluster.local",
+        "",
+    ] {
+        assert_eq!(asked_service(name), None, "{name}");
+    }
 }
 
 proptest! {
@@ -150,6 +151,6 @@ proptest! {
 
     #[test]
     fn any_name_is_judged_without_a_panic(name in "(outbound_\\.)?[a-z0-9._]{0,40}") {
-        let _ = may_be_for(&name, "default");
+        let _ = asked_service(&name);
     }
 }

@@ -1,21 +1,31 @@
 //! The pods of a workload: which are trusted, what each has in flight, who is asked.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use super::{Phase, Slot, State, Workload};
-use crate::{
-    hold::Ask,
-    hub::Owned,
-    pick::{InFlight, pick},
-    pod::Pod,
-    probe,
-};
+use crate::{hold::Ask, hub::Owned, pick::pick, pod::Pod, probe};
 
 /// First pause before a pod that could not be reached is probed again; it doubles with each
 /// failure, since the first ones are mostly a mesh sidecar that starts a moment later.
 const EJECT_FIRST: Duration = Duration::from_millis(50);
 /// Longest such pause.
 const EJECT_MOST: Duration = Duration::from_secs(1);
+/// The pods of one wake come within about this time: for so long the first ones without a hard
+/// limit are not given what the others are made for.
+const SPREAD: Duration = Duration::from_secs(2);
+
+/// What a pod has in flight, by our own count.
+#[derive(Debug, Clone, Copy, Default)]
+struct InFlight {
+    /// HTTP requests: these take the pod's slots.
+    requests: u32,
+    /// Spliced connections: their requests are not visible here, so they take none.
+    connections: u32,
+}
 
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -47,9 +57,13 @@ impl Workload {
         }
         let Some(ip) = pod.ip.filter(|_| !pod.leaving) else {
             self.drop_pod(&pod.name);
+            if !pod.leaving {
+                self.state.lock().coming.insert(pod.name.clone());
+            }
             return;
         };
         let mut state = self.state.lock();
+        state.coming.remove(&pod.name);
         let known = state.pods.iter_mut().find(|e| e.pod.name == pod.name);
         match known {
             Some(entry) if entry.pod.uid == pod.uid && entry.pod.ip == Some(ip) => {
@@ -69,18 +83,28 @@ impl Workload {
     }
 
     pub(crate) fn drop_pod(&self, name: &str) {
-        self.state.lock().pods.retain(|e| e.pod.name != name);
+        let mut state = self.state.lock();
+        state.pods.retain(|e| e.pod.name != name);
+        state.coming.remove(name);
     }
 
     /// A slot at the pod whose turn it is.
     pub(super) fn take(self: &Arc<Self>, state: &mut State, ask: Ask) -> Option<Slot> {
         let limit = state.spec.settings.container_concurrency;
-        let is_limited = ask.takes_slot && limit > 0;
-        let (share, count) = (self.hub.share(), state.pods.len());
+        let hard = (ask.takes_slot && limit > 0).then_some(limit);
+        let soft = state.spread_limit();
+        let (share, count) = (state.share, state.pods.len());
         let usable = |(rank, entry): (usize, &Entry)| {
+            let ours = |limit| share.of_pod(limit, (rank, count));
+            let InFlight {
+                requests,
+                connections,
+            } = entry.in_flight;
+            let all = requests.saturating_add(connections);
+            let has_room = hard.is_none_or(|limit| requests < ours(limit))
+                && soft.is_none_or(|limit| all < ours(limit));
             let serves = entry.trusted && entry.pod.ports.contains_key(&ask.app_port);
-            let slots = || is_limited.then(|| share.of_pod(limit, (rank, count)));
-            serves.then(|| (entry.in_flight, slots()))
+            (serves && has_room).then_some(all)
         };
         let index = pick(state.pods.iter().enumerate().map(usable), state.cursor)?;
         let entry = state.pods.get_mut(index)?;
@@ -135,6 +159,9 @@ impl Workload {
             };
             entry.trusted = true;
             entry.prober = None;
+            if state.trusted() == 1 && state.line.len() > 0 {
+                state.spreading = Some(self.hub.spawn(spread(Arc::downgrade(self))));
+            }
             if let Some(wake) = &mut state.wake {
                 wake.reached(Phase::Answering);
             }
@@ -146,10 +173,7 @@ impl Workload {
         let mut entry = Entry {
             pod: Arc::clone(pod),
             trusted: false,
-            in_flight: InFlight {
-                requests: 0,
-                connections: 0,
-            },
+            in_flight: InFlight::default(),
             failures: 0,
             prober: None,
         };
@@ -171,9 +195,34 @@ impl Workload {
     }
 }
 
+/// Lets everybody through after [`SPREAD`], wherever the other pods are.
+async fn spread(workload: Weak<Workload>) {
+    tokio::time::sleep(SPREAD).await;
+    if let Some(workload) = workload.upgrade() {
+        // The handle of this very task is dropped by it, which only ends it at its next pause.
+        workload.state.lock().spreading = None;
+        workload.dispatch();
+    }
+}
+
 // === impl State ===
 
 impl State {
+    /// What a pod without a hard limit takes at most, while others are on their way.
+    fn spread_limit(&self) -> Option<u32> {
+        let settings = &self.spec.settings;
+        let others_come = !self.coming.is_empty() || self.trusted() < self.pods.len();
+        let spreads =
+            self.spreading.is_some() && others_come && settings.container_concurrency == 0;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a saturating cast of a number that is not negative"
+        )]
+        // A target of less than one still lets one through.
+        spreads.then(|| settings.target.max(1.0) as u32)
+    }
+
     fn saw_pod(&mut self, pod: &Pod) {
         if let Some(wake) = &mut self.wake {
             wake.saw_pod(pod);

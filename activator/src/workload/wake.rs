@@ -65,7 +65,7 @@ impl Wake {
     /// Takes note of a pod as it is now.
     pub(super) fn saw_pod(&mut self, pod: &Pod) {
         self.reached(Phase::Created);
-        if pod.scheduled {
+        if pod.node.is_some() {
             self.reached(Phase::Scheduled);
         }
         if pod.running {

@@ -77,6 +77,68 @@ async fn spliced(activator: &Activator, port: SocketAddr) -> (TcpStream, TcpStre
     (caller, pod)
 }
 
+/// `count` callers that are held.
+async fn held_callers(activator: &Activator, port: SocketAddr, count: u64) -> Vec<TcpStream> {
+    let mut callers = Vec::new();
+    for _ in 0..count {
+        let mut caller = TcpStream::connect(port).await.unwrap();
+        caller.write_all(&hello(ISTIO_NAME)).await.unwrap();
+        callers.push(caller);
+    }
+    activator.until_held(count).await;
+    callers
+}
+
+/// A pod that Kubernetes is about to start.
+async fn announce_pod(activator: &Activator, name: &str) {
+    let mut entry = FakePod::before(name, ([127, 0, 0, 1], 1).into())
+        .await
+        .entry();
+    entry.ip = None;
+    activator.directory.apply_pod(entry);
+}
+
+#[tokio::test]
+async fn the_first_pod_of_a_wake_gets_no_more_than_its_target_while_others_come() {
+    let mut entry = workload("shop");
+    entry.settings.target = 2.0;
+    let (activator, port) = Activator::with(entry).await;
+    let callers = held_callers(&activator, port, 4).await;
+    announce_pod(&activator, "shop-2").await;
+    let first = add_pod(&activator, "shop-1").await;
+    let _first = [
+        taken(&first, &hello(ISTIO_NAME)).await,
+        taken(&first, &hello(ISTIO_NAME)).await,
+    ];
+    assert_eq!(
+        (activator.held().await, activator.forwarding().await),
+        (2, 2)
+    );
+    let second = add_pod(&activator, "shop-2").await;
+    let _second = [
+        taken(&second, &hello(ISTIO_NAME)).await,
+        taken(&second, &hello(ISTIO_NAME)).await,
+    ];
+    assert_eq!(activator.held().await, 0);
+    drop(callers);
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn the_first_pod_of_a_wake_gets_everybody_where_no_other_comes_in_time() {
+    let mut entry = workload("shop");
+    entry.settings.target = 1.0;
+    let (activator, port) = Activator::with(entry).await;
+    let callers = held_callers(&activator, port, 2).await;
+    announce_pod(&activator, "shop-2").await;
+    let first = add_pod(&activator, "shop-1").await;
+    let _one = taken(&first, &hello(ISTIO_NAME)).await;
+    assert_eq!(activator.held().await, 1);
+    let _other = taken(&first, &hello(ISTIO_NAME)).await;
+    drop(callers);
+    activator.stop().await;
+}
+
 async fn assert_metric(activator: &Activator, line: &str) {
     let metrics = activator.metrics().await;
     assert!(metrics.contains(line), "no {line} in {metrics}");
@@ -90,8 +152,10 @@ async fn assert_refused(activator: &Activator, mut caller: TcpStream, reason: &s
     let line = format!(r#"rejected_total{{reason="{reason}"}} 1"#);
     until(|| async { activator.metrics().await.contains(&line) }).await;
     let report = activator.report("").await;
-    // The only edge is that of the port.
-    assert_eq!((report.edge, report.workloads[0].held.requests), (1, 0));
+    // The only edges are those of the ports.
+    let ports: u64 = report.workloads.iter().map(|w| w.ports.len() as u64).sum();
+    let held: u64 = report.workloads.iter().map(|w| w.held.requests).sum();
+    assert_eq!((report.edge, held), (ports, 0));
 }
 
 #[tokio::test]
@@ -182,6 +246,21 @@ async fn istios_name_of_another_namespace_is_closed_and_wakes_nobody() {
     let name = "outbound_.80_.v1_.shop.other.svc.cluster.local";
     caller.write_all(&hello(name)).await.unwrap();
     assert_refused(&activator, caller, "wrong-sni").await;
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn istios_name_of_another_workloads_service_is_closed_and_wakes_nobody() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    activator.add(workload("bank")).await;
+    let mut caller = TcpStream::connect(port).await.unwrap();
+    let name = |service| format!("outbound_.80_._.{service}.default.svc.cluster.local");
+    caller.write_all(&hello(&name("bank"))).await.unwrap();
+    assert_refused(&activator, caller, "wrong-sni").await;
+    // A Service that nobody knows yet may be a new one of shop.
+    let mut caller = TcpStream::connect(port).await.unwrap();
+    caller.write_all(&hello(&name("new"))).await.unwrap();
+    activator.until_held(1).await;
     activator.stop().await;
 }
 

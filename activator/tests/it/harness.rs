@@ -97,6 +97,7 @@ pub(crate) fn workload(name: &str) -> WorkloadEntry {
             activator_port: 0,
         }],
         settings: settings(),
+        services: vec![name.to_owned()],
         serve: false,
     }
 }
@@ -309,7 +310,7 @@ impl FakePod {
             ip: Some(IpAddr::from(Ipv4Addr::LOCALHOST)),
             leaving: false,
             ready: false,
-            scheduled: true,
+            node: Some("node".to_owned()),
             running: true,
             ports: BTreeMap::from([(APP, self.app.port())]),
             admin_port: self.admin.port(),

@@ -9,6 +9,7 @@ use k8s_openapi::api::{
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
 use lull_contract::{
     Class, Settings,
+    assignment::{self, Activator},
     names::POD_LABEL,
     ports,
     report::{MAX_QUEUE_PROXY_BYTES, QueueProxyReport},
@@ -70,6 +71,11 @@ pub(super) fn is_ready(pod: &Pod) -> bool {
         })
 }
 
+fn node_of(pod: &Pod) -> &str {
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    node.unwrap_or_default()
+}
+
 /// The number behind the container port called `name`, else `default`.
 fn port_of(pod: &Pod, name: &str, default: u16) -> u16 {
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
@@ -113,7 +119,7 @@ impl Task {
             .collect()
     }
 
-    /// Activators that are ready and listen on all ports of `workload`.
+    /// Activators for `workload`, of those that are ready and listen on all its ports.
     pub(super) fn usable_activators(&self, workload: &ScaledWorkload) -> Vec<Arc<Pod>> {
         let demand = self.mailbox.demand.lock();
         let ports = || workload.spec.ports.iter().map(|port| port.activator_port);
@@ -125,6 +131,17 @@ impl Task {
             .into_iter()
             .filter(|pod| is_ready(pod) && demand.listens(&pod.name_any(), ports()))
             .collect();
+        drop(demand);
+        let assigned: Vec<String> = {
+            let candidates = usable.iter().map(|pod| Activator {
+                name: pod.metadata.name.as_deref().unwrap_or_default(),
+                node: node_of(pod),
+            });
+            let uid = workload.uid().unwrap_or_default();
+            let assigned = assignment::assigned(&uid, candidates);
+            assigned.into_iter().map(str::to_owned).collect()
+        };
+        usable.retain(|pod| assigned.contains(&pod.name_any()));
         usable.sort_by_key(|pod| pod.name_any());
         usable
     }

@@ -5,6 +5,7 @@
 //! or "what does it look like on the wire" finds the one answer here.
 
 pub mod annotations;
+pub mod assignment;
 pub mod duration;
 pub mod headers;
 pub mod names;
