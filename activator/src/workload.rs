@@ -8,12 +8,13 @@ use std::{
 };
 
 use lull_contract::{
-    report::{HeldWorkload, Load},
+    report::{HeldWorkload, Load, Woken},
     scaled_workload::WorkloadPort,
     settings::Settings,
 };
 use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::{
     budget::Amount,
@@ -42,6 +43,8 @@ const WAKE_AGAIN: [Duration; 3] = [
 ];
 /// And then with this one.
 const WAKE_AGAIN_EVERY: Duration = Duration::from_secs(5);
+/// For so long the autoscaler is told of a wake that has ended: ten of its pulls.
+const WOKEN_TOLD: Duration = Duration::from_secs(10);
 
 /// A workload that we listen for.
 #[derive(Debug)]
@@ -78,6 +81,8 @@ struct State {
     line_since_us: u64,
     /// The last wake, which may be under way.
     wake: Option<Wake>,
+    /// The last wake that ended, and when.
+    woken: Option<(Woken, Instant)>,
     recent_wait: RecentWait,
     forwarding: u64,
     /// Which of the pods' slots are ours.
@@ -130,6 +135,7 @@ impl Workload {
                 held: Amount::default(),
                 line_since_us: 0,
                 wake: None,
+                woken: None,
                 recent_wait: RecentWait::default(),
                 forwarding: 0,
                 share: Share::WHOLE,
@@ -207,6 +213,7 @@ impl Workload {
             },
             held,
             forwarding: state.forwarding,
+            woken: state.woken_lately(),
         }
     }
 
@@ -285,6 +292,22 @@ async fn wake_again(workload: Weak<Workload>) {
 impl State {
     fn trusted(&self) -> usize {
         self.pods.iter().filter(|entry| entry.trusted).count()
+    }
+
+    fn woken_lately(&self) -> Option<Woken> {
+        let (woken, at) = self.woken.as_ref()?;
+        (at.elapsed() < WOKEN_TOLD).then(|| woken.clone())
+    }
+
+    /// Takes note of the end of the wake.
+    fn has_woken(&mut self, wake: &Wake) {
+        let number = self.woken.as_ref().map_or(0, |(woken, _)| woken.number) + 1;
+        let phases = wake.phases().map(|(phase, took)| {
+            let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            (phase.name().to_owned(), took)
+        });
+        let phases_us = phases.collect();
+        self.woken = Some((Woken { number, phases_us }, Instant::now()));
     }
 
     fn entry_of(&mut self, pod: &Pod) -> Option<&mut Entry> {

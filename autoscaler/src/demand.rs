@@ -11,7 +11,7 @@ use std::{
 
 use lull_contract::{
     Metric, Settings,
-    report::{HeldWorkload, Load, QueueProxyReport},
+    report::{HeldWorkload, Load, QueueProxyReport, Woken},
 };
 
 use crate::kpa::Window;
@@ -37,6 +37,8 @@ pub struct Demand {
     lengths: (Duration, Duration),
     sources: HashMap<Source, Heard>,
     arrivals: u64,
+    /// A wake that nobody has taken note of.
+    woken: Option<Woken>,
 }
 
 /// The last report of a source.
@@ -49,6 +51,8 @@ struct Heard {
     ports: Vec<u16>,
     /// Since when an activator has held somebody, on our clock.
     held_since: Option<Duration>,
+    /// Number of the last wake of which an activator has told; 0 = of none lately.
+    wake: u64,
     at: Duration,
 }
 
@@ -79,6 +83,7 @@ impl Demand {
             lengths,
             sources: HashMap::new(),
             arrivals: 0,
+            woken: None,
         }
     }
 
@@ -107,6 +112,7 @@ impl Demand {
             forwarding: 0,
             ports: Vec::new(),
             held_since: None,
+            wake: 0,
             at,
         };
         self.take(Source::Pod(pod.to_owned()), heard);
@@ -128,9 +134,15 @@ impl Demand {
             ports: held.ports.clone(),
             held_since: (held.held.in_flight > 0)
                 .then(|| at.saturating_sub(Duration::from_micros(held.held_for_us))),
+            wake: held.woken.as_ref().map_or(0, |woken| woken.number),
             at,
         };
-        self.take(Source::Activator(activator.to_owned()), heard);
+        let source = Source::Activator(activator.to_owned());
+        let before = self.sources.get(&source).filter(|b| b.boot == heard.boot);
+        if before.map_or(0, |before| before.wake) < heard.wake {
+            self.woken.clone_from(&held.woken);
+        }
+        self.take(source, heard);
     }
 
     fn take(&mut self, source: Source, heard: Heard) {
@@ -199,6 +211,11 @@ impl Demand {
             .values()
             .filter_map(|heard| heard.held_since)
             .min()
+    }
+
+    /// The wake that ended since this was asked last.
+    pub fn take_woken(&mut self) -> Option<Woken> {
+        self.woken.take()
     }
 
     /// Whether every one of `expected` has been heard lately.
@@ -327,6 +344,7 @@ mod tests {
             },
             forwarding: 2,
             held_for_us: 400_000,
+            woken: None,
         };
         demand.activator_reported("a", (1, SEC), &held, Duration::from_secs(1));
         let totals = demand.totals();

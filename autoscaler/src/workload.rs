@@ -70,6 +70,8 @@ struct Task {
     status_written: Option<(ScaledWorkloadStatus, Instant)>,
     injection_asked: Option<Instant>,
     obstacles_told: String,
+    /// The Event of the current wake has been written.
+    woken_told: bool,
     pull: Option<JoinHandle<()>>,
 }
 
@@ -92,6 +94,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         status_written: None,
         injection_asked: None,
         obstacles_told: String::new(),
+        woken_told: false,
         pull: None,
     };
     let mut tick = tokio::time::interval(TICK);
@@ -174,6 +177,7 @@ impl Task {
         if !self.ctx.leadership.is_leader() {
             // What another leader does meanwhile is in the ScaledWorkload when we lead.
             self.state = None;
+            self.mailbox.demand.lock().take_woken();
             if let (Stage::Run, Some(deployment), Some(workload)) = (stage, deployment, workload) {
                 self.wake_as_follower(&deployment, &workload).await?;
             }
@@ -223,6 +227,7 @@ impl Task {
         let state = self.state.unwrap_or_default();
         let step = machine::step(state, &look.facts, &self.ctx.delays);
         self.act(deployment, &workload, services, &step).await?;
+        self.tell_woken(deployment);
         let reason = match (&planned, &step.reason) {
             (Err(obstacles), _) => obstacles.clone(),
             (Ok(_), Some(reason)) => reason.clone(),
@@ -265,6 +270,7 @@ impl Task {
     }
 
     fn enter(&mut self, state: State) {
+        self.woken_told &= state != State::Waking;
         self.state = Some(state);
         self.state_since = Instant::now();
         self.arrivals_at_state = self.mailbox.demand.lock().totals().arrivals;

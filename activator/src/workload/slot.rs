@@ -177,8 +177,13 @@ impl Slot {
         let ended = {
             let mut state = self.workload.state.lock();
             let wake = state.wake.as_mut();
-            wake.filter(|wake| wake.is_answering())
-                .and_then(|wake| wake.reached(Phase::FirstByte).then_some(*wake))
+            let ended = wake
+                .filter(|wake| wake.is_answering())
+                .and_then(|wake| wake.reached(Phase::FirstByte).then_some(*wake));
+            if let Some(wake) = &ended {
+                state.has_woken(wake);
+            }
+            ended
         };
         if let Some(wake) = ended {
             self.workload.hub.metrics.woken(&wake);

@@ -17,6 +17,7 @@ use kube::{
 use lull_contract::{
     annotations,
     names::{FIELD_MANAGER, activator_slice},
+    report::Woken,
     scaled_workload::ScaledWorkload,
 };
 use serde_json::{Value, json};
@@ -34,6 +35,23 @@ use crate::{
 /// Server-side apply as Lull; what we apply is ours alone.
 pub(super) fn apply() -> PatchParams {
     PatchParams::apply(FIELD_MANAGER).force()
+}
+
+/// When the first held request was answered, and what happened until then.
+fn woken_note(woken: &Woken) -> String {
+    let millis = |us: u64| us as f64 / 1_000.0;
+    let Some(((_, total), before)) = woken.phases_us.split_last() else {
+        return "The first request was answered".to_owned();
+    };
+    let phases = before
+        .iter()
+        .map(|(name, us)| format!("{name} {:.0}", millis(*us)));
+    let phases: Vec<String> = phases.collect();
+    format!(
+        "First request answered {:.0} ms after it came; pod ({} ms)",
+        millis(*total),
+        phases.join(", ")
+    )
 }
 
 // === impl Task ===
@@ -191,7 +209,7 @@ impl Task {
             .unwrap_or_default();
         tracing::info!(workload = %self.key, from, to, reason, "scaled");
         let (word, note) = match (from, to) {
-            (0, _) => ("Woken", format!("Woken to {to} pods")),
+            (0, _) => ("Waking", format!("Scaled from 0 to {to} pods")),
             (_, 0) => ("FellAsleep", "No traffic: all pods are let go".to_owned()),
             _ => (
                 "Scaled",
@@ -201,6 +219,18 @@ impl Task {
         self.ctx
             .event(deployment.object_ref(&()), false, word, note);
         Ok(())
+    }
+
+    /// An Event with the phases of a wake that has ended; of several activators that held for it,
+    /// one tells.
+    pub(super) fn tell_woken(&mut self, deployment: &Deployment) {
+        let Some(woken) = self.mailbox.demand.lock().take_woken() else {
+            return;
+        };
+        if !std::mem::replace(&mut self.woken_told, true) {
+            let object = deployment.object_ref(&());
+            self.ctx.event(object, false, "Woken", woken_note(&woken));
+        }
     }
 
     async fn patch_scale(&self, version: Option<String>, to: u32) -> Result<Scale, WriteError> {
@@ -286,4 +316,27 @@ fn replicas_of(scale: &Scale) -> u32 {
         .and_then(|spec| spec.replicas)
         .unwrap_or(0);
     u32::try_from(replicas).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wake_is_told_with_its_phases() {
+        let phases = [
+            ("created", 25_100),
+            ("running", 596_400),
+            ("first-byte", 612_000),
+        ];
+        let phases_us = phases.map(|(name, us)| (name.to_owned(), us)).into();
+        let woken = Woken {
+            number: 1,
+            phases_us,
+        };
+        assert_eq!(
+            woken_note(&woken),
+            "First request answered 612 ms after it came; pod (created 25, running 596 ms)"
+        );
+    }
 }

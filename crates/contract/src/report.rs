@@ -91,6 +91,18 @@ pub struct HeldWorkload {
     /// For how long somebody has been held without a pause, microseconds; 0 = nobody is held.
     #[serde(default)]
     pub held_for_us: u64,
+    /// The last wake, for a while after its first answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub woken: Option<Woken>,
+}
+
+/// A wake as one activator saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Woken {
+    /// Which one it is, of those that this process saw of this workload.
+    pub number: u64,
+    /// Phases in their order, each with the time from the first one held to it, microseconds.
+    pub phases_us: Vec<(String, u64)>,
 }
 
 /// What every version has.
@@ -116,6 +128,8 @@ pub enum ReportError {
     Absurd(&'static str, u64, u64),
 }
 
+/// More phases than a wake has, in this version or a later one.
+const MAX_PHASES: usize = 32;
 /// More requests in flight than one process can hold (its file descriptors end long before).
 const MAX_IN_FLIGHT: u64 = 1 << 24;
 
@@ -144,6 +158,11 @@ impl ActivatorReport {
         let report: Self = read(bytes, MAX_ACTIVATOR_BYTES)?;
         for workload in &report.workloads {
             check(report.v, &workload.held)?;
+            let phases = workload.woken.as_ref().map_or(0, |w| w.phases_us.len());
+            if phases > MAX_PHASES {
+                let (got, most) = (phases as u64, MAX_PHASES as u64);
+                return Err(ReportError::Absurd("phases", got, most));
+            }
         }
         if report.v == VERSION {
             Ok(report)

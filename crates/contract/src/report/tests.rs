@@ -93,6 +93,10 @@ fn fields(value: &impl Serialize) -> BTreeSet<String> {
 
 #[test]
 fn the_documentation_lists_every_field_and_no_other() {
+    let woken = Woken {
+        number: 1,
+        phases_us: Vec::new(),
+    };
     let held = HeldWorkload {
         namespace: "default".into(),
         name: "shop".into(),
@@ -101,6 +105,7 @@ fn the_documentation_lists_every_field_and_no_other() {
         held: Load::default(),
         forwarding: 0,
         held_for_us: 0,
+        woken: Some(woken.clone()),
     };
     let activator = ActivatorReport {
         v: VERSION,
@@ -113,6 +118,8 @@ fn the_documentation_lists_every_field_and_no_other() {
     assert_eq!(documented("Queue-proxy"), fields(&report()));
     assert_eq!(documented("Activator"), fields(&activator));
     assert_eq!(documented("Activator's workload"), fields(&held));
+    let section = "Activator's last wake of a workload";
+    assert_eq!(documented(section), fields(&woken));
 }
 
 #[test]
@@ -156,8 +163,13 @@ prop_compose! {
         ports in proptest::collection::vec(any::<u16>(), 0..5),
         held in loads(),
         (forwarding, held_for_us) in any::<(u64, u64)>(),
+        woken in proptest::option::of((
+            any::<u64>(),
+            proptest::collection::vec((".{0,12}", any::<u64>()), 0..=MAX_PHASES),
+        )),
     ) -> HeldWorkload {
-        HeldWorkload { namespace, name, uid, ports, held, forwarding, held_for_us }
+        let woken = woken.map(|(number, phases_us)| Woken { number, phases_us });
+        HeldWorkload { namespace, name, uid, ports, held, forwarding, held_for_us, woken }
     }
 }
 
