@@ -30,6 +30,7 @@ use crate::{
     records,
     report::Reporter,
     request::Requests,
+    trace::{self, Exporter},
     watch::{self as kubernetes, Guards, Peers},
 };
 
@@ -84,6 +85,7 @@ struct Service {
     hub: Arc<Hub>,
     directory: Directory,
     peers: Peers,
+    exporter: Option<Exporter>,
     readiness: Readiness,
 }
 
@@ -94,7 +96,8 @@ struct Service {
 pub async fn build(config: Config) -> Result<Bound, AppError> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    let hub = Arc::new(Hub::new(config, metrics, Handle::current()));
+    let (traces, exporter) = trace::traces(config.otlp_endpoint.as_deref(), &config.pod_name);
+    let hub = Arc::new(Hub::new(config, (metrics, traces), Handle::current()));
     let directory = Directory::new(Arc::clone(&hub));
     let readiness = Readiness::default();
     let (admin, admin_address) = listen(hub.config.admin_port).await?;
@@ -127,6 +130,7 @@ pub async fn build(config: Config) -> Result<Bound, AppError> {
                 namespace: hub.config.namespace.clone(),
                 labels: hub.config.peers.clone(),
             },
+            exporter,
             readiness,
         },
         hub,
@@ -258,7 +262,7 @@ impl Service {
     }
 
     async fn run(
-        self,
+        mut self,
         kubernetes: Option<kube::Config>,
         stop: CancellationToken,
     ) -> Result<(), ServiceError> {
@@ -271,6 +275,10 @@ impl Service {
             (config, guards)
         });
         self.serve_pages(&stop)?;
+        if let Some(exporter) = self.exporter.take() {
+            // Ends with this runtime.
+            tokio::spawn(exporter.run());
+        }
         let Some((config, guards)) = watches else {
             stop.cancelled().await;
             return Ok(());

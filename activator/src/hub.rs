@@ -12,6 +12,7 @@ use crate::{
     budget::{Amount, Budget},
     config::Config,
     metrics::Metrics,
+    trace::Traces,
 };
 
 /// Clock, bounds, counts and the edge.
@@ -19,6 +20,7 @@ use crate::{
 pub(crate) struct Hub {
     pub(crate) config: Config,
     pub(crate) metrics: Metrics,
+    pub(crate) traces: Traces,
     /// Runtime of the data plane, for probes and wakes that are started from the watches' thread.
     pub(crate) runtime: Handle,
     /// Cancelled at SIGTERM.
@@ -43,7 +45,11 @@ pub(crate) struct Owned(AbortHandle);
 // === impl Hub ===
 
 impl Hub {
-    pub(crate) fn new(config: Config, metrics: Metrics, runtime: Handle) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        (metrics, traces): (Metrics, Traces),
+        runtime: Handle,
+    ) -> Self {
         let most = Amount {
             count: config.max_held_total,
             bytes: config.max_held_mib.saturating_mul(1 << 20),
@@ -51,6 +57,7 @@ impl Hub {
         Self {
             config,
             metrics,
+            traces,
             runtime,
             draining: CancellationToken::new(),
             budget: Budget::new(most),

@@ -31,6 +31,7 @@ mod report;
 mod request;
 mod share;
 mod splice;
+mod trace;
 mod watch;
 mod workload;
 

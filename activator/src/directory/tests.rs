@@ -5,7 +5,7 @@ use prometheus_client::registry::Registry;
 use tokio::runtime::Handle;
 
 use super::*;
-use crate::{config::Config, metrics::Metrics};
+use crate::{config::Config, metrics::Metrics, trace};
 
 fn directory() -> Directory {
     let pairs = [("POD_NAME", "a-1"), ("POD_IP", "10.0.0.1")];
@@ -13,8 +13,13 @@ fn directory() -> Directory {
         .map(|(key, value)| (format!("ACTIVATOR_{key}"), value.to_owned()))
         .into();
     let metrics = Metrics::register(&mut Registry::default());
+    let (traces, _) = trace::traces(None, "");
     let config = Config::read(&vars).unwrap();
-    Directory::new(Arc::new(Hub::new(config, metrics, Handle::current())))
+    Directory::new(Arc::new(Hub::new(
+        config,
+        (metrics, traces),
+        Handle::current(),
+    )))
 }
 
 fn entry(name: &str, uid: &str) -> WorkloadEntry {

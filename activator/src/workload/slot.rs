@@ -186,7 +186,14 @@ impl Slot {
             ended
         };
         if let Some(wake) = ended {
-            self.workload.hub.metrics.woken(&wake);
+            let Workload {
+                namespace,
+                name,
+                hub,
+                ..
+            } = &*self.workload;
+            hub.metrics.woken(&wake);
+            hub.traces.woken((namespace, name), &wake);
         }
     }
 

@@ -89,7 +89,9 @@ spec:
         - { name: {{ .prefix }}_LOG, value: {{ .root.Values.log.level | quote }} }
         - { name: {{ .prefix }}_LOG_JSON, value: {{ .root.Values.log.json | quote }} }
         {{- range $name, $value := .env }}
-        - { name: {{ $name }}, value: {{ $value | quote }} }
+        {{- with toString $value }}
+        - { name: {{ $name }}, value: {{ . | quote }} }
+        {{- end }}
         {{- end }}
 {{- end }}
 
