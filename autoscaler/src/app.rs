@@ -124,7 +124,10 @@ async fn manage(
         let change = tokio::select! {
             () = stop.cancelled() => break,
             _ = scan.tick() => None,
-            () = ctx.leadership.began.notified() => None,
+            () = ctx.leadership.began.notified() => {
+                ctx.mailboxes().wake(None);
+                None
+            }
             change = touched.recv() => change,
         };
         if matches!(change, None | Some(Touched::Activators)) {
@@ -158,23 +161,21 @@ fn scan_all(ctx: &Arc<Context>) {
     let deployments = ctx
         .stores
         .deployments
-        .state()
+        .all()
         .into_iter()
         .map(|d| (d.namespace(), d.name_any()));
     let workloads = ctx
         .stores
         .workloads
-        .state()
+        .all()
         .into_iter()
         .map(|w| (w.namespace(), w.name_any()));
     for (namespace, name) in deployments.chain(workloads) {
-        look_after(
-            ctx,
-            Key {
-                namespace: namespace.unwrap_or_default(),
-                name,
-            },
-        );
+        let namespace = namespace.unwrap_or_default();
+        // Those that have a task look around by themselves.
+        if ctx.mailboxes().get(&namespace, &name).is_none() {
+            look_after(ctx, Key { namespace, name });
+        }
     }
 }
 
@@ -194,7 +195,7 @@ fn keep_pollers(ctx: &Arc<Context>, pollers: &mut HashMap<String, (String, JoinH
     let activators: HashMap<String, String> = ctx
         .stores
         .activators
-        .state()
+        .all()
         .iter()
         .filter_map(|pod| Some((pod.name_any(), pod.status.as_ref()?.pod_ip.clone()?)))
         .collect();

@@ -7,6 +7,7 @@
 
 pub mod allocate;
 pub mod app;
+pub mod cache;
 pub mod config;
 pub mod context;
 pub mod demand;

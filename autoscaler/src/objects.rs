@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::plan::PlannedService;
 
 /// Label by which Kubernetes tells whose slice it is.
-const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+pub(crate) const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
 
 /// Reference by which the garbage collector takes our objects away with the ScaledWorkload.
@@ -142,18 +142,13 @@ pub fn slice_is(slice: &EndpointSlice, wanted: &Value) -> bool {
     slice.endpoints == wanted.endpoints && slice.ports == wanted.ports
 }
 
-/// Ready addresses that Kubernetes itself lists for `service` in `slices` of its namespace.
+/// Ready addresses that Kubernetes itself lists in `slices`, which are those of one Service.
 #[must_use]
-pub fn native_ready<'a>(service: &str, slices: impl Iterator<Item = &'a EndpointSlice>) -> usize {
+pub fn native_ready<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> usize {
     slices
         .filter(|slice| {
-            let labels = slice.labels();
-            labels
-                .get(SERVICE_NAME_LABEL)
-                .is_some_and(|name| name == service)
-                && labels
-                    .get(MANAGED_BY_LABEL)
-                    .is_none_or(|by| by != MANAGED_BY)
+            let by = slice.labels().get(MANAGED_BY_LABEL);
+            by.is_none_or(|by| by != MANAGED_BY)
         })
         .flat_map(|slice| slice.endpoints.iter())
         .filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true)))

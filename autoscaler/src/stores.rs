@@ -1,6 +1,6 @@
 //! What is known of the cluster: one watch each, kept in memory, and a callback per changed object.
 
-use std::{fmt::Debug, hash::Hash, sync::Arc};
+use std::{fmt::Debug, sync::Arc};
 
 use futures::TryStreamExt;
 use k8s_openapi::api::{
@@ -12,29 +12,36 @@ use kube::{
     Api, Client, Resource, ResourceExt,
     runtime::{
         WatchStreamExt,
-        reflector::{self, Store, store::Writer},
         watcher::{self, Event},
     },
 };
-use lull_contract::{names::POD_LABEL, scaled_workload::ScaledWorkload};
+use lull_contract::{
+    names::{POD_LABEL, WORKLOAD_LABEL},
+    scaled_workload::ScaledWorkload,
+};
 use lull_process::readiness::Readiness;
 use serde::de::DeserializeOwned;
+
+use crate::{
+    cache::{Cache, Writer},
+    objects::SERVICE_NAME_LABEL,
+};
 
 /// Every watched kind.
 #[derive(Clone)]
 pub struct Stores {
     /// All Deployments.
-    pub deployments: Store<Deployment>,
+    pub deployments: Cache<Deployment>,
     /// All Services.
-    pub services: Store<Service>,
-    /// All EndpointSlices.
-    pub slices: Store<EndpointSlice>,
+    pub services: Cache<Service>,
+    /// All EndpointSlices, grouped by their Service.
+    pub slices: Cache<EndpointSlice>,
     /// All ScaledWorkloads.
-    pub workloads: Store<ScaledWorkload>,
-    /// Pods that carry our label.
-    pub pods: Store<Pod>,
+    pub workloads: Cache<ScaledWorkload>,
+    /// Pods that carry our label, grouped by its value.
+    pub pods: Cache<Pod>,
     /// Our activators.
-    pub activators: Store<Pod>,
+    pub activators: Cache<Pod>,
 }
 
 /// Which object changed, as far as its workload is concerned.
@@ -78,6 +85,7 @@ impl Stores {
                 all(),
                 ("deployments", readiness),
                 on_touched,
+                |_| None,
                 |d| Touched::Workload(d.namespace().unwrap_or_default(), d.name_any()),
             ),
             services: watch(
@@ -85,6 +93,7 @@ impl Stores {
                 all(),
                 ("services", readiness),
                 on_touched,
+                |_| None,
                 move |s| of_namespace(s.namespace()),
             ),
             slices: watch(
@@ -92,13 +101,21 @@ impl Stores {
                 all(),
                 ("endpointslices", readiness),
                 on_touched,
-                move |s| of_namespace(s.namespace()),
+                |slice| label(slice, SERVICE_NAME_LABEL),
+                move |slice| match label(slice, WORKLOAD_LABEL) {
+                    // One that we wrote: nobody else looks at it.
+                    Some(ours) => {
+                        Touched::Label(slice.namespace().unwrap_or_default(), ours.to_owned())
+                    }
+                    None => of_namespace(slice.namespace()),
+                },
             ),
             workloads: watch(
                 Api::<ScaledWorkload>::all(client.clone()),
                 all(),
                 ("scaledworkloads", readiness),
                 on_touched,
+                |_| None,
                 |w| Touched::Workload(w.namespace().unwrap_or_default(), w.name_any()),
             ),
             pods: watch(
@@ -106,6 +123,7 @@ impl Stores {
                 all().labels(POD_LABEL),
                 ("pods", readiness),
                 on_touched,
+                |pod| label(pod, POD_LABEL),
                 |p| {
                     let label = p.labels().get(POD_LABEL).cloned().unwrap_or_default();
                     Touched::Label(p.namespace().unwrap_or_default(), label)
@@ -116,6 +134,7 @@ impl Stores {
                 all().labels(activators),
                 ("activators", readiness),
                 on_touched,
+                |_| None,
                 |_| Touched::Activators,
             ),
         }
@@ -127,24 +146,27 @@ fn watch<K>(
     config: watcher::Config,
     (name, readiness): (&'static str, &Readiness),
     on_touched: &OnTouched,
+    group_of: fn(&K) -> Option<&str>,
     touched: impl Fn(&K) -> Touched + Send + 'static,
-) -> Store<K>
+) -> Cache<K>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-    K::DynamicType: Hash + Eq,
 {
-    let writer = Writer::<K>::new(());
-    let store = writer.as_reader();
+    let mut writer = Writer::new(group_of);
+    let cache = writer.cache();
     let mut pending = Some(readiness.expect(name));
     let on_touched = Arc::clone(on_touched);
     let stream = watcher::watcher(api, config)
         .default_backoff()
         .modify(|object| object.managed_fields_mut().clear());
-    let stream = reflector::reflector(writer, stream);
     tokio::spawn(async move {
         let mut stream = std::pin::pin!(stream);
         loop {
-            match stream.try_next().await {
+            let event = stream.try_next().await;
+            if let Ok(Some(event)) = &event {
+                writer.take(event);
+            }
+            match event {
                 Ok(Some(Event::InitDone)) => drop(pending.take()),
                 Ok(Some(Event::Apply(o) | Event::InitApply(o) | Event::Delete(o))) => {
                     on_touched(touched(&o));
@@ -157,5 +179,12 @@ where
         }
         tracing::error!("watch of {name} ended");
     });
-    store
+    cache
+}
+
+fn label<'a>(object: &'a impl Resource, key: &str) -> Option<&'a str> {
+    let labels = object.meta().labels.as_ref();
+    labels
+        .and_then(|labels| labels.get(key))
+        .map(String::as_str)
 }

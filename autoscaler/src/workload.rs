@@ -14,10 +14,10 @@ use std::{
 };
 
 use k8s_openapi::api::apps::v1::Deployment;
-use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use kube::ResourceExt;
 use lull_contract::{
     annotations,
-    names::INJECTED_ANNOTATION,
+    names::{INJECTED_ANNOTATION, fnv1a},
     scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State},
 };
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
@@ -31,6 +31,9 @@ use crate::{
 
 /// Between two pulls of a workload's pods, and two evaluations when nothing else happens.
 const TICK: Duration = Duration::from_secs(1);
+/// Fewest ticks between two evaluations of a workload that is asleep: all that matters to it comes
+/// as a change, so thousands of them are no load. Up to as many more, so that they drift apart.
+const REST: u32 = 15;
 
 /// A Service that is applied a moment after its Deployment is no obstacle.
 const OBSTACLE_PATIENCE: Duration = Duration::from_secs(5);
@@ -73,6 +76,8 @@ struct Task {
     /// The Event of the current wake has been written.
     woken_told: bool,
     pull: Option<JoinHandle<()>>,
+    /// Ticks until the next look at a workload that rests.
+    rest: u32,
 }
 
 /// Looks after the workload `key` until it is neither ours nor wants to be.
@@ -96,6 +101,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         obstacles_told: String::new(),
         woken_told: false,
         pull: None,
+        rest: 0,
     };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -103,10 +109,11 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         tokio::select! {
             () = mailbox.changed.notified() => {}
             // Pulled pods lead to an evaluation when they have answered.
-            _ = tick.tick() => if task.start_pull() { continue },
+            _ = tick.tick() => if task.start_pull() || task.rests() { continue },
         }
+        task.rest = 0;
         match task.evaluate().await {
-            Ok(true) => {}
+            Ok(true) => task.rest = rest_of(&task.key),
             Ok(false) => break,
             Err(error) if error.is_conflict() => {
                 tracing::debug!(workload = %task.key, %error, "decided on an old view; again");
@@ -131,12 +138,17 @@ pub fn is_relevant(ctx: &Context, key: &Key) -> bool {
     stage(deployment.as_deref(), workload.as_deref()) != Stage::Done
 }
 
+/// Ticks between two evaluations while it is asleep.
+fn rest_of(key: &Key) -> u32 {
+    let own = fnv1a(key.to_string().as_bytes()) % u64::from(REST);
+    REST + u32::try_from(own).unwrap_or(0)
+}
+
 fn cached(ctx: &Context, key: &Key) -> (Option<Arc<Deployment>>, Option<Arc<ScaledWorkload>>) {
-    let deployment = ObjectRef::new(&key.name).within(&key.namespace);
-    let workload = ObjectRef::new(&key.name).within(&key.namespace);
+    let Key { namespace, name } = key;
     (
-        ctx.stores.deployments.get(&deployment),
-        ctx.stores.workloads.get(&workload),
+        ctx.stores.deployments.get(namespace, name),
+        ctx.stores.workloads.get(namespace, name),
     )
 }
 
@@ -197,6 +209,15 @@ impl Task {
             _ => return Ok(stage != Stage::Done),
         }
         Ok(true)
+    }
+
+    /// Whether this tick passes without an evaluation.
+    fn rests(&mut self) -> bool {
+        if self.state != Some(State::Asleep) || self.rest == 0 {
+            return false;
+        }
+        self.rest -= 1;
+        true
     }
 
     async fn lead(

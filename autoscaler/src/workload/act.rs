@@ -12,7 +12,6 @@ use k8s_openapi::{
 use kube::{
     Api, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams},
-    runtime::reflector::ObjectRef,
 };
 use lull_contract::{
     annotations,
@@ -97,8 +96,7 @@ impl Task {
         for service in services {
             let wanted = objects::slice(workload, service, &activators);
             let name = activator_slice(&service.name, false);
-            let reference = ObjectRef::new(&name).within(&self.key.namespace);
-            let there = self.ctx.stores.slices.get(&reference);
+            let there = self.ctx.stores.slices.get(&self.key.namespace, &name);
             if there.is_some_and(|slice| objects::slice_is(&slice, &wanted)) {
                 continue;
             }
@@ -119,8 +117,8 @@ impl Task {
     ) -> Result<(), WriteError> {
         for service in services {
             let name = activator_slice(&service.name, false);
-            let reference = ObjectRef::new(&name).within(&self.key.namespace);
-            if self.ctx.stores.slices.get(&reference).is_none() {
+            let there = self.ctx.stores.slices.get(&self.key.namespace, &name);
+            if there.is_none() {
                 continue;
             }
             let api: Api<EndpointSlice> = self.api();

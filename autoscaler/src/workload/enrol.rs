@@ -6,7 +6,7 @@ use std::{
 };
 
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
-use kube::{Api, Resource, ResourceExt, api::Patch, runtime::reflector::ObjectRef};
+use kube::{Api, Resource, ResourceExt, api::Patch};
 use lull_contract::{
     AppPort, AppProtocol, annotations,
     names::{FINALIZER, POD_LABEL, QUEUE_PROXY_CONTAINER, label_value, private_service},
@@ -153,8 +153,22 @@ impl Task {
         deployment: &Deployment,
         there: Option<&ScaledWorkload>,
     ) -> Result<Vec<WorkloadPort>, WriteError> {
+        let served = served_ports(deployment);
+        let known = there.map(|w| w.spec.ports.as_slice()).unwrap_or_default();
+        let of = |number: u16| known.iter().find(|port| port.app_port == number);
+        if served.iter().all(|served| of(served.number).is_some()) {
+            let port = |AppPort { number, protocol }: AppPort| {
+                let activator_port = of(number)?.activator_port;
+                Some(WorkloadPort {
+                    app_port: number,
+                    protocol,
+                    activator_port,
+                })
+            };
+            return Ok(served.into_iter().filter_map(port).collect());
+        }
         let mut reserved = self.ctx.reserved.lock();
-        let workloads = self.ctx.stores.workloads.state();
+        let workloads = self.ctx.stores.workloads.all();
         let mut used: HashSet<u16> = workloads
             .iter()
             .flat_map(|w| w.spec.ports.iter().map(|port| port.activator_port))
@@ -162,10 +176,9 @@ impl Task {
         // What the cache shows needs no reservation any more.
         reserved.retain(|port| !used.contains(port));
         used.extend(reserved.iter());
-        let known = there.map(|w| w.spec.ports.as_slice()).unwrap_or_default();
         let mut ports = Vec::new();
-        for AppPort { number, protocol } in served_ports(deployment) {
-            let activator_port = match known.iter().find(|port| port.app_port == number) {
+        for AppPort { number, protocol } in served {
+            let activator_port = match of(number) {
                 Some(port) => port.activator_port,
                 None => {
                     let place = (self.key.namespace.as_str(), self.key.name.as_str(), number);
@@ -191,20 +204,15 @@ impl Task {
         deployment: &Deployment,
         workload: &ScaledWorkload,
     ) -> Result<Vec<PlannedService>, String> {
-        let here = |ns: Option<String>| ns.as_deref() == Some(&self.key.namespace);
-        let services = self.ctx.stores.services.state();
-        let services: Vec<&Service> = services
-            .iter()
-            .filter(|s| here(s.namespace()))
-            .map(Arc::as_ref)
-            .collect();
+        let services = self.ctx.stores.services.in_namespace(&self.key.namespace);
+        let services: Vec<&Service> = services.iter().map(Arc::as_ref).collect();
         let others: Vec<_> = self
             .ctx
             .stores
             .deployments
-            .state()
+            .in_namespace(&self.key.namespace)
             .iter()
-            .filter(|d| here(d.namespace()) && d.name_any() != workload.name_any())
+            .filter(|d| d.name_any() != workload.name_any())
             .map(|d| (d.name_any(), template_of(d).labels))
             .collect();
         plan::plan(&template_of(deployment), &services, &others).map_err(|obstacles| {
@@ -250,11 +258,7 @@ impl Task {
         planned: &PlannedService,
     ) -> Result<(), WriteError> {
         let name = private_service(&self.key.name);
-        let reference = ObjectRef::<Service>::new(&name).within(&self.key.namespace);
-        let (Some(public), None) = (
-            self.service(&planned.name),
-            self.ctx.stores.services.get(&reference),
-        ) else {
+        let (Some(public), None) = (self.service(&planned.name), self.service(&name)) else {
             return Ok(());
         };
         let private = objects::private(workload, &public, planned);

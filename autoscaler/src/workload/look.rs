@@ -6,12 +6,11 @@ use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Pod, Service},
 };
-use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use kube::ResourceExt;
 use lull_contract::{
     Class, Settings,
     assignment::{self, Activator},
-    names::POD_LABEL,
-    ports,
+    names, ports,
     report::{MAX_QUEUE_PROXY_BYTES, QueueProxyReport},
     scaled_workload::{ScaledWorkload, State},
 };
@@ -105,18 +104,8 @@ pub(super) fn is_rolling(deployment: &Deployment) -> bool {
 impl Task {
     /// The workload's pods as the cache has them.
     pub(super) fn pods(&self) -> Vec<Arc<Pod>> {
-        let label = lull_contract::names::label_value(&self.key.name);
-        let ours = |pod: &Pod| {
-            pod.namespace().as_deref() == Some(&self.key.namespace)
-                && pod.labels().get(POD_LABEL) == Some(&label)
-        };
-        self.ctx
-            .stores
-            .pods
-            .state()
-            .into_iter()
-            .filter(|pod| ours(pod))
-            .collect()
+        let label = names::label_value(&self.key.name);
+        self.ctx.stores.pods.in_group(&self.key.namespace, &label)
     }
 
     /// Activators for `workload`, of those that are ready and listen on all its ports.
@@ -127,7 +116,7 @@ impl Task {
             .ctx
             .stores
             .activators
-            .state()
+            .all()
             .into_iter()
             .filter(|pod| is_ready(pod) && demand.listens(&pod.name_any(), ports()))
             .collect();
@@ -147,8 +136,7 @@ impl Task {
     }
 
     pub(super) fn service(&self, name: &str) -> Option<Arc<Service>> {
-        let reference = ObjectRef::new(name).within(&self.key.namespace);
-        self.ctx.stores.services.get(&reference)
+        self.ctx.stores.services.get(&self.key.namespace, name)
     }
 
     /// `spec.replicas`, or what we wrote just now.
@@ -170,16 +158,14 @@ impl Task {
 
     /// Every Service has a ready pod in Kubernetes' own slices.
     pub(super) fn native_ready(&self, services: &[PlannedService]) -> bool {
-        let slices = self.ctx.stores.slices.state();
-        let here = || {
-            slices
-                .iter()
-                .filter(|s| s.namespace().as_deref() == Some(&self.key.namespace))
+        let slices = |service: &str| {
+            let slices = &self.ctx.stores.slices;
+            slices.in_group(&self.key.namespace, service)
         };
-        !services.is_empty()
-            && services
-                .iter()
-                .all(|s| objects::native_ready(&s.name, here().map(Arc::as_ref)) > 0)
+        let is_ready = |service: &PlannedService| {
+            objects::native_ready(slices(&service.name).iter().map(Arc::as_ref)) > 0
+        };
+        !services.is_empty() && services.iter().all(is_ready)
     }
 
     pub(super) fn look(
@@ -238,7 +224,7 @@ impl Task {
         pods: &[Arc<Pod>],
         now: Duration,
     ) -> (Totals, bool, (f64, f64)) {
-        let activators = self.ctx.stores.activators.state();
+        let activators = self.ctx.stores.activators.all();
         let names = |pods: &[Arc<Pod>]| pods.iter().map(|p| p.name_any()).collect::<HashSet<_>>();
         let mut demand = self.mailbox.demand.lock();
         if demand.configure(settings) {

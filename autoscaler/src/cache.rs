@@ -1,0 +1,224 @@
+//! What a watch has told, found by namespace, name or group without looking at anything else.
+
+use std::{collections::HashMap, sync::Arc};
+
+use kube::{Resource, ResourceExt, runtime::watcher::Event};
+use parking_lot::RwLock;
+
+/// Objects of one kind. Clones share them.
+#[derive(Debug)]
+pub struct Cache<K> {
+    shared: Arc<Shared<K>>,
+}
+
+#[derive(Debug)]
+struct Shared<K> {
+    /// Objects with one answer are found together.
+    group_of: fn(&K) -> Option<&str>,
+    known: RwLock<Index<K>>,
+}
+
+/// Name to object, in each namespace.
+#[derive(Debug)]
+struct Index<K> {
+    namespaces: HashMap<String, Names<K>>,
+    /// Namespace and group.
+    groups: HashMap<(String, String), Names<K>>,
+}
+
+type Names<K> = HashMap<String, Arc<K>>;
+
+/// Fills a [`Cache`] from a watch.
+#[derive(Debug)]
+pub(crate) struct Writer<K> {
+    cache: Cache<K>,
+    /// A list that is not complete yet; what was known holds until it is.
+    listing: Option<Index<K>>,
+}
+
+// === impl Cache ===
+
+impl<K> Clone for Cache<K> {
+    fn clone(&self) -> Self {
+        let shared = Arc::clone(&self.shared);
+        Self { shared }
+    }
+}
+
+impl<K> Cache<K> {
+    /// The object of this name.
+    #[must_use]
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        let known = self.shared.known.read();
+        known.namespaces.get(namespace)?.get(name).cloned()
+    }
+
+    /// Every object of a namespace.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
+        let known = self.shared.known.read();
+        let names = known.namespaces.get(namespace);
+        names
+            .into_iter()
+            .flat_map(HashMap::values)
+            .cloned()
+            .collect()
+    }
+
+    /// Every object of a namespace that is in this group.
+    #[must_use]
+    pub fn in_group(&self, namespace: &str, group: &str) -> Vec<Arc<K>> {
+        let known = self.shared.known.read();
+        let names = known.groups.get(&(namespace.to_owned(), group.to_owned()));
+        names
+            .into_iter()
+            .flat_map(HashMap::values)
+            .cloned()
+            .collect()
+    }
+
+    /// Every object.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<K>> {
+        let known = self.shared.known.read();
+        let names = known.namespaces.values();
+        names.flat_map(HashMap::values).cloned().collect()
+    }
+}
+
+// === impl Writer ===
+
+impl<K: Resource + Clone> Writer<K> {
+    /// An empty cache.
+    pub(crate) fn new(group_of: fn(&K) -> Option<&str>) -> Self {
+        let known = RwLock::new(Index::default());
+        let shared = Arc::new(Shared { group_of, known });
+        Self {
+            cache: Cache { shared },
+            listing: None,
+        }
+    }
+
+    /// The side that reads.
+    pub(crate) fn cache(&self) -> Cache<K> {
+        self.cache.clone()
+    }
+
+    /// Takes note of an event.
+    pub(crate) fn take(&mut self, event: &Event<K>) {
+        let Shared { group_of, known } = &*self.cache.shared;
+        match event {
+            Event::Init => self.listing = Some(Index::default()),
+            Event::InitApply(object) => {
+                let listing = self.listing.get_or_insert_default();
+                listing.insert(object, group_of(object));
+            }
+            Event::InitDone => {
+                *known.write() = self.listing.take().unwrap_or_default();
+            }
+            Event::Apply(object) => {
+                let mut known = known.write();
+                known.remove(object, *group_of);
+                known.insert(object, group_of(object));
+            }
+            Event::Delete(object) => known.write().remove(object, *group_of),
+        }
+    }
+}
+
+// === impl Index ===
+
+impl<K> Default for Index<K> {
+    fn default() -> Self {
+        Self {
+            namespaces: HashMap::new(),
+            groups: HashMap::new(),
+        }
+    }
+}
+
+impl<K: Resource + Clone> Index<K> {
+    fn insert(&mut self, object: &K, group: Option<&str>) {
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let shared = Arc::new(object.clone());
+        if let Some(group) = group {
+            let names = self.groups.entry((namespace.clone(), group.to_owned()));
+            names.or_default().insert(name.clone(), Arc::clone(&shared));
+        }
+        let names = self.namespaces.entry(namespace).or_default();
+        names.insert(name, shared);
+    }
+
+    /// Removes what is known of the object of this name, which may have been in another group.
+    fn remove(&mut self, object: &K, group_of: fn(&K) -> Option<&str>) {
+        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+        let Some(names) = self.namespaces.get_mut(&namespace) else {
+            return;
+        };
+        let known = names.remove(&name);
+        if names.is_empty() {
+            self.namespaces.remove(&namespace);
+        }
+        let Some(group) = known.as_deref().and_then(group_of) else {
+            return;
+        };
+        let key = (namespace, group.to_owned());
+        if let Some(names) = self.groups.get_mut(&key) {
+            names.remove(&name);
+            if names.is_empty() {
+                self.groups.remove(&key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(name: &str, app: &str) -> Pod {
+        let metadata = json!({ "namespace": "ns", "name": name, "labels": { "app": app } });
+        serde_json::from_value(json!({ "metadata": metadata })).unwrap()
+    }
+
+    fn app(pod: &Pod) -> Option<&str> {
+        pod.labels().get("app").map(String::as_str)
+    }
+
+    fn names(pods: &[Arc<Pod>]) -> Vec<String> {
+        let mut names: Vec<_> = pods.iter().map(|pod| pod.name_any()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn objects_are_found_by_name_namespace_and_group_and_move_between_groups() {
+        let mut writer = Writer::new(app);
+        let cache = writer.cache();
+        writer.take(&Event::Apply(pod("a", "shop")));
+        writer.take(&Event::Apply(pod("b", "bank")));
+        assert_eq!(names(&cache.in_group("ns", "shop")), ["a"]);
+        writer.take(&Event::Apply(pod("b", "shop")));
+        assert_eq!(names(&cache.in_group("ns", "shop")), ["a", "b"]);
+        assert!(cache.in_group("ns", "bank").is_empty());
+        writer.take(&Event::Delete(pod("a", "shop")));
+        assert_eq!(names(&cache.in_namespace("ns")), ["b"]);
+        assert!(cache.get("ns", "a").is_none() && cache.get("ns", "b").is_some());
+        assert!(cache.in_namespace("other").is_empty());
+    }
+
+    #[test]
+    fn what_was_known_holds_until_a_new_list_is_complete() {
+        let mut writer = Writer::new(app);
+        let cache = writer.cache();
+        writer.take(&Event::Apply(pod("a", "shop")));
+        writer.take(&Event::Init);
+        writer.take(&Event::InitApply(pod("b", "shop")));
+        assert_eq!(names(&cache.all()), ["a"]);
+        writer.take(&Event::InitDone);
+        assert_eq!(names(&cache.in_group("ns", "shop")), ["b"]);
+    }
+}
