@@ -4,9 +4,8 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use lull_contract::{AppProtocol, scaled_workload::WorkloadPort};
-use rustix::net::{self, RecvFlags};
 use tokio::{
-    io::{AsyncReadExt, Interest},
+    io::AsyncReadExt,
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
@@ -27,8 +26,6 @@ const FIRST_BYTES: Duration = Duration::from_secs(5);
 const MEANT: Duration = Duration::from_millis(200);
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113, 3.4).
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Leaves what is read where it is.
-const PEEK: RecvFlags = RecvFlags::PEEK;
 /// Bytes that are made ready for a ClientHello; most are shorter, a longer one gets more.
 const USUAL_HELLO: usize = 2048;
 
@@ -47,6 +44,13 @@ pub(crate) struct Route {
     pub(crate) port: WorkloadPort,
     /// Where we listen.
     pub(crate) address: SocketAddr,
+}
+
+/// A connection whose beginning has been read.
+#[derive(Debug)]
+pub(crate) struct First {
+    pub(crate) stream: TcpStream,
+    pub(crate) read: Vec<u8>,
 }
 
 /// What a connection carries.
@@ -98,40 +102,40 @@ impl Gate {
         route: Route,
     ) -> Result<(), Refused> {
         let metrics = &self.hub.metrics;
+        let mut read = Vec::new();
         if route.port.protocol == AppProtocol::Tcp {
             // Who leaves at once is a check whether the port is open, and wakes nobody.
-            if let Ok(Ok(0) | Err(_)) = timeout(MEANT, stream.peek(&mut [0])).await {
-                return Err(Refused::Left);
+            if let Ok(Err(left)) = timeout(MEANT, read_more(&mut stream, &mut read)).await {
+                return Err(left);
             }
             metrics.connected(Kind::Tcp);
-            splice::serve(stream, Bytes::Tcp, &route, metrics).await;
+            splice::serve(stream, Bytes::Tcp { read }, &route, metrics).await;
             return Ok(());
         }
         let deadline = Instant::now() + FIRST_BYTES;
-        let speaks = timeout_at(deadline, first_bytes(&stream))
+        let speaks = timeout_at(deadline, first_bytes(&mut stream, &mut read))
             .await
             .map_err(|_| Refused::Because(Reason::Silent))??;
         match speaks {
             Speaks::Tls => {
-                let hello = timeout_at(deadline, client_hello(&mut stream)).await;
-                let (hello, read) = hello.map_err(|_| Refused::Because(Reason::BadHello))??;
+                let hello = timeout_at(deadline, client_hello(&mut stream, &mut read)).await;
+                let hello = hello.map_err(|_| Refused::Because(Reason::BadHello))??;
                 if !self.may_be_for(&hello, &route.workload) {
                     return Err(Refused::Because(Reason::WrongSni));
                 }
-                let bytes = Bytes::Tls {
-                    read: read.into(),
-                    hello: hello.length,
-                };
+                let hello = hello.length;
                 metrics.connected(Kind::Tls);
-                splice::serve(stream, bytes, &route, metrics).await;
+                splice::serve(stream, Bytes::Tls { read, hello }, &route, metrics).await;
             }
             Speaks::Http1 => {
                 metrics.connected(Kind::Http1);
-                self.requests.serve_http1(stream, peer, route).await;
+                let first = First { stream, read };
+                self.requests.serve_http1(first, peer, route).await;
             }
             Speaks::H2c => {
                 metrics.connected(Kind::H2c);
-                self.requests.serve_h2c(stream, peer, route).await;
+                let first = First { stream, read };
+                self.requests.serve_h2c(first, peer, route).await;
             }
             Speaks::Garbage => return Err(Refused::Because(Reason::Garbage)),
         }
@@ -148,53 +152,39 @@ impl Gate {
     }
 }
 
-/// Looks at the first bytes and leaves them where they are.
-async fn first_bytes(stream: &TcpStream) -> Result<Speaks, Refused> {
-    let mut buffer = [0; H2_PREFACE.len()];
-    let mut known = 0;
+/// Reads until the connection has said what it carries.
+async fn first_bytes(stream: &mut TcpStream, read: &mut Vec<u8>) -> Result<Speaks, Refused> {
     loop {
-        known = peek_more(stream, &mut buffer, known).await?;
-        if let Some(speaks) = Speaks::of(buffer.get(..known).unwrap_or_default()) {
+        read_more(stream, read).await?;
+        if let Some(speaks) = Speaks::of(read) {
             return Ok(speaks);
         }
     }
 }
 
-/// Bytes that wait to be read, copied to `buffer`, once there are more than the `known` ones.
-async fn peek_more(stream: &TcpStream, buffer: &mut [u8], known: usize) -> Result<usize, Refused> {
+/// Reads until a ClientHello is whole.
+async fn client_hello(stream: &mut TcpStream, read: &mut Vec<u8>) -> Result<Hello, Refused> {
     loop {
-        let ready = stream.ready(Interest::READABLE).await?;
-        // Unread bytes are always ready: this answer alone makes tokio wait for new ones.
-        let peek = || match net::recv(stream, &mut *buffer, PEEK)?.1 {
-            length if length == 0 || length > known => Ok(length),
-            _ => Err(io::ErrorKind::WouldBlock.into()),
-        };
-        match stream.try_io(Interest::READABLE, peek) {
-            Ok(0) => return Err(Refused::Left),
-            Ok(length) => return Ok(length),
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error.into()),
-            // No more will come.
-            Err(_) if ready.is_read_closed() => return Err(Refused::Left),
-            Err(_) => {}
-        }
-    }
-}
-
-/// Reads a ClientHello; all that was read.
-async fn client_hello(stream: &mut TcpStream) -> Result<(Hello, Vec<u8>), Refused> {
-    let mut read = Vec::with_capacity(USUAL_HELLO);
-    loop {
-        // Other than `try_read_buf`, this knows that a socket that gave less than it was asked for
-        // has no more: what is told from now on is new.
-        if stream.read_buf(&mut read).await? == 0 {
-            return Err(Refused::Left);
-        }
         // What has not ended at the bound is refused, so `read` never grows beyond it.
-        match hello::parse(&read) {
-            Ok(Some(hello)) => return Ok((hello, read)),
+        match hello::parse(read) {
+            Ok(Some(hello)) => return Ok(hello),
             Ok(None) => {}
             Err(_) => return Err(Refused::Because(Reason::BadHello)),
         }
+        read_more(stream, read).await?;
+    }
+}
+
+/// Reads once, behind what was read before.
+async fn read_more(stream: &mut TcpStream, read: &mut Vec<u8>) -> Result<(), Refused> {
+    // A connection that says nothing takes no buffer.
+    stream.readable().await?;
+    read.reserve(USUAL_HELLO);
+    // Other than `try_read_buf`, this knows that a socket that gave less than it was asked for has
+    // no more: what is told from now on is new.
+    match stream.read_buf(read).await? {
+        0 => Err(Refused::Left),
+        _ => Ok(()),
     }
 }
 
@@ -205,7 +195,7 @@ impl Speaks {
     fn of(seen: &[u8]) -> Option<Self> {
         match seen.first()? {
             &hello::HANDSHAKE_RECORD => Some(Self::Tls),
-            _ if seen == H2_PREFACE => Some(Self::H2c),
+            _ if seen.starts_with(H2_PREFACE) => Some(Self::H2c),
             _ if H2_PREFACE.starts_with(seen) => None,
             first if begins_request(*first) => Some(Self::Http1),
             _ => Some(Self::Garbage),

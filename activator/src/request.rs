@@ -16,7 +16,10 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::HttpProxy;
 use tokio::{net::TcpStream, sync::watch};
 
-use crate::{connection::Route, hub::Hub};
+use crate::{
+    connection::{First, Route},
+    hub::Hub,
+};
 use caller::Caller;
 use forward::Forward;
 
@@ -72,13 +75,13 @@ impl Requests {
         }
     }
 
-    pub(crate) async fn serve_http1(&self, stream: TcpStream, peer: SocketAddr, route: Route) {
-        let stream = wrap(stream, peer, route);
+    pub(crate) async fn serve_http1(&self, first: First, peer: SocketAddr, route: Route) {
+        let stream = wrap(first, peer, route);
         self.http1.process_new(stream, &self.draining).await;
     }
 
-    pub(crate) async fn serve_h2c(&self, stream: TcpStream, peer: SocketAddr, route: Route) {
-        let stream = wrap(stream, peer, route);
+    pub(crate) async fn serve_h2c(&self, first: First, peer: SocketAddr, route: Route) {
+        let stream = wrap(first, peer, route);
         self.h2c.process_new(stream, &self.draining).await;
     }
 
@@ -96,8 +99,8 @@ impl fmt::Debug for Requests {
 
 /// Pingora has a place for what a CONNECT proxy in between told us: with none there, it is where
 /// our own data travels with the connection.
-fn wrap(stream: TcpStream, peer: SocketAddr, route: Route) -> Stream {
-    let socket = Arc::new(stream);
+fn wrap(first: First, peer: SocketAddr, route: Route) -> Stream {
+    let socket = Arc::new(first.stream);
     // A status code that is in range can't fail; without the header the connection has no route
     // and is answered with 500.
     let digest = ResponseHeader::build(200, None).ok().map(|header| {
@@ -108,7 +111,7 @@ fn wrap(stream: TcpStream, peer: SocketAddr, route: Route) -> Stream {
         };
         ProxyDigest::new(Box::new(header), Some(Box::new(Arc::new(connection))))
     });
-    Box::new(Caller::new(socket, digest))
+    Box::new(Caller::new(socket, first.read, digest))
 }
 
 // === impl Connection ===

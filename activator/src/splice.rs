@@ -14,7 +14,7 @@ use std::{future::poll_fn, io, task::Poll, time::Duration};
 
 use lull_contract::HumanDuration;
 use tokio::{
-    io::{AsyncWriteExt, Interest},
+    io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::TcpStream,
     time::{Instant, sleep, timeout},
 };
@@ -35,6 +35,8 @@ pub(crate) const CONNECT: Duration = Duration::from_secs(1);
 const FIRST_ANSWER: Duration = Duration::from_secs(1);
 /// It doubles with each try up to this: a pod that is slow, not broken, has its chance.
 const FIRST_ANSWER_MOST: Duration = Duration::from_secs(4);
+/// Bytes that are made ready for the answer to a ClientHello: a server's certificates and all.
+const USUAL_ANSWER: usize = 4096;
 /// First pause after a pod that closed instead of an answer; it doubles with each.
 const CLOSED_PAUSE: Duration = Duration::from_millis(50);
 /// Longest such pause.
@@ -46,12 +48,15 @@ pub(crate) enum Bytes {
     /// A TLS connection, whose beginning has been read.
     Tls {
         /// What the caller has sent: the ClientHello and what came right behind it.
-        read: Box<[u8]>,
+        read: Vec<u8>,
         /// Length of the ClientHello.
         hello: usize,
     },
-    /// Any other, none of which has been read.
-    Tcp,
+    /// Any other.
+    Tcp {
+        /// What the caller has sent so far.
+        read: Vec<u8>,
+    },
 }
 
 /// What says that a caller has left.
@@ -61,6 +66,14 @@ pub(crate) enum Leaves {
     Closed,
     /// The connection broke: in other protocols a client may have said all that it has to say.
     Broken,
+}
+
+/// A pod's side of a connection.
+#[derive(Debug)]
+struct Pod {
+    stream: TcpStream,
+    /// What it has said to the ClientHello so far.
+    answer: Vec<u8>,
 }
 
 /// Why a connection got no pod.
@@ -116,7 +129,7 @@ pub(crate) async fn serve(caller: TcpStream, bytes: Bytes, route: &Route, metric
             return;
         }
     };
-    let (slot, pod) = match connected {
+    let (slot, Pod { stream, answer }) = match connected {
         Ok(connected) => connected,
         Err(error) => {
             tracing::debug!(%namespace, %name, app_port, %error, "connection was not passed on");
@@ -124,11 +137,11 @@ pub(crate) async fn serve(caller: TcpStream, bytes: Bytes, route: &Route, metric
         }
     };
     let _counted = Counted::new(metrics);
-    let pump = Pump::new(behind);
+    let pump = Pump::new(behind.to_vec(), answer);
     // The beginning is in other hands now.
     drop(bytes);
     let max_age = route.workload.spec().settings.splice_max_age;
-    match copy(caller, pod, pump, max_age).await {
+    match copy(caller, stream, pump, max_age).await {
         Ok(End::Done) => {}
         Ok(End::Aged(old)) => {
             tracing::debug!(%namespace, %name, app_port, ?old, "connection reached its age");
@@ -143,7 +156,7 @@ async fn connect(
     route: &Route,
     hello: Option<&[u8]>,
     metrics: &Metrics,
-) -> Result<(Slot, TcpStream), Lost> {
+) -> Result<(Slot, Pod), Lost> {
     let settings = &route.workload.spec().settings;
     let ask = Ask {
         app_port: route.port.app_port,
@@ -185,26 +198,29 @@ async fn connect(
     }
 }
 
-async fn dial(slot: &Slot, hello: Option<&[u8]>, patience: Duration) -> Result<TcpStream, Fault> {
-    let mut pod = timeout(CONNECT, TcpStream::connect(slot.address))
+async fn dial(slot: &Slot, hello: Option<&[u8]>, patience: Duration) -> Result<Pod, Fault> {
+    let mut stream = timeout(CONNECT, TcpStream::connect(slot.address))
         .await
         .map_err(|_| Fault::ConnectTime)?
         .map_err(Fault::Connect)?;
     // A failure only means that this socket waits for more bytes before it sends.
-    let _ = pod.set_nodelay(true);
+    let _ = stream.set_nodelay(true);
+    let mut answer = Vec::new();
     if let Some(hello) = hello {
-        let answer = async {
-            pod.write_all(hello).await?;
+        let answered = async {
+            stream.write_all(hello).await?;
             // Readiness alone does not tell: while an end comes in, it may look like bytes.
-            pod.peek(&mut [0]).await
+            stream.readable().await?;
+            answer.reserve(USUAL_ANSWER);
+            stream.read_buf(&mut answer).await
         };
-        match timeout(patience, answer).await {
+        match timeout(patience, answered).await {
             Ok(Ok(1..)) => {}
             Ok(Ok(0) | Err(_)) => return Err(Fault::Closed),
             Err(_) => return Err(Fault::Silent(patience)),
         }
     }
-    Ok(pod)
+    Ok(Pod { stream, answer })
 }
 
 /// Each side may end alone; a half that has ended is closed at the other side.
@@ -289,7 +305,7 @@ impl Bytes {
                 let (hello, behind) = read.split_at(*hello.min(&read.len()));
                 (Leaves::Closed, Some(hello), behind)
             }
-            Self::Tcp => (Leaves::Broken, None, &[]),
+            Self::Tcp { read } => (Leaves::Broken, None, read),
         }
     }
 }

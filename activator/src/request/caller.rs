@@ -33,6 +33,8 @@ const LAST_BYTES: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Caller {
     socket: Arc<TcpStream>,
+    /// Read before Pingora has asked; it comes first.
+    read: Vec<u8>,
     unsent: Vec<u8>,
     /// What travels with the connection to each request.
     digest: Option<Arc<ProxyDigest>>,
@@ -41,9 +43,10 @@ pub(super) struct Caller {
 // === impl Caller ===
 
 impl Caller {
-    pub(super) fn new(socket: Arc<TcpStream>, digest: Option<ProxyDigest>) -> Self {
+    pub(super) fn new(socket: Arc<TcpStream>, read: Vec<u8>, digest: Option<ProxyDigest>) -> Self {
         Self {
             socket,
+            read,
             unsent: Vec::new(),
             digest: digest.map(Arc::new),
         }
@@ -85,10 +88,20 @@ impl AsyncRead for Caller {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.read.is_empty() {
+            let fits = this.read.len().min(buffer.remaining());
+            buffer.put_slice(&this.read[..fits]);
+            match fits == this.read.len() {
+                true => this.read = Vec::new(),
+                false => drop(this.read.drain(..fits)),
+            }
+            return Poll::Ready(Ok(()));
+        }
         loop {
-            ready!(self.socket.poll_read_ready(cx))?;
+            ready!(this.socket.poll_read_ready(cx))?;
             let mut place = &mut *buffer;
-            match self.socket.try_read_buf(&mut place) {
+            match this.socket.try_read_buf(&mut place) {
                 Ok(_) => return Poll::Ready(Ok(())),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(error)),
@@ -167,10 +180,13 @@ impl Ssl for Caller {}
 
 #[async_trait]
 impl Peek for Caller {
-    /// Fills `buffer`, as far as the socket has so many bytes already: that is what Pingora asks
-    /// for when the connection's first bytes have been looked at.
+    /// Fills `buffer` where so many bytes have been read: Pingora asks for no more than the preface
+    /// that a connection has shown already.
     async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
-        let seen = self.socket.peek(buffer).await?;
-        Ok(seen == buffer.len())
+        let read = self.read.get(..buffer.len());
+        if let Some(read) = read {
+            buffer.copy_from_slice(read);
+        }
+        Ok(read.is_some())
     }
 }

@@ -44,7 +44,7 @@ pub(super) struct Pump {
 #[derive(Debug, Default)]
 struct Way {
     /// Read and not yet written, from `written` on.
-    kept: Box<[u8]>,
+    kept: Vec<u8>,
     written: usize,
     pipe: Option<Pipe>,
     /// Full reads since the source paused.
@@ -69,14 +69,16 @@ enum WayState {
 // === impl Pump ===
 
 impl Pump {
-    /// `kept`: what has been read from the caller and goes to the pod before all else.
-    pub(super) fn new(kept: &[u8]) -> Self {
+    /// `up` and `down`: what has been read from the caller and from the pod, and goes to the other
+    /// before all else.
+    pub(super) fn new(up: Vec<u8>, down: Vec<u8>) -> Self {
+        let way = |kept| Way {
+            kept,
+            ..Way::default()
+        };
         Self {
-            up: Way {
-                kept: kept.into(),
-                ..Way::default()
-            },
-            down: Way::default(),
+            up: way(up),
+            down: way(down),
         }
     }
 
@@ -159,7 +161,7 @@ impl Way {
             }
         }
         if self.written > 0 {
-            (self.kept, self.written) = (Box::default(), 0);
+            (self.kept, self.written) = (Vec::new(), 0);
         }
         while let Some(pipe) = self.pipe.as_mut().filter(|pipe| !pipe.is_empty()) {
             ready!(sink.poll_write_ready(cx))?;
@@ -286,7 +288,7 @@ mod tests {
         let (mut caller, mut here) = pair().await;
         let (mut there, mut pod) = pair().await;
         let bytes: Vec<u8> = (0..count).map(|i| (i / 7).to_le_bytes()[0]).collect();
-        let mut pump = Pump::new(b"kept");
+        let mut pump = Pump::new(b"kept".into(), Vec::new());
         let mut pipes = 0;
         let mut pumping = poll_fn(|cx| {
             let polled = pump.poll(cx, &mut here, &mut there);

@@ -261,6 +261,7 @@ async fn istios_name_of_another_workloads_service_is_closed_and_wakes_nobody() {
     let mut caller = TcpStream::connect(port).await.unwrap();
     caller.write_all(&hello(&name("new"))).await.unwrap();
     activator.until_held(1).await;
+    drop(caller);
     activator.stop().await;
 }
 
