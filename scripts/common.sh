@@ -57,6 +57,31 @@ release_binary() { # COMPONENT [EXAMPLE]
   echo "$CARGO_TARGET_DIR/$target/release/${2:+examples/}${2:-$1}"
 }
 
+# A cluster with this tree's Lull on it, for the script alone: taken down at its end.
+with_lull() { # NAME, where E2E_CLUSTER names no other
+  LULL_CLUSTER=${E2E_CLUSTER:-$1}; export LULL_CLUSTER
+  lull_up down_at_exit
+}
+
+down_at_exit() {
+  if [ "$CLUSTER" != current ] && [ -z "${E2E_KEEP:-}" ]; then trap 'scripts/cluster.sh down' EXIT; fi
+}
+
+# A cluster with this tree's Lull on it; exports KUBECONFIG.
+lull_up() { # [COMMAND], run when the cluster is up
+  if [ "$CLUSTER" = builtin ] && [ "$(id -u)" != 0 ]; then
+    die "the built-in cluster needs root (network namespaces, containerd); or use CLUSTER=kind"
+  fi
+  say "cluster ($CLUSTER)"
+  scripts/cluster.sh up
+  "${@:-true}"
+  say "images"
+  scripts/images.sh
+  say "Lull"
+  scripts/cluster.sh install
+  KUBECONFIG=$(scripts/cluster.sh kubeconfig); export KUBECONFIG
+}
+
 lull_cluster() { "$CARGO_TARGET_DIR/debug/lull-cluster" "$@"; }
 
 tool() { # path of kubectl or helm

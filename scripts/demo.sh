@@ -3,16 +3,7 @@
 . "$(dirname "$0")/common.sh"
 cd "$root"
 began=$SECONDS
-if [ "$CLUSTER" = builtin ] && [ "$(id -u)" != 0 ]; then
-  die "the built-in cluster needs root (network namespaces, containerd); or use CLUSTER=kind"
-fi
-say "cluster ($CLUSTER)"
-scripts/cluster.sh up
-say "images"
-scripts/images.sh
-say "Lull"
-scripts/cluster.sh install
-KUBECONFIG=$(scripts/cluster.sh kubeconfig); export KUBECONFIG
+lull_up
 say "demo"
 cargo build --locked -q -p lull-e2e --bin demo
 "$CARGO_TARGET_DIR/debug/demo"

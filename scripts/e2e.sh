@@ -2,18 +2,7 @@
 # make e2e: the end-to-end suite on a cluster of its own (or kind, or the current one).
 . "$(dirname "$0")/common.sh"
 cd "$root"
-LULL_CLUSTER=${E2E_CLUSTER:-e2e}; export LULL_CLUSTER
-if [ "$CLUSTER" = builtin ] && [ "$(id -u)" != 0 ]; then
-  die "the built-in cluster needs root (network namespaces, containerd); or use CLUSTER=kind"
-fi
-say "cluster ($CLUSTER)"
-scripts/cluster.sh up
-if [ "$CLUSTER" != current ] && [ -z "${E2E_KEEP:-}" ]; then trap 'scripts/cluster.sh down' EXIT; fi
-say "images"
-scripts/images.sh
-say "Lull"
-scripts/cluster.sh install
-KUBECONFIG=$(scripts/cluster.sh kubeconfig); export KUBECONFIG
+with_lull e2e
 E2E_HELM=$(tool helm); export E2E_HELM
 say "suite"
 cargo test --locked -p lull-e2e --features cluster ${E2E_ARGS:-} -- --test-threads "${E2E_THREADS:-4}"

@@ -84,7 +84,6 @@ struct Service {
     reporter: Arc<Reporter>,
     hub: Arc<Hub>,
     directory: Directory,
-    peers: Peers,
     exporter: Option<Exporter>,
     readiness: Readiness,
 }
@@ -126,10 +125,6 @@ pub async fn build(config: Config) -> Result<Bound, AppError> {
             }),
             hub: Arc::clone(&hub),
             directory: directory.clone(),
-            peers: Peers {
-                namespace: hub.config.namespace.clone(),
-                labels: hub.config.peers.clone(),
-            },
             exporter,
             readiness,
         },
@@ -284,9 +279,13 @@ impl Service {
             return Ok(());
         };
         let client = kube::Client::try_from(config)?;
+        let peers = Peers {
+            namespace: self.hub.config.namespace.clone(),
+            labels: self.hub.config.peers.clone(),
+        };
         tokio::select! {
             () = stop.cancelled() => {}
-            () = kubernetes::run(client.clone(), self.directory, self.peers, guards) => {}
+            () = kubernetes::run(client.clone(), self.directory, peers, guards) => {}
             () = records::follow(client, &self.hub) => {}
         }
         Ok(())

@@ -83,7 +83,7 @@ impl WorkloadEntry {
     #[must_use]
     pub fn from_kubernetes(object: &ScaledWorkload) -> Option<Self> {
         let meta = &object.metadata;
-        let status = object.status.clone().unwrap_or_default();
+        let status = object.status.as_ref();
         Some(Self {
             namespace: meta.namespace.clone()?,
             name: meta.name.clone()?,
@@ -91,8 +91,8 @@ impl WorkloadEntry {
             selector: object.spec.pod_selector.clone(),
             ports: object.spec.ports.clone(),
             settings: object.spec.settings.clone(),
-            services: status.services,
-            serve: status.mode == Mode::Serve,
+            services: status.map_or_else(Vec::new, |status| status.services.clone()),
+            serve: status.is_some_and(|status| status.mode == Mode::Serve),
         })
     }
 }

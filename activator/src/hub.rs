@@ -127,6 +127,7 @@ impl Drop for Owned {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
+/// Whole microseconds; more than fit are as many as fit.
+pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -15,14 +15,11 @@ use lull_contract::names;
 
 use crate::hub::Hub;
 
-/// Kubernetes' label for who writes a slice.
-const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
-
 /// Once the drain has begun, keeps [`Hub::set_listed`] true to the slices; does not end.
 pub(crate) async fn follow(client: Client, hub: &Hub) {
     hub.draining.cancelled().await;
-    let config =
-        watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={}", names::MANAGED_BY));
+    let ours = format!("{}={}", names::SLICE_MANAGED_BY_LABEL, names::MANAGED_BY);
+    let config = watcher::Config::default().labels(&ours);
     let events = watcher(Api::<EndpointSlice>::all(client), config).default_backoff();
     let mut events = std::pin::pin!(events);
     let (us, namespace) = (&hub.config.pod_name, hub.config.namespace.as_deref());

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::{
     budget::Amount,
     hold::Line,
-    hub::{Hub, Owned},
+    hub::{Hub, Owned, micros},
     pod::Pod,
     share::Share,
 };
@@ -302,11 +302,10 @@ impl State {
     /// Takes note of the end of the wake.
     fn has_woken(&mut self, wake: &Wake) {
         let number = self.woken.as_ref().map_or(0, |(woken, _)| woken.number) + 1;
-        let phases = wake.phases().map(|(phase, took)| {
-            let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            (phase.name().to_owned(), took)
-        });
-        let phases_us = phases.collect();
+        let phases = wake.phases();
+        let phases_us = phases
+            .map(|(phase, took)| (phase.name().to_owned(), micros(took)))
+            .collect();
         self.woken = Some((Woken { number, phases_us }, Instant::now()));
     }
 

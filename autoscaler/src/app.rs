@@ -174,7 +174,7 @@ fn scan_all(ctx: &Arc<Context>) {
         let namespace = namespace.unwrap_or_default();
         // Those that have a task look around by themselves.
         if ctx.mailboxes().get(&namespace, &name).is_none() {
-            look_after(ctx, Key { namespace, name });
+            start(ctx, Key { namespace, name });
         }
     }
 }
@@ -183,7 +183,14 @@ fn scan_all(ctx: &Arc<Context>) {
 fn look_after(ctx: &Arc<Context>, key: Key) {
     if let Some(mailbox) = ctx.mailboxes().get(&key.namespace, &key.name) {
         mailbox.changed.notify_one();
-    } else if workload::is_relevant(ctx, &key)
+    } else {
+        start(ctx, key);
+    }
+}
+
+/// Starts the task of `key`, where one is needed.
+fn start(ctx: &Arc<Context>, key: Key) {
+    if workload::is_relevant(ctx, &key)
         && let Some(mailbox) = ctx.mailboxes().open(&key)
     {
         tokio::spawn(workload::run(Arc::clone(ctx), key, mailbox));

@@ -57,38 +57,35 @@ impl<K> Cache<K> {
     #[must_use]
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
         let known = self.shared.known.read();
-        let names = known.namespaces.get(namespace);
-        names
-            .into_iter()
-            .flat_map(HashMap::values)
-            .cloned()
-            .collect()
+        objects(known.namespaces.get(namespace))
     }
 
     /// Every object of a namespace that is in this group.
     #[must_use]
     pub fn in_group(&self, namespace: &str, group: &str) -> Vec<Arc<K>> {
         let known = self.shared.known.read();
-        let names = known.groups.get(&(namespace.to_owned(), group.to_owned()));
-        names
-            .into_iter()
-            .flat_map(HashMap::values)
-            .cloned()
-            .collect()
+        objects(known.groups.get(&(namespace.to_owned(), group.to_owned())))
     }
 
     /// Every object.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<K>> {
         let known = self.shared.known.read();
-        let names = known.namespaces.values();
-        names.flat_map(HashMap::values).cloned().collect()
+        objects(known.namespaces.values())
     }
+}
+
+fn objects<'a, K: 'a>(names: impl IntoIterator<Item = &'a Names<K>>) -> Vec<Arc<K>> {
+    names
+        .into_iter()
+        .flat_map(HashMap::values)
+        .cloned()
+        .collect()
 }
 
 // === impl Writer ===
 
-impl<K: Resource + Clone> Writer<K> {
+impl<K: Resource> Writer<K> {
     /// An empty cache.
     pub(crate) fn new(group_of: fn(&K) -> Option<&str>) -> Self {
         let known = RwLock::new(Index::default());
@@ -105,23 +102,23 @@ impl<K: Resource + Clone> Writer<K> {
     }
 
     /// Takes note of an event.
-    pub(crate) fn take(&mut self, event: &Event<K>) {
+    pub(crate) fn take(&mut self, event: Event<K>) {
         let Shared { group_of, known } = &*self.cache.shared;
         match event {
             Event::Init => self.listing = Some(Index::default()),
             Event::InitApply(object) => {
                 let listing = self.listing.get_or_insert_default();
-                listing.insert(object, group_of(object));
+                listing.insert(object, *group_of);
             }
             Event::InitDone => {
                 *known.write() = self.listing.take().unwrap_or_default();
             }
             Event::Apply(object) => {
                 let mut known = known.write();
-                known.remove(object, *group_of);
-                known.insert(object, group_of(object));
+                known.remove(&object, *group_of);
+                known.insert(object, *group_of);
             }
-            Event::Delete(object) => known.write().remove(object, *group_of),
+            Event::Delete(object) => known.write().remove(&object, *group_of),
         }
     }
 }
@@ -137,16 +134,16 @@ impl<K> Default for Index<K> {
     }
 }
 
-impl<K: Resource + Clone> Index<K> {
-    fn insert(&mut self, object: &K, group: Option<&str>) {
+impl<K: Resource> Index<K> {
+    fn insert(&mut self, object: K, group_of: fn(&K) -> Option<&str>) {
         let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-        let shared = Arc::new(object.clone());
-        if let Some(group) = group {
+        let object = Arc::new(object);
+        if let Some(group) = group_of(&object) {
             let names = self.groups.entry((namespace.clone(), group.to_owned()));
-            names.or_default().insert(name.clone(), Arc::clone(&shared));
+            names.or_default().insert(name.clone(), Arc::clone(&object));
         }
         let names = self.namespaces.entry(namespace).or_default();
-        names.insert(name, shared);
+        names.insert(name, object);
     }
 
     /// Removes what is known of the object of this name, which may have been in another group.
@@ -198,13 +195,13 @@ mod tests {
     fn objects_are_found_by_name_namespace_and_group_and_move_between_groups() {
         let mut writer = Writer::new(app);
         let cache = writer.cache();
-        writer.take(&Event::Apply(pod("a", "shop")));
-        writer.take(&Event::Apply(pod("b", "bank")));
+        writer.take(Event::Apply(pod("a", "shop")));
+        writer.take(Event::Apply(pod("b", "bank")));
         assert_eq!(names(&cache.in_group("ns", "shop")), ["a"]);
-        writer.take(&Event::Apply(pod("b", "shop")));
+        writer.take(Event::Apply(pod("b", "shop")));
         assert_eq!(names(&cache.in_group("ns", "shop")), ["a", "b"]);
         assert!(cache.in_group("ns", "bank").is_empty());
-        writer.take(&Event::Delete(pod("a", "shop")));
+        writer.take(Event::Delete(pod("a", "shop")));
         assert_eq!(names(&cache.in_namespace("ns")), ["b"]);
         assert!(cache.get("ns", "a").is_none() && cache.get("ns", "b").is_some());
         assert!(cache.in_namespace("other").is_empty());
@@ -214,11 +211,11 @@ mod tests {
     fn what_was_known_holds_until_a_new_list_is_complete() {
         let mut writer = Writer::new(app);
         let cache = writer.cache();
-        writer.take(&Event::Apply(pod("a", "shop")));
-        writer.take(&Event::Init);
-        writer.take(&Event::InitApply(pod("b", "shop")));
+        writer.take(Event::Apply(pod("a", "shop")));
+        writer.take(Event::Init);
+        writer.take(Event::InitApply(pod("b", "shop")));
         assert_eq!(names(&cache.all()), ["a"]);
-        writer.take(&Event::InitDone);
+        writer.take(Event::InitDone);
         assert_eq!(names(&cache.in_group("ns", "shop")), ["b"]);
     }
 }

@@ -7,8 +7,8 @@ use k8s_openapi::api::{
 use kube::{Resource, ResourceExt};
 use lull_contract::{
     names::{
-        FIELD_MANAGER, MANAGED_BY, POD_LABEL, WORKLOAD_LABEL, activator_slice, label_value,
-        private_service,
+        FIELD_MANAGER, MANAGED_BY, POD_LABEL, SLICE_MANAGED_BY_LABEL, WORKLOAD_LABEL,
+        activator_slice, label_value, private_service,
     },
     ports::traffic_port_name,
     scaled_workload::ScaledWorkload,
@@ -19,7 +19,6 @@ use crate::plan::PlannedService;
 
 /// Label by which Kubernetes tells whose slice it is.
 pub(crate) const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
-const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
 
 /// Reference by which the garbage collector takes our objects away with the ScaledWorkload.
 fn owner(workload: &ScaledWorkload) -> Value {
@@ -87,7 +86,7 @@ pub fn private(workload: &ScaledWorkload, public: &Service, planned: &PlannedSer
 pub fn slice(workload: &ScaledWorkload, service: &PlannedService, activators: &[&Pod]) -> Value {
     let mut meta = metadata(workload, &activator_slice(&service.name, false));
     meta["labels"][SERVICE_NAME_LABEL] = json!(service.name);
-    meta["labels"][MANAGED_BY_LABEL] = json!(MANAGED_BY);
+    meta["labels"][SLICE_MANAGED_BY_LABEL] = json!(MANAGED_BY);
     let ports: Vec<Value> = service
         .ports
         .iter()
@@ -147,7 +146,7 @@ pub fn slice_is(slice: &EndpointSlice, wanted: &Value) -> bool {
 pub fn native_ready<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> usize {
     slices
         .filter(|slice| {
-            let by = slice.labels().get(MANAGED_BY_LABEL);
+            let by = slice.labels().get(SLICE_MANAGED_BY_LABEL);
             by.is_none_or(|by| by != MANAGED_BY)
         })
         .flat_map(|slice| slice.endpoints.iter())

@@ -162,19 +162,26 @@ where
     tokio::spawn(async move {
         let mut stream = std::pin::pin!(stream);
         loop {
-            let event = stream.try_next().await;
-            if let Ok(Some(event)) = &event {
-                writer.take(event);
-            }
-            match event {
-                Ok(Some(Event::InitDone)) => drop(pending.take()),
-                Ok(Some(Event::Apply(o) | Event::InitApply(o) | Event::Delete(o))) => {
-                    on_touched(touched(&o));
-                }
-                Ok(Some(Event::Init)) => {}
+            let event = match stream.try_next().await {
+                Ok(Some(event)) => event,
                 Ok(None) => break,
-                // The watcher comes back by itself, with backoff.
-                Err(error) => tracing::warn!(%error, "watch of {name} failed"),
+                Err(error) => {
+                    // The watcher comes back by itself, with backoff.
+                    tracing::warn!(%error, "watch of {name} failed");
+                    continue;
+                }
+            };
+            let is_listed = matches!(event, Event::InitDone);
+            let change = match &event {
+                Event::Apply(o) | Event::InitApply(o) | Event::Delete(o) => Some(touched(o)),
+                Event::Init | Event::InitDone => None,
+            };
+            writer.take(event);
+            if is_listed {
+                drop(pending.take());
+            }
+            if let Some(change) = change {
+                on_touched(change);
             }
         }
         tracing::error!("watch of {name} ended");

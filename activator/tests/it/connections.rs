@@ -41,9 +41,15 @@ pub(crate) fn hello(server_name: &str) -> Vec<u8> {
 
 /// A caller that has sent a hello and is held.
 async fn held_tls(activator: &Activator, port: SocketAddr) -> TcpStream {
-    let mut caller = TcpStream::connect(port).await.unwrap();
-    caller.write_all(&hello(ISTIO_NAME)).await.unwrap();
+    let caller = tls_caller(port, ISTIO_NAME).await;
     activator.until_held(1).await;
+    caller
+}
+
+/// A caller that has sent a hello with this server name.
+async fn tls_caller(port: SocketAddr, server_name: &str) -> TcpStream {
+    let mut caller = TcpStream::connect(port).await.unwrap();
+    caller.write_all(&hello(server_name)).await.unwrap();
     caller
 }
 
@@ -68,8 +74,7 @@ async fn add_pod(activator: &Activator, name: &str) -> TcpListener {
 
 /// Caller and pod of a TLS connection that the pod has answered.
 async fn spliced(activator: &Activator, port: SocketAddr) -> (TcpStream, TcpStream) {
-    let mut caller = TcpStream::connect(port).await.unwrap();
-    caller.write_all(&hello(ISTIO_NAME)).await.unwrap();
+    let mut caller = tls_caller(port, ISTIO_NAME).await;
     let listener = add_pod(activator, "shop-1").await;
     let mut pod = taken(&listener, &hello(ISTIO_NAME)).await;
     pod.write_all(SERVER_HELLO).await.unwrap();
@@ -77,16 +82,20 @@ async fn spliced(activator: &Activator, port: SocketAddr) -> (TcpStream, TcpStre
     (caller, pod)
 }
 
-/// `count` callers that are held.
-async fn held_callers(activator: &Activator, port: SocketAddr, count: u64) -> Vec<TcpStream> {
+/// A workload with this target per pod, `count` callers that are held for it, and the first of the
+/// two pods that are made for them.
+async fn woken(target: f64, count: u64) -> (Activator, Vec<TcpStream>, TcpListener) {
+    let mut entry = workload("shop");
+    entry.settings.target = target;
+    let (activator, port) = Activator::with(entry).await;
     let mut callers = Vec::new();
     for _ in 0..count {
-        let mut caller = TcpStream::connect(port).await.unwrap();
-        caller.write_all(&hello(ISTIO_NAME)).await.unwrap();
-        callers.push(caller);
+        callers.push(tls_caller(port, ISTIO_NAME).await);
     }
     activator.until_held(count).await;
-    callers
+    announce_pod(&activator, "shop-2").await;
+    let first = add_pod(&activator, "shop-1").await;
+    (activator, callers, first)
 }
 
 /// A pod that Kubernetes is about to start.
@@ -100,12 +109,7 @@ async fn announce_pod(activator: &Activator, name: &str) {
 
 #[tokio::test]
 async fn the_first_pod_of_a_wake_gets_no_more_than_its_target_while_others_come() {
-    let mut entry = workload("shop");
-    entry.settings.target = 2.0;
-    let (activator, port) = Activator::with(entry).await;
-    let callers = held_callers(&activator, port, 4).await;
-    announce_pod(&activator, "shop-2").await;
-    let first = add_pod(&activator, "shop-1").await;
+    let (activator, callers, first) = woken(2.0, 4).await;
     let _first = [
         taken(&first, &hello(ISTIO_NAME)).await,
         taken(&first, &hello(ISTIO_NAME)).await,
@@ -126,12 +130,7 @@ async fn the_first_pod_of_a_wake_gets_no_more_than_its_target_while_others_come(
 
 #[tokio::test]
 async fn the_first_pod_of_a_wake_gets_everybody_where_no_other_comes_in_time() {
-    let mut entry = workload("shop");
-    entry.settings.target = 1.0;
-    let (activator, port) = Activator::with(entry).await;
-    let callers = held_callers(&activator, port, 2).await;
-    announce_pod(&activator, "shop-2").await;
-    let first = add_pod(&activator, "shop-1").await;
+    let (activator, callers, first) = woken(1.0, 2).await;
     let _one = taken(&first, &hello(ISTIO_NAME)).await;
     assert_eq!(activator.held().await, 1);
     let _other = taken(&first, &hello(ISTIO_NAME)).await;
@@ -229,8 +228,7 @@ async fn a_caller_without_a_server_name_or_with_its_own_is_held() {
     let (activator, port) = Activator::with(workload("shop")).await;
     let mut callers = Vec::new();
     for (held, name) in [(1, ""), (2, "shop.example.com"), (3, "shop.other.svc")] {
-        let mut caller = TcpStream::connect(port).await.unwrap();
-        caller.write_all(&hello(name)).await.unwrap();
+        let caller = tls_caller(port, name).await;
         activator.until_held(held).await;
         callers.push(caller);
     }
@@ -242,9 +240,8 @@ async fn a_caller_without_a_server_name_or_with_its_own_is_held() {
 #[tokio::test]
 async fn istios_name_of_another_namespace_is_closed_and_wakes_nobody() {
     let (activator, port) = Activator::with(workload("shop")).await;
-    let mut caller = TcpStream::connect(port).await.unwrap();
     let name = "outbound_.80_.v1_.shop.other.svc.cluster.local";
-    caller.write_all(&hello(name)).await.unwrap();
+    let caller = tls_caller(port, name).await;
     assert_refused(&activator, caller, "wrong-sni").await;
     activator.stop().await;
 }
@@ -253,13 +250,11 @@ async fn istios_name_of_another_namespace_is_closed_and_wakes_nobody() {
 async fn istios_name_of_another_workloads_service_is_closed_and_wakes_nobody() {
     let (activator, port) = Activator::with(workload("shop")).await;
     activator.add(workload("bank")).await;
-    let mut caller = TcpStream::connect(port).await.unwrap();
     let name = |service| format!("outbound_.80_._.{service}.default.svc.cluster.local");
-    caller.write_all(&hello(&name("bank"))).await.unwrap();
+    let caller = tls_caller(port, &name("bank")).await;
     assert_refused(&activator, caller, "wrong-sni").await;
     // A Service that nobody knows yet may be a new one of shop.
-    let mut caller = TcpStream::connect(port).await.unwrap();
-    caller.write_all(&hello(&name("new"))).await.unwrap();
+    let caller = tls_caller(port, &name("new")).await;
     activator.until_held(1).await;
     drop(caller);
     activator.stop().await;
@@ -387,8 +382,7 @@ async fn a_held_connection_is_closed_when_its_time_is_over() {
     let mut entry = workload("shop");
     entry.settings.connection_hold_timeout = HumanDuration(Duration::from_millis(50));
     let (activator, port) = Activator::with(entry).await;
-    let mut caller = TcpStream::connect(port).await.unwrap();
-    caller.write_all(&hello(ISTIO_NAME)).await.unwrap();
+    let mut caller = tls_caller(port, ISTIO_NAME).await;
     assert_eq!(soon(caller.read(&mut [0; 8])).await.unwrap(), 0);
     assert_metric(&activator, r#"rejected_total{reason="hold-timeout"} 1"#).await;
     activator.stop().await;
@@ -459,8 +453,7 @@ async fn a_pod_that_closes_does_not_draw_connections_by_having_none() {
     let healthy = add_pod(&activator, "shop-1").await;
     let mut open = Vec::new();
     for _ in 0..3 {
-        let mut caller = TcpStream::connect(port).await.unwrap();
-        caller.write_all(&hello(ISTIO_NAME)).await.unwrap();
+        let mut caller = tls_caller(port, ISTIO_NAME).await;
         let mut pod = taken(&healthy, &hello(ISTIO_NAME)).await;
         pod.write_all(SERVER_HELLO).await.unwrap();
         expect(&mut caller, SERVER_HELLO).await;
@@ -472,8 +465,7 @@ async fn a_pod_that_closes_does_not_draw_connections_by_having_none() {
         page.contains("\"podsTrusted\":2")
     })
     .await;
-    let mut caller = TcpStream::connect(port).await.unwrap();
-    caller.write_all(&hello(ISTIO_NAME)).await.unwrap();
+    let caller = tls_caller(port, ISTIO_NAME).await;
     drop(taken(&healthy, &hello(ISTIO_NAME)).await);
     assert_metric(&activator, "redials_total 2\n").await;
     drop((caller, open));

@@ -153,20 +153,24 @@ impl Task {
         deployment: &Deployment,
         there: Option<&ScaledWorkload>,
     ) -> Result<Vec<WorkloadPort>, WriteError> {
-        let served = served_ports(deployment);
         let known = there.map(|w| w.spec.ports.as_slice()).unwrap_or_default();
-        let of = |number: u16| known.iter().find(|port| port.app_port == number);
-        if served.iter().all(|served| of(served.number).is_some()) {
-            let port = |AppPort { number, protocol }: AppPort| {
-                let activator_port = of(number)?.activator_port;
-                Some(WorkloadPort {
-                    app_port: number,
-                    protocol,
-                    activator_port,
-                })
+        let mut ports = Vec::new();
+        for AppPort { number, protocol } in served_ports(deployment) {
+            let activator_port = match known.iter().find(|port| port.app_port == number) {
+                Some(port) => port.activator_port,
+                None => self.allocate(number)?,
             };
-            return Ok(served.into_iter().filter_map(port).collect());
+            ports.push(WorkloadPort {
+                app_port: number,
+                protocol,
+                activator_port,
+            });
         }
+        Ok(ports)
+    }
+
+    /// A new activator port, reserved until the cache shows it.
+    fn allocate(&self, app_port: u16) -> Result<u16, WriteError> {
         let mut reserved = self.ctx.reserved.lock();
         let workloads = self.ctx.stores.workloads.all();
         let mut used: HashSet<u16> = workloads
@@ -176,26 +180,16 @@ impl Task {
         // What the cache shows needs no reservation any more.
         reserved.retain(|port| !used.contains(port));
         used.extend(reserved.iter());
-        let mut ports = Vec::new();
-        for AppPort { number, protocol } in served {
-            let activator_port = match of(number) {
-                Some(port) => port.activator_port,
-                None => {
-                    let place = (self.key.namespace.as_str(), self.key.name.as_str(), number);
-                    let range = &self.ctx.activator_ports;
-                    free_port(place, &used, range)
-                        .ok_or_else(|| WriteError::PortsExhausted(range.clone()))?
-                }
-            };
-            used.insert(activator_port);
-            reserved.insert(activator_port);
-            ports.push(WorkloadPort {
-                app_port: number,
-                protocol,
-                activator_port,
-            });
-        }
-        Ok(ports)
+        let place = (
+            self.key.namespace.as_str(),
+            self.key.name.as_str(),
+            app_port,
+        );
+        let range = &self.ctx.activator_ports;
+        let port = free_port(place, &used, range)
+            .ok_or_else(|| WriteError::PortsExhausted(range.clone()))?;
+        reserved.insert(port);
+        Ok(port)
     }
 
     /// The Services that carry the workload's traffic, or what stands in the way as text.

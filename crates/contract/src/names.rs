@@ -13,6 +13,8 @@ pub const ORIGINAL_ANNOTATION: &str = "lull.dev/original";
 pub const INJECTED_ANNOTATION: &str = "lull.dev/injected";
 /// Finalizer on a ScaledWorkload: it goes only after its Service is what it was.
 pub const FINALIZER: &str = "lull.dev/leave";
+/// Kubernetes' label for who writes a slice.
+pub const SLICE_MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-by";
 /// `managed-by` value of slices that Lull writes.
 pub const MANAGED_BY: &str = "lull.dev";
 /// Field manager of every server-side apply.

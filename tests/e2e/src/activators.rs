@@ -44,10 +44,8 @@ pub async fn held(workload: &Workload) -> anyhow::Result<u64> {
     let cluster = &workload.cluster;
     let mut sum = 0;
     for pod in ready(cluster).await? {
-        let (namespace, port) = (&cluster.lull_namespace, ports::ADMIN);
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/workloads");
-        let pages: Vec<Value> =
-            serde_json::from_str(&cluster.text("GET", &path, Vec::new()).await?)?;
+        let pages = cluster.page(&pod, ports::ADMIN, "workloads").await?;
+        let pages: Vec<Value> = serde_json::from_str(&pages)?;
         let ours = pages.iter().filter(|page| {
             page["namespace"] == workload.namespace.as_str()
                 && page["name"] == workload.name.as_str()

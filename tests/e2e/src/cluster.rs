@@ -132,6 +132,30 @@ impl Cluster {
         }
     }
 
+    /// Asks a pod for `path` on `port`, by way of the API server.
+    ///
+    /// # Errors
+    /// Where the answer is not 2xx.
+    pub async fn ask_pod(
+        &self,
+        (namespace, pod): (&str, &str),
+        port: u16,
+        method: &str,
+        path: &str,
+    ) -> anyhow::Result<String> {
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{path}");
+        self.text(method, &path, Vec::new()).await
+    }
+
+    /// A page of one of Lull's own pods.
+    ///
+    /// # Errors
+    /// Where the answer is not 2xx.
+    pub async fn page(&self, pod: &str, port: u16, path: &str) -> anyhow::Result<String> {
+        let pod = (self.lull_namespace.as_str(), pod);
+        self.ask_pod(pod, port, "GET", path).await
+    }
+
     /// Sends a request to the API server and reads the answer as text.
     ///
     /// # Errors

@@ -41,7 +41,7 @@ pub async fn leftovers(cluster: &Cluster, namespace: &str) -> anyhow::Result<Vec
     found.extend(listed(cluster, &all, "scaledworkloads", |_| true).await?);
     let slices = format!("/apis/discovery.k8s.io/v1{within}/endpointslices");
     let ours = |item: &Value| {
-        item["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] == names::MANAGED_BY
+        item["metadata"]["labels"][names::SLICE_MANAGED_BY_LABEL] == names::MANAGED_BY
     };
     found.extend(listed(cluster, &slices, "endpointslices", ours).await?);
     let pods = format!("/api/v1{within}/pods?labelSelector={}", names::POD_LABEL);

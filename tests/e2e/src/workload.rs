@@ -363,9 +363,8 @@ impl Workload {
         method: &str,
         path: &str,
     ) -> anyhow::Result<String> {
-        let namespace = &self.namespace;
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{path}");
-        self.cluster.text(method, &path, Vec::new()).await
+        let pod = (self.namespace.as_str(), pod);
+        self.cluster.ask_pod(pod, port, method, path).await
     }
 
     /// What the queue-proxy of `pod` tells the autoscaler.

@@ -76,9 +76,9 @@ async fn main() -> anyhow::Result<()> {
 async fn wakes_sent(cluster: &Cluster) -> anyhow::Result<Histogram> {
     let mut all = Histogram::default();
     for pod in cluster.component_pods("autoscaler").await? {
-        let (namespace, pod, port) = (&cluster.lull_namespace, pod.name_any(), ports::METRICS);
-        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/metrics");
-        let text = cluster.text("GET", &path, Vec::new()).await?;
+        let text = cluster
+            .page(&pod.name_any(), ports::METRICS, "metrics")
+            .await?;
         all.add("lull_autoscaler_wake_sent_seconds", &text)?;
     }
     Ok(all)

@@ -86,8 +86,11 @@ async fn all_asleep(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
         let listed = workloads.list(&ListParams::default()).await?;
         let mut states: BTreeMap<String, usize> = BTreeMap::new();
         for workload in &listed.items {
+            // One without a status is being enrolled, too.
             let state = workload.status.as_ref().map(|status| status.state);
-            *states.entry(format!("{state:?}")).or_default() += 1;
+            *states
+                .entry(state.unwrap_or_default().to_string())
+                .or_default() += 1;
         }
         if told.elapsed() > Duration::from_secs(20) {
             told = Instant::now();
@@ -95,7 +98,7 @@ async fn all_asleep(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
         }
         // Not too often: it is a large list.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let asleep = states.get(&format!("{:?}", Some(State::Asleep)));
+        let asleep = states.get(&State::Asleep.to_string());
         ensure!(asleep == Some(&count), "{states:?}");
         Ok(())
     })
@@ -117,16 +120,14 @@ async fn report(cluster: &Cluster, when: &str) -> anyhow::Result<()> {
 /// Ports that the activator `name` has open for workloads.
 async fn listeners(cluster: &Cluster, name: &str) -> anyhow::Result<usize> {
     const LINE: &str = "lull_activator_listeners ";
-    let (namespace, port) = (&cluster.lull_namespace, ports::METRICS);
-    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:{port}/proxy/metrics");
-    let metrics = cluster.text("GET", &path, Vec::new()).await?;
+    let metrics = cluster.page(name, ports::METRICS, "metrics").await?;
     let mut lines = metrics.lines();
     let value = lines.find_map(|line| line.strip_prefix(LINE));
     let value = value.with_context(|| format!("no {LINE}in {metrics}"))?;
     Ok(value.parse()?)
 }
 
-/// Ends one activator and tells how long the next took from its container's start to ready.
+/// Ends one activator and tells how long the next took from the first sight of its process to ready.
 async fn restart(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
     let before = activators::ready(cluster).await?;
     let victim = before.first().context("no activator is ready")?;
