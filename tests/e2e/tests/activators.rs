@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use lull_contract::names::HELD_LABEL;
 use lull_e2e::{Agent, App, Workload, activators, all_answered, eventually, in_namespace};
 use sample_app::wire::{AppStats, RunResult, RunSpec};
 
@@ -157,7 +158,8 @@ async fn rolled_out(agent: &Agent, steady: &Workload) -> anyhow::Result<()> {
 
 /// Waits until new connections reach activators and nothing else: from its pods' first readiness
 /// until the activators have taken over, a workload that wakes is reached directly, too, and
-/// connections that are kept stay there.
+/// connections that are kept stay there. Before that readiness all are held by activators, so only
+/// answers that come while the Service selects no pod count.
 async fn proxied_alone(agent: &Agent, app: &Workload) -> anyhow::Result<()> {
     let spec = RunSpec {
         url: app.url("/"),
@@ -167,8 +169,12 @@ async fn proxied_alone(agent: &Agent, app: &Workload) -> anyhow::Result<()> {
         ..RunSpec::default()
     };
     eventually("activators alone to be reached", FOLLOW, async || {
+        let service = app.service_json().await?;
         let result = agent.run(&spec).await?;
         all_answered(&result)?;
+        let selector = &service["spec"]["selector"];
+        let is_held = !selector[HELD_LABEL].is_null();
+        ensure!(is_held, "the Service selects pods: {selector}");
         let direct = result.sent - result.via_activator;
         ensure!(direct == 0, "{direct} of {} went directly", result.sent);
         Ok(())
