@@ -130,7 +130,10 @@ async fn manage(
             }
             change = touched.recv() => change,
         };
-        if matches!(change, None | Some(Touched::Activators)) {
+        if matches!(
+            change,
+            None | Some(Touched::Activators | Touched::Everything)
+        ) {
             keep_pollers(ctx, &mut pollers);
         }
         if !readiness.missing().is_empty() {
@@ -146,6 +149,10 @@ async fn manage(
             }
             Some(Touched::Namespace(namespace)) => ctx.mailboxes().wake(Some(&namespace)),
             Some(Touched::Activators) => ctx.mailboxes().wake(None),
+            Some(Touched::Everything) => {
+                scan_all(ctx);
+                ctx.mailboxes().wake(None);
+            }
             None => scan_all(ctx),
         }
         ctx.metrics

@@ -45,7 +45,7 @@ pub struct Stores {
 }
 
 /// Which object changed, as far as its workload is concerned.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Touched {
     /// The workload of this namespace and name.
     Workload(String, String),
@@ -55,6 +55,8 @@ pub enum Touched {
     Namespace(String),
     /// An activator: any workload.
     Activators,
+    /// A list is complete, and what it no longer holds is gone: any workload, known or not.
+    Everything,
 }
 
 /// Told about each change; must not block.
@@ -172,10 +174,7 @@ where
                 }
             };
             let is_listed = matches!(event, Event::InitDone);
-            let change = match &event {
-                Event::Apply(o) | Event::InitApply(o) | Event::Delete(o) => Some(touched(o)),
-                Event::Init | Event::InitDone => None,
-            };
+            let change = change_of(&event, &touched);
             writer.take(event);
             if is_listed {
                 drop(pending.take());
@@ -189,9 +188,40 @@ where
     cache
 }
 
+/// Who is told when `event` has been taken note of.
+///
+/// An object of a list that is not complete can't be seen yet, so nobody looks for it; and what was
+/// deleted while the watch was away is named by no event.
+fn change_of<K>(event: &Event<K>, touched: impl Fn(&K) -> Touched) -> Option<Touched> {
+    match event {
+        Event::Apply(object) | Event::Delete(object) => Some(touched(object)),
+        Event::Init | Event::InitApply(_) => None,
+        Event::InitDone => Some(Touched::Everything),
+    }
+}
+
 fn label<'a>(object: &'a impl Resource, key: &str) -> Option<&'a str> {
     let labels = object.meta().labels.as_ref();
     labels
         .and_then(|labels| labels.get(key))
         .map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_list_touches_everything_once_it_is_complete() {
+        let touched = |_: &Pod| Touched::Activators;
+        let told = [
+            Event::Init,
+            Event::InitApply(Pod::default()),
+            Event::InitDone,
+        ]
+        .map(|event| change_of(&event, touched));
+        assert_eq!(told, [None, None, Some(Touched::Everything)]);
+        let one = change_of(&Event::Delete(Pod::default()), touched);
+        assert_eq!(one, Some(Touched::Activators));
+    }
 }
