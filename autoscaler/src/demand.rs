@@ -2,12 +2,10 @@
 //! for it, as windows.
 //!
 //! Demand is what pods have in flight plus what activators hold; a request is in one of the two, so
-//! nothing counts twice. All times are since the process's start.
+//! nothing counts twice. All times are since the process's start. A report of a known reporter
+//! allocates nothing, and nor does a measurement.
 
-use std::{
-    collections::{HashMap, HashSet},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use lull_contract::{
     Metric, Settings,
@@ -19,15 +17,6 @@ use crate::kpa::Window;
 /// A report older than this says nothing about now: three pulls were missed.
 const MAX_REPORT_AGE: Duration = Duration::from_millis(3_500);
 
-/// Who reported.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Source {
-    /// The queue-proxy of the pod with this name.
-    Pod(String),
-    /// The activator pod with this name.
-    Activator(String),
-}
-
 /// Load of one workload.
 #[derive(Debug)]
 pub struct Demand {
@@ -35,28 +24,71 @@ pub struct Demand {
     panic: Window,
     metric: Metric,
     lengths: (Duration, Duration),
-    sources: HashMap<Source, Heard>,
+    /// By name of the pod.
+    pods: HashMap<Box<str>, Heard>,
+    /// By name of the activator's pod.
+    activators: HashMap<Box<str>, Holding>,
     arrivals: u64,
+    /// When a connection was seen last that went round a queue-proxy.
+    bypassed_at: Option<Duration>,
     /// A wake that nobody has taken note of.
     woken: Option<Woken>,
 }
 
-/// The last report of a source.
-#[derive(Debug, Clone)]
+/// The last report of a process.
+#[derive(Debug, Clone, Copy)]
 struct Heard {
     boot: u64,
     now_us: u64,
     load: Load,
-    forwarding: u64,
-    ports: Vec<u16>,
-    /// Since when an activator has held somebody, on our clock.
-    held_since: Option<Duration>,
-    /// Number of the last wake of which an activator has told; 0 = of none lately.
-    wake: u64,
     at: Duration,
 }
 
-/// Sums over all sources.
+/// The last report of an activator.
+#[derive(Debug)]
+struct Holding {
+    heard: Heard,
+    forwarding: u64,
+    ports: Vec<u16>,
+    /// Since when it has held somebody, on our clock.
+    held_since: Option<Duration>,
+    /// Number of the last wake of which it has told; 0 = of none lately.
+    wake: u64,
+}
+
+/// Load between two reports of a process.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    length: Duration,
+    arrived: u64,
+    in_flight_seconds: f64,
+}
+
+/// A pod that may report.
+#[derive(Debug, Clone, Copy)]
+pub struct Reporter<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// It is ready: where it is silent, its load is unknown.
+    pub ready: bool,
+}
+
+/// What the reports say at one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Measured {
+    /// Sums of the last reports.
+    pub totals: Totals,
+    /// Average load over the stable window, whole workload.
+    pub stable: f64,
+    /// Average load over the panic window, whole workload.
+    pub panic: f64,
+    /// Every ready pod and activator has been heard lately.
+    pub heard: bool,
+    /// The windows were emptied, because other ones are asked for.
+    pub restarted: bool,
+}
+
+/// Sums over all reporters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
     /// In flight at pods plus held at activators.
@@ -65,6 +97,8 @@ pub struct Totals {
     pub held: u64,
     /// Let through by activators and not ended.
     pub forwarding: u64,
+    /// Connections went round a queue-proxy within the stable window.
+    pub bypassed: bool,
     /// Requests that have arrived anywhere since this process knows the workload; only grows.
     pub arrivals: u64,
 }
@@ -81,22 +115,30 @@ impl Demand {
             panic: Window::new(lengths.1),
             metric: settings.metric,
             lengths,
-            sources: HashMap::new(),
+            pods: HashMap::new(),
+            activators: HashMap::new(),
             arrivals: 0,
+            bypassed_at: None,
             woken: None,
         }
     }
 
     /// Takes changed settings over; a changed window starts empty, so that nothing is decided on it
     /// until it is known.
-    pub fn configure(&mut self, settings: &Settings) -> bool {
+    fn configure(&mut self, settings: &Settings) -> bool {
         let changed = self.lengths != (settings.window.0, settings.panic_window())
             || self.metric != settings.metric;
         if changed {
-            let sources = std::mem::take(&mut self.sources);
+            let (pods, activators) = (
+                std::mem::take(&mut self.pods),
+                std::mem::take(&mut self.activators),
+            );
             *self = Self {
-                sources,
+                pods,
+                activators,
                 arrivals: self.arrivals,
+                bypassed_at: self.bypassed_at,
+                woken: self.woken.take(),
                 ..Self::new(settings)
             };
         }
@@ -109,13 +151,23 @@ impl Demand {
             boot: report.boot,
             now_us: report.now_us,
             load: report.load,
-            forwarding: 0,
-            ports: Vec::new(),
-            held_since: None,
-            wake: 0,
             at,
         };
-        self.take(Source::Pod(pod.to_owned()), heard);
+        let Some(span) = self.since_last(self.pods.get(pod), &heard) else {
+            return;
+        };
+        let amount = match self.metric {
+            Metric::Concurrency => span.in_flight_seconds,
+            Metric::Rps => as_f64(span.arrived),
+        };
+        self.record(&span, at, amount);
+        if report.bypass > 0 {
+            self.bypassed_at = Some(at);
+        }
+        match self.pods.get_mut(pod) {
+            Some(known) => *known = heard,
+            None => drop(self.pods.insert(pod.into(), heard)),
+        }
     }
 
     /// Takes what the activator pod `activator` said about this workload at `at`.
@@ -130,87 +182,135 @@ impl Demand {
             boot,
             now_us,
             load: held.held,
-            forwarding: held.forwarding,
-            ports: held.ports.clone(),
-            held_since: (held.held.in_flight > 0)
-                .then(|| at.saturating_sub(Duration::from_micros(held.held_for_us))),
-            wake: held.woken.as_ref().map_or(0, |woken| woken.number),
             at,
         };
-        let source = Source::Activator(activator.to_owned());
-        let before = self.sources.get(&source).filter(|b| b.boot == heard.boot);
-        if before.map_or(0, |before| before.wake) < heard.wake {
+        let wake = held.woken.as_ref().map_or(0, |woken| woken.number);
+        let before = self.activators.get(activator);
+        let wake_before = before
+            .filter(|before| before.heard.boot == boot)
+            .map_or(0, |before| before.wake);
+        let Some(span) = self.since_last(before.map(|before| &before.heard), &heard) else {
+            return;
+        };
+        if wake_before < wake {
             self.woken.clone_from(&held.woken);
         }
-        self.take(source, heard);
+        let amount = match self.metric {
+            Metric::Concurrency => span.in_flight_seconds,
+            // It will arrive at a pod and count there.
+            Metric::Rps => 0.0,
+        };
+        self.record(&span, at, amount);
+        let holds = held.held.in_flight > 0;
+        let held_since = holds.then(|| at.saturating_sub(Duration::from_micros(held.held_for_us)));
+        match self.activators.get_mut(activator) {
+            Some(known) => {
+                known.heard = heard;
+                known.forwarding = held.forwarding;
+                known.ports.clone_from(&held.ports);
+                known.held_since = held_since;
+                known.wake = wake;
+            }
+            None => {
+                let known = Holding {
+                    heard,
+                    forwarding: held.forwarding,
+                    ports: held.ports.clone(),
+                    held_since,
+                    wake,
+                };
+                self.activators.insert(activator.into(), known);
+            }
+        }
     }
 
-    fn take(&mut self, source: Source, heard: Heard) {
-        let before = self.sources.get(&source).filter(|b| b.boot == heard.boot);
-        let (from_us, load) = match before {
-            Some(before) if before.now_us >= heard.now_us => return,
+    /// What happened since the report before; nothing where this one is not newer.
+    fn since_last(&self, before: Option<&Heard>, heard: &Heard) -> Option<Span> {
+        let (from_us, load) = match before.filter(|before| before.boot == heard.boot) {
+            Some(before) if before.now_us >= heard.now_us => return None,
             Some(before) => (before.now_us, before.load),
             // A process younger than the window is known from its start; an older one from now on.
             None if heard.now_us < micros(self.lengths.0) => (0, Load::default()),
             None => (heard.now_us, heard.load),
         };
-        let span = Duration::from_micros(heard.now_us - from_us);
-        let arrived = heard.load.requests.saturating_sub(load.requests);
-        let integral = heard.load.in_flight_us.saturating_sub(load.in_flight_us);
-        self.arrivals += arrived;
-        let amount = match (self.metric, &source) {
-            (Metric::Concurrency, _) => Duration::from_micros(integral).as_secs_f64(),
-            (Metric::Rps, Source::Pod(_)) => as_f64(arrived),
-            // It will arrive at a pod and count there.
-            (Metric::Rps, Source::Activator(_)) => 0.0,
-        };
-        let from = heard.at.saturating_sub(span);
-        self.stable.record_span(from, heard.at, amount);
-        self.panic.record_span(from, heard.at, amount);
-        self.sources.insert(source, heard);
+        let in_flight_us = heard.load.in_flight_us.saturating_sub(load.in_flight_us);
+        Some(Span {
+            length: Duration::from_micros(heard.now_us - from_us),
+            arrived: heard.load.requests.saturating_sub(load.requests),
+            in_flight_seconds: Duration::from_micros(in_flight_us).as_secs_f64(),
+        })
     }
 
-    /// Forgets sources that are gone: pods not in `pods`, activators not in `activators`.
-    pub fn retain(&mut self, pods: &HashSet<String>, activators: &HashSet<String>) {
-        self.sources.retain(|source, _| match source {
-            Source::Pod(name) => pods.contains(name),
-            Source::Activator(name) => activators.contains(name),
-        });
+    fn record(&mut self, span: &Span, at: Duration, amount: f64) {
+        self.arrivals += span.arrived;
+        let from = at.saturating_sub(span.length);
+        self.stable.record_span(from, at, amount);
+        self.panic.record_span(from, at, amount);
     }
 
-    /// Averages over the stable and the panic window that end at `now`.
-    ///
-    /// The newest second is left out: its reports are still on their way.
-    #[must_use]
-    pub fn averages(&self, now: Duration) -> (f64, f64) {
-        let known = now.saturating_sub(Duration::from_secs(1));
-        (self.stable.average(known), self.panic.average(known))
-    }
-
-    /// Sums of the last reports.
-    #[must_use]
-    pub fn totals(&self) -> Totals {
-        let mut totals = Totals {
-            arrivals: self.arrivals,
-            ..Totals::default()
-        };
-        for (source, heard) in &self.sources {
-            totals.in_flight += heard.load.in_flight;
-            totals.forwarding += heard.forwarding;
-            if matches!(source, Source::Activator(_)) {
-                totals.held += heard.load.in_flight;
-            }
+    /// What is known at `now`, with `settings`, of the pods and activators that there are; reports
+    /// of others are forgotten.
+    pub fn measure<'a>(
+        &mut self,
+        settings: &Settings,
+        pods: impl Iterator<Item = Reporter<'a>> + Clone,
+        activators: impl Iterator<Item = Reporter<'a>> + Clone,
+        now: Duration,
+    ) -> Measured {
+        let restarted = self.configure(settings);
+        forget_others(&mut self.pods, &pods);
+        forget_others(&mut self.activators, &activators);
+        let lately = |heard: &Heard| now <= heard.at + MAX_REPORT_AGE;
+        let heard = pods
+            .filter(|pod| pod.ready)
+            .all(|pod| self.pods.get(pod.name).is_some_and(lately))
+            && activators.filter(|pod| pod.ready).all(|pod| {
+                let known = self.activators.get(pod.name);
+                known.is_some_and(|known| lately(&known.heard))
+            });
+        // The newest second is left out: its reports are still on their way.
+        let ended = now.saturating_sub(Duration::from_secs(1));
+        Measured {
+            totals: self.totals(now),
+            stable: self.stable.average(ended),
+            panic: self.panic.average(ended),
+            heard,
+            restarted,
         }
-        totals
+    }
+
+    fn totals(&self, now: Duration) -> Totals {
+        let held = self.held();
+        let at_pods: u64 = self.pods.values().map(|heard| heard.load.in_flight).sum();
+        Totals {
+            in_flight: at_pods + held,
+            held,
+            forwarding: self.activators.values().map(|known| known.forwarding).sum(),
+            bypassed: self
+                .bypassed_at
+                .is_some_and(|at| now <= at + self.lengths.0),
+            arrivals: self.arrivals,
+        }
+    }
+
+    /// Requests that have arrived anywhere since this process knows the workload; only grows.
+    #[must_use]
+    pub fn arrivals(&self) -> u64 {
+        self.arrivals
+    }
+
+    /// Held at activators.
+    #[must_use]
+    pub fn held(&self) -> u64 {
+        let known = self.activators.values();
+        known.map(|known| known.heard.load.in_flight).sum()
     }
 
     /// Since when somebody has been held at an activator, but for the way of its report to here.
     #[must_use]
     pub fn held_since(&self) -> Option<Duration> {
-        self.sources
-            .values()
-            .filter_map(|heard| heard.held_since)
-            .min()
+        let known = self.activators.values();
+        known.filter_map(|known| known.held_since).min()
     }
 
     /// The wake that ended since this was asked last.
@@ -218,27 +318,22 @@ impl Demand {
         self.woken.take()
     }
 
-    /// Whether every one of `expected` has been heard lately.
-    #[must_use]
-    pub fn all_heard<'a>(
-        &self,
-        mut expected: impl Iterator<Item = &'a Source>,
-        now: Duration,
-    ) -> bool {
-        expected.all(|source| {
-            self.sources
-                .get(source)
-                .is_some_and(|heard| now <= heard.at + MAX_REPORT_AGE)
-        })
-    }
-
     /// Whether `activator` has said that it listens on every one of `ports`.
     #[must_use]
-    pub fn listens(&self, activator: &str, ports: impl Iterator<Item = u16>) -> bool {
-        let mut ports = ports;
-        self.sources
-            .get(&Source::Activator(activator.to_owned()))
-            .is_some_and(|heard| ports.all(|port| heard.ports.contains(&port)))
+    pub fn listens(&self, activator: &str, mut ports: impl Iterator<Item = u16>) -> bool {
+        let known = self.activators.get(activator);
+        known.is_some_and(|known| ports.all(|port| known.ports.contains(&port)))
+    }
+}
+
+/// Removes what is known of reporters that are not among `there`.
+fn forget_others<'a, T>(
+    known: &mut HashMap<Box<str>, T>,
+    there: &(impl Iterator<Item = Reporter<'a>> + Clone),
+) {
+    let still = there.clone().filter(|pod| known.contains_key(pod.name));
+    if still.count() < known.len() {
+        known.retain(|name, _| there.clone().any(|pod| pod.name == &**name));
     }
 }
 
@@ -284,6 +379,19 @@ mod tests {
 
     const SEC: u64 = 1_000_000;
 
+    fn measure(demand: &mut Demand, second: u64) -> Measured {
+        let settings = Settings {
+            window: HumanDuration::from_secs(10),
+            ..Settings::default()
+        };
+        let p = Reporter {
+            name: "p",
+            ready: true,
+        };
+        let at = Duration::from_secs(second);
+        demand.measure(&settings, [p].into_iter(), [].into_iter(), at)
+    }
+
     #[test]
     fn a_missed_pull_loses_nothing() {
         let at = Duration::from_secs;
@@ -297,10 +405,10 @@ mod tests {
         }
         late.pod_reported("p", &report(1, SEC, (2, 2 * SEC, 4)), at(101));
         late.pod_reported("p", &report(1, 8 * SEC, (2, 16 * SEC, 32)), at(108));
-        assert_eq!(each.averages(at(108)), (2.0, 2.0));
-        assert_eq!(late.averages(at(108)), (2.0, 2.0));
-        assert_eq!(each.totals(), late.totals());
-        assert_eq!(late.totals().arrivals, 32);
+        let (each, late) = (measure(&mut each, 108), measure(&mut late, 108));
+        assert_eq!((each.stable, each.panic), (2.0, 2.0));
+        assert_eq!(each, late);
+        assert_eq!(late.totals.arrivals, 32);
     }
 
     #[test]
@@ -308,25 +416,52 @@ mod tests {
         let at = Duration::from_secs;
         let mut demand = demand();
         demand.pod_reported("p", &report(1, 1000 * SEC, (0, 5000 * SEC, 9000)), at(10));
-        assert_eq!(demand.totals().arrivals, 0);
+        assert_eq!(demand.totals(at(13)).arrivals, 0);
         demand.pod_reported("p", &report(2, SEC, (0, SEC, 3)), at(12));
-        assert_eq!(demand.totals().arrivals, 3);
+        assert_eq!(demand.totals(at(13)).arrivals, 3);
         // A report that comes twice, or late, counts once.
         demand.pod_reported("p", &report(2, SEC, (0, SEC, 3)), at(13));
-        assert_eq!(demand.totals().arrivals, 3);
+        assert_eq!(demand.totals(at(13)).arrivals, 3);
     }
 
     #[test]
-    fn silence_is_unknown_and_gone_sources_are_forgotten() {
+    fn silence_is_unknown_and_gone_reporters_are_forgotten() {
         let at = Duration::from_secs;
         let mut demand = demand();
-        let pod = [Source::Pod("p".into())];
-        assert!(!demand.all_heard(pod.iter(), at(0)));
+        assert!(!measure(&mut demand, 0).heard);
         demand.pod_reported("p", &report(1, SEC, (7, 0, 0)), at(1));
-        assert!(demand.all_heard(pod.iter(), at(4)));
-        assert!(!demand.all_heard(pod.iter(), at(5)));
-        demand.retain(&HashSet::new(), &HashSet::new());
-        assert_eq!(demand.totals(), Totals::default());
+        demand.pod_reported("gone", &report(2, SEC, (3, 0, 0)), at(1));
+        assert!(measure(&mut demand, 4).heard);
+        let late = measure(&mut demand, 5);
+        assert!(!late.heard);
+        assert_eq!(late.totals.in_flight, 7);
+    }
+
+    #[test]
+    fn other_windows_start_empty_and_say_so() {
+        let mut demand = demand();
+        demand.pod_reported(
+            "p",
+            &report(1, 8 * SEC, (2, 16 * SEC, 4)),
+            Duration::from_secs(8),
+        );
+        assert!(!measure(&mut demand, 8).restarted);
+        let now = Duration::from_secs(8);
+        let other = demand.measure(&Settings::default(), [].into_iter(), [].into_iter(), now);
+        assert_eq!((other.restarted, other.stable), (true, 0.0));
+    }
+
+    #[test]
+    fn connections_round_the_queue_proxy_are_remembered_for_a_window() {
+        let mut demand = demand();
+        let seen = QueueProxyReport {
+            bypass: 1,
+            ..report(1, SEC, (0, 0, 0))
+        };
+        demand.pod_reported("p", &seen, Duration::from_secs(1));
+        demand.pod_reported("p", &report(1, 2 * SEC, (0, 0, 0)), Duration::from_secs(2));
+        assert!(measure(&mut demand, 11).totals.bypassed);
+        assert!(!measure(&mut demand, 12).totals.bypassed);
     }
 
     #[test]
@@ -347,7 +482,7 @@ mod tests {
             woken: None,
         };
         demand.activator_reported("a", (1, SEC), &held, Duration::from_secs(1));
-        let totals = demand.totals();
+        let totals = demand.totals(Duration::from_secs(1));
         assert_eq!(
             (totals.held, totals.in_flight, totals.forwarding),
             (5, 5, 2)

@@ -2,7 +2,7 @@
 //! EndpointSlices and ScaledWorkloads.
 //!
 //! One task for each workload ([`workload`]) reads the watch caches ([`stores`]) and what was
-//! reported ([`demand`]), asks the pure parts ([`kpa`], [`machine`], [`plan`]) what to do and does
+//! reported ([`demand`]), asks the pure parts ([`policy`] with [`kpa`], [`machine`], [`plan`]) what to do and does
 //! it. Only the leader ([`lease`]) writes, but any replica may wake a sleeping workload.
 
 pub mod allocate;
@@ -17,6 +17,7 @@ pub mod machine;
 pub mod metrics;
 pub mod objects;
 pub mod plan;
+pub mod policy;
 pub mod pull;
 pub mod stores;
 pub mod uninstall;

@@ -35,6 +35,8 @@ pub struct Facts {
     pub held: u64,
     /// Let through by activators and not ended.
     pub forwarding: u64,
+    /// Connections went round a queue-proxy within the stable window.
+    pub bypassed: bool,
     /// Something arrived since the state began.
     pub arrived: bool,
     /// Every pod and activator was heard lately and for a whole window.
@@ -130,7 +132,7 @@ impl Step {
 impl Facts {
     /// Nothing in flight anywhere, everybody heard, no rollout: pods may go.
     fn idle(&self) -> bool {
-        self.in_flight == 0 && self.forwarding == 0 && self.known && !self.rolling
+        self.in_flight == 0 && self.forwarding == 0 && !self.bypassed && self.known && !self.rolling
     }
 
     fn should_sleep(&self) -> bool {

@@ -24,9 +24,9 @@ use tokio::{task::JoinHandle, time::MissedTickBehavior};
 
 use crate::{
     context::{Context, Key, Mailbox, WriteError},
-    kpa::{Decider, Decision},
     machine::{self, Action, Step},
     plan::PlannedService,
+    policy::Policy,
 };
 
 /// Between two pulls of a workload's pods, and two evaluations when nothing else happens.
@@ -63,10 +63,7 @@ struct Task {
     state: Option<State>,
     state_since: Instant,
     arrivals_at_state: u64,
-    decider: Option<Decider>,
-    decision: Option<(Duration, Decision)>,
-    known_since: Duration,
-    idle_since: Option<Duration>,
+    policy: Policy,
     /// What we wrote to `/scale` and the watch may not show yet.
     written_replicas: Option<(u32, Instant)>,
     restored_at: Option<Instant>,
@@ -90,10 +87,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         state: None,
         state_since: Instant::now(),
         arrivals_at_state: 0,
-        decider: None,
-        decision: None,
-        known_since: now,
-        idle_since: None,
+        policy: Policy::new(true, now),
         written_replicas: None,
         restored_at: None,
         status_written: None,
@@ -239,6 +233,7 @@ impl Task {
             } else {
                 state
             };
+            self.policy = Policy::new(state != State::Enrolling, self.ctx.now());
             self.enter(state);
         }
         let planned = self.plan(deployment, &workload);
@@ -249,6 +244,9 @@ impl Task {
         let step = machine::step(state, &look.facts, &self.ctx.delays);
         self.act(deployment, &workload, services, &step).await?;
         self.tell_woken(deployment);
+        if look.verdict.overruled {
+            self.tell_overruled(deployment, look.facts.replicas);
+        }
         let reason = match (&planned, &step.reason) {
             (Err(obstacles), _) => obstacles.clone(),
             (Ok(_), Some(reason)) => reason.clone(),
@@ -294,7 +292,7 @@ impl Task {
         self.woken_told &= state != State::Waking;
         self.state = Some(state);
         self.state_since = Instant::now();
-        self.arrivals_at_state = self.mailbox.demand.lock().totals().arrivals;
+        self.arrivals_at_state = self.mailbox.demand.lock().arrivals();
     }
 }
 

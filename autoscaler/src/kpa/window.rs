@@ -87,14 +87,16 @@ impl Window {
         let (Some(last), now) = (self.last(), now.as_secs()) else {
             return 0.0;
         };
-        let oldest = (now + 1).saturating_sub(self.seconds);
-        let counted: Vec<f64> = (self.first..=last.min(now))
-            .zip(&self.buckets)
-            .filter(|(second, _)| *second >= oldest)
-            .map(|(_, value)| *value)
-            .collect();
-        let count = u32::try_from(counted.len()).unwrap_or(u32::MAX);
-        let average = counted.iter().sum::<f64>() / f64::from(count.max(1));
+        let oldest = (now + 1).saturating_sub(self.seconds).max(self.first);
+        let (skip, end) = (oldest - self.first, last.min(now) + 1);
+        let counted = end.saturating_sub(oldest);
+        let sum: f64 = self
+            .buckets
+            .iter()
+            .skip(usize::try_from(skip).unwrap_or(usize::MAX))
+            .take(usize::try_from(counted).unwrap_or(usize::MAX))
+            .sum();
+        let average = sum / f64::from(u32::try_from(counted.max(1)).unwrap_or(u32::MAX));
         // Float residue must not keep a pod alive.
         (average * 1e6).round() / 1e6
     }

@@ -65,6 +65,10 @@ fn traffic_and_the_unknown_keep_it_awake() {
             ..idle()
         },
         Facts {
+            bypassed: true,
+            ..idle()
+        },
+        Facts {
             known: false,
             ..idle()
         },
@@ -252,7 +256,7 @@ prop_compose! {
             in_flight: in_flight + held, held, forwarding,
             zero_only: flags[0], may_sleep: flags[1], burst_short: flags[2], arrived: flags[3],
             known: flags[4], rolling: flags[5], services_switched: flags[6],
-            selector_held: flags[7], native_ready: flags[8],
+            selector_held: flags[7], native_ready: flags[8], bypassed: flags[9],
             since: Duration::from_secs(since),
         }
     }
@@ -282,7 +286,8 @@ proptest! {
                 Action::HoldSelector => prop_assert!(facts.activators > 0 && facts.ready > 0),
                 Action::Scale { to: 0, .. } => {
                     prop_assert!(facts.in_flight == 0 && facts.may_sleep);
-                    prop_assert!(facts.known || facts.ready == 0);
+                    let quiet = facts.known && facts.forwarding == 0 && !facts.bypassed;
+                    prop_assert!(quiet || facts.ready == 0);
                 }
                 Action::Scale { from, to } if to < from => {
                     prop_assert!(facts.known && !facts.rolling && !facts.zero_only);

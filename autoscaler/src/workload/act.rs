@@ -21,14 +21,12 @@ use lull_contract::{
 };
 use serde_json::{Value, json};
 
-use super::{
-    Task,
-    look::{is_rolling, wanted_for_held},
-};
+use super::{Task, look::is_rolling};
 use crate::{
     context::WriteError,
     objects,
     plan::{self, PlannedService},
+    policy::wanted_for_held,
 };
 
 /// Server-side apply as Lull; what we apply is ours alone.
@@ -200,11 +198,9 @@ impl Task {
             let after = |at: Duration| at.saturating_sub(since);
             self.ctx.metrics.woken(after(sent), after(self.ctx.now()));
         }
-        let reason = self
-            .decision
-            .as_ref()
-            .map(|(_, d)| d.reason.to_string())
-            .unwrap_or_default();
+        self.policy.wrote(to);
+        let decision = self.policy.decision();
+        let reason = decision.map(|d| d.reason.to_string()).unwrap_or_default();
         tracing::info!(workload = %self.key, from, to, reason, "scaled");
         let (word, note) = match (from, to) {
             (0, _) => ("Waking", format!("Scaled from 0 to {to} pods")),
@@ -231,6 +227,17 @@ impl Task {
         }
     }
 
+    /// An Event where somebody else has changed the count.
+    pub(super) fn tell_overruled(&self, deployment: &Deployment, replicas: u32) {
+        let note = match replicas {
+            0 => "Scaled to 0 by somebody else: the next request wakes it".to_owned(),
+            _ => format!("Scaled to {replicas} by somebody else: kept for a window"),
+        };
+        tracing::info!(workload = %self.key, replicas, "scaled by somebody else");
+        self.ctx
+            .event(deployment.object_ref(&()), false, "ScaledByOther", note);
+    }
+
     async fn patch_scale(&self, version: Option<String>, to: u32) -> Result<Scale, WriteError> {
         let api: Api<Deployment> = self.api();
         let patch = json!({
@@ -255,7 +262,7 @@ impl Task {
         deployment: &Deployment,
         workload: &ScaledWorkload,
     ) -> Result<(), WriteError> {
-        let held = self.mailbox.demand.lock().totals().held;
+        let held = self.mailbox.demand.lock().held();
         let settings = &workload.spec.settings;
         if held == 0
             || self.replicas(deployment) != 0

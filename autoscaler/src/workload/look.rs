@@ -1,6 +1,6 @@
 //! What is seen of a workload: from the watch caches and the reports to [`Facts`].
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -8,7 +8,6 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 use lull_contract::{
-    Class, Settings,
     assignment::{self, Activator},
     names, ports,
     report::{MAX_QUEUE_PROXY_BYTES, QueueProxyReport},
@@ -17,17 +16,15 @@ use lull_contract::{
 
 use super::Task;
 use crate::{
-    demand::{Source, Totals},
-    kpa::{Decider, Decision, Observed},
+    demand::{Measured, Reporter},
     machine::Facts,
     objects,
     plan::{self, PlannedService},
+    policy::{Seen, Verdict},
 };
 
 /// Longest wait for one pod's report: less than a tick.
 const PULL_TIMEOUT: Duration = Duration::from_millis(900);
-/// Knative's tick: decisions less far apart would shrink faster than its rate limit means.
-const DECIDE_EVERY: Duration = Duration::from_secs(2);
 /// How long a count that we wrote is believed over the watch cache.
 const WRITTEN_BELIEVED: Duration = Duration::from_secs(5);
 
@@ -35,10 +32,8 @@ const WRITTEN_BELIEVED: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Look {
     pub(super) facts: Facts,
-    /// Every pod and activator was heard lately.
-    heard: bool,
-    pub(super) totals: Totals,
-    pub(super) decision: Decision,
+    pub(super) measured: Measured,
+    pub(super) verdict: Verdict,
 }
 
 // === impl Look ===
@@ -49,12 +44,17 @@ impl Look {
         match state {
             State::Enrolling => "waiting for pods with the sidecar".to_owned(),
             State::Asleep => "idle".to_owned(),
-            State::Waking => format!("no pod is ready yet, {} held", self.totals.held),
+            State::Waking => format!("no pod is ready yet, {} held", self.facts.held),
             State::Settling => "pods are ready, activators are about to leave".to_owned(),
             State::FallingAsleep => "idle: activators first, then the pods go".to_owned(),
-            _ if !self.heard => "not every pod and activator is heard: nothing shrinks".to_owned(),
+            _ if !self.measured.heard => {
+                "not every pod and activator is heard: nothing shrinks".to_owned()
+            }
             _ if !self.facts.known => "watched for less than a window: nothing shrinks".to_owned(),
-            _ => self.decision.reason.to_string(),
+            _ if self.facts.want == 0 && self.facts.bypassed => {
+                "connections go round the queue-proxy: it stays awake".to_owned()
+            }
+            _ => self.verdict.to_string(),
         }
     }
 }
@@ -68,6 +68,13 @@ pub(super) fn is_ready(pod: &Pod) -> bool {
                 .flatten()
                 .any(|condition| condition.type_ == "Ready" && condition.status == "True")
         })
+}
+
+fn reporters(pods: &[Arc<Pod>]) -> impl Iterator<Item = Reporter<'_>> + Clone {
+    pods.iter().map(|pod| Reporter {
+        name: pod.metadata.name.as_deref().unwrap_or_default(),
+        ready: is_ready(pod),
+    })
 }
 
 fn node_of(pod: &Pod) -> &str {
@@ -174,30 +181,24 @@ impl Task {
         workload: &ScaledWorkload,
         services: &[PlannedService],
     ) -> Look {
-        let (ctx, settings) = (Arc::clone(&self.ctx), &workload.spec.settings);
-        let (now, pods) = (ctx.now(), self.pods());
-        let ready = count(pods.iter().filter(|pod| is_ready(pod)).count());
-        let (totals, heard, averages) = self.read_demand(settings, &pods, now);
-        let replicas = self.replicas(deployment);
-        let decision = self.decide(settings, averages, (ready, &totals), now);
-        let known = heard && now >= self.known_since + settings.window.0;
-        let want = self.want(settings, &decision, &totals, (replicas, now));
+        let settings = &workload.spec.settings;
+        let (now, pods) = (self.ctx.now(), self.pods());
+        let seen = Seen {
+            replicas: self.replicas(deployment),
+            ready: count(pods.iter().filter(|pod| is_ready(pod)).count()),
+        };
+        let measured = {
+            let activators = self.ctx.stores.activators.all();
+            let mut demand = self.mailbox.demand.lock();
+            demand.measure(settings, reporters(&pods), reporters(&activators), now)
+        };
+        let verdict = self.policy.verdict(settings, &measured, seen, now);
         let switched = |planned: &PlannedService| {
             self.service(&planned.name)
                 .is_some_and(|s| plan::is_switched(&s, planned))
         };
         let facts = Facts {
-            replicas,
-            ready,
-            want,
-            zero_only: settings.class != Class::Kpa,
-            may_sleep: settings.min_scale == 0 && settings.class != Class::None,
-            burst_short: decision.excess_burst_capacity < 0,
-            in_flight: totals.in_flight,
-            held: totals.held,
-            forwarding: totals.forwarding,
-            arrived: totals.arrivals != self.arrivals_at_state,
-            known,
+            arrived: measured.totals.arrivals != self.arrivals_at_state,
             rolling: is_rolling(deployment),
             services_switched: !services.is_empty() && services.iter().all(switched),
             selector_held: services.iter().any(|s| {
@@ -207,101 +208,12 @@ impl Task {
             native_ready: self.native_ready(services),
             activators: count(self.usable_activators(workload).len()),
             since: self.state_since.elapsed(),
+            ..verdict.facts(settings, &measured, seen)
         };
         Look {
             facts,
-            heard,
-            totals,
-            decision,
-        }
-    }
-
-    /// Takes changed settings over and forgets who is gone; totals, whether all were heard, and
-    /// the averages.
-    fn read_demand(
-        &mut self,
-        settings: &Settings,
-        pods: &[Arc<Pod>],
-        now: Duration,
-    ) -> (Totals, bool, (f64, f64)) {
-        let activators = self.ctx.stores.activators.all();
-        let names = |pods: &[Arc<Pod>]| pods.iter().map(|p| p.name_any()).collect::<HashSet<_>>();
-        let mut demand = self.mailbox.demand.lock();
-        if demand.configure(settings) {
-            self.known_since = now;
-        }
-        demand.retain(&names(pods), &names(&activators));
-        let expected: Vec<Source> = pods
-            .iter()
-            .filter(|pod| is_ready(pod))
-            .map(|pod| Source::Pod(pod.name_any()))
-            .chain(
-                activators
-                    .iter()
-                    .filter(|pod| is_ready(pod))
-                    .map(|pod| Source::Activator(pod.name_any())),
-            )
-            .collect();
-        (
-            demand.totals(),
-            demand.all_heard(expected.iter(), now),
-            demand.averages(now),
-        )
-    }
-
-    /// The decision; a kept one until the next is due, but at once when requests are held.
-    fn decide(
-        &mut self,
-        settings: &Settings,
-        (stable, panic): (f64, f64),
-        (ready, totals): (u32, &Totals),
-        now: Duration,
-    ) -> Decision {
-        if let Some((at, decision)) = &self.decision
-            && now < *at + DECIDE_EVERY
-            && totals.held == 0
-        {
-            return decision.clone();
-        }
-        let decider = self.decider.get_or_insert_with(|| Decider::new(ready, now));
-        let decision = decider.decide(
-            settings,
-            Observed {
-                stable,
-                panic,
-                ready,
-            },
-            now,
-        );
-        self.decision = Some((now, decision.clone()));
-        decision
-    }
-
-    /// The decision within min and max, lifted by what is held and by the retention period.
-    fn want(
-        &mut self,
-        settings: &Settings,
-        decision: &Decision,
-        totals: &Totals,
-        (replicas, now): (u32, Duration),
-    ) -> u32 {
-        if settings.class == Class::None {
-            return replicas;
-        }
-        let held = wanted_for_held(settings, totals.held);
-        let mut want = decision.want.max(held).max(settings.min_scale);
-        if want == 0 {
-            let since = *self.idle_since.get_or_insert(now);
-            if now < since + settings.scale_to_zero_pod_retention_period.0 && replicas > 0 {
-                want = 1;
-            }
-        } else {
-            self.idle_since = None;
-        }
-        if settings.max_scale > 0 {
-            want.min(settings.max_scale)
-        } else {
-            want
+            measured,
+            verdict,
         }
     }
 
@@ -355,45 +267,6 @@ impl Task {
     }
 }
 
-/// Pods for `held` requests that wait right now, at least the activation scale.
-pub(super) fn wanted_for_held(settings: &Settings, held: u64) -> u32 {
-    if held == 0 {
-        return 0;
-    }
-    let held = f64::from(u32::try_from(held).unwrap_or(u32::MAX));
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a saturating cast of a whole number that is not negative"
-    )]
-    let pods = (held / settings.total_per_pod().max(1.0)).ceil() as u32;
-    let pods = pods.max(settings.activation_scale);
-    if settings.max_scale > 0 {
-        pods.min(settings.max_scale)
-    } else {
-        pods
-    }
-}
-
 fn count(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wake_is_sized_by_what_is_held() {
-        let settings = Settings::default();
-        assert_eq!(wanted_for_held(&settings, 0), 0);
-        assert_eq!(wanted_for_held(&settings, 1), 1);
-        assert_eq!(wanted_for_held(&settings, 250), 3);
-        let bounded = Settings {
-            max_scale: 2,
-            activation_scale: 5,
-            ..settings
-        };
-        assert_eq!(wanted_for_held(&bounded, 1), 2);
-    }
 }

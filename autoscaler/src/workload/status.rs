@@ -55,8 +55,8 @@ impl Task {
             state,
             ready: look.facts.ready,
             desired: look.facts.want,
-            in_flight: look.totals.in_flight,
-            held: look.totals.held,
+            in_flight: look.facts.in_flight,
+            held: look.facts.held,
             conditions: vec![enrolled_condition(&before, enrolled, &reason)],
             reason,
             // While a Service is away, it stays on the list: it is to be given back.

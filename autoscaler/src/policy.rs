@@ -1,0 +1,261 @@
+//! What one workload should have, over time: the algorithm's decisions within the user's bounds,
+//! and what has to be remembered between them.
+//!
+//! Pure: everything seen and `now` are arguments. [`crate::machine`] turns a [`Verdict`] into steps.
+
+use std::{fmt, time::Duration};
+
+use lull_contract::{Class, Settings};
+
+use crate::{
+    demand::Measured,
+    kpa::{Decider, Decision, Observed},
+    machine::Facts,
+};
+
+/// Knative's tick: decisions less far apart would shrink faster than its rate limit means.
+const DECIDE_EVERY: Duration = Duration::from_secs(2);
+
+/// The pods as the API server shows them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// `spec.replicas` of the target.
+    pub replicas: u32,
+    /// Pods that take traffic.
+    pub ready: u32,
+}
+
+/// What a workload should have now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict {
+    /// Pods wanted, within min and max.
+    pub want: u32,
+    /// What the algorithm said.
+    pub decision: Decision,
+    /// Every pod and activator was heard lately and for a whole window: it may shrink.
+    pub known: bool,
+    /// Somebody else's count, which is kept for a window.
+    pub respected: Option<u32>,
+    /// Somebody else's count was seen for the first time.
+    pub overruled: bool,
+}
+
+/// The memory of one workload's verdicts.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    decider: Option<Decider>,
+    decision: Option<(Duration, Decision)>,
+    known_since: Duration,
+    idle_since: Option<Duration>,
+    /// It has had its initial scale once.
+    initialised: bool,
+    /// The count that was seen last, or that we wrote after.
+    replicas: Option<u32>,
+    /// A count that somebody else wrote, and when it was seen.
+    others: Option<(u32, Duration)>,
+}
+
+// === impl Policy ===
+
+impl Policy {
+    /// Nothing known yet; `initialised`: the workload is past its initial scale.
+    #[must_use]
+    pub fn new(initialised: bool, now: Duration) -> Self {
+        Self {
+            decider: None,
+            decision: None,
+            known_since: now,
+            idle_since: None,
+            initialised,
+            replicas: None,
+            others: None,
+        }
+    }
+
+    /// The verdict at `now`.
+    pub fn verdict(
+        &mut self,
+        settings: &Settings,
+        measured: &Measured,
+        seen: Seen,
+        now: Duration,
+    ) -> Verdict {
+        if measured.restarted {
+            self.known_since = now;
+        }
+        let overruled = self.note_replicas(settings, measured, seen.replicas, now);
+        let decision = self.decide(settings, measured, seen.ready, now);
+        let respected = self.respected(settings, now);
+        let want = respected
+            .unwrap_or_else(|| self.want(settings, measured, (&decision, seen.replicas), now));
+        Verdict {
+            want,
+            decision,
+            known: measured.heard && now >= self.known_since + settings.window.0,
+            respected,
+            overruled,
+        }
+    }
+
+    /// We wrote this count.
+    pub fn wrote(&mut self, replicas: u32) {
+        self.replicas = Some(replicas);
+        self.others = None;
+    }
+
+    /// What the algorithm said last.
+    #[must_use]
+    pub fn decision(&self) -> Option<&Decision> {
+        self.decision.as_ref().map(|(_, decision)| decision)
+    }
+
+    /// Takes note of the count; whether somebody else has changed it.
+    fn note_replicas(
+        &mut self,
+        settings: &Settings,
+        measured: &Measured,
+        replicas: u32,
+        now: Duration,
+    ) -> bool {
+        let before = self.replicas.replace(replicas).unwrap_or(replicas);
+        // Above zero only class kpa has the count to itself; and any replica of ours may wake.
+        let is_wake = before == 0 && measured.totals.held > 0;
+        if before == replicas || settings.class != Class::Kpa || is_wake {
+            return false;
+        }
+        // A workload that somebody puts to sleep wakes with the next request.
+        self.others = (replicas > 0).then_some((replicas, now));
+        true
+    }
+
+    fn respected(&mut self, settings: &Settings, now: Duration) -> Option<u32> {
+        self.others = self
+            .others
+            .filter(|(_, since)| now < *since + settings.window.0);
+        self.others.map(|(count, _)| count)
+    }
+
+    /// The decision; a kept one until the next is due, but at once when requests are held.
+    fn decide(
+        &mut self,
+        settings: &Settings,
+        measured: &Measured,
+        ready: u32,
+        now: Duration,
+    ) -> Decision {
+        if let Some((at, decision)) = &self.decision
+            && now < *at + DECIDE_EVERY
+            && measured.totals.held == 0
+        {
+            return decision.clone();
+        }
+        let decider = self.decider.get_or_insert_with(|| Decider::new(ready, now));
+        let observed = Observed {
+            stable: measured.stable,
+            panic: measured.panic,
+            ready,
+        };
+        let decision = decider.decide(settings, observed, now);
+        self.decision = Some((now, decision.clone()));
+        decision
+    }
+
+    /// The decision within min and max, lifted by what is held, by the initial scale and by the
+    /// retention period.
+    fn want(
+        &mut self,
+        settings: &Settings,
+        measured: &Measured,
+        (decision, replicas): (&Decision, u32),
+        now: Duration,
+    ) -> u32 {
+        if settings.class == Class::None {
+            return replicas;
+        }
+        let held = wanted_for_held(settings, measured.totals.held);
+        let mut want = decision
+            .want
+            .max(held)
+            .max(settings.min_scale)
+            .max(self.initial(settings, replicas));
+        if want == 0 {
+            let since = *self.idle_since.get_or_insert(now);
+            if now < since + settings.scale_to_zero_pod_retention_period.0 && replicas > 0 {
+                want = 1;
+            }
+        } else {
+            self.idle_since = None;
+        }
+        bounded(settings, want)
+    }
+
+    /// Fewest pods until the initial scale has been there once. An initial scale of one is what
+    /// every workload that is enrolled awake has anyway.
+    fn initial(&mut self, settings: &Settings, replicas: u32) -> u32 {
+        self.initialised |= replicas >= settings.initial_scale;
+        if self.initialised || settings.initial_scale <= 1 || replicas == 0 {
+            0
+        } else {
+            settings.initial_scale
+        }
+    }
+}
+
+/// Pods for `held` requests that wait right now, at least the activation scale.
+#[must_use]
+pub fn wanted_for_held(settings: &Settings, held: u64) -> u32 {
+    if held == 0 {
+        return 0;
+    }
+    let held = f64::from(u32::try_from(held).unwrap_or(u32::MAX));
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a saturating cast of a whole number that is not negative"
+    )]
+    let pods = (held / settings.total_per_pod().max(1.0)).ceil() as u32;
+    bounded(settings, pods.max(settings.activation_scale))
+}
+
+fn bounded(settings: &Settings, pods: u32) -> u32 {
+    match settings.max_scale {
+        0 => pods,
+        max => pods.min(max),
+    }
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// The facts that follow from it; what only the cluster's objects tell is left at its default.
+    #[must_use]
+    pub fn facts(&self, settings: &Settings, measured: &Measured, seen: Seen) -> Facts {
+        let totals = &measured.totals;
+        Facts {
+            replicas: seen.replicas,
+            ready: seen.ready,
+            want: self.want,
+            zero_only: settings.class != Class::Kpa,
+            may_sleep: settings.min_scale == 0 && settings.class != Class::None,
+            burst_short: self.decision.excess_burst_capacity < 0,
+            in_flight: totals.in_flight,
+            held: totals.held,
+            forwarding: totals.forwarding,
+            bypassed: totals.bypassed,
+            known: self.known,
+            ..Facts::default()
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.respected {
+            Some(count) => write!(f, "scaled to {count} by somebody else: kept for a window"),
+            None => self.decision.reason.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

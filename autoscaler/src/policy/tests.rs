@@ -1,0 +1,232 @@
+use super::*;
+use crate::demand::Totals;
+use lull_contract::HumanDuration;
+use proptest::prelude::*;
+
+fn at(second: u64) -> Duration {
+    Duration::from_secs(second)
+}
+
+fn load(load: f64) -> Measured {
+    Measured {
+        stable: load,
+        panic: load,
+        heard: true,
+        ..Measured::default()
+    }
+}
+
+fn held(count: u64) -> Measured {
+    let totals = Totals {
+        held: count,
+        in_flight: count,
+        ..Totals::default()
+    };
+    Measured {
+        totals,
+        heard: true,
+        ..Measured::default()
+    }
+}
+
+fn pods(count: u32) -> Seen {
+    Seen {
+        replicas: count,
+        ready: count,
+    }
+}
+
+#[test]
+fn a_wake_is_sized_by_what_is_held() {
+    let settings = Settings::default();
+    assert_eq!(wanted_for_held(&settings, 0), 0);
+    assert_eq!(wanted_for_held(&settings, 1), 1);
+    assert_eq!(wanted_for_held(&settings, 250), 3);
+    let bounded = Settings {
+        max_scale: 2,
+        activation_scale: 5,
+        ..settings
+    };
+    assert_eq!(wanted_for_held(&bounded, 1), 2);
+}
+
+#[test]
+fn nothing_shrinks_until_a_whole_window_is_known() {
+    let settings = Settings::default();
+    let mut policy = Policy::new(true, at(100));
+    let mut known = |measured: &Measured, second| {
+        let verdict = policy.verdict(&settings, measured, pods(3), at(second));
+        verdict.known
+    };
+    assert!(!known(&load(0.0), 159));
+    assert!(known(&load(0.0), 160));
+    let silent = Measured {
+        heard: false,
+        ..load(0.0)
+    };
+    assert!(!known(&silent, 170));
+    let other_window = Measured {
+        restarted: true,
+        ..load(0.0)
+    };
+    assert!(!known(&other_window, 180));
+    assert!(!known(&load(0.0), 239));
+    assert!(known(&load(0.0), 240));
+}
+
+#[test]
+fn a_restarted_autoscaler_keeps_the_count() {
+    let mut policy = Policy::new(true, at(0));
+    let verdict = policy.verdict(&Settings::default(), &load(0.0), pods(7), at(1));
+    assert_eq!(verdict.want, 7, "{verdict}");
+}
+
+#[test]
+fn the_last_pod_stays_for_the_retention_period() {
+    let settings = Settings {
+        scale_to_zero_pod_retention_period: HumanDuration::from_secs(90),
+        ..Settings::default()
+    };
+    let mut policy = Policy::new(true, at(0));
+    let mut want = |second| {
+        policy
+            .verdict(&settings, &load(0.0), pods(1), at(second))
+            .want
+    };
+    assert_eq!([want(10), want(99), want(100)], [1, 1, 0]);
+}
+
+#[test]
+fn somebody_elses_count_is_kept_for_one_window() {
+    let settings = Settings::default();
+    let mut policy = Policy::new(true, at(0));
+    let busy = load(10.0);
+    assert_eq!(policy.verdict(&settings, &busy, pods(1), at(2)).want, 1);
+    let other = policy.verdict(&settings, &busy, pods(4), at(4));
+    assert_eq!((other.want, other.overruled), (4, true));
+    assert_eq!(
+        other.to_string(),
+        "scaled to 4 by somebody else: kept for a window"
+    );
+    let later = policy.verdict(&settings, &busy, pods(4), at(63));
+    assert_eq!((later.want, later.overruled), (4, false));
+    let after = policy.verdict(&settings, &busy, pods(4), at(64));
+    assert_eq!(
+        (after.want, after.respected),
+        (2, None),
+        "half for each decision"
+    );
+}
+
+#[test]
+fn our_own_counts_and_wakes_by_any_replica_are_nobody_elses() {
+    let settings = Settings::default();
+    let mut policy = Policy::new(true, at(0));
+    assert!(
+        !policy
+            .verdict(&settings, &load(300.0), pods(1), at(2))
+            .overruled
+    );
+    policy.wrote(5);
+    assert!(
+        !policy
+            .verdict(&settings, &load(300.0), pods(5), at(4))
+            .overruled
+    );
+    policy.wrote(0);
+    assert!(
+        !policy
+            .verdict(&settings, &held(1), pods(2), at(6))
+            .overruled
+    );
+    let hpa = Settings {
+        class: Class::Hpa,
+        ..Settings::default()
+    };
+    assert!(!policy.verdict(&hpa, &load(1.0), pods(4), at(8)).overruled);
+}
+
+#[test]
+fn a_count_of_zero_by_somebody_else_is_just_sleep() {
+    let settings = Settings::default();
+    let mut policy = Policy::new(true, at(0));
+    policy.verdict(&settings, &load(1.0), pods(1), at(2));
+    let verdict = policy.verdict(&settings, &load(0.0), pods(0), at(4));
+    assert_eq!((verdict.overruled, verdict.respected), (true, None));
+    assert_eq!(policy.verdict(&settings, &held(3), pods(0), at(5)).want, 1);
+}
+
+#[test]
+fn the_initial_scale_holds_until_it_has_been_there_once() {
+    let settings = Settings {
+        initial_scale: 3,
+        ..Settings::default()
+    };
+    let mut policy = Policy::new(false, at(0));
+    assert_eq!(
+        policy.verdict(&settings, &load(1.0), pods(1), at(2)).want,
+        3
+    );
+    policy.wrote(3);
+    let there = policy.verdict(&settings, &load(1.0), pods(3), at(4));
+    assert_eq!(there.want, 1, "the algorithm alone");
+    let mut restarted = Policy::new(true, at(0));
+    assert_eq!(
+        restarted
+            .verdict(&settings, &load(1.0), pods(1), at(2))
+            .want,
+        1
+    );
+}
+
+prop_compose! {
+    fn any_settings()(
+        (min, spread, initial, activation) in (0u32..4, 0u32..20, 0u32..6, 1u32..6),
+        (target, limit, burst) in (0.01f64..300.0, 0u32..50, -1i64..400),
+        (window, delay, retention) in (6u64..120, 0u64..90, 0u64..90),
+    ) -> Settings {
+        Settings {
+            min_scale: min,
+            max_scale: if spread == 0 { 0 } else { min + spread },
+            initial_scale: initial,
+            activation_scale: activation,
+            target,
+            container_concurrency: limit,
+            target_burst_capacity: burst,
+            window: HumanDuration::from_secs(window),
+            scale_down_delay: HumanDuration::from_secs(delay),
+            scale_to_zero_pod_retention_period: HumanDuration::from_secs(retention),
+            ..Settings::default()
+        }
+    }
+}
+
+proptest! {
+    /// Whatever is measured and seen, a count stays within the user's bounds and falls by no more
+    /// than half for each decision.
+    #[test]
+    fn a_verdict_keeps_bounds_and_rates(
+        settings in any_settings(),
+        start in 0u32..20,
+        steps in prop::collection::vec((1u64..5, 0.0f64..2_000.0, 0.0f64..2_000.0, 0u64..300), 1..60),
+    ) {
+        let mut policy = Policy::new(true, at(0));
+        let (mut now, mut count, mut floor) = (0, start, 0);
+        let mut decided_at = 0;
+        for (pause, stable, panic, holds) in steps {
+            now += pause;
+            let measured = Measured { stable, panic, ..held(holds) };
+            let verdict = policy.verdict(&settings, &measured, pods(count), at(now));
+            prop_assert!(verdict.want >= settings.min_scale);
+            prop_assert!(settings.max_scale == 0 || verdict.want <= settings.max_scale);
+            prop_assert!(holds == 0 || verdict.want > 0);
+            if holds > 0 || now >= decided_at + 2 || decided_at == 0 {
+                (decided_at, floor) = (now, count / 2);
+            }
+            let bound = if settings.max_scale == 0 { u32::MAX } else { settings.max_scale };
+            prop_assert!(verdict.want >= floor.min(bound), "{} pods: {:?}", count, verdict);
+            count = verdict.want;
+            policy.wrote(count);
+        }
+    }
+}
