@@ -58,6 +58,25 @@ struct Inner {
     index: Mutex<Index>,
     /// Grows when the set of ports may have changed.
     changes: watch::Sender<u64>,
+    reported: Mutex<Reported>,
+}
+
+/// How far reports have got.
+#[derive(Debug, Default)]
+struct Reported {
+    sequence: u64,
+    /// [`Inner::changes`] at the last report.
+    changes: u64,
+    /// The first report after a workload came or went.
+    complete: u64,
+}
+
+/// What a report tells.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    pub(crate) sequence: u64,
+    pub(crate) partial: bool,
+    pub(crate) workloads: Vec<HeldWorkload>,
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +125,7 @@ impl Directory {
                 hub,
                 index: Mutex::default(),
                 changes: watch::channel(0).0,
+                reported: Mutex::default(),
             }),
         }
     }
@@ -264,6 +284,8 @@ impl Directory {
                 index.workloads.remove(&workload.namespace);
             }
         }
+        drop(index);
+        self.changed();
     }
 
     /// Every port that should be open; workloads that have left are not among them.
@@ -306,11 +328,26 @@ impl Directory {
         self.inner.changes.subscribe()
     }
 
-    pub(crate) fn report(&self) -> Vec<HeldWorkload> {
-        self.all()
+    /// What is to be told to a reader who has had the report number `since`.
+    pub(crate) fn report(&self, since: Option<u64>) -> Gathered {
+        // Held until all has been gathered: what changes later belongs to a later number.
+        let mut reported = self.inner.reported.lock();
+        reported.sequence += 1;
+        let sequence = reported.sequence;
+        let changes = *self.inner.changes.borrow();
+        if std::mem::replace(&mut reported.changes, changes) != changes {
+            reported.complete = sequence;
+        }
+        let since = since.filter(|since| *since >= reported.complete && *since < sequence);
+        let all = self.all();
+        let told = all
             .iter()
-            .map(|workload| workload.report())
-            .collect()
+            .filter_map(|workload| workload.report(sequence, since));
+        Gathered {
+            sequence,
+            partial: since.is_some(),
+            workloads: told.collect(),
+        }
     }
 
     pub(crate) fn pages(&self) -> Vec<Page> {

@@ -3,10 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{Method, StatusCode};
-use lull_contract::report::{ActivatorReport, SEEN_PARAM, VERSION, WAIT_PARAM};
+use lull_contract::report::{ActivatorReport, SEEN_PARAM, SINCE_PARAM, VERSION, WAIT_PARAM};
 use lull_process::server::{self, Answer};
 
-use crate::{directory::Directory, hub::Hub};
+use crate::{
+    directory::{Directory, Gathered},
+    hub::Hub,
+};
 
 /// Longest wait of one poll, whatever the reader asks for.
 const MAX_WAIT: Duration = Duration::from_secs(30);
@@ -24,6 +27,7 @@ pub(crate) struct Reporter {
 struct Query {
     seen: Option<u64>,
     wait: Duration,
+    since: Option<u64>,
 }
 
 // === impl Reporter ===
@@ -41,7 +45,8 @@ impl Reporter {
             return server::text(StatusCode::NOT_FOUND, "here is /report\n");
         }
         let Some(query) = Query::parse(query) else {
-            let text = format!("{SEEN_PARAM} and {WAIT_PARAM} must be whole numbers\n");
+            let text =
+                format!("{SEEN_PARAM}, {WAIT_PARAM} and {SINCE_PARAM} must be whole numbers\n");
             return server::text(StatusCode::BAD_REQUEST, text);
         };
         server::json(&self.report(query).await)
@@ -56,13 +61,20 @@ impl Reporter {
         }
         // The edge is read first: what is raised while the rest is gathered is told again.
         let edge = *self.hub.edge().borrow();
+        let Gathered {
+            sequence,
+            partial,
+            workloads,
+        } = self.directory.report(query.since);
         ActivatorReport {
             v: VERSION,
             pod: self.hub.config.pod_name.clone(),
             boot: self.boot,
-            workloads: self.directory.report(),
+            workloads,
             now_us: self.hub.now_us(),
             edge,
+            sequence,
+            partial,
         }
     }
 }
@@ -74,10 +86,12 @@ impl Query {
         let mut query = Self {
             seen: None,
             wait: Duration::ZERO,
+            since: None,
         };
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=')? {
                 (SEEN_PARAM, value) => query.seen = Some(value.parse().ok()?),
+                (SINCE_PARAM, value) => query.since = Some(value.parse().ok()?),
                 (WAIT_PARAM, value) => {
                     query.wait = Duration::from_millis(value.parse().ok()?).min(MAX_WAIT);
                 }

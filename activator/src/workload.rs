@@ -97,6 +97,17 @@ struct State {
     waking: Option<Owned>,
     /// App port to where we listen for it.
     listening: BTreeMap<u16, SocketAddr>,
+    /// What was told last, and the number of the report in which it was new.
+    told: (Told, u64),
+}
+
+/// What the autoscaler is told.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Told {
+    held: Load,
+    forwarding: u64,
+    ports: Vec<u16>,
+    woken: Option<Woken>,
 }
 
 /// For `/workloads`.
@@ -144,6 +155,7 @@ impl Workload {
                 spreading: None,
                 waking: None,
                 listening: BTreeMap::new(),
+                told: (Told::default(), 0),
             }),
         })
     }
@@ -197,24 +209,36 @@ impl Workload {
         self.state.lock().listening.get(&app_port).copied()
     }
 
-    /// For the autoscaler.
-    pub(crate) fn report(&self) -> HeldWorkload {
+    /// For the autoscaler, in its report number `sequence`; `None` where nothing has changed after
+    /// the one `since`.
+    pub(crate) fn report(&self, sequence: u64, since: Option<u64>) -> Option<HeldWorkload> {
         let now_us = self.hub.now_us();
         let mut state = self.state.lock();
-        let held: Load = state.line.load(now_us);
-        HeldWorkload {
+        let told = Told {
+            held: state.line.load(now_us),
+            forwarding: state.forwarding,
+            ports: state.listening.values().map(SocketAddr::port).collect(),
+            woken: state.woken_lately(),
+        };
+        if state.told.0 != told {
+            state.told = (told.clone(), sequence);
+        }
+        if since.is_some_and(|since| state.told.1 <= since) {
+            return None;
+        }
+        Some(HeldWorkload {
             namespace: self.namespace.clone(),
             name: self.name.clone(),
             uid: self.uid.clone(),
-            ports: state.listening.values().map(SocketAddr::port).collect(),
-            held_for_us: match held.in_flight {
+            ports: told.ports,
+            held_for_us: match told.held.in_flight {
                 0 => 0,
                 _ => now_us.saturating_sub(state.line_since_us),
             },
-            held,
-            forwarding: state.forwarding,
-            woken: state.woken_lately(),
-        }
+            held: told.held,
+            forwarding: told.forwarding,
+            woken: told.woken,
+        })
     }
 
     /// For people.

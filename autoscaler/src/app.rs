@@ -1,13 +1,13 @@
 //! Assembly: watches, leadership, one poller per activator, one task per workload, admin pages.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt::Write as _, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use http::StatusCode;
 use kube::{Client, ResourceExt};
 use lull_contract::{
     ports,
-    report::{ActivatorReport, MAX_ACTIVATOR_BYTES, SEEN_PARAM, WAIT_PARAM},
+    report::{ActivatorReport, MAX_ACTIVATOR_BYTES, SEEN_PARAM, SINCE_PARAM, WAIT_PARAM},
 };
 use lull_process::{readiness::Readiness, server, shutdown};
 use prometheus_client::registry::Registry;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::Args,
     context::{Context, Key, Parts},
+    demand::Hearing,
     lease::Leadership,
     machine::Delays,
     metrics::Metrics,
@@ -30,6 +31,9 @@ const TOUCHED_CAPACITY: usize = 4096;
 const SCAN_EVERY: Duration = Duration::from_secs(5);
 /// How long an activator may keep a poll open: also how often each says that it is there.
 const POLL_WAIT: Duration = Duration::from_secs(1);
+/// Reports of an activator until it is asked for everything again, whatever it has told: what went
+/// wrong unseen is mended with it.
+const COMPLETE_EVERY: u32 = 60;
 /// Pause after a failed poll.
 const POLL_PAUSE: Duration = Duration::from_millis(200);
 
@@ -217,6 +221,7 @@ fn keep_pollers(ctx: &Arc<Context>, pollers: &mut HashMap<String, (String, JoinH
         let keep = activators.get(name) == Some(ip) && !poller.is_finished();
         if !keep {
             poller.abort();
+            ctx.forget(name);
         }
         keep
     });
@@ -230,53 +235,95 @@ fn keep_pollers(ctx: &Arc<Context>, pollers: &mut HashMap<String, (String, JoinH
 
 /// Long-polls one activator and hands what it says to the tasks.
 async fn poll_activator(ctx: Arc<Context>, name: String, ip: String) {
-    let mut seen = None;
+    let mut known = Known::default();
     let limits = (POLL_WAIT + Duration::from_secs(2), MAX_ACTIVATOR_BYTES);
     loop {
-        let path = match seen {
-            Some(edge) => {
-                format!(
-                    "/report?{SEEN_PARAM}={edge}&{WAIT_PARAM}={}",
-                    POLL_WAIT.as_millis()
-                )
-            }
-            None => "/report".to_owned(),
-        };
+        // Read first: whoever comes later is told everything with the next report.
+        let opened = ctx.mailboxes().opened();
+        let path = known.path(opened);
         let answer = ctx.puller.get((&ip, ports::REPORT), &path, limits).await;
         let report = match answer.map(|body| ActivatorReport::parse(&body)) {
             Ok(Ok(report)) => report,
             Ok(Err(error)) => {
                 ctx.metrics.reports_refused.inc();
                 tracing::warn!(activator = name, %error, "report refused");
+                known = Known::default();
                 tokio::time::sleep(POLL_WAIT).await;
                 continue;
             }
             Err(error) => {
                 ctx.metrics.pulls_failed.inc();
                 tracing::debug!(activator = name, %error, "report not had");
-                seen = None;
+                known = Known::default();
                 tokio::time::sleep(POLL_PAUSE).await;
                 continue;
             }
         };
-        seen = Some(report.edge);
-        deliver(&ctx, &name, &report);
+        let last = ctx.hearing(&name).filter(|last| last.boot == report.boot);
+        if report.partial && last.is_none() {
+            // Of another process than the one that was asked to leave something out.
+            known = Known::default();
+            continue;
+        }
+        deliver(&ctx, &name, last, &report);
+        known = Known {
+            seen: Some(report.edge),
+            since: Some(report.sequence).filter(|sequence| *sequence > 0),
+            opened: if report.partial { known.opened } else { opened },
+            partial: if report.partial { known.partial + 1 } else { 0 },
+        };
     }
 }
 
-fn deliver(ctx: &Context, activator: &str, report: &ActivatorReport) {
-    let now = ctx.now();
+/// What has been had from an activator.
+#[derive(Debug, Default)]
+struct Known {
+    seen: Option<u64>,
+    /// Number of the last report.
+    since: Option<u64>,
+    /// [`Mailboxes::opened`](crate::context::Mailboxes::opened) at the last complete report.
+    opened: u64,
+    /// Reports since that one.
+    partial: u32,
+}
+
+// === impl Known ===
+
+impl Known {
+    /// What is to be asked for, where so many mailboxes have been opened.
+    fn path(&self, opened: u64) -> String {
+        let Some(seen) = self.seen else {
+            return "/report".to_owned();
+        };
+        let wait = POLL_WAIT.as_millis();
+        let mut path = format!("/report?{SEEN_PARAM}={seen}&{WAIT_PARAM}={wait}");
+        let is_known = self.opened == opened && self.partial < COMPLETE_EVERY;
+        if let Some(since) = self.since.filter(|_| is_known) {
+            // Writing to a String can't fail.
+            let _ = write!(path, "&{SINCE_PARAM}={since}");
+        }
+        path
+    }
+}
+
+fn deliver(ctx: &Context, activator: &str, last: Option<Hearing>, report: &ActivatorReport) {
+    let hearing = Hearing {
+        boot: report.boot,
+        complete: last.map_or(0, |last| last.complete) + u64::from(!report.partial),
+        now_us: report.now_us,
+        at: ctx.now(),
+    };
     for held in &report.workloads {
         let Some(mailbox) = ctx.mailboxes().get(&held.namespace, &held.name) else {
             continue;
         };
-        let source = (report.boot, report.now_us);
         mailbox
             .demand
             .lock()
-            .activator_reported(activator, source, held, now);
+            .activator_reported(activator, (last, hearing), held);
         if held.held.in_flight > 0 {
             mailbox.changed.notify_one();
         }
     }
+    ctx.heard(activator, hearing);
 }

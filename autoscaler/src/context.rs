@@ -4,7 +4,10 @@ use std::{
     collections::{HashMap, HashSet},
     future::Future,
     ops::RangeInclusive,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -18,8 +21,13 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
 use crate::{
-    config::API_TIMEOUT, demand::Demand, lease::Leadership, machine::Delays, metrics::Metrics,
-    pull::Puller, stores::Stores,
+    config::API_TIMEOUT,
+    demand::{Demand, Hearing},
+    lease::Leadership,
+    machine::Delays,
+    metrics::Metrics,
+    pull::Puller,
+    stores::Stores,
 };
 
 /// Cause that the API server names when it refuses to create anything in a namespace that is being
@@ -65,11 +73,15 @@ pub struct Context {
     recorder: Recorder,
     start: Instant,
     mailboxes: Mailboxes,
+    hearings: RwLock<HashMap<String, Hearing>>,
 }
 
 /// Mailboxes by namespace and label value of the name: pods name their workload that way.
 #[derive(Debug, Default)]
-pub struct Mailboxes(RwLock<HashMap<(String, String), Arc<Mailbox>>>);
+pub struct Mailboxes {
+    all: RwLock<HashMap<(String, String), Arc<Mailbox>>>,
+    opened: AtomicU64,
+}
 
 /// A write that didn't work.
 #[derive(Debug, thiserror::Error)]
@@ -143,7 +155,7 @@ impl Mailboxes {
     /// The mailbox of the workload whose name has this label value.
     #[must_use]
     pub fn by_label(&self, namespace: &str, label: &str) -> Option<Arc<Mailbox>> {
-        self.0
+        self.all
             .read()
             .get(&(namespace.to_owned(), label.to_owned()))
             .cloned()
@@ -158,26 +170,33 @@ impl Mailboxes {
     /// A new mailbox for `key`, unless there is one.
     #[must_use]
     pub fn open(&self, key: &Key) -> Option<Arc<Mailbox>> {
-        let mut boxes = self.0.write();
+        let mut boxes = self.all.write();
         let place = (key.namespace.clone(), label_value(&key.name));
         if boxes.contains_key(&place) {
             return None;
         }
         let mailbox = Arc::new(Mailbox::default());
         boxes.insert(place, Arc::clone(&mailbox));
+        self.opened.fetch_add(1, Ordering::Relaxed);
         Some(mailbox)
+    }
+
+    /// How many have been opened so far: a new one has heard nothing.
+    #[must_use]
+    pub fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
     }
 
     /// Forgets the mailbox of `key`.
     pub fn close(&self, key: &Key) {
-        self.0
+        self.all
             .write()
             .remove(&(key.namespace.clone(), label_value(&key.name)));
     }
 
     /// Wakes every task, or those of one namespace.
     pub fn wake(&self, namespace: Option<&str>) {
-        for ((ns, _), mailbox) in self.0.read().iter() {
+        for ((ns, _), mailbox) in self.all.read().iter() {
             if namespace.is_none_or(|namespace| namespace == ns) {
                 mailbox.changed.notify_one();
             }
@@ -187,7 +206,7 @@ impl Mailboxes {
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.read().len()
+        self.all.read().len()
     }
 
     /// Whether there are none.
@@ -246,7 +265,25 @@ impl Context {
             reserved: Mutex::default(),
             start: Instant::now(),
             mailboxes: Mailboxes::default(),
+            hearings: RwLock::default(),
         }
+    }
+
+    /// What was heard last of the activator of this name.
+    #[must_use]
+    pub fn hearing(&self, activator: &str) -> Option<Hearing> {
+        self.hearings.read().get(activator).copied()
+    }
+
+    /// Takes note of an activator's report.
+    pub fn heard(&self, activator: &str, hearing: Hearing) {
+        let mut hearings = self.hearings.write();
+        hearings.insert(activator.to_owned(), hearing);
+    }
+
+    /// Forgets an activator.
+    pub fn forget(&self, activator: &str) {
+        self.hearings.write().remove(activator);
     }
 
     /// Time since the process started: the clock of all windows.

@@ -36,7 +36,7 @@ pub struct Demand {
 }
 
 /// The last report of a process.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Heard {
     boot: u64,
     now_us: u64,
@@ -44,16 +44,31 @@ struct Heard {
     at: Duration,
 }
 
-/// The last report of an activator.
-#[derive(Debug)]
+/// What an activator told last about the workload.
+#[derive(Debug, Default)]
 struct Holding {
     heard: Heard,
+    /// [`Hearing::complete`] of that report.
+    complete: u64,
     forwarding: u64,
     ports: Vec<u16>,
     /// Since when it has held somebody, on our clock.
     held_since: Option<Duration>,
     /// Number of the last wake of which it has told; 0 = of none lately.
     wake: u64,
+}
+
+/// What is known of an activator as a whole: it tells only what has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hearing {
+    /// Its process.
+    pub boot: u64,
+    /// Complete reports so far, from this process.
+    pub complete: u64,
+    /// Time of its last report, on its clock.
+    pub now_us: u64,
+    /// And on ours.
+    pub at: Duration,
 }
 
 /// Load between two reports of a process.
@@ -170,58 +185,60 @@ impl Demand {
         }
     }
 
-    /// Takes what the activator pod `activator` said about this workload at `at`.
+    /// Takes what the activator pod `activator` said about this workload in the report `now`; the
+    /// report before it was `last`.
     pub fn activator_reported(
         &mut self,
         activator: &str,
-        (boot, now_us): (u64, u64),
+        (last, now): (Option<Hearing>, Hearing),
         held: &HeldWorkload,
-        at: Duration,
     ) {
+        let Hearing { boot, at, .. } = now;
         let heard = Heard {
             boot,
-            now_us,
+            now_us: now.now_us,
             load: held.held,
             at,
         };
-        let wake = held.woken.as_ref().map_or(0, |woken| woken.number);
-        let before = self.activators.get(activator);
-        let wake_before = before
-            .filter(|before| before.heard.boot == boot)
-            .map_or(0, |before| before.wake);
-        let Some(span) = self.since_last(before.map(|before| &before.heard), &heard) else {
+        let mut before = self.activators.get(activator).map(|known| known.heard);
+        if let (Some(before), Some(last)) = (&mut before, last)
+            && before.boot == last.boot
+            && before.now_us < last.now_us
+        {
+            // Had it changed before the last report, that would have said so.
+            self.stable.record_span(before.at, last.at, 0.0);
+            self.panic.record_span(before.at, last.at, 0.0);
+            before.now_us = last.now_us;
+        }
+        let Some(span) = self.since_last(before.as_ref(), &heard) else {
             return;
         };
-        if wake_before < wake {
-            self.woken.clone_from(&held.woken);
-        }
         let amount = match self.metric {
             Metric::Concurrency => span.in_flight_seconds,
             // It will arrive at a pod and count there.
             Metric::Rps => 0.0,
         };
         self.record(&span, at, amount);
-        let holds = held.held.in_flight > 0;
-        let held_since = holds.then(|| at.saturating_sub(Duration::from_micros(held.held_for_us)));
-        match self.activators.get_mut(activator) {
-            Some(known) => {
-                known.heard = heard;
-                known.forwarding = held.forwarding;
-                known.ports.clone_from(&held.ports);
-                known.held_since = held_since;
-                known.wake = wake;
-            }
-            None => {
-                let known = Holding {
-                    heard,
-                    forwarding: held.forwarding,
-                    ports: held.ports.clone(),
-                    held_since,
-                    wake,
-                };
-                self.activators.insert(activator.into(), known);
-            }
+        let known = match self.activators.get_mut(activator) {
+            Some(known) => known,
+            None => self.activators.entry(activator.into()).or_default(),
+        };
+        let wake = held.woken.as_ref().map_or(0, |woken| woken.number);
+        let told_wake = if known.heard.boot == boot {
+            known.wake
+        } else {
+            0
+        };
+        if told_wake < wake {
+            self.woken.clone_from(&held.woken);
         }
+        let held_since = at.saturating_sub(Duration::from_micros(held.held_for_us));
+        known.heard = heard;
+        known.complete = now.complete;
+        known.forwarding = held.forwarding;
+        known.ports.clone_from(&held.ports);
+        known.held_since = (held.held.in_flight > 0).then_some(held_since);
+        known.wake = wake;
     }
 
     /// What happened since the report before; nothing where this one is not newer.
@@ -248,26 +265,29 @@ impl Demand {
         self.panic.record_span(from, at, amount);
     }
 
-    /// What is known at `now`, with `settings`, of the pods and activators that there are; reports
-    /// of others are forgotten.
+    /// What is known at `now`, with `settings`, of the pods and activators that there are, the
+    /// latter each with what was heard of it as a whole; reports of others are forgotten.
     pub fn measure<'a>(
         &mut self,
         settings: &Settings,
         pods: impl Iterator<Item = Reporter<'a>> + Clone,
-        activators: impl Iterator<Item = Reporter<'a>> + Clone,
+        activators: impl Iterator<Item = (Reporter<'a>, Option<Hearing>)> + Clone,
         now: Duration,
     ) -> Measured {
         let restarted = self.configure(settings);
         forget_others(&mut self.pods, &pods);
-        forget_others(&mut self.activators, &activators);
-        let lately = |heard: &Heard| now <= heard.at + MAX_REPORT_AGE;
-        let heard = pods
-            .filter(|pod| pod.ready)
-            .all(|pod| self.pods.get(pod.name).is_some_and(lately))
-            && activators.filter(|pod| pod.ready).all(|pod| {
-                let known = self.activators.get(pod.name);
-                known.is_some_and(|known| lately(&known.heard))
-            });
+        let named = activators.clone().map(|(activator, _)| activator);
+        forget_others(&mut self.activators, &named);
+        let lately = |at: Duration| now <= at + MAX_REPORT_AGE;
+        let is_heard = |pod: Reporter<'_>| {
+            let known = self.pods.get(pod.name);
+            !pod.ready || known.is_some_and(|heard| lately(heard.at))
+        };
+        let is_heard_of = |(activator, hearing): (Reporter<'_>, Option<Hearing>)| {
+            let is_told = hearing.is_some_and(|h| lately(h.at) && self.is_told(activator.name, h));
+            !activator.ready || is_told
+        };
+        let heard = pods.into_iter().all(is_heard) && activators.into_iter().all(is_heard_of);
         // The newest second is left out: its reports are still on their way.
         let ended = now.saturating_sub(Duration::from_secs(1));
         Measured {
@@ -318,11 +338,25 @@ impl Demand {
         self.woken.take()
     }
 
-    /// Whether `activator` has said that it listens on every one of `ports`.
+    /// Whether `activator`, of which `hearing` was heard, has said that it listens on every one of
+    /// `ports`.
     #[must_use]
-    pub fn listens(&self, activator: &str, mut ports: impl Iterator<Item = u16>) -> bool {
+    pub fn listens(
+        &self,
+        (activator, hearing): (&str, Hearing),
+        mut ports: impl Iterator<Item = u16>,
+    ) -> bool {
         let known = self.activators.get(activator);
-        known.is_some_and(|known| ports.all(|port| known.ports.contains(&port)))
+        self.is_told(activator, hearing)
+            && known.is_some_and(|known| ports.all(|port| known.ports.contains(&port)))
+    }
+
+    /// Whether what is known of an activator holds: what it has not told anew is as it was, as far
+    /// back as its last complete report.
+    fn is_told(&self, activator: &str, hearing: Hearing) -> bool {
+        self.activators.get(activator).is_some_and(|known| {
+            (known.heard.boot, known.complete) == (hearing.boot, hearing.complete)
+        })
     }
 }
 
@@ -464,32 +498,81 @@ mod tests {
         assert!(!measure(&mut demand, 12).totals.bypassed);
     }
 
-    #[test]
-    fn held_counts_as_demand_and_tells_its_ports() {
-        let mut demand = demand();
-        let held = HeldWorkload {
+    fn hearing(complete: u64, secs: u64) -> Hearing {
+        Hearing {
+            boot: 1,
+            complete,
+            now_us: secs * SEC,
+            at: Duration::from_secs(secs),
+        }
+    }
+
+    fn held(in_flight: u64, in_flight_us: u64) -> HeldWorkload {
+        HeldWorkload {
             namespace: "d".into(),
             name: "shop".into(),
             uid: "u".into(),
             ports: vec![10_001],
             held: Load {
-                in_flight: 5,
-                in_flight_us: 0,
-                requests: 5,
+                in_flight,
+                in_flight_us,
+                requests: in_flight,
             },
             forwarding: 2,
             held_for_us: 400_000,
             woken: None,
+        }
+    }
+
+    #[test]
+    fn what_an_activator_leaves_out_is_as_it_was_until_its_last_report() {
+        let mut demand = demand();
+        let measure = |demand: &mut Demand, hearing, secs| {
+            let settings = Settings {
+                window: HumanDuration::from_secs(10),
+                ..Settings::default()
+            };
+            let a = Reporter {
+                name: "a",
+                ready: true,
+            };
+            let activators = [(a, Some(hearing))].into_iter();
+            let now = Duration::from_secs(secs);
+            demand.measure(&settings, [].into_iter(), activators, now)
         };
-        demand.activator_reported("a", (1, SEC), &held, Duration::from_secs(1));
-        let totals = demand.totals(Duration::from_secs(1));
+        demand.activator_reported("a", (None, hearing(1, 1)), &held(0, 0));
+        // Nothing about this workload until second 99.
+        assert!(measure(&mut demand, hearing(1, 99), 100).heard);
+        let silent = measure(&mut demand, hearing(1, 99), 103);
+        assert!(!silent.heard, "the activator says nothing");
+        let left_out = measure(&mut demand, hearing(2, 99), 100);
+        assert!(!left_out.heard, "it knows the workload no more");
+        // Of second 99 to 100 it says that one was held throughout.
+        let reports = (Some(hearing(1, 99)), hearing(1, 100));
+        demand.activator_reported("a", reports, &held(1, SEC));
+        let now = measure(&mut demand, hearing(1, 100), 100);
+        assert!((now.panic - 1.0).abs() < 1e-9, "{now:?}");
+        assert!(
+            (now.stable - 0.1).abs() < 1e-9,
+            "nine idle seconds: {now:?}"
+        );
+    }
+
+    #[test]
+    fn held_counts_as_demand_and_tells_its_ports() {
+        let mut demand = demand();
+        let now = hearing(1, 1);
+        demand.activator_reported("a", (None, now), &held(5, 0));
+        let totals = demand.totals(now.at);
         assert_eq!(
             (totals.held, totals.in_flight, totals.forwarding),
             (5, 5, 2)
         );
         assert_eq!(demand.held_since(), Some(Duration::from_millis(600)));
-        assert!(demand.listens("a", [10_001].into_iter()));
-        assert!(!demand.listens("a", [10_002].into_iter()));
-        assert!(!demand.listens("b", [10_001].into_iter()));
+        assert!(demand.listens(("a", now), [10_001].into_iter()));
+        assert!(!demand.listens(("a", now), [10_002].into_iter()));
+        assert!(!demand.listens(("b", now), [10_001].into_iter()));
+        let restarted = Hearing { boot: 2, ..now };
+        assert!(!demand.listens(("a", restarted), [10_001].into_iter()));
     }
 }

@@ -144,3 +144,31 @@ async fn a_complete_list_removes_what_it_does_not_name() {
     let expected = [("bank".to_owned(), 0, true), ("shop".to_owned(), 0, false)];
     assert_eq!(pages(&directory), expected);
 }
+
+#[tokio::test]
+async fn a_reader_is_told_what_is_new_to_it_and_everything_when_a_workload_came_or_went() {
+    let directory = directory();
+    directory.apply_workload(entry("shop", "u"));
+    directory.apply_workload(entry("bank", "v"));
+    let told = |since| {
+        let report = directory.report(since);
+        let names: Vec<String> = report.workloads.iter().map(|w| w.name.clone()).collect();
+        (report.sequence, report.partial, names.join(" "))
+    };
+    assert_eq!(told(None), (1, false, "bank shop".to_owned()));
+    assert_eq!(told(Some(1)), (2, true, String::new()));
+    let shop = directory.workload("ns", "shop").unwrap();
+    shop.set_listening(80, Some("10.0.0.1:12000".parse().unwrap()));
+    assert_eq!(told(Some(2)), (3, true, "shop".to_owned()));
+    assert_eq!(told(Some(3)), (4, true, String::new()));
+    assert_eq!(told(Some(1)).2, "shop", "to a reader that is behind");
+    assert_eq!(
+        told(Some(9)).2,
+        "bank shop",
+        "a number that was never given"
+    );
+    directory.apply_workload(entry("mill", "w"));
+    assert_eq!(told(Some(6)), (7, false, "bank mill shop".to_owned()));
+    directory.remove_workload("ns", "shop");
+    assert_eq!(told(Some(7)).1, false);
+}

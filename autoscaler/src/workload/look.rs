@@ -125,7 +125,11 @@ impl Task {
             .activators
             .all()
             .into_iter()
-            .filter(|pod| is_ready(pod) && demand.listens(&pod.name_any(), ports()))
+            .filter(|pod| {
+                let name = pod.metadata.name.as_deref().unwrap_or_default();
+                let hearing = self.ctx.hearing(name);
+                is_ready(pod) && hearing.is_some_and(|h| demand.listens((name, h), ports()))
+            })
             .collect();
         drop(demand);
         let assigned: Vec<String> = {
@@ -190,7 +194,8 @@ impl Task {
         let measured = {
             let activators = self.ctx.stores.activators.all();
             let mut demand = self.mailbox.demand.lock();
-            demand.measure(settings, reporters(&pods), reporters(&activators), now)
+            let heard = reporters(&activators).map(|pod| (pod, self.ctx.hearing(pod.name)));
+            demand.measure(settings, reporters(&pods), heard, now)
         };
         let verdict = self.policy.verdict(settings, &measured, seen, now);
         let switched = |planned: &PlannedService| {

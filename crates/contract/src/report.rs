@@ -18,6 +18,10 @@ pub const SEEN_PARAM: &str = "seen";
 /// Query parameter of the activator's long poll: longest wait, milliseconds.
 pub const WAIT_PARAM: &str = "wait_ms";
 
+/// Query parameter of an activator's report: the `sequence` of the last report that the reader had
+/// from this process; without it the report is complete.
+pub const SINCE_PARAM: &str = "since";
+
 /// Load since the process started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
@@ -68,6 +72,13 @@ pub struct ActivatorReport {
     pub now_us: u64,
     /// Grows each time a workload goes from nothing to held requests.
     pub edge: u64,
+    /// Grows with each report; 0 = this activator always tells everything.
+    #[serde(default)]
+    pub sequence: u64,
+    /// Workloads about which nothing has changed since the report that the reader named are left
+    /// out. Where any has come or gone since, the report is complete.
+    #[serde(default)]
+    pub partial: bool,
     /// One entry for each workload that this activator listens for.
     pub workloads: Vec<HeldWorkload>,
 }

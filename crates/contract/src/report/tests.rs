@@ -113,6 +113,8 @@ fn the_documentation_lists_every_field_and_no_other() {
         boot: 1,
         now_us: 1,
         edge: 0,
+        sequence: 1,
+        partial: false,
         workloads: Vec::new(),
     };
     assert_eq!(documented("Queue-proxy"), fields(&report()));
@@ -177,9 +179,10 @@ prop_compose! {
     fn activator_reports()(
         pod in ".{0,60}",
         (boot, now_us, edge) in any::<(u64, u64, u64)>(),
+        (sequence, partial) in any::<(u64, bool)>(),
         workloads in proptest::collection::vec(held_workloads(), 0..5),
     ) -> ActivatorReport {
-        ActivatorReport { v: VERSION, pod, boot, now_us, edge, workloads }
+        ActivatorReport { v: VERSION, pod, boot, now_us, edge, sequence, partial, workloads }
     }
 }
 
