@@ -18,7 +18,7 @@ use kube::{
 };
 use lull_contract::{Settings, names::label_value};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::{
     config::API_TIMEOUT,
@@ -29,6 +29,10 @@ use crate::{
     pull::Puller,
     stores::Stores,
 };
+
+/// API calls at one time that nobody waits for. When an activator goes, every workload's slice is
+/// written anew; a wake must not queue behind thousands of them, here or in the API server.
+const TURNS: usize = 16;
 
 /// Cause that the API server names when it refuses to create anything in a namespace that is being
 /// deleted (`NamespaceTerminatingCause` of Kubernetes' core/v1).
@@ -70,6 +74,8 @@ pub struct Context {
     pub activator_ports: RangeInclusive<u16>,
     /// Ports given out that the watch cache may not show yet.
     pub reserved: Mutex<HashSet<u16>>,
+    /// Calls at one time that are not urgent.
+    pub turns: Arc<Semaphore>,
     recorder: Recorder,
     start: Instant,
     mailboxes: Mailboxes,
@@ -263,6 +269,7 @@ impl Context {
             delays: parts.delays,
             activator_ports: parts.activator_ports,
             reserved: Mutex::default(),
+            turns: Arc::new(Semaphore::new(TURNS)),
             start: Instant::now(),
             mailboxes: Mailboxes::default(),
             hearings: RwLock::default(),
@@ -307,19 +314,21 @@ impl Context {
         what: &'static str,
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, WriteError> {
-        match tokio::time::timeout(API_TIMEOUT, call).await {
+        let result = match tokio::time::timeout(API_TIMEOUT, call).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(source)) => Err(WriteError::Api {
                 what,
                 source: Box::new(source),
             }),
             Err(_) => Err(WriteError::Timeout { what }),
-        }
+        };
+        self.metrics.called(what, result.is_ok());
+        result
     }
 
     /// Puts an Event on `object`, beside the task: an Event is worth no delay.
     pub fn event(&self, object: ObjectReference, warning: bool, reason: &str, note: String) {
-        let recorder = self.recorder.clone();
+        let (recorder, turns) = (self.recorder.clone(), Arc::clone(&self.turns));
         let event = Event {
             type_: if warning {
                 EventType::Warning
@@ -332,6 +341,7 @@ impl Context {
             secondary: None,
         };
         tokio::spawn(async move {
+            let _turn = turns.acquire().await;
             let publish = recorder.publish(&event, &object);
             match tokio::time::timeout(API_TIMEOUT, publish).await {
                 Ok(Ok(())) => {}

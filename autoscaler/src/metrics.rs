@@ -32,6 +32,34 @@ pub struct ScaleLabels {
     direction: Direction,
 }
 
+/// What the call that wakes, scales and puts to sleep is for.
+pub const WRITING_SCALE: &str = "writing /scale";
+
+/// Labels of an API call.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CallLabels {
+    what: Call,
+    done: Done,
+}
+
+/// What an API call is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Call {
+    /// Writing `/scale`.
+    Scale,
+    /// Everything else.
+    Other,
+}
+
+/// Whether a call did what it was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Done {
+    /// It did.
+    Yes,
+    /// It was refused, met a newer object, or got no answer.
+    No,
+}
+
 /// Half a millisecond in steps of a quarter up to 28 s: what a wake waits for us is a few
 /// milliseconds, and a wake that waits for an election takes seconds.
 const WAKE_BUCKETS: (f64, f64, u16) = (0.000_5, 1.25, 50);
@@ -40,6 +68,7 @@ const WAKE_BUCKETS: (f64, f64, u16) = (0.000_5, 1.25, 50);
 #[derive(Debug, Clone)]
 pub struct Metrics {
     scales: Family<ScaleLabels, Counter>,
+    api_calls: Family<CallLabels, Counter>,
     /// From the first one held to the patch of `/scale`, seconds: sent, and answered.
     wake_sent: Histogram,
     wake_written: Histogram,
@@ -69,11 +98,21 @@ impl Metrics {
             // Makes the series: a rate needs its zero.
             let _ = metrics.scales.get_or_create(&ScaleLabels { direction });
         }
+        for done in [Done::Yes, Done::No] {
+            for what in [Call::Scale, Call::Other] {
+                let _ = metrics.api_calls.get_or_create(&CallLabels { what, done });
+            }
+        }
         let registry = registry.sub_registry_with_prefix("lull_autoscaler");
         registry.register(
             "scales",
             "Replica counts written, by direction",
             metrics.scales.clone(),
+        );
+        registry.register(
+            "api_calls",
+            "Calls of the API server for workloads, but for Events and watches",
+            metrics.api_calls.clone(),
         );
         registry.register(
             "wake_sent_seconds",
@@ -115,6 +154,7 @@ impl Metrics {
         };
         Self {
             scales: Family::default(),
+            api_calls: Family::default(),
             wake_sent: wakes(),
             wake_written: wakes(),
             workloads: Gauge::default(),
@@ -128,6 +168,18 @@ impl Metrics {
     pub fn woken(&self, sent: Duration, written: Duration) {
         self.wake_sent.observe(sent.as_secs_f64());
         self.wake_written.observe(written.as_secs_f64());
+    }
+
+    /// Counts an API call.
+    pub fn called(&self, what: &'static str, done: bool) {
+        let done = if done { Done::Yes } else { Done::No };
+        let what = match what {
+            WRITING_SCALE => Call::Scale,
+            _ => Call::Other,
+        };
+        self.api_calls
+            .get_or_create(&CallLabels { what, done })
+            .inc();
     }
 
     /// Counts a written scale.

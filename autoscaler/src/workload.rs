@@ -9,6 +9,8 @@ mod look;
 mod status;
 
 use std::{
+    future::Future,
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,7 +22,7 @@ use lull_contract::{
     names::{INJECTED_ANNOTATION, fnv1a},
     scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State},
 };
-use tokio::{task::JoinHandle, time::MissedTickBehavior};
+use tokio::{sync::SemaphorePermit, task::JoinHandle, time::MissedTickBehavior};
 
 use crate::{
     context::{Context, Key, Mailbox, WriteError},
@@ -286,6 +288,37 @@ impl Task {
             }
         }
         Ok(())
+    }
+
+    /// Awaits an API call, which takes its turn among all others unless somebody is held.
+    async fn call<T>(
+        &self,
+        what: &'static str,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, WriteError> {
+        let _turn = self.turn().await;
+        self.ctx.call(what, call).await
+    }
+
+    /// One of the few calls at a time that are not urgent; none where somebody is held, also where
+    /// that begins while this task waits for its turn.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        let mut turn = pin!(self.ctx.turns.acquire());
+        let mut is_changed = false;
+        let turn = loop {
+            if self.mailbox.demand.lock().held() > 0 {
+                break None;
+            }
+            tokio::select! {
+                // It fails when the semaphore is closed, which nobody does.
+                turn = &mut turn => break turn.ok(),
+                () = self.mailbox.changed.notified() => is_changed = true,
+            }
+        };
+        if is_changed {
+            self.mailbox.changed.notify_one();
+        }
+        turn
     }
 
     fn enter(&mut self, state: State) {

@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use super::{Task, look::is_rolling};
 use crate::{
     context::WriteError,
+    metrics::WRITING_SCALE,
     objects,
     plan::{self, PlannedService},
     policy::wanted_for_held,
@@ -77,8 +78,7 @@ impl Task {
             field_manager: Some(FIELD_MANAGER.into()),
             ..PatchParams::default()
         };
-        self.ctx
-            .call(what, api.patch(&name, &params, &Patch::Json::<()>(patch)))
+        self.call(what, api.patch(&name, &params, &Patch::Json::<()>(patch)))
             .await?;
         tracing::info!(workload = %self.key, service = name, what, "Service patched");
         Ok(())
@@ -99,12 +99,11 @@ impl Task {
                 continue;
             }
             let api: Api<EndpointSlice> = self.api();
-            self.ctx
-                .call(
-                    "writing the activators' slice",
-                    api.patch(&name, &apply(), &Patch::Apply(&wanted)),
-                )
-                .await?;
+            self.call(
+                "writing the activators' slice",
+                api.patch(&name, &apply(), &Patch::Apply(&wanted)),
+            )
+            .await?;
         }
         Ok(())
     }
@@ -121,7 +120,6 @@ impl Task {
             }
             let api: Api<EndpointSlice> = self.api();
             match self
-                .ctx
                 .call(
                     "deleting the activators' slice",
                     api.delete(&name, &DeleteParams::default()),
@@ -181,7 +179,6 @@ impl Task {
             Err(error) if error.is_conflict() => {
                 let api: Api<Deployment> = self.api();
                 let scale = self
-                    .ctx
                     .call("reading /scale", api.get_scale(&self.key.name))
                     .await?;
                 if replicas_of(&scale) != from {
@@ -248,12 +245,11 @@ impl Task {
             field_manager: Some(FIELD_MANAGER.into()),
             ..PatchParams::default()
         };
-        self.ctx
-            .call(
-                "writing /scale",
-                api.patch_scale(&self.key.name, &params, &Patch::Merge(&patch)),
-            )
-            .await
+        self.call(
+            WRITING_SCALE,
+            api.patch_scale(&self.key.name, &params, &Patch::Merge(&patch)),
+        )
+        .await
     }
 
     /// What a replica that doesn't lead does: only the first step out of sleep.
@@ -304,13 +300,12 @@ impl Task {
         let api: Api<Deployment> = self.api();
         let patch = json!({ "metadata": { "annotations": { key: value } } });
         let name = deployment.name_any();
-        self.ctx
-            .call(
-                "annotating the Deployment",
-                api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)),
-            )
-            .await
-            .map(drop)
+        self.call(
+            "annotating the Deployment",
+            api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)),
+        )
+        .await
+        .map(drop)
     }
 }
 

@@ -138,7 +138,6 @@ impl Task {
         workload.metadata.owner_references = deployment.controller_owner_ref(&()).map(|o| vec![o]);
         let api: Api<ScaledWorkload> = self.api();
         let written = self
-            .ctx
             .call(
                 "writing the ScaledWorkload",
                 api.patch(&self.key.name, &apply(), &Patch::Apply(&workload)),
@@ -257,13 +256,12 @@ impl Task {
         };
         let private = objects::private(workload, &public, planned);
         let api: Api<Service> = self.api();
-        self.ctx
-            .call(
-                "writing the private Service",
-                api.patch(&name, &apply(), &Patch::Apply(&private)),
-            )
-            .await
-            .map(drop)
+        self.call(
+            "writing the private Service",
+            api.patch(&name, &apply(), &Patch::Apply(&private)),
+        )
+        .await
+        .map(drop)
     }
 
     /// An Event with what stands in the way, once for each text.
@@ -288,7 +286,6 @@ impl Task {
         let patch = json!({ "metadata": { "finalizers": null } });
         let name = workload.name_any();
         match self
-            .ctx
             .call(
                 "letting the ScaledWorkload go",
                 api.patch(

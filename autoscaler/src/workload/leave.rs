@@ -154,7 +154,6 @@ impl Task {
         let api: Api<ScaledWorkload> = self.api();
         if workload.metadata.deletion_timestamp.is_none() {
             match self
-                .ctx
                 .call(
                     "deleting the ScaledWorkload",
                     api.delete(&self.key.name, &DeleteParams::default()),

@@ -108,12 +108,11 @@ impl Task {
         let api: Api<ScaledWorkload> = self.api();
         let patch = json!({ "status": status });
         let name = workload.name_any();
-        self.ctx
-            .call(
-                "writing the ScaledWorkload's status",
-                api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)),
-            )
-            .await?;
+        self.call(
+            "writing the ScaledWorkload's status",
+            api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)),
+        )
+        .await?;
         self.status_written = Some((status, Instant::now()));
         Ok(())
     }
