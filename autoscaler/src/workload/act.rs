@@ -90,6 +90,10 @@ impl Task {
         services: &[PlannedService],
     ) -> Result<(), WriteError> {
         let activators = self.usable_activators(workload);
+        if activators.is_empty() && !self.native_ready(services) {
+            // Those that are listed may still answer; without any, callers are refused for certain.
+            return Ok(());
+        }
         let activators: Vec<_> = activators.iter().map(Arc::as_ref).collect();
         for service in services {
             let wanted = objects::slice(workload, service, &activators);
