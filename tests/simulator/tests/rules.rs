@@ -1,0 +1,98 @@
+//! What must hold whatever comes: nothing lost, no sleep on a request, always a ready endpoint.
+
+use lull_contract::{HumanDuration, Settings};
+use lull_simulator::{Faults, Scenario, all, run, table};
+use proptest::prelude::*;
+
+/// The scenarios as the documentation shows them.
+#[test]
+fn no_scenario_breaks_a_rule_or_loses_a_request_and_all_end_asleep() {
+    for scenario in all() {
+        let outcome = run(&scenario, 1, Faults::default());
+        assert_eq!(outcome.broken, [""; 0], "{}", scenario.name);
+        assert_eq!(outcome.lost, 0, "{}", scenario.name);
+        assert!(outcome.requests > 0, "{}", scenario.name);
+        assert!(outcome.sleeps > 0, "{} never slept", scenario.name);
+    }
+}
+
+#[test]
+fn the_documentation_has_the_figures_of_seed_one() {
+    let documented = include_str!("../../../docs/simulations.md");
+    for scenario in all() {
+        let row = table::row(&scenario, &run(&scenario, 1, Faults::default()));
+        assert!(
+            documented.contains(&row),
+            "make simulate writes it; missing: {row}"
+        );
+    }
+}
+
+#[test]
+fn modes_do_not_flap() {
+    for scenario in all() {
+        let outcome = run(&scenario, 1, Faults::default());
+        let modes: Vec<_> = outcome.points.iter().map(|p| p.state.mode()).collect();
+        let changes = modes.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        // Into sleep and out of it, and one burst at each side.
+        let most = usize::try_from(outcome.sleeps + 1).unwrap() * 6;
+        assert!(
+            changes <= most,
+            "{}: {changes} changes of mode",
+            scenario.name
+        );
+    }
+}
+
+prop_compose! {
+    fn scenarios()(
+        rate in prop::sample::select(vec![
+            (|t: f64| if t % 150.0 < 20.0 { 40.0 } else { 0.0 }) as fn(f64) -> f64,
+            |_| 0.05,
+            |_| 3.0,
+            |t| if t % 97.0 < 1.0 { 200.0 } else { 0.2 },
+        ]),
+        service in prop::sample::select(vec![0.05, 0.5, 5.0, 40.0]),
+        start in prop::sample::select(vec![(0.5, 1.0), (0.5, 20.0), (10.0, 15.0)]),
+        (limit, burst, max) in (0u32..4, prop::sample::select(vec![-1i64, 0, 5, 200]), 0u32..5),
+        (window, delay, retention) in (6u64..40, 0u64..20, 0u64..20),
+        target in 1.0f64..50.0,
+    ) -> Scenario {
+        Scenario {
+            name: "any",
+            what: "any",
+            seconds: 400,
+            rate,
+            service,
+            start,
+            settings: Settings {
+                container_concurrency: limit,
+                queue_depth: 10,
+                target_burst_capacity: burst,
+                max_scale: max,
+                target,
+                window: HumanDuration::from_secs(window),
+                scale_down_delay: HumanDuration::from_secs(delay),
+                scale_to_zero_pod_retention_period: HumanDuration::from_secs(retention),
+                ..Settings::default()
+            },
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 64, ..ProptestConfig::default() })]
+
+    /// Also with pulls that fail and an autoscaler that restarts.
+    #[test]
+    fn nothing_is_lost_whatever_comes(
+        scenario in scenarios(),
+        seed in any::<u64>(),
+        failed_pulls in prop::sample::select(vec![0.0, 0.1, 0.6]),
+        restart_every in prop::sample::select(vec![0u32, 7, 61]),
+    ) {
+        let outcome = run(&scenario, seed, Faults { failed_pulls, restart_every });
+        prop_assert_eq!(outcome.broken, Vec::<String>::new());
+        prop_assert_eq!(outcome.lost, 0);
+    }
+}
