@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR := $(shell . scripts/common.sh; echo $$CARGO_TARGET_DIR)
 # Clients and servers that the queue-proxy is tested with (queue-proxy/tests/peers).
 PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql util-linux
 
-.PHONY: help demo demo-down test test-full check fmt lint doc unit slow fuzz chart e2e coldstart many simulate bench bench-queue-proxy bench-activator instructions instructions-update images crd
+.PHONY: help demo demo-down test test-full check fmt lint doc unit slow fuzz chart e2e coldstart many simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -56,13 +56,16 @@ many: ## 5,000 sleeping workloads on a real cluster: activators' memory and star
 simulate: ## The autoscaler's decisions against modelled traffic: docs/simulations.md (or ARGS="--only spike --seed 7")
 	cargo run --locked -q -p lull-simulator -- $(or $(ARGS),--docs docs)
 
-bench: bench-queue-proxy bench-activator ## Every performance bench, one table each
+bench: bench-queue-proxy bench-activator bench-autoscaler ## Every performance bench, one table each
 
 bench-queue-proxy: ## The queue-proxy beside HAProxy and Envoy (ARGS="--rounds 3 --only http1")
 	@scripts/bench.sh queue-proxy $(ARGS)
 
 bench-activator: ## The activator beside HAProxy and Envoy (ARGS="--rounds 3 --only splice")
 	@scripts/bench.sh activator $(ARGS)
+
+bench-autoscaler: ## 10,000 workloads x 10 pods on one core, and pulls (ARGS="--rounds 1")
+	@scripts/bench.sh autoscaler $(ARGS)
 
 instructions: ## Instructions per request of the queue-proxy, against what is committed
 	@scripts/instructions.sh

