@@ -107,6 +107,12 @@ pub enum WriteError {
         /// What was tried.
         what: &'static str,
     },
+    /// Another replica leads by now.
+    #[error("{what}: not done, this replica does not lead any more")]
+    NotLeader {
+        /// What was to be done.
+        what: &'static str,
+    },
     /// No activator port is free.
     #[error("every activator port of {0:?} is taken; widen autoscaler.activatorPorts")]
     PortsExhausted(RangeInclusive<u16>),
@@ -121,6 +127,12 @@ impl WriteError {
         // 422 is how a failed `test` operation of a JSON patch is answered.
         matches!(self, Self::Api { source, .. }
             if matches!(source.as_ref(), kube::Error::Api(s) if s.code == 409 || s.code == 422))
+    }
+
+    /// Whether another replica leads by now and decides.
+    #[must_use]
+    pub fn is_not_leader(&self) -> bool {
+        matches!(self, Self::NotLeader { .. })
     }
 
     /// Whether the namespace is being deleted, and the workload with it.

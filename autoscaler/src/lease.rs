@@ -20,10 +20,11 @@ use kube::{Api, Client, ResourceExt, api::PostParams};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-/// How long a lease holds without renewal: a crashed leader is replaced after this.
-const DURATION: Duration = Duration::from_secs(3);
+/// How long a lease holds without renewal. A crashed leader is replaced within this and one
+/// [`RENEW_EVERY`], by which a renewal is seen late: 3 s.
+const DURATION: Duration = Duration::from_millis(2_500);
 /// Between renewals, and between looks at another's lease.
-const RENEW_EVERY: Duration = Duration::from_millis(750);
+const RENEW_EVERY: Duration = Duration::from_millis(500);
 /// How much earlier than others a holder takes its lease for lost.
 const MARGIN: Duration = Duration::from_millis(500);
 /// Name of the Lease.
@@ -81,6 +82,16 @@ impl Leadership {
         }
     }
 
+    /// Until the next renewal, or the next look at another's lease: not after its end.
+    fn pause(&self, seen: &Seen) -> Duration {
+        if self.is_leader() {
+            return RENEW_EVERY;
+        }
+        let left = DURATION.saturating_sub(seen.at.elapsed());
+        // A millisecond more than the rest: it must be over.
+        (left + Duration::from_millis(1)).min(RENEW_EVERY)
+    }
+
     /// Takes and renews the lease until `stop`, then gives it up at once.
     pub async fn run(
         self,
@@ -104,7 +115,7 @@ impl Leadership {
             }
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = tokio::time::sleep(RENEW_EVERY) => {}
+                () = tokio::time::sleep(self.pause(&seen)) => {}
             }
         }
         self.lost();
@@ -159,7 +170,7 @@ fn spec(identity: &str, transitions: i32) -> LeaseSpec {
     let now = MicroTime(Timestamp::now());
     LeaseSpec {
         holder_identity: Some(identity.to_owned()),
-        lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
+        lease_duration_seconds: i32::try_from(DURATION.as_secs() + 1).ok(),
         acquire_time: Some(now.clone()),
         renew_time: Some(now),
         lease_transitions: Some(transitions),

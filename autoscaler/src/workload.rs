@@ -114,6 +114,9 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
             Err(error) if error.is_conflict() => {
                 tracing::debug!(workload = %task.key, %error, "decided on an old view; again");
             }
+            Err(error) if error.is_not_leader() => {
+                tracing::debug!(workload = %task.key, %error, "left to the leader");
+            }
             Err(error) if error.is_namespace_terminating() => {
                 tracing::debug!(workload = %task.key, %error, "the namespace is being deleted");
             }
@@ -296,7 +299,11 @@ impl Task {
         what: &'static str,
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, WriteError> {
-        let _turn = self.turn().await;
+        let turn = self.turn().await;
+        if turn.is_some() && !self.ctx.leadership.is_leader() {
+            // It waited for its turn for too long; who is held may be woken by any replica.
+            return Err(WriteError::NotLeader { what });
+        }
         self.ctx.call(what, call).await
     }
 

@@ -131,12 +131,13 @@ pub fn resident_bytes(name: &str) -> anyhow::Result<u64> {
 /// # Errors
 /// Where it isn't found here.
 pub fn pid(name: &str) -> anyhow::Result<Pid> {
-    let variable = format!("ACTIVATOR_POD_NAME={name}");
+    // Every component's variables begin with its name.
+    let variable = format!("_POD_NAME={name}");
     let of_pod = |pid: &i32| {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment
             .split(|byte| *byte == 0)
-            .any(|one| one == variable.as_bytes())
+            .any(|one| one.ends_with(variable.as_bytes()))
     };
     let processes = std::fs::read_dir("/proc").context("list /proc")?;
     let mut pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());

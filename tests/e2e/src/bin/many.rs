@@ -105,8 +105,13 @@ async fn all_asleep(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
     .await
 }
 
-/// Memory and open ports of each activator.
+/// Memory and open ports of each activator, and memory of each autoscaler.
 async fn report(cluster: &Cluster, when: &str) -> anyhow::Result<()> {
+    for pod in cluster.component_pods("autoscaler").await? {
+        let name = pod.name_any();
+        let memory = activators::resident_bytes(&name)? as f64 / f64::from(1 << 20);
+        say(format!("{when}: {name} has {memory:.1} MiB resident"));
+    }
     for name in activators::ready(cluster).await? {
         let memory = activators::resident_bytes(&name)? as f64 / f64::from(1 << 20);
         let ports = listeners(cluster, &name).await?;
