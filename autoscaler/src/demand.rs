@@ -446,6 +446,29 @@ mod tests {
         assert_eq!(late.totals.arrivals, 32);
     }
 
+    /// Section 6.4: what a second's report says of the second.
+    #[test]
+    fn an_average_is_what_happened() {
+        let rows = [
+            (
+                "two requests of 500 ms, one after the other",
+                (0, SEC, 2),
+                1.0,
+            ),
+            ("one request that spans the second", (1, SEC, 0), 1.0),
+            ("two that overlap for all of it", (2, 2 * SEC, 2), 2.0),
+        ];
+        for (row, load, average) in rows {
+            let mut demand = demand();
+            demand.pod_reported("p", &report(1, SEC, load), Duration::from_secs(1));
+            let measured = measure(&mut demand, 1);
+            assert!(
+                (measured.panic - average).abs() < 1e-9,
+                "{row}: {measured:?}"
+            );
+        }
+    }
+
     #[test]
     fn an_old_process_is_known_from_now_on_and_a_restart_is_no_drop() {
         let at = Duration::from_secs;

@@ -163,6 +163,33 @@ mod tests {
         near(window.average(at(6)), 10.0);
     }
 
+    /// Section 6.1, steps 5 to 11.
+    #[test]
+    fn late_values_count_where_they_belong_and_old_ones_nowhere() {
+        let mut window = Window::new(at(5));
+        for (second, value) in [(2, 3.0), (3, 4.0), (4, 5.0), (6, 91.0)] {
+            window.record(at(second), value);
+        }
+        near(window.average(at(6)), 20.6);
+        window.record(at(9), 0.0);
+        window.record(at(6), 1893.0);
+        near(window.average(at(9)), 1984.0 / 5.0);
+        window.record(at(10), 5.0);
+        near(window.average(at(10)), (1984.0 + 5.0) / 5.0);
+        window.record(at(3), 1e6);
+        window.record(at(5), 1e6);
+        near(window.average(at(10)), (1984.0 + 5.0) / 5.0);
+        window.record(at(15), 10.0);
+        near(window.average(at(15)), 10.0);
+    }
+
+    #[test]
+    fn residue_of_floats_is_nothing() {
+        let mut window = Window::new(at(5));
+        window.record(at(0), 3.6e-17);
+        assert!(window.average(at(0)) == 0.0);
+    }
+
     #[test]
     fn a_late_span_fills_its_gap_exactly() {
         let mut window = Window::new(at(10));

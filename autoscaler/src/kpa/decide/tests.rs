@@ -167,6 +167,66 @@ fn scale_down_delay_keeps_the_peak() {
     row_37.at(0, (0, 20.0, 20.0), (2, None, false));
 }
 
+/// Section 6.3: five slots, which are two seconds each here.
+#[test]
+fn the_delay_is_a_sliding_maximum() {
+    type Row = (&'static str, &'static [u32], &'static [u32]);
+    let each_slot: [Row; 3] = [
+        ("6.3 row 1", &[5, 6, 5, 5, 5, 5, 5], &[5, 6, 6, 6, 6, 6, 5]),
+        ("6.3 row 2", &[5, 6, 5, 7, 5, 5, 1], &[5, 6, 6, 7, 7, 7, 7]),
+        (
+            "6.3 row 3",
+            &[5, 8, 5, 7, 5, 5, 1, 4, 4, 4, 4, 9, 3, 4, 2, 1, 0],
+            &[5, 8, 8, 8, 8, 8, 7, 7, 5, 5, 4, 9, 9, 9, 9, 9, 4],
+        ),
+    ];
+    let one_slot: [Row; 2] = [
+        ("6.3 row 5", &[1, 2, 3, 4, 5, 6, 7], &[1, 2, 3, 4, 5, 6, 7]),
+        ("6.3 row 6", &[7, 6, 5, 4, 3, 2, 1], &[7, 7, 7, 7, 7, 7, 7]),
+    ];
+    let delay = DELAY_SLOT * 5;
+    let run = |input: &[u32], step: Duration| -> Vec<u32> {
+        let mut decider = Decider::new(0, Duration::ZERO);
+        let slots = (0u32..).zip(input);
+        slots
+            .map(|(slot, want)| decider.delayed(delay, *want, step * slot))
+            .collect()
+    };
+    for (row, input, output) in each_slot {
+        assert_eq!(run(input, DELAY_SLOT), output, "{row}");
+    }
+    for (row, input, output) in one_slot {
+        assert_eq!(run(input, Duration::ZERO), output, "{row}");
+    }
+    let mut decider = Decider::new(0, Duration::ZERO);
+    let row_4 = [(6, 0), (5, 1), (2, 2), (1, 6)]
+        .map(|(want, slot)| decider.delayed(delay, want, DELAY_SLOT * slot));
+    assert_eq!(row_4, [6, 6, 6, 2], "6.3 row 4");
+}
+
+/// Rows 23a and 23b: calm growth, by the stable window alone.
+#[test]
+fn growth_without_panic_follows_the_stable_window() {
+    let mut row_23 = Case::new(10.0, 101);
+    row_23.at(0, (1, 50.0, 10.0), (5, Some(-98), false));
+    row_23.at(0, (1, 100.0, 10.0), (10, Some(-98), false));
+}
+
+#[test]
+fn a_decision_already_in_panic_is_the_panic_proposal() {
+    let mut row_22 = Case::new(1.0, 100);
+    row_22.decider.panic_since = Some(Duration::ZERO);
+    row_22.decider.max_panic_pods = 5;
+    row_22.at(5, (5, 20.0, 30.0), (30, Some(-124), true));
+}
+
+#[test]
+fn rps_uses_the_same_formula() {
+    let mut row_11 = Case::new(10.0, 100);
+    row_11.settings.metric = lull_contract::Metric::Rps;
+    row_11.at(0, (1, 100.0, 99.0), (10, Some(-186), true));
+}
+
 #[test]
 fn production_defaults() {
     let decide = |start: u32, ready, load| {
