@@ -13,7 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
 use crate::{
-    Cluster, Namespace,
+    Cluster, Namespace, Workload,
     app::{image, security_context},
     cluster::{call, is_not_found},
     eventually,
@@ -23,6 +23,8 @@ use crate::{
 const POD: &str = "agent";
 /// Longest wait for the agent's pod to come or go.
 const START: Duration = Duration::from_secs(60);
+/// Longest wait for callers to follow a change of endpoints.
+const REACH: Duration = Duration::from_secs(60);
 
 /// The load client of one namespace.
 #[derive(Debug, Clone)]
@@ -154,6 +156,39 @@ impl Agent {
     /// Where the agent can't be reached; what became of the request is in the answer.
     pub async fn probe(&self, spec: &ProbeSpec) -> anyhow::Result<ProbeAnswer> {
         self.ask("POST", "probe", Some(spec)).await
+    }
+
+    /// Waits until new connections reach the workload's ready pods and nothing else.
+    ///
+    /// The pods before Lull were plain and end at once, also while kube-proxy, which collects changes
+    /// for up to a second, still sends connections to them. The kernel remembers for two minutes where
+    /// it sent such a connection, and sends the next one from the same address and port there, too: so
+    /// this must not be who loads the workload afterwards.
+    ///
+    /// # Errors
+    /// Where that takes longer than a minute.
+    pub async fn reaches_alone(&self, workload: &Workload) -> anyhow::Result<()> {
+        let spec = RunSpec {
+            url: workload.url("/"),
+            connections: 10,
+            requests: Some(200),
+            keep_alive: false,
+            // Where a pod was nobody refuses; a short limit leaves the workload no time to fall asleep.
+            timeout_ms: 1_000,
+            ..RunSpec::default()
+        };
+        eventually("the plain pods to be out of reach", REACH, async || {
+            let ready = workload.ready_pods().await?;
+            let result = self.run(&spec).await?;
+            all_answered(&result)?;
+            ensure!(
+                result.by_pod.keys().all(|pod| ready.contains(pod)),
+                "ready are {ready:?}, answers came from {:?}",
+                result.by_pod
+            );
+            Ok(())
+        })
+        .await
     }
 
     /// Sends one request that must be answered with 2xx or 3xx.

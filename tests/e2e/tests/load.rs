@@ -175,7 +175,7 @@ async fn annotation_removed_under_load_gives_everything_back() -> anyhow::Result
             workload.service_json().await?["spec"] != service["spec"],
             "nothing to give back"
         );
-        reached_alone(&scout, &workload).await?;
+        scout.reaches_alone(&workload).await?;
 
         let spec = RunSpec {
             url: workload.url("/?sleep_ms=10"),
@@ -209,36 +209,6 @@ async fn annotation_removed_under_load_gives_everything_back() -> anyhow::Result
         }
         // Nothing came back while the load ended.
         given_back(&workload, &service, &template).await
-    })
-    .await
-}
-
-/// Waits until new connections reach the workload's ready pods and nothing else.
-///
-/// The pods before Lull were plain and end at once, also while kube-proxy, which collects changes
-/// for up to a second, still sends connections to them. The kernel remembers for two minutes where
-/// it sent such a connection, and sends the next one from the same address and port there, too: so
-/// the `scout` must not be who loads the workload afterwards.
-async fn reached_alone(scout: &Agent, workload: &Workload) -> anyhow::Result<()> {
-    let spec = RunSpec {
-        url: workload.url("/"),
-        connections: 10,
-        requests: Some(200),
-        keep_alive: false,
-        // Where a pod was nobody refuses; a short limit leaves the workload no time to fall asleep.
-        timeout_ms: 1_000,
-        ..RunSpec::default()
-    };
-    eventually("the plain pods to be out of reach", FOLLOW, async || {
-        let ready = workload.ready_pods().await?;
-        let result = scout.run(&spec).await?;
-        all_answered(&result)?;
-        ensure!(
-            result.by_pod.keys().all(|pod| ready.contains(pod)),
-            "ready are {ready:?}, answers came from {:?}",
-            result.by_pod
-        );
-        Ok(())
     })
     .await
 }

@@ -20,6 +20,7 @@ async fn helm_uninstall_wakes_sleepers_and_leaves_nothing() -> anyhow::Result<()
     namespace::all_gone(&cluster, Duration::from_secs(120)).await?;
     in_namespace("uninstall", async |namespace| {
         let agent = Agent::deploy(namespace).await?;
+        let scout = Agent::deploy_as("scout", namespace).await?;
         let (sleeper, busy) = (App::plain("sleeper").replicas(2), App::plain("busy"));
         let (sleeper, busy) = tokio::try_join!(sleeper.deploy(namespace), busy.deploy(namespace))?;
         let (sleepers, busys) = tokio::try_join!(sleeper.service_json(), busy.service_json())?;
@@ -29,6 +30,7 @@ async fn helm_uninstall_wakes_sleepers_and_leaves_nothing() -> anyhow::Result<()
         ];
         tokio::try_join!(sleeper.annotate(&on), busy.annotate(&on))?;
         tokio::try_join!(sleeper.enrolled(), busy.enrolled())?;
+        scout.reaches_alone(&busy).await?;
         let load = RunSpec {
             url: busy.url("/?sleep_ms=10"),
             connections: 10,
