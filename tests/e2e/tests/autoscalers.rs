@@ -42,6 +42,8 @@ async fn a_leader_that_dies_under_load_is_replaced_and_no_count_moves() -> anyho
             busy.deploy_asleep(namespace),
             asleep.deploy_asleep(namespace)
         )?;
+        // A pod that ends still answers what comes in the first moment after sleep.
+        busy.pods_gone().await?;
         let load = agent
             .start(&RunSpec {
                 url: busy.url("/?sleep_ms=300"),
