@@ -15,7 +15,7 @@ const KNOWN_AFTER: f64 = 4.6;
 /// What goes wrong during a run.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Faults {
-    /// Share of the pulls that fail.
+    /// Share of the pulls, of pods and of the activator, that fail.
     pub failed_pulls: f64,
     /// Seconds between two restarts of the autoscaler; 0 = none.
     pub restart_every: u32,
@@ -94,7 +94,9 @@ pub fn run(scenario: &Scenario, seed: u64, faults: Faults) -> Outcome {
         if !is_pull && !is_edge {
             continue;
         }
-        controller.hear(&cluster);
+        if rng.random::<f64>() >= faults.failed_pulls {
+            controller.hear(&cluster);
+        }
         let (oldest, held) = (cluster.oldest_in_flight(), cluster.held());
         let actions = controller.evaluate(&mut cluster);
         outcome.judge(&actions, (oldest, held), &cluster);

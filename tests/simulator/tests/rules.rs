@@ -81,14 +81,14 @@ prop_compose! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 64, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 64, ..ProptestConfig::default() })]
 
     /// Also with pulls that fail and an autoscaler that restarts.
     #[test]
     fn nothing_is_lost_whatever_comes(
         scenario in scenarios(),
         seed in any::<u64>(),
-        failed_pulls in prop::sample::select(vec![0.0, 0.1, 0.6]),
+        failed_pulls in prop::sample::select(vec![0.0, 0.1, 0.6, 0.9]),
         restart_every in prop::sample::select(vec![0u32, 7, 61]),
     ) {
         let outcome = run(&scenario, seed, Faults { failed_pulls, restart_every });
