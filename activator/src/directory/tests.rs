@@ -170,5 +170,5 @@ async fn a_reader_is_told_what_is_new_to_it_and_everything_when_a_workload_came_
     directory.apply_workload(entry("mill", "w"));
     assert_eq!(told(Some(6)), (7, false, "bank mill shop".to_owned()));
     directory.remove_workload("ns", "shop");
-    assert_eq!(told(Some(7)).1, false);
+    assert!(!told(Some(7)).1);
 }
