@@ -82,16 +82,6 @@ impl Leadership {
         }
     }
 
-    /// Until the next renewal, or the next look at another's lease: not after its end.
-    fn pause(&self, seen: &Seen) -> Duration {
-        if self.is_leader() {
-            return RENEW_EVERY;
-        }
-        let left = DURATION.saturating_sub(seen.at.elapsed());
-        // A millisecond more than the rest: it must be over.
-        (left + Duration::from_millis(1)).min(RENEW_EVERY)
-    }
-
     /// Takes and renews the lease until `stop`, then gives it up at once.
     pub async fn run(
         self,
@@ -115,7 +105,7 @@ impl Leadership {
             }
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = tokio::time::sleep(self.pause(&seen)) => {}
+                () = tokio::time::sleep(pause(self.is_leader(), seen.at.elapsed())) => {}
             }
         }
         self.lost();
@@ -129,6 +119,17 @@ impl Default for Leadership {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Until the next renewal, or the next look at another's lease that was seen so long ago: just
+/// after its end, but no oftener than [`RENEW_EVERY`] where it has ended and can't be had.
+fn pause(leads: bool, seen_for: Duration) -> Duration {
+    let left = DURATION.saturating_sub(seen_for);
+    if leads || left.is_zero() {
+        return RENEW_EVERY;
+    }
+    // A millisecond more than the rest: it must be over.
+    (left + Duration::from_millis(1)).min(RENEW_EVERY)
 }
 
 /// One try to hold the lease; whether it is ours now.
@@ -200,4 +201,19 @@ async fn release(leases: &Api<Lease>, identity: &str) -> kube::Result<()> {
         leases.replace(NAME, &PostParams::default(), &lease).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn anothers_lease_is_looked_at_when_it_ends_and_a_lost_api_server_not_all_the_time() {
+        let ms = Duration::from_millis;
+        assert_eq!(pause(true, ms(0)), RENEW_EVERY);
+        assert_eq!(pause(false, ms(100)), RENEW_EVERY);
+        assert_eq!(pause(false, DURATION - ms(200)), ms(201));
+        assert_eq!(pause(false, DURATION), RENEW_EVERY);
+        assert_eq!(pause(false, DURATION * 4), RENEW_EVERY);
+    }
 }
