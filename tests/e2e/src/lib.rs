@@ -14,6 +14,7 @@ pub mod diagnostics;
 pub mod histogram;
 pub mod leftovers;
 pub mod namespace;
+pub mod process;
 pub mod say;
 pub mod slices;
 pub mod timeline;

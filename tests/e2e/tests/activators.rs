@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use lull_contract::names::HELD_LABEL;
-use lull_e2e::{Agent, App, Workload, activators, all_answered, eventually, in_namespace};
+use lull_e2e::{Agent, App, Workload, activators, all_answered, eventually, in_namespace, process};
 use sample_app::wire::{AppStats, RunResult, RunSpec};
 
 /// Longest wait for a state that must come.
@@ -71,7 +71,7 @@ async fn killed_without_warning(agent: &Agent, late: &Workload) -> anyhow::Resul
     .await?;
     let victim = activators::ready(&late.cluster).await?;
     let victim = victim.first().context("no activator is ready")?;
-    activators::kill(victim)?;
+    process::kill(victim)?;
     let killed_us = sample_app::unix_us().cast_signed() + ahead_us;
     let result = run.finished().await?;
     eprintln!(

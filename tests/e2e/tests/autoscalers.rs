@@ -7,7 +7,7 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use kube::Api;
 use lull_contract::scaled_workload::State;
 use lull_e2e::{
-    Agent, App, Cluster, Workload, activators, all_answered, cluster, eventually, in_namespace,
+    Agent, App, Cluster, Workload, all_answered, cluster, eventually, in_namespace, process,
 };
 use sample_app::wire::RunSpec;
 
@@ -63,7 +63,7 @@ async fn a_leader_that_dies_under_load_is_replaced_and_no_count_moves() -> anyho
         let leader = leader.context("nobody leads")?;
         let killed_at = jiff::Timestamp::now();
         let killed = Instant::now();
-        activators::kill(&leader)?;
+        process::kill(&leader)?;
         eventually("a leader", TAKEOVER + SIGHT, async || {
             let lease = lease(&busy.cluster).await?;
             let renewed = lease.renew_time.context("never renewed")?.0;

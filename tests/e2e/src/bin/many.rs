@@ -19,7 +19,7 @@ use lull_contract::{
     ports,
     scaled_workload::{ScaledWorkload, State},
 };
-use lull_e2e::{App, Cluster, Namespace, activators, cluster, eventually, say};
+use lull_e2e::{App, Cluster, Namespace, activators, cluster, eventually, process, say};
 
 /// Workloads of one namespace.
 const OF_NAMESPACE: usize = 100;
@@ -105,19 +105,18 @@ async fn all_asleep(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
     .await
 }
 
-/// Memory and open ports of each activator, and memory of each autoscaler.
+/// Memory of each autoscaler and activator, and the activators' open ports.
 async fn report(cluster: &Cluster, when: &str) -> anyhow::Result<()> {
+    let resident = |name: &str| -> anyhow::Result<String> {
+        let mib = process::resident_bytes(name)? as f64 / f64::from(1 << 20);
+        Ok(format!("{when}: {name} has {mib:.1} MiB resident"))
+    };
     for pod in cluster.component_pods("autoscaler").await? {
-        let name = pod.name_any();
-        let memory = activators::resident_bytes(&name)? as f64 / f64::from(1 << 20);
-        say(format!("{when}: {name} has {memory:.1} MiB resident"));
+        say(resident(&pod.name_any())?);
     }
     for name in activators::ready(cluster).await? {
-        let memory = activators::resident_bytes(&name)? as f64 / f64::from(1 << 20);
         let ports = listeners(cluster, &name).await?;
-        say(format!(
-            "{when}: {name} has {memory:.1} MiB resident and {ports} ports open"
-        ));
+        say(format!("{} and {ports} ports open", resident(&name)?));
     }
     Ok(())
 }
@@ -144,7 +143,7 @@ async fn restart(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
         let listed = cluster.component_pods("activator").await?;
         let new = listed.iter().find(|pod| !before.contains(&pod.name_any()));
         let new = new.context("no new pod")?;
-        activators::pid(&new.name_any())?;
+        process::pid(&new.name_any())?;
         Ok((new.name_any(), Instant::now()))
     })
     .await?;

@@ -1,0 +1,47 @@
+//! The processes of Lull's pods, where the cluster's nodes run on this machine.
+
+use anyhow::Context as _;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Kills the process of the pod `name`, which must run on this machine, without a warning.
+///
+/// # Errors
+/// Where it isn't found here.
+pub fn kill(name: &str) -> anyhow::Result<()> {
+    kill_process(pid(name)?, Signal::KILL).with_context(|| format!("kill {name}"))
+}
+
+/// Memory of the pod `name`, which must run on this machine, that is not swapped out.
+///
+/// # Errors
+/// Where it isn't found here.
+pub fn resident_bytes(name: &str) -> anyhow::Result<u64> {
+    let path = format!("/proc/{}/status", pid(name)?.as_raw_nonzero());
+    let status = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kib: u64 = kib
+        .with_context(|| format!("no VmRSS in {path}"))?
+        .parse()?;
+    Ok(kib << 10)
+}
+
+/// The process of the pod `name`, which must run on this machine.
+///
+/// # Errors
+/// Where it isn't found here.
+pub fn pid(name: &str) -> anyhow::Result<Pid> {
+    // Every component's variables begin with its name.
+    let variable = format!("_POD_NAME={name}");
+    let of_pod = |pid: &i32| {
+        let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment
+            .split(|byte| *byte == 0)
+            .any(|one| one.ends_with(variable.as_bytes()))
+    };
+    let processes = std::fs::read_dir("/proc").context("list /proc")?;
+    let mut pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.find(of_pod).and_then(Pid::from_raw).with_context(|| {
+        format!("no process of {name} on this machine: this needs root and a cluster whose nodes run here (CLUSTER=builtin or kind)")
+    })
+}
