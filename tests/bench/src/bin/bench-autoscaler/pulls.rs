@@ -8,13 +8,13 @@ use std::{
 use anyhow::{Context as _, ensure};
 use autoscaler::pull::Puller;
 use futures::{StreamExt as _, stream};
+use lull_bench::child::{self, Memory};
 use lull_contract::report::{MAX_QUEUE_PROXY_BYTES, QueueProxyReport};
 use lull_process::server;
-use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::fleet::resident_kib;
+use crate::fleet::SELF;
 
 /// Environment variable with the reporters' port.
 pub(crate) const PORT: &str = "BENCH_REPORTERS_PORT";
@@ -25,12 +25,6 @@ const ROUNDS: usize = 10;
 /// Longest wait for the reporters.
 const START: Duration = Duration::from_secs(10);
 const REPORT: &str = r#"{"v":1,"pod":"app-1","boot":4503599627370495,"now_us":60000000,"in_flight":3,"in_flight_us":180000000,"requests":4,"queued":1,"limit":10,"app_ready":true,"draining":false,"bypass":0}"#;
-
-/// A port that is free on loopback now.
-pub(crate) fn free_port() -> anyhow::Result<u16> {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a port")?;
-    Ok(listener.local_addr()?.port())
-}
 
 /// The address of a reporter: all of 127.0.0.0/8 is loopback.
 fn address(number: usize) -> Ipv4Addr {
@@ -66,18 +60,19 @@ pub(crate) async fn measure(count: usize, port: u16) -> anyhow::Result<Value> {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let puller = Puller::new();
-    let before = resident_kib()?;
+    let before = Memory::of(SELF)?.resident_mib;
     pull_all(&puller, count, port).await?;
-    let kept = resident_kib()? - before;
-    let (cpu, wall) = (cpu_seconds(), Instant::now());
+    let kept = Memory::of(SELF)?.resident_mib - before;
+    let (cpu, wall) = (child::cpu(SELF)?, Instant::now());
     for _ in 0..ROUNDS {
         pull_all(&puller, count, port).await?;
     }
+    let (cpu, wall) = (child::cpu(SELF)? - cpu, wall.elapsed());
     let pulls = (count * ROUNDS) as f64;
     Ok(json!({
-        "pulls_per_cpu_second": pulls / (cpu_seconds() - cpu),
-        "pulls_per_second": pulls / wall.elapsed().as_secs_f64(),
-        "kib_per_connection": kept / count as f64,
+        "pulls_per_cpu_second": pulls / cpu.as_secs_f64(),
+        "pulls_per_second": pulls / wall.as_secs_f64(),
+        "kib_per_connection": kept * 1024.0 / count as f64,
     }))
 }
 
@@ -95,10 +90,4 @@ async fn pull_all(puller: &Puller, count: usize, port: u16) -> anyhow::Result<()
         pulled?;
     }
     Ok(())
-}
-
-/// CPU time of this process, in the kernel, too.
-fn cpu_seconds() -> f64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
