@@ -404,27 +404,26 @@ mod tests {
         }
     }
 
-    fn demand() -> Demand {
-        let window = HumanDuration::from_secs(10);
-        Demand::new(&Settings {
-            window,
+    fn settings() -> Settings {
+        Settings {
+            window: HumanDuration::from_secs(10),
             ..Settings::default()
-        })
+        }
+    }
+
+    fn demand() -> Demand {
+        Demand::new(&settings())
     }
 
     const SEC: u64 = 1_000_000;
 
     fn measure(demand: &mut Demand, second: u64) -> Measured {
-        let settings = Settings {
-            window: HumanDuration::from_secs(10),
-            ..Settings::default()
-        };
         let p = Reporter {
             name: "p",
             ready: true,
         };
         let at = Duration::from_secs(second);
-        demand.measure(&settings, [p].into_iter(), [].into_iter(), at)
+        demand.measure(&settings(), [p].into_iter(), [].into_iter(), at)
     }
 
     #[test]
@@ -552,17 +551,13 @@ mod tests {
     fn what_an_activator_leaves_out_is_as_it_was_until_its_last_report() {
         let mut demand = demand();
         let measure = |demand: &mut Demand, hearing, secs| {
-            let settings = Settings {
-                window: HumanDuration::from_secs(10),
-                ..Settings::default()
-            };
             let a = Reporter {
                 name: "a",
                 ready: true,
             };
             let activators = [(a, Some(hearing))].into_iter();
             let now = Duration::from_secs(secs);
-            demand.measure(&settings, [].into_iter(), activators, now)
+            demand.measure(&settings(), [].into_iter(), activators, now)
         };
         demand.activator_reported("a", (None, hearing(1, 1)), &held(0, 0));
         // Nothing about this workload until second 99.

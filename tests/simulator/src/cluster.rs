@@ -183,7 +183,7 @@ impl Cluster {
             let able = self
                 .pods
                 .iter_mut()
-                .filter(|pod| pod.answers(now) && (slots == 0 || pod.requests.len() < slots));
+                .filter(|pod| pod.is_ready(now) && (slots == 0 || pod.requests.len() < slots));
             let Some(pod) = able.min_by_key(|pod| pod.requests.len()) else {
                 return;
             };
@@ -343,14 +343,9 @@ impl Cluster {
 // === impl Pod ===
 
 impl Pod {
-    /// It is in Kubernetes' own endpoints.
+    /// It is in Kubernetes' own endpoints, and its queue-proxy takes what activators send.
     fn is_ready(&self, now: f64) -> bool {
         now >= self.ready_at && self.stopping_at.is_none()
-    }
-
-    /// Its queue-proxy takes what activators send.
-    fn answers(&self, now: f64) -> bool {
-        self.is_ready(now)
     }
 
     fn take(&mut self, request: Request, slots: usize, now: f64) {

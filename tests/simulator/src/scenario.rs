@@ -1,6 +1,6 @@
 //! Traffic over time, and the workload that gets it.
 
-use lull_contract::{HumanDuration, Settings};
+use lull_contract::Settings;
 
 /// Requests per second at a second of the run.
 pub type Rate = fn(f64) -> f64;
@@ -107,7 +107,6 @@ pub fn all() -> Vec<Scenario> {
             service: 300.0,
             settings: Settings {
                 target: 20.0,
-                window: HumanDuration::from_secs(60),
                 ..Settings::default()
             },
             ..usual
