@@ -46,9 +46,11 @@ async fn a_leader_that_dies_under_load_is_replaced_and_no_count_moves() -> anyho
         busy.pods_gone().await?;
         let load = agent
             .start(&RunSpec {
-                url: busy.url("/?sleep_ms=300"),
+                url: busy.url("/?sleep_ms=600"),
                 connections: 150,
                 seconds: Some(40.0),
+                // Kept ones would all stay with the pod that was ready first.
+                keep_alive: false,
                 ..RunSpec::default()
             })
             .await?;
@@ -59,6 +61,7 @@ async fn a_leader_that_dies_under_load_is_replaced_and_no_count_moves() -> anyho
         })
         .await?;
 
+        let pods = busy.ready_pods().await?;
         let leader = lease(&busy.cluster).await?.holder_identity;
         let leader = leader.context("nobody leads")?;
         let killed_at = jiff::Timestamp::now();
@@ -84,6 +87,8 @@ async fn a_leader_that_dies_under_load_is_replaced_and_no_count_moves() -> anyho
             "other pods than the two came: {:?}",
             result.by_pod
         );
+        let now = busy.ready_pods().await?;
+        ensure!(now == pods, "ready before the kill: {pods:?}, now {now:?}");
         let replicas = busy.replicas().await?;
         ensure!(replicas == 2, "{replicas} replicas at the end of the load");
         asleep.asleep().await?;
