@@ -21,7 +21,7 @@ use crate::{
     lease::Leadership,
     machine::Delays,
     metrics::Metrics,
-    stores::{OnTouched, Stores, Touched},
+    stores::{OnTouched, Stores, Touched, Watched},
     workload,
 };
 
@@ -55,8 +55,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         // A full channel loses nothing: the scan looks at everything.
         let _ = touched_tx.try_send(touched);
     });
-    let watched = (args.namespace.as_str(), args.activator_selector.as_str());
-    let stores = Stores::start(&client, watched, &readiness, &on_touched);
+    let watched = Watched {
+        namespace: &args.namespace,
+        activators: &args.activator_selector,
+        targets: &args.targets,
+    };
+    let stores = Stores::start(&client, &watched, &readiness, &on_touched);
     let leadership = Leadership::new();
     let lease = tokio::spawn(leadership.clone().run(
         client.clone(),
@@ -169,20 +173,12 @@ async fn manage(
 }
 
 fn scan_all(ctx: &Arc<Context>) {
-    let deployments = ctx
-        .stores
-        .deployments
-        .all()
-        .into_iter()
-        .map(|d| (d.namespace(), d.name_any()));
-    let workloads = ctx
-        .stores
-        .workloads
-        .all()
-        .into_iter()
-        .map(|w| (w.namespace(), w.name_any()));
-    for (namespace, name) in deployments.chain(workloads) {
-        let namespace = namespace.unwrap_or_default();
+    let (targets, workloads) = (ctx.stores.targets.all(), ctx.stores.workloads.all());
+    let targets = targets.iter().map(|t| (t.namespace.clone(), t.id()));
+    let workloads = workloads
+        .iter()
+        .map(|w| (w.namespace().unwrap_or_default(), w.name_any()));
+    for (namespace, name) in targets.chain(workloads) {
         // Those that have a task look around by themselves.
         if ctx.mailboxes().get(&namespace, &name).is_none() {
             start(ctx, Key { namespace, name });
@@ -215,7 +211,7 @@ fn keep_pollers(ctx: &Arc<Context>, pollers: &mut HashMap<String, (String, JoinH
         .activators
         .all()
         .iter()
-        .filter_map(|pod| Some((pod.name_any(), pod.status.as_ref()?.pod_ip.clone()?)))
+        .filter_map(|pod| Some((pod.name.clone(), pod.ip.clone()?)))
         .collect();
     pollers.retain(|name, (ip, poller)| {
         let keep = activators.get(name) == Some(ip) && !poller.is_finished();

@@ -3,7 +3,10 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use clap::{Parser, Subcommand, builder::BoolishValueParser};
-use lull_contract::{HumanDuration, ports};
+use lull_contract::{
+    HumanDuration, ports,
+    target_resource::{DEFAULT_TARGETS, TargetResource},
+};
 use lull_process::logging::LogFilter;
 
 /// Lull's controller: enrols workloads, scales them and switches their Services.
@@ -45,6 +48,16 @@ pub struct Args {
     /// Ports on the activators, as FIRST-LAST.
     #[arg(long, env = "AUTOSCALER_ACTIVATOR_PORTS", default_value = "10000-31999", value_parser = port_range)]
     pub activator_ports: RangeInclusive<u16>,
+    /// Kinds that may be scaled, as GROUP/VERSION/PLURAL: each with a /scale subresource, the count
+    /// at spec.replicas and a pod template at spec.template.
+    #[arg(
+        long,
+        env = "AUTOSCALER_TARGETS",
+        default_value = DEFAULT_TARGETS,
+        value_delimiter = ',',
+        global = true
+    )]
+    pub targets: Vec<TargetResource>,
     /// Log filter, for instance info or info,kube=debug.
     #[arg(long, env = "AUTOSCALER_LOG", default_value = "info", global = true)]
     pub log: LogFilter,

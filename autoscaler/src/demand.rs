@@ -99,6 +99,11 @@ pub struct Measured {
     pub panic: f64,
     /// Every ready pod and activator has been heard lately.
     pub heard: bool,
+    /// Ready pods that have not been heard lately.
+    pub silent: u32,
+    /// Every ready activator and at least half of the ready pods have been heard lately: the silent
+    /// ones may be sick, rather than this process cut off.
+    pub mostly_heard: bool,
     /// The windows were emptied, because other ones are asked for.
     pub restarted: bool,
 }
@@ -287,14 +292,18 @@ impl Demand {
             let is_told = hearing.is_some_and(|h| lately(h.at) && self.is_told(activator.name, h));
             !activator.ready || is_told
         };
-        let heard = pods.into_iter().all(is_heard) && activators.into_iter().all(is_heard_of);
+        let ready = pods.clone().filter(|pod| pod.ready).count();
+        let silent = pods.filter(|pod| !is_heard(*pod)).count();
+        let activators_heard = activators.into_iter().all(is_heard_of);
         // The newest second is left out: its reports are still on their way.
         let ended = now.saturating_sub(Duration::from_secs(1));
         Measured {
             totals: self.totals(now),
             stable: self.stable.average(ended),
             panic: self.panic.average(ended),
-            heard,
+            heard: silent == 0 && activators_heard,
+            silent: u32::try_from(silent).unwrap_or(u32::MAX),
+            mostly_heard: silent * 2 <= ready && activators_heard,
             restarted,
         }
     }
@@ -479,6 +488,31 @@ mod tests {
         // A report that comes twice, or late, counts once.
         demand.pod_reported("p", &report(2, SEC, (0, SEC, 3)), at(13));
         assert_eq!(demand.totals(at(13)).arrivals, 3);
+    }
+
+    #[test]
+    fn one_silent_pod_of_many_is_told_from_a_cut_off_autoscaler() {
+        let rows = [
+            (2, 2, 0, true),
+            (1, 2, 1, true),
+            (1, 3, 2, false),
+            (0, 1, 1, false),
+        ];
+        for (heard, ready, silent, mostly) in rows {
+            let mut demand = demand();
+            let names = ["a", "b", "c"];
+            for name in &names[..heard] {
+                demand.pod_reported(name, &report(1, SEC, (0, 0, 0)), Duration::from_secs(9));
+            }
+            let pods = names[..ready]
+                .iter()
+                .map(|name| Reporter { name, ready: true });
+            let now = Duration::from_secs(10);
+            let measured = demand.measure(&settings(), pods, [].into_iter(), now);
+            let told = (measured.silent, measured.mostly_heard);
+            assert_eq!(told, (silent, mostly), "{heard} of {ready}");
+            assert_eq!(measured.heard, silent == 0);
+        }
     }
 
     #[test]

@@ -32,8 +32,14 @@ pub struct Verdict {
     pub want: u32,
     /// What the algorithm said.
     pub decision: Decision,
-    /// Every pod and activator was heard lately and for a whole window: it may shrink.
+    /// Every pod and activator was heard lately and for a whole window: it may sleep.
     pub known: bool,
+    /// The same of activators and most pods: it may shrink.
+    pub may_shrink: bool,
+    /// Ready pods that are silent; each counts as one at its target.
+    pub silent: u32,
+    /// Who scales above zero.
+    pub class: Class,
     /// Somebody else's count, which is kept for a window.
     pub respected: Option<u32>,
     /// Somebody else's count was seen for the first time.
@@ -85,13 +91,17 @@ impl Policy {
         }
         let overruled = self.note_replicas(settings, measured, seen.replicas, now);
         let decision = self.decide(settings, measured, seen.ready, now);
+        let is_window_known = now >= self.known_since + settings.window.0;
         let respected = self.respected(settings, now);
         let want = respected
             .unwrap_or_else(|| self.want(settings, measured, (&decision, seen.replicas), now));
         Verdict {
             want,
             decision,
-            known: measured.heard && now >= self.known_since + settings.window.0,
+            known: measured.heard && is_window_known,
+            may_shrink: measured.mostly_heard && is_window_known,
+            silent: measured.silent,
+            class: settings.class,
             respected,
             overruled,
         }
@@ -150,9 +160,11 @@ impl Policy {
             return decision.clone();
         }
         let decider = self.decider.get_or_insert_with(|| Decider::new(ready, now));
+        // Unknown is busy: what a silent pod has is taken for all that it should have.
+        let unheard = f64::from(measured.silent) * settings.target_per_pod();
         let observed = Observed {
-            stable: measured.stable,
-            panic: measured.panic,
+            stable: measured.stable + unheard,
+            panic: measured.panic + unheard,
             ready,
         };
         let decision = decider.decide(settings, observed, now);
@@ -173,8 +185,12 @@ impl Policy {
             return replicas;
         }
         let held = wanted_for_held(settings, measured.totals.held);
-        let mut want = decision
-            .want
+        let asked = match settings.class {
+            // Its pods don't go one after the other: there is one step down, and it is all of it.
+            Class::Hpa if measured.stable == 0.0 && measured.silent == 0 => 0,
+            _ => decision.want,
+        };
+        let mut want = asked
             .max(held)
             .max(settings.min_scale)
             .max(self.initial(settings, replicas));
@@ -186,7 +202,11 @@ impl Policy {
         } else {
             self.idle_since = None;
         }
-        bounded(settings, want)
+        match settings.class {
+            // How many there are above zero is for the HorizontalPodAutoscaler to say.
+            Class::Hpa => want.min(1).max(if want > 0 { replicas } else { 0 }),
+            _ => bounded(settings, want),
+        }
     }
 
     /// Fewest pods until the initial scale has been there once. An initial scale of one is what
@@ -201,11 +221,15 @@ impl Policy {
     }
 }
 
-/// Pods for `held` requests that wait right now, at least the activation scale.
+/// Pods for `held` requests that wait right now, at least the activation scale; one where a
+/// HorizontalPodAutoscaler takes over from there.
 #[must_use]
 pub fn wanted_for_held(settings: &Settings, held: u64) -> u32 {
     if held == 0 {
         return 0;
+    }
+    if settings.class == Class::Hpa {
+        return 1;
     }
     let held = f64::from(u32::try_from(held).unwrap_or(u32::MAX));
     #[expect(
@@ -243,6 +267,7 @@ impl Verdict {
             forwarding: totals.forwarding,
             bypassed: totals.bypassed,
             known: self.known,
+            may_shrink: self.may_shrink,
             ..Facts::default()
         }
     }
@@ -250,9 +275,17 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.respected {
-            Some(count) => write!(f, "scaled to {count} by somebody else: kept for a window"),
-            None => self.decision.reason.fmt(f),
+        match (self.respected, self.class) {
+            (Some(count), _) => write!(f, "scaled to {count} by somebody else: kept for a window"),
+            (None, Class::None) => write!(f, "class none: Lull only measures"),
+            (None, Class::Hpa) if self.want > 0 => {
+                write!(f, "class hpa: its HorizontalPodAutoscaler scales from 1 on")
+            }
+            _ => self.decision.reason.fmt(f),
+        }?;
+        match self.silent {
+            0 => Ok(()),
+            silent => write!(f, "; {silent} silent, counted as full"),
         }
     }
 }

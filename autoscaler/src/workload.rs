@@ -15,11 +15,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::apps::v1::Deployment;
-use kube::ResourceExt;
 use lull_contract::{
     annotations,
-    names::{INJECTED_ANNOTATION, fnv1a},
+    names::fnv1a,
     scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State},
 };
 use tokio::{sync::SemaphorePermit, task::JoinHandle, time::MissedTickBehavior};
@@ -29,6 +27,7 @@ use crate::{
     machine::{self, Action, Step},
     plan::PlannedService,
     policy::Policy,
+    target::Target,
 };
 
 /// Between two pulls of a workload's pods, and two evaluations when nothing else happens.
@@ -49,8 +48,10 @@ enum Stage {
     NotInjected,
     /// Give everything back.
     Leave,
-    /// Its Deployment is gone.
+    /// Its object is gone.
     Gone,
+    /// Its kind is not watched, so nobody can say whether its object is there.
+    Unknown,
     /// Nothing, ever.
     Done,
 }
@@ -133,8 +134,8 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
 /// Whether a task is needed for this workload.
 #[must_use]
 pub fn is_relevant(ctx: &Context, key: &Key) -> bool {
-    let (deployment, workload) = cached(ctx, key);
-    stage(deployment.as_deref(), workload.as_deref()) != Stage::Done
+    let (target, workload) = cached(ctx, key);
+    stage(ctx, target.as_deref(), workload.as_deref()) != Stage::Done
 }
 
 /// Ticks between two evaluations while it is asleep.
@@ -143,34 +144,30 @@ fn rest_of(key: &Key) -> u32 {
     REST + u32::try_from(own).unwrap_or(0)
 }
 
-fn cached(ctx: &Context, key: &Key) -> (Option<Arc<Deployment>>, Option<Arc<ScaledWorkload>>) {
+fn cached(ctx: &Context, key: &Key) -> (Option<Arc<Target>>, Option<Arc<ScaledWorkload>>) {
     let Key { namespace, name } = key;
     (
-        ctx.stores.deployments.get(namespace, name),
+        ctx.stores.targets.get(namespace, name),
         ctx.stores.workloads.get(namespace, name),
     )
 }
 
-fn is_injected(deployment: &Deployment) -> bool {
-    let template = deployment
-        .spec
-        .as_ref()
-        .and_then(|s| s.template.metadata.as_ref());
-    template
-        .and_then(|meta| meta.annotations.as_ref())
-        .is_some_and(|annotations| annotations.contains_key(INJECTED_ANNOTATION))
+fn stage(ctx: &Context, target: Option<&Target>, workload: Option<&ScaledWorkload>) -> Stage {
+    let knows_kind = |w: &ScaledWorkload| ctx.stores.targets.knows_kind_of(&w.spec.target);
+    stage_of(target, workload, workload.is_none_or(knows_kind))
 }
 
-fn stage(deployment: Option<&Deployment>, workload: Option<&ScaledWorkload>) -> Stage {
-    let Some(deployment) = deployment.filter(|d| d.metadata.deletion_timestamp.is_none()) else {
-        return if workload.is_some() {
-            Stage::Gone
-        } else {
-            Stage::Done
+/// `knows_kind`: all objects of the kind that `workload` names are known.
+fn stage_of(target: Option<&Target>, workload: Option<&ScaledWorkload>, knows_kind: bool) -> Stage {
+    let Some(target) = target.filter(|target| !target.is_deleted) else {
+        return match workload {
+            Some(_) if knows_kind => Stage::Gone,
+            Some(_) => Stage::Unknown,
+            None => Stage::Done,
         };
     };
-    let opted_in = annotations::opted_in(deployment.annotations());
-    match (opted_in, is_injected(deployment), workload) {
+    let opted_in = annotations::opted_in(&target.annotations);
+    match (opted_in, target.is_injected(), workload) {
         (true, true, _) => Stage::Run,
         (true, false, _) => Stage::NotInjected,
         (false, false, None) => Stage::Done,
@@ -183,26 +180,24 @@ fn stage(deployment: Option<&Deployment>, workload: Option<&ScaledWorkload>) -> 
 impl Task {
     /// Whether there is more to do, ever.
     async fn evaluate(&mut self) -> Result<bool, WriteError> {
-        let (deployment, workload) = cached(&self.ctx, &self.key);
-        let stage = stage(deployment.as_deref(), workload.as_deref());
+        let (target, workload) = cached(&self.ctx, &self.key);
+        let stage = stage(&self.ctx, target.as_deref(), workload.as_deref());
         if !self.ctx.leadership.is_leader() {
             // What another leader does meanwhile is in the ScaledWorkload when we lead.
             self.state = None;
             self.mailbox.demand.lock().take_woken();
-            if let (Stage::Run, Some(deployment), Some(workload)) = (stage, deployment, workload) {
-                self.wake_as_follower(&deployment, &workload).await?;
+            if let (Stage::Run, Some(target), Some(workload)) = (stage, target, workload) {
+                self.wake_as_follower(&target, &workload).await?;
             }
             return Ok(stage != Stage::Done);
         }
-        match (stage, deployment, workload) {
-            (Stage::Run, Some(deployment), workload) => {
-                self.lead(&deployment, workload).await?;
+        match (stage, target, workload) {
+            (Stage::Run, Some(target), workload) => {
+                self.lead(&target, workload).await?;
             }
-            (Stage::NotInjected, Some(deployment), _) => {
-                self.ask_for_injection(&deployment).await?
-            }
-            (Stage::Leave, Some(deployment), workload) => {
-                self.leave(&deployment, workload.as_deref()).await?;
+            (Stage::NotInjected, Some(target), _) => self.ask_for_injection(&target).await?,
+            (Stage::Leave, Some(target), workload) => {
+                self.leave(&target, workload.as_deref()).await?;
             }
             (Stage::Gone, _, Some(workload)) => self.gone(&workload).await?,
             _ => return Ok(stage != Stage::Done),
@@ -221,10 +216,10 @@ impl Task {
 
     async fn lead(
         &mut self,
-        deployment: &Deployment,
+        target: &Target,
         workload: Option<Arc<ScaledWorkload>>,
     ) -> Result<(), WriteError> {
-        let Some(workload) = self.ensure_workload(deployment, workload).await? else {
+        let Some(workload) = self.ensure_workload(target, workload).await? else {
             return Ok(());
         };
         if self.state.is_none() {
@@ -241,16 +236,16 @@ impl Task {
             self.policy = Policy::new(state != State::Enrolling, self.ctx.now());
             self.enter(state);
         }
-        let planned = self.plan(deployment, &workload);
+        let planned = self.plan(target, &workload);
         let services = planned.as_ref().map(Vec::as_slice).unwrap_or_default();
-        self.keep_services(deployment, &workload, services).await?;
-        let look = self.look(deployment, &workload, services);
+        self.keep_services(target, &workload, services).await?;
+        let look = self.look(target, &workload, services);
         let state = self.state.unwrap_or_default();
         let step = machine::step(state, &look.facts, &self.ctx.delays);
-        self.act(deployment, &workload, services, &step).await?;
-        self.tell_woken(deployment);
+        self.act(target, &workload, services, &step).await?;
+        self.tell_woken(target);
         if look.verdict.overruled {
-            self.tell_overruled(deployment, look.facts.replicas);
+            self.tell_overruled(target, look.facts.replicas);
         }
         let reason = match (&planned, &step.reason) {
             (Err(obstacles), _) => obstacles.clone(),
@@ -267,7 +262,7 @@ impl Task {
         if let Err(obstacles) = &planned
             && self.state_since.elapsed() > OBSTACLE_PATIENCE
         {
-            self.tell_obstacles(deployment, obstacles);
+            self.tell_obstacles(target, obstacles);
         }
         self.write_status(&workload, &look, (step.state, services, reason))
             .await
@@ -276,7 +271,7 @@ impl Task {
     /// Runs a step's actions in order; the first failure leaves the state as it was.
     async fn act(
         &mut self,
-        deployment: &Deployment,
+        target: &Target,
         workload: &ScaledWorkload,
         services: &[PlannedService],
         step: &Step,
@@ -287,7 +282,7 @@ impl Task {
                 Action::RemoveActivators => self.remove_activators(services).await?,
                 Action::HoldSelector => self.hold_selector(workload, services).await?,
                 Action::RestoreSelector => self.restore_selector(services).await?,
-                Action::Scale { from, to } => self.scale(deployment, from, to).await?,
+                Action::Scale { from, to } => self.scale(target, from, to).await?,
             }
         }
         Ok(())
@@ -346,20 +341,32 @@ impl std::fmt::Display for Key {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use serde_json::json;
+    use lull_contract::names::INJECTED_ANNOTATION;
+    use serde_json::{Value, json};
 
-    fn deployment(annotations: &serde_json::Value, injected: bool) -> Deployment {
+    use super::*;
+    use crate::target::tests::{resource, target};
+
+    fn deployment(annotations: &Value, injected: bool) -> Target {
         let template = if injected {
             json!({ INJECTED_ANNOTATION: "{}" })
         } else {
             json!({})
         };
-        serde_json::from_value(json!({
+        let object = json!({
             "metadata": { "name": "shop", "annotations": annotations },
             "spec": { "selector": {}, "template": { "metadata": { "annotations": template } } },
-        }))
-        .unwrap()
+        });
+        target(&resource("apps", "Deployment"), &object)
+    }
+
+    fn scaled() -> ScaledWorkload {
+        let spec = json!({
+            "target": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": "u" },
+            "podSelector": {}, "ports": [], "settings": lull_contract::Settings::default(),
+            "originalReplicas": 1,
+        });
+        ScaledWorkload::new("shop", serde_json::from_value(spec).unwrap())
     }
 
     #[test]
@@ -377,11 +384,17 @@ mod tests {
         for (annotations, injected, expected) in rows {
             let deployment = deployment(&annotations, injected);
             assert_eq!(
-                stage(Some(&deployment), None),
+                stage_of(Some(&deployment), None, true),
                 expected,
                 "{annotations} {injected}"
             );
         }
-        assert_eq!(stage(None, None), Stage::Done);
+        assert_eq!(stage_of(None, None, true), Stage::Done);
+    }
+
+    #[test]
+    fn an_object_of_a_kind_that_is_not_watched_is_not_taken_for_deleted() {
+        assert_eq!(stage_of(None, Some(&scaled()), true), Stage::Gone);
+        assert_eq!(stage_of(None, Some(&scaled()), false), Stage::Unknown);
     }
 }

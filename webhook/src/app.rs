@@ -71,7 +71,7 @@ pub async fn run(args: &Args, client: &Client, stop: CancellationToken) -> Resul
             tokio::spawn(serve::serve(
                 admission,
                 server_config(resolver)?,
-                admission::router(args.inject_config(), metrics),
+                admission::router(args.inject_config(), args.targets.clone(), metrics),
                 end.clone(),
             )),
         ),

@@ -1,7 +1,10 @@
 //! Command line and environment.
 
 use clap::{Parser, builder::BoolishValueParser};
-use lull_contract::ports;
+use lull_contract::{
+    ports,
+    target_resource::{DEFAULT_TARGETS, TargetResource},
+};
 use lull_process::logging::LogFilter;
 
 use crate::{
@@ -40,6 +43,14 @@ pub struct Args {
         value_parser = ["Always", "IfNotPresent", "Never"]
     )]
     pub queue_proxy_image_pull_policy: String,
+    /// Kinds that are injected, as GROUP/VERSION/PLURAL; others are left alone.
+    #[arg(
+        long,
+        env = "WEBHOOK_TARGETS",
+        default_value = DEFAULT_TARGETS,
+        value_delimiter = ','
+    )]
+    pub targets: Vec<TargetResource>,
     /// Log filter, for instance info or info,kube=debug.
     #[arg(long, env = "WEBHOOK_LOG", default_value = "info")]
     pub log: LogFilter,

@@ -1,4 +1,4 @@
-//! What becomes of a Deployment: a pure function of the old object, the new one and the config.
+//! What becomes of a workload (a Deployment, StatefulSet or the like): a pure function of the old object, the new one and the config.
 //!
 //! ```text
 //! opted in ----------> template as it was, where the user left it alone; else injected afresh
@@ -27,7 +27,7 @@ pub use record::{Image, Record, Sidecar};
 use render::render;
 use strip::strip;
 
-/// Where a Deployment keeps its pod template.
+/// Where every kind that Lull scales keeps its pod template.
 const TEMPLATE: &str = "/spec/template";
 
 /// What the operator of the cluster decides about injection.
@@ -50,7 +50,7 @@ pub struct Mutation {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .messages.join("\n"))]
 pub struct Refusal {
-    /// Every reason, one line each, with the Deployment's name in front.
+    /// Every reason, one line each, with the object's kind and name in front.
     pub messages: Vec<String>,
 }
 
@@ -97,10 +97,10 @@ pub fn mutate(
     }
 }
 
-/// Whether the Deployment's template carries the sidecar.
+/// Whether the object's template carries the sidecar.
 #[must_use]
-pub fn is_injected(deployment: &Value) -> bool {
-    deployment.pointer(TEMPLATE).is_some_and(shape::is_injected)
+pub fn is_injected(object: &Value) -> bool {
+    object.pointer(TEMPLATE).is_some_and(shape::is_injected)
 }
 
 fn unchanged(new: &Value) -> Mutation {
@@ -119,9 +119,10 @@ fn left_alone(new: &Value, why: &str) -> Mutation {
 
 fn refusal<E: ToString>(new: &Value, reasons: &[E]) -> Refusal {
     let name = shape::name(new).unwrap_or("(no name)");
+    let kind = shape::kind(new).to_ascii_lowercase();
     let messages = reasons
         .iter()
-        .map(|reason| format!("deployment {name}: {}", reason.to_string()))
+        .map(|reason| format!("{kind} {name}: {}", reason.to_string()))
         .collect();
     Refusal { messages }
 }
@@ -133,7 +134,7 @@ fn enrol(
     wanted: &Wanted,
     config: &InjectConfig,
 ) -> Result<Mutation, Refusal> {
-    let Some(name) = shape::name(new) else {
+    let Some(name) = shape::workload_id(new) else {
         return Ok(left_alone(
             new,
             "it has no name yet (metadata.generateName); its next update takes it up",
@@ -153,7 +154,7 @@ fn enrol(
     });
     let template = match before {
         Some(before) if same => before.template.clone(),
-        _ => render(&base, name, &sidecar, &config.image).map_err(|why| refusal(new, &[why]))?,
+        _ => render(&base, &name, &sidecar, &config.image).map_err(|why| refusal(new, &[why]))?,
     };
     let mut mutation = with_template(new, template);
     if before.is_some() && wanted.settings.class != Class::None {
@@ -172,7 +173,7 @@ fn keep_injected(before: &Before<'_>, new: &Value) -> Result<Mutation, Refusal> 
     if base == before.base {
         return Ok(with_template(new, before.template.clone()));
     }
-    let (Some(record), Some(name)) = (&before.record, shape::name(new)) else {
+    let (Some(record), Some(name)) = (&before.record, shape::workload_id(new)) else {
         return Ok(left_alone(
             new,
             "the template's annotation lull.dev/injected can't be read",
@@ -181,7 +182,7 @@ fn keep_injected(before: &Before<'_>, new: &Value) -> Result<Mutation, Refusal> 
     if let Err(why) = shape::understood(Some(&base)) {
         return Ok(left_alone(new, &why));
     }
-    render(&base, name, &record.sidecar, &record.image)
+    render(&base, &name, &record.sidecar, &record.image)
         .map(|template| with_template(new, template))
         .map_err(|why| refusal(new, &[why]))
 }

@@ -12,6 +12,7 @@ fn load(load: f64) -> Measured {
         stable: load,
         panic: load,
         heard: true,
+        mostly_heard: true,
         ..Measured::default()
     }
 }
@@ -25,6 +26,7 @@ fn held(count: u64) -> Measured {
     Measured {
         totals,
         heard: true,
+        mostly_heard: true,
         ..Measured::default()
     }
 }
@@ -48,6 +50,69 @@ fn a_wake_is_sized_by_what_is_held() {
         ..settings
     };
     assert_eq!(wanted_for_held(&bounded, 1), 2);
+}
+
+#[test]
+fn above_one_pod_a_horizontal_pod_autoscaler_has_the_count_to_itself() {
+    let settings = Settings {
+        class: Class::Hpa,
+        max_scale: 2,
+        ..Settings::default()
+    };
+    assert_eq!(wanted_for_held(&settings, 250), 1);
+    let want = |measured: &Measured, replicas| {
+        let mut policy = Policy::new(true, at(0));
+        policy.verdict(&settings, measured, pods(replicas), at(100))
+    };
+    let busy = want(&load(900.0), 3);
+    assert_eq!((busy.want, busy.respected), (3, None));
+    assert!(busy.to_string().starts_with("class hpa"), "{busy}");
+    assert_eq!(want(&load(0.0), 3).want, 0);
+    assert_eq!(want(&load(0.0), 0).want, 0);
+    assert_eq!(want(&held(250), 0).want, 1);
+}
+
+#[test]
+fn class_none_is_never_scaled() {
+    let settings = Settings {
+        class: Class::None,
+        ..Settings::default()
+    };
+    for measured in [load(900.0), load(0.0), held(3)] {
+        let mut policy = Policy::new(true, at(0));
+        let verdict = policy.verdict(&settings, &measured, pods(3), at(100));
+        let facts = verdict.facts(&settings, &measured, pods(3));
+        assert_eq!(
+            (verdict.want, facts.may_sleep, facts.zero_only),
+            (3, false, true)
+        );
+    }
+}
+
+#[test]
+fn a_silent_pod_counts_as_full_and_keeps_only_itself() {
+    let settings = Settings {
+        target: 10.0,
+        target_utilization_percentage: 100.0,
+        ..Settings::default()
+    };
+    let measured = Measured {
+        heard: false,
+        silent: 1,
+        ..load(15.0)
+    };
+    let mut policy = Policy::new(true, at(0));
+    policy.verdict(&settings, &load(15.0), pods(4), at(100));
+    // The panic that a start with several pods begins with is over.
+    let verdict = policy.verdict(&settings, &measured, pods(4), at(200));
+    assert_eq!(
+        (verdict.want, verdict.known, verdict.may_shrink),
+        (3, false, true)
+    );
+    assert_eq!(
+        verdict.to_string(),
+        "load 25.0 / 10.0 per pod; 1 silent, counted as full"
+    );
 }
 
 #[test]

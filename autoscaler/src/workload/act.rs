@@ -7,11 +7,12 @@ use std::{
 
 use k8s_openapi::{
     api::autoscaling::v1::Scale,
-    api::{apps::v1::Deployment, core::v1::Service, discovery::v1::EndpointSlice},
+    api::{core::v1::Service, discovery::v1::EndpointSlice},
 };
 use kube::{
     Api, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams},
+    core::DynamicObject,
 };
 use lull_contract::{
     annotations,
@@ -21,13 +22,14 @@ use lull_contract::{
 };
 use serde_json::{Value, json};
 
-use super::{Task, look::is_rolling};
+use super::Task;
 use crate::{
     context::WriteError,
     metrics::WRITING_SCALE,
     objects,
     plan::{self, PlannedService},
     policy::wanted_for_held,
+    target::Target,
 };
 
 /// Server-side apply as Lull; what we apply is ours alone.
@@ -169,26 +171,27 @@ impl Task {
 
     /// Writes `to` to `/scale`, if it is at `from`.
     ///
-    /// The condition is the Deployment's resourceVersion: a JSON patch can't test for a 0, which
+    /// The condition is the object's resourceVersion: a JSON patch can't test for a 0, which
     /// Kubernetes leaves out of the object.
     pub(super) async fn scale(
         &mut self,
-        deployment: &Deployment,
+        target: &Target,
         from: u32,
         to: u32,
     ) -> Result<(), WriteError> {
-        let version = deployment.resource_version();
         let (held_since, sent) = (self.mailbox.demand.lock().held_since(), self.ctx.now());
-        let write = match self.patch_scale(version, to).await {
+        let version = target.resource_version.clone();
+        let write = match self.patch_scale(target, version, to).await {
             Err(error) if error.is_conflict() => {
-                let api: Api<Deployment> = self.api();
+                let api = self.target_api(target);
                 let scale = self
-                    .call("reading /scale", api.get_scale(&self.key.name))
+                    .call("reading /scale", api.get_scale(&target.name))
                     .await?;
                 if replicas_of(&scale) != from {
                     return Err(error);
                 }
-                self.patch_scale(scale.metadata.resource_version, to).await
+                let version = scale.metadata.resource_version;
+                self.patch_scale(target, version, to).await
             }
             other => other,
         };
@@ -211,36 +214,45 @@ impl Task {
                 format!("Scaled from {from} to {to} pods: {reason}"),
             ),
         };
-        self.ctx
-            .event(deployment.object_ref(&()), false, word, note);
+        self.ctx.event(target.reference(), false, word, note);
         Ok(())
     }
 
     /// An Event with the phases of a wake that has ended; of several activators that held for it,
     /// one tells.
-    pub(super) fn tell_woken(&mut self, deployment: &Deployment) {
+    pub(super) fn tell_woken(&mut self, target: &Target) {
         let Some(woken) = self.mailbox.demand.lock().take_woken() else {
             return;
         };
         if !std::mem::replace(&mut self.woken_told, true) {
-            let object = deployment.object_ref(&());
+            let object = target.reference();
             self.ctx.event(object, false, "Woken", woken_note(&woken));
         }
     }
 
     /// An Event where somebody else has changed the count.
-    pub(super) fn tell_overruled(&self, deployment: &Deployment, replicas: u32) {
+    pub(super) fn tell_overruled(&self, target: &Target, replicas: u32) {
         let note = match replicas {
             0 => "Scaled to 0 by somebody else: the next request wakes it".to_owned(),
             _ => format!("Scaled to {replicas} by somebody else: kept for a window"),
         };
         tracing::info!(workload = %self.key, replicas, "scaled by somebody else");
         self.ctx
-            .event(deployment.object_ref(&()), false, "ScaledByOther", note);
+            .event(target.reference(), false, "ScaledByOther", note);
     }
 
-    async fn patch_scale(&self, version: Option<String>, to: u32) -> Result<Scale, WriteError> {
-        let api: Api<Deployment> = self.api();
+    fn target_api(&self, target: &Target) -> Api<DynamicObject> {
+        let (client, namespace) = (self.ctx.client.clone(), &self.key.namespace);
+        Api::namespaced_with(client, namespace, &*target.resource)
+    }
+
+    async fn patch_scale(
+        &self,
+        target: &Target,
+        version: Option<String>,
+        to: u32,
+    ) -> Result<Scale, WriteError> {
+        let api = self.target_api(target);
         let patch = json!({
             "metadata": { "resourceVersion": version },
             "spec": { "replicas": to },
@@ -251,7 +263,7 @@ impl Task {
         };
         self.call(
             WRITING_SCALE,
-            api.patch_scale(&self.key.name, &params, &Patch::Merge(&patch)),
+            api.patch_scale(&target.name, &params, &Patch::Merge(&patch)),
         )
         .await
     }
@@ -259,36 +271,37 @@ impl Task {
     /// What a replica that doesn't lead does: only the first step out of sleep.
     pub(super) async fn wake_as_follower(
         &mut self,
-        deployment: &Deployment,
+        target: &Target,
         workload: &ScaledWorkload,
     ) -> Result<(), WriteError> {
         let held = self.mailbox.demand.lock().held();
         let settings = &workload.spec.settings;
-        if held == 0
-            || self.replicas(deployment) != 0
-            || settings.class == lull_contract::Class::None
-        {
+        if held == 0 || self.replicas(target) != 0 || settings.class == lull_contract::Class::None {
             return Ok(());
         }
-        self.scale(deployment, 0, wanted_for_held(settings, held).max(1))
+        self.scale(target, 0, wanted_for_held(settings, held).max(1))
             .await
     }
 
-    /// Pushes a Deployment that the webhook has missed through admission once more: a patch that
+    /// Pushes an object that the webhook has missed through admission once more: a patch that
     /// changes nothing is admitted, and mutated, like any other.
-    pub(super) async fn ask_for_injection(
-        &mut self,
-        deployment: &Deployment,
-    ) -> Result<(), WriteError> {
+    pub(super) async fn ask_for_injection(&mut self, target: &Target) -> Result<(), WriteError> {
         const AGAIN: Duration = std::time::Duration::from_secs(10);
-        if self.injection_asked.is_some_and(|at| at.elapsed() < AGAIN) || is_rolling(deployment) {
+        if self.injection_asked.is_some_and(|at| at.elapsed() < AGAIN) || target.is_rolling {
             return Ok(());
         }
         self.injection_asked = Some(Instant::now());
-        self.annotate(deployment, (annotations::SCALE, json!("true")))
+        if target.template.is_none() {
+            let text = format!(
+                "{target} has no pod template at spec.template: nothing to put the sidecar into"
+            );
+            self.tell_obstacles(target, &text);
+            return Ok(());
+        }
+        self.annotate(target, (annotations::SCALE, json!("true")))
             .await?;
         self.ctx.event(
-            deployment.object_ref(&()),
+            target.reference(),
             true,
             "NotInjected",
             "The template has no queue-proxy: the webhook was not reached; asked again".to_owned(),
@@ -298,15 +311,14 @@ impl Task {
 
     pub(super) async fn annotate(
         &self,
-        deployment: &Deployment,
+        target: &Target,
         (key, value): (&str, Value),
     ) -> Result<(), WriteError> {
-        let api: Api<Deployment> = self.api();
+        let api = self.target_api(target);
         let patch = json!({ "metadata": { "annotations": { key: value } } });
-        let name = deployment.name_any();
         self.call(
-            "annotating the Deployment",
-            api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)),
+            "annotating the workload",
+            api.patch(&target.name, &PatchParams::default(), &Patch::Merge(&patch)),
         )
         .await
         .map(drop)

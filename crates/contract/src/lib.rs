@@ -14,6 +14,7 @@ pub mod report;
 #[cfg(feature = "crd")]
 pub mod scaled_workload;
 pub mod settings;
+pub mod target_resource;
 
 pub use duration::HumanDuration;
 pub use settings::{AppPort, AppProtocol, Class, Metric, Settings};

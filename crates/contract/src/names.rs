@@ -27,6 +27,17 @@ pub const ISTIO_EXCLUDE_INBOUND_PORTS: &str = "traffic.sidecar.istio.io/excludeI
 /// Longest label value and Service name that Kubernetes takes.
 const MAX_LABEL: usize = 63;
 
+/// Name of the ScaledWorkload of the object `name` of `kind`, by which Lull calls the workload
+/// everywhere: a Deployment's own name, and `<name>.<kind>` for other kinds, since objects of
+/// different kinds may share a name.
+#[must_use]
+pub fn workload_id(kind: &str, name: &str) -> String {
+    match kind {
+        "Deployment" => name.to_owned(),
+        _ => format!("{name}.{}", kind.to_ascii_lowercase()),
+    }
+}
+
 /// `name` as a label value: unchanged where it fits, else cut and made unique by a hash.
 #[must_use]
 pub fn label_value(name: &str) -> String {
@@ -74,6 +85,13 @@ mod tests {
         assert_eq!(private_service("shop"), "shop-lull");
         assert_eq!(label_value("shop"), "shop");
         assert_eq!(activator_slice("shop", false), "shop-lull");
+    }
+
+    #[test]
+    fn workloads_of_different_kinds_may_share_a_name() {
+        assert_eq!(workload_id("Deployment", "shop"), "shop");
+        assert_eq!(workload_id("StatefulSet", "shop"), "shop.statefulset");
+        assert_eq!(private_service("shop.statefulset"), "shop-statefulset-lull");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 use axum::{body::Body, http::Request as HttpRequest};
 use http_body_util::BodyExt;
+use lull_contract::target_resource::DEFAULT_TARGETS;
 use prometheus_client::registry::Registry;
 use tower::ServiceExt;
 
@@ -20,8 +21,10 @@ impl Rig {
             reference: "lull/queue-proxy:1".to_owned(),
             pull_policy: "IfNotPresent".to_owned(),
         };
+        let targets = DEFAULT_TARGETS.split(',').map(|t| t.parse().unwrap());
+        let targets = targets.collect();
         Self {
-            router: router(InjectConfig { image }, metrics),
+            router: router(InjectConfig { image }, targets, metrics),
             registry,
         }
     }
@@ -132,6 +135,13 @@ async fn leaving_is_counted_as_uninjected() {
 }
 
 #[tokio::test]
+async fn every_kind_that_is_configured_is_injected() {
+    let (rig, mut review) = (Rig::new(), create());
+    review["request"]["resource"]["resource"] = "statefulsets".into();
+    assert!(rig.review(&review).await["patch"].is_string());
+}
+
+#[tokio::test]
 async fn a_wrong_annotation_is_refused() {
     let (rig, mut review) = (Rig::new(), create());
     review["request"]["object"]["metadata"]["annotations"]["lull.dev/window"] = "5s".into();
@@ -151,8 +161,8 @@ async fn what_does_not_concern_us_is_allowed() {
     let rig = Rig::new();
     for (pointer, value) in [
         ("/request/operation", "DELETE"),
-        ("/request/kind/kind", "StatefulSet"),
-        ("/request/kind/group", "example.com"),
+        ("/request/resource/resource", "daemonsets"),
+        ("/request/resource/group", "example.com"),
         ("/request/subResource", "scale"),
     ] {
         let mut review = create();

@@ -24,13 +24,14 @@ const DEFAULT_GRACE_SECS: u64 = 30;
 /// The image's nonroot user.
 const USER: u32 = 65532;
 
-/// `base`, which [`shape::understood`] has passed, with the sidecar.
+/// `base`, which [`shape::understood`] has passed, with the sidecar; `id` is what Lull calls the
+/// workload.
 ///
 /// # Errors
 /// Why this template can't carry one.
 pub(super) fn render(
     base: &Value,
-    name: &str,
+    id: &str,
     sidecar: &Sidecar,
     image: &Image,
 ) -> Result<Value, String> {
@@ -62,7 +63,7 @@ pub(super) fn render(
         }
         containers.push(container);
     }
-    add_metadata(&mut template, name, &mut record)?;
+    add_metadata(&mut template, id, &mut record)?;
     Ok(template)
 }
 
@@ -97,13 +98,13 @@ fn add_pre_stop(container: &mut Value, record: &mut Record) {
     }
 }
 
-fn add_metadata(template: &mut Value, name: &str, record: &mut Record) -> Result<(), String> {
+fn add_metadata(template: &mut Value, id: &str, record: &mut Record) -> Result<(), String> {
     let not_understood = || "spec.template.metadata is not an object".to_owned();
     let template = template.as_object_mut().ok_or_else(not_understood)?;
     let metadata = entry(template, "metadata", "metadata", record).ok_or_else(not_understood)?;
     entry(metadata, "labels", "labels", record)
         .ok_or_else(not_understood)?
-        .insert(POD_LABEL.to_owned(), label_value(name).into());
+        .insert(POD_LABEL.to_owned(), label_value(id).into());
     let annotations =
         entry(metadata, "annotations", "annotations", record).ok_or_else(not_understood)?;
     record.exclude_inbound_ports = annotations
