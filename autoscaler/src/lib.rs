@@ -19,6 +19,7 @@ pub mod objects;
 pub mod plan;
 pub mod policy;
 pub mod pull;
+pub mod purpose;
 pub mod stores;
 pub mod uninstall;
 pub mod workload;

@@ -13,6 +13,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::purpose::Purpose;
+
 /// Direction of a written scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub enum Direction {
@@ -32,23 +34,12 @@ pub struct ScaleLabels {
     direction: Direction,
 }
 
-/// What the call that wakes, scales and puts to sleep is for.
-pub const WRITING_SCALE: &str = "writing /scale";
-
 /// Labels of an API call.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CallLabels {
-    what: Call,
+    verb: &'static str,
+    resource: &'static str,
     done: Done,
-}
-
-/// What an API call is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-pub enum Call {
-    /// Writing `/scale`.
-    Scale,
-    /// Everything else.
-    Other,
 }
 
 /// Whether a call did what it was for.
@@ -88,6 +79,18 @@ impl Direction {
     const ALL: [Self; 4] = [Self::Wake, Self::Up, Self::Down, Self::Sleep];
 }
 
+// === impl CallLabels ===
+
+impl CallLabels {
+    fn new(purpose: Purpose, done: Done) -> Self {
+        Self {
+            verb: purpose.verb(),
+            resource: purpose.resource(),
+            done,
+        }
+    }
+}
+
 // === impl Metrics ===
 
 impl Metrics {
@@ -99,8 +102,9 @@ impl Metrics {
             let _ = metrics.scales.get_or_create(&ScaleLabels { direction });
         }
         for done in [Done::Yes, Done::No] {
-            for what in [Call::Scale, Call::Other] {
-                let _ = metrics.api_calls.get_or_create(&CallLabels { what, done });
+            for purpose in Purpose::ALL {
+                let labels = CallLabels::new(purpose, done);
+                let _ = metrics.api_calls.get_or_create(&labels);
             }
         }
         let registry = registry.sub_registry_with_prefix("lull_autoscaler");
@@ -171,15 +175,10 @@ impl Metrics {
     }
 
     /// Counts an API call.
-    pub fn called(&self, what: &'static str, done: bool) {
+    pub fn called(&self, purpose: Purpose, done: bool) {
         let done = if done { Done::Yes } else { Done::No };
-        let what = match what {
-            WRITING_SCALE => Call::Scale,
-            _ => Call::Other,
-        };
-        self.api_calls
-            .get_or_create(&CallLabels { what, done })
-            .inc();
+        let labels = CallLabels::new(purpose, done);
+        self.api_calls.get_or_create(&labels).inc();
     }
 
     /// Counts a written scale.

@@ -29,6 +29,7 @@ use crate::{
     machine::{self, Action, Step},
     plan::PlannedService,
     policy::Policy,
+    purpose::Purpose,
 };
 
 /// Between two pulls of a workload's pods, and two evaluations when nothing else happens.
@@ -296,7 +297,7 @@ impl Task {
     /// Awaits an API call, which takes its turn among all others unless somebody is held.
     async fn call<T>(
         &self,
-        what: &'static str,
+        what: Purpose,
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, WriteError> {
         let turn = self.turn().await;

@@ -24,10 +24,10 @@ use serde_json::{Value, json};
 use super::{Task, look::is_rolling};
 use crate::{
     context::WriteError,
-    metrics::WRITING_SCALE,
     objects,
     plan::{self, PlannedService},
     policy::wanted_for_held,
+    purpose::Purpose,
 };
 
 /// Server-side apply as Lull; what we apply is ours alone.
@@ -66,7 +66,7 @@ impl Task {
         &self,
         service: &Service,
         patch: Value,
-        what: &'static str,
+        what: Purpose,
     ) -> Result<(), WriteError> {
         let Ok(patch) = serde_json::from_value(patch) else {
             // Our own patches are well-formed; a test of each builder says so.
@@ -80,7 +80,7 @@ impl Task {
         };
         self.call(what, api.patch(&name, &params, &Patch::Json::<()>(patch)))
             .await?;
-        tracing::info!(workload = %self.key, service = name, what, "Service patched");
+        tracing::info!(workload = %self.key, service = name, %what, "Service patched");
         Ok(())
     }
 
@@ -104,7 +104,7 @@ impl Task {
             }
             let api: Api<EndpointSlice> = self.api();
             self.call(
-                "writing the activators' slice",
+                Purpose::WriteSlice,
                 api.patch(&name, &apply(), &Patch::Apply(&wanted)),
             )
             .await?;
@@ -125,7 +125,7 @@ impl Task {
             let api: Api<EndpointSlice> = self.api();
             match self
                 .call(
-                    "deleting the activators' slice",
+                    Purpose::DeleteSlice,
                     api.delete(&name, &DeleteParams::default()),
                 )
                 .await
@@ -146,7 +146,7 @@ impl Task {
         for service in services.iter().filter_map(|s| self.service(&s.name)) {
             if !plan::is_held(&service) {
                 let patch = plan::hold_patch(&service, &uid);
-                self.patch_service(&service, patch, "holding the selector")
+                self.patch_service(&service, patch, Purpose::HoldSelector)
                     .await?;
             }
         }
@@ -160,7 +160,7 @@ impl Task {
         for service in services.iter().filter_map(|s| self.service(&s.name)) {
             if plan::is_held(&service) {
                 let patch = plan::release_patch(&service);
-                self.patch_service(&service, patch, "giving the selector back")
+                self.patch_service(&service, patch, Purpose::RestoreSelector)
                     .await?;
             }
         }
@@ -183,7 +183,7 @@ impl Task {
             Err(error) if error.is_conflict() => {
                 let api: Api<Deployment> = self.api();
                 let scale = self
-                    .call("reading /scale", api.get_scale(&self.key.name))
+                    .call(Purpose::ReadScale, api.get_scale(&self.key.name))
                     .await?;
                 if replicas_of(&scale) != from {
                     return Err(error);
@@ -250,7 +250,7 @@ impl Task {
             ..PatchParams::default()
         };
         self.call(
-            WRITING_SCALE,
+            Purpose::WriteScale,
             api.patch_scale(&self.key.name, &params, &Patch::Merge(&patch)),
         )
         .await
@@ -305,7 +305,7 @@ impl Task {
         let patch = json!({ "metadata": { "annotations": { key: value } } });
         let name = deployment.name_any();
         self.call(
-            "annotating the Deployment",
+            Purpose::Annotate,
             api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)),
         )
         .await

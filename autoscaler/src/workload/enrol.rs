@@ -20,6 +20,7 @@ use crate::{
     context::WriteError,
     objects,
     plan::{self, PlannedService, Template},
+    purpose::Purpose,
 };
 
 /// App ports as the injected sidecar serves them: `QP_PORTS="8012=8080/http,8013=5432/tcp"`.
@@ -139,7 +140,7 @@ impl Task {
         let api: Api<ScaledWorkload> = self.api();
         let written = self
             .call(
-                "writing the ScaledWorkload",
+                Purpose::WriteWorkload,
                 api.patch(&self.key.name, &apply(), &Patch::Apply(&workload)),
             )
             .await?;
@@ -238,7 +239,7 @@ impl Task {
             };
             if !plan::is_switched(&service, planned) {
                 let patch = plan::switch_patch(&service, planned);
-                self.patch_service(&service, patch, "switching to named ports")
+                self.patch_service(&service, patch, Purpose::SwitchService)
                     .await?;
             }
         }
@@ -257,7 +258,7 @@ impl Task {
         let private = objects::private(workload, &public, planned);
         let api: Api<Service> = self.api();
         self.call(
-            "writing the private Service",
+            Purpose::WritePrivateService,
             api.patch(&name, &apply(), &Patch::Apply(&private)),
         )
         .await
@@ -287,7 +288,7 @@ impl Task {
         let name = workload.name_any();
         match self
             .call(
-                "letting the ScaledWorkload go",
+                Purpose::DropFinalizer,
                 api.patch(
                     &name,
                     &kube::api::PatchParams::default(),

@@ -22,6 +22,7 @@ use super::{Task, is_injected, look::is_ready, status::Say};
 use crate::{
     context::WriteError,
     plan::{self, PlannedService},
+    purpose::Purpose,
 };
 
 /// After this, a workload whose pods don't get ready is given back as it is.
@@ -54,7 +55,7 @@ impl Task {
         }
         for service in &services {
             if let Some(patch) = plan::restore_patch(service) {
-                self.patch_service(service, patch, "giving the Service back")
+                self.patch_service(service, patch, Purpose::RestoreService)
                     .await?;
                 self.restored_at = Some(Instant::now());
             }
@@ -83,7 +84,7 @@ impl Task {
         let services = self.our_services(Some(workload));
         for service in &services {
             if let Some(patch) = plan::restore_patch(service) {
-                self.patch_service(service, patch, "giving the Service back")
+                self.patch_service(service, patch, Purpose::RestoreService)
                     .await?;
             }
         }
@@ -155,7 +156,7 @@ impl Task {
         if workload.metadata.deletion_timestamp.is_none() {
             match self
                 .call(
-                    "deleting the ScaledWorkload",
+                    Purpose::DeleteWorkload,
                     api.delete(&self.key.name, &DeleteParams::default()),
                 )
                 .await
