@@ -17,7 +17,7 @@ use lull_contract::{
     annotations,
     names::{FIELD_MANAGER, activator_slice},
     report::Woken,
-    scaled_workload::ScaledWorkload,
+    scaled_workload::{ScaledWorkload, State},
 };
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ use crate::{
     context::WriteError,
     objects,
     plan::{self, PlannedService},
-    policy::wanted_for_held,
+    policy::{HELD, wanted_for_held},
     purpose::Purpose,
 };
 
@@ -200,11 +200,16 @@ impl Task {
             self.ctx.metrics.woken(after(sent), after(self.ctx.now()));
         }
         self.policy.wrote(to);
-        let decision = self.policy.decision();
-        let reason = decision.map(|d| d.reason.to_string()).unwrap_or_default();
+        let verdict = self.policy.last().map(ToString::to_string);
+        let reason = match held_since {
+            // A replica that does not lead has no verdict.
+            Some(_) if from == 0 => HELD.to_owned(),
+            _ if self.state == Some(State::Leaving) => "it leaves Lull".to_owned(),
+            _ => verdict.unwrap_or_default(),
+        };
         tracing::info!(workload = %self.key, from, to, reason, "scaled");
         let (word, note) = match (from, to) {
-            (0, _) => ("Waking", format!("Scaled from 0 to {to} pods")),
+            (0, _) => ("Waking", format!("Scaled from 0 to {to} pods: {reason}")),
             (_, 0) => ("FellAsleep", "No traffic: all pods are let go".to_owned()),
             _ => (
                 "Scaled",

@@ -21,6 +21,7 @@ use crate::{
     objects,
     plan::{self, PlannedService},
     policy::{Seen, Verdict},
+    why::Why,
 };
 
 /// Longest wait for one pod's report: less than a tick.
@@ -47,15 +48,13 @@ impl Look {
             State::Waking => format!("no pod is ready yet, {} held", self.facts.held),
             State::Settling => "pods are ready, activators are about to leave".to_owned(),
             State::FallingAsleep => "idle: activators first, then the pods go".to_owned(),
-            _ if !self.measured.heard => {
-                "not every pod and activator is heard: nothing shrinks".to_owned()
-            }
-            _ if !self.facts.known => "watched for less than a window: nothing shrinks".to_owned(),
-            _ if self.facts.want == 0 && self.facts.bypassed => {
-                "connections go round the queue-proxy: it stays awake".to_owned()
-            }
-            _ => self.verdict.to_string(),
+            _ => self.why().text(&self.verdict, &self.facts),
         }
+    }
+
+    /// Why the workload has the count that it has.
+    pub(super) fn why(&self) -> Why {
+        Why::of(&self.verdict, &self.facts, self.measured.heard)
     }
 }
 
