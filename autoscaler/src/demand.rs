@@ -99,6 +99,8 @@ pub struct Measured {
     pub panic: f64,
     /// Every ready pod and activator has been heard lately.
     pub heard: bool,
+    /// Age of the oldest of their last reports; `None` where one has not been had at all.
+    pub oldest: Option<Duration>,
     /// The windows were emptied, because other ones are asked for.
     pub restarted: bool,
 }
@@ -278,25 +280,40 @@ impl Demand {
         forget_others(&mut self.pods, &pods);
         let named = activators.clone().map(|(activator, _)| activator);
         forget_others(&mut self.activators, &named);
-        let lately = |at: Duration| now <= at + MAX_REPORT_AGE;
-        let is_heard = |pod: Reporter<'_>| {
-            let known = self.pods.get(pod.name);
-            !pod.ready || known.is_some_and(|heard| lately(heard.at))
-        };
-        let is_heard_of = |(activator, hearing): (Reporter<'_>, Option<Hearing>)| {
-            let is_told = hearing.is_some_and(|h| lately(h.at) && self.is_told(activator.name, h));
-            !activator.ready || is_told
-        };
-        let heard = pods.into_iter().all(is_heard) && activators.into_iter().all(is_heard_of);
+        let oldest = self
+            .reported_at(pods, activators)
+            .try_fold(Duration::ZERO, |oldest, at| {
+                Some(oldest.max(now.saturating_sub(at?)))
+            });
         // The newest second is left out: its reports are still on their way.
         let ended = now.saturating_sub(Duration::from_secs(1));
         Measured {
             totals: self.totals(now),
             stable: self.stable.average(ended),
             panic: self.panic.average(ended),
-            heard,
+            heard: oldest.is_some_and(|age| age <= MAX_REPORT_AGE),
+            oldest,
             restarted,
         }
+    }
+
+    /// When each ready pod and activator was heard last; `None` for one that has said nothing.
+    fn reported_at<'a>(
+        &self,
+        pods: impl Iterator<Item = Reporter<'a>>,
+        activators: impl Iterator<Item = (Reporter<'a>, Option<Hearing>)>,
+    ) -> impl Iterator<Item = Option<Duration>> {
+        let pods = pods
+            .filter(|pod| pod.ready)
+            .map(move |pod| self.pods.get(pod.name).map(|heard| heard.at));
+        let activators =
+            activators
+                .filter(|(activator, _)| activator.ready)
+                .map(move |(activator, hearing)| {
+                    let hearing = hearing.filter(|hearing| self.is_told(activator.name, *hearing));
+                    hearing.map(|hearing| hearing.at)
+                });
+        pods.chain(activators)
     }
 
     fn totals(&self, now: Duration) -> Totals {
@@ -485,12 +502,13 @@ mod tests {
     fn silence_is_unknown_and_gone_reporters_are_forgotten() {
         let at = Duration::from_secs;
         let mut demand = demand();
-        assert!(!measure(&mut demand, 0).heard);
+        let unknown = measure(&mut demand, 0);
+        assert_eq!((unknown.heard, unknown.oldest), (false, None));
         demand.pod_reported("p", &report(1, SEC, (7, 0, 0)), at(1));
         demand.pod_reported("gone", &report(2, SEC, (3, 0, 0)), at(1));
         assert!(measure(&mut demand, 4).heard);
         let late = measure(&mut demand, 5);
-        assert!(!late.heard);
+        assert_eq!((late.heard, late.oldest), (false, Some(at(4))));
         assert_eq!(late.totals.in_flight, 7);
     }
 

@@ -68,8 +68,8 @@ impl Why {
         Self::InFlight,
     ];
 
-    /// Why the count is what it is after `verdict`, where `facts` are seen; `heard`: every ready pod
-    /// and activator was heard lately.
+    /// Why the count is what it is after `verdict`, where `facts` are seen; `heard`: every ready
+    /// pod and activator was heard lately.
     #[must_use]
     pub fn of(verdict: &Verdict, facts: &Facts, heard: bool) -> Self {
         let (grows, shrinks) = (verdict.want > facts.replicas, verdict.want < facts.replicas);

@@ -24,9 +24,11 @@ use lull_contract::{
 };
 use tokio::{sync::SemaphorePermit, task::JoinHandle, time::MissedTickBehavior};
 
+use self::look::Look;
 use crate::{
     context::{Context, Key, Mailbox, WriteError},
     machine::{self, Action, Step},
+    metrics::Series,
     plan::PlannedService,
     policy::Policy,
     purpose::Purpose,
@@ -62,6 +64,7 @@ struct Task {
     ctx: Arc<Context>,
     key: Key,
     mailbox: Arc<Mailbox>,
+    series: Series,
     /// As the leader knows it; `None` until read from the ScaledWorkload.
     state: Option<State>,
     state_since: Instant,
@@ -83,9 +86,11 @@ struct Task {
 /// Looks after the workload `key` until it is neither ours nor wants to be.
 pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
     let now = ctx.now();
+    let series = ctx.metrics.workload(&key);
     let mut task = Task {
         ctx,
         key,
+        series,
         mailbox: Arc::clone(&mailbox),
         state: None,
         state_since: Instant::now(),
@@ -127,6 +132,8 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
             }
         }
     }
+    // First: the next task of this name shows its own.
+    drop(task.series);
     task.ctx.mailboxes().close(&task.key);
     tracing::info!(workload = %task.key, "not ours any more");
 }
@@ -189,6 +196,7 @@ impl Task {
         if !self.ctx.leadership.is_leader() {
             // What another leader does meanwhile is in the ScaledWorkload when we lead.
             self.state = None;
+            self.series.hide();
             self.mailbox.demand.lock().take_woken();
             if let (Stage::Run, Some(deployment), Some(workload)) = (stage, deployment, workload) {
                 self.wake_as_follower(&deployment, &workload).await?;
@@ -247,6 +255,7 @@ impl Task {
         self.keep_services(deployment, &workload, services).await?;
         let look = self.look(deployment, &workload, services);
         let state = self.state.unwrap_or_default();
+        self.show(&look, state);
         let step = machine::step(state, &look.facts, &self.ctx.delays);
         self.act(deployment, &workload, services, &step).await?;
         self.tell_woken(deployment);
@@ -329,7 +338,17 @@ impl Task {
         turn
     }
 
+    /// Puts what was seen and decided into the metrics.
+    fn show(&self, look: &Look, state: State) {
+        self.series.observe(look.numbers(state));
+        if look.verdict.decided {
+            let oldest = look.measured.oldest;
+            self.ctx.metrics.decided(look.why(), oldest);
+        }
+    }
+
     fn enter(&mut self, state: State) {
+        self.series.enter(state);
         self.woken_told &= state != State::Waking;
         self.state = Some(state);
         self.state_since = Instant::now();

@@ -18,6 +18,7 @@ use super::Task;
 use crate::{
     demand::{Measured, Reporter},
     machine::Facts,
+    metrics::{Asked, Numbers},
     objects,
     plan::{self, PlannedService},
     policy::{Seen, Verdict},
@@ -49,6 +50,26 @@ impl Look {
             State::Settling => "pods are ready, activators are about to leave".to_owned(),
             State::FallingAsleep => "idle: activators first, then the pods go".to_owned(),
             _ => self.why().text(&self.verdict, &self.facts),
+        }
+    }
+
+    /// What of it is shown, for a workload in `state`.
+    pub(super) fn numbers(&self, state: State) -> Numbers {
+        let Facts {
+            want,
+            ready,
+            in_flight,
+            held,
+            ..
+        } = self.facts;
+        Numbers {
+            state,
+            desired: want,
+            ready,
+            in_flight,
+            held,
+            panicking: self.verdict.decision.panicking,
+            heard: self.measured.heard,
         }
     }
 
@@ -247,18 +268,23 @@ impl Task {
                 let (ctx, mailbox) = (&ctx, &mailbox);
                 async move {
                     let limits = (PULL_TIMEOUT, MAX_QUEUE_PROXY_BYTES);
+                    let begun = ctx.now();
                     match ctx.puller.get((ip, *port), "/report", limits).await {
-                        Ok(body) => match QueueProxyReport::parse(&body) {
-                            Ok(report) => {
-                                mailbox.demand.lock().pod_reported(name, &report, ctx.now());
+                        Ok(body) => {
+                            let now = ctx.now();
+                            ctx.metrics.pulled(now.saturating_sub(begun));
+                            match QueueProxyReport::parse(&body) {
+                                Ok(report) => {
+                                    mailbox.demand.lock().pod_reported(name, &report, now);
+                                }
+                                Err(error) => {
+                                    ctx.metrics.refused(Asked::Pod, &error);
+                                    tracing::warn!(pod = name, %error, "report refused");
+                                }
                             }
-                            Err(error) => {
-                                ctx.metrics.reports_refused.inc();
-                                tracing::warn!(pod = name, %error, "report refused");
-                            }
-                        },
+                        }
                         Err(error) => {
-                            ctx.metrics.pulls_failed.inc();
+                            ctx.metrics.pull_failed(Asked::Pod, &error);
                             tracing::debug!(pod = name, %error, "report not had");
                         }
                     }
