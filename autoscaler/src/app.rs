@@ -20,7 +20,7 @@ use crate::{
     demand::Hearing,
     lease::Leadership,
     machine::Delays,
-    metrics::Metrics,
+    metrics::{Asked, Metrics},
     stores::{OnTouched, Stores, Touched, Watched},
     workload,
 };
@@ -166,6 +166,8 @@ async fn manage(
         ctx.metrics
             .workloads
             .set(i64::try_from(ctx.mailboxes().len()).unwrap_or(i64::MAX));
+        let leads = ctx.leadership.is_leader();
+        ctx.metrics.leading.set(leads.into());
     }
     for (_, poller) in pollers.into_values() {
         poller.abort();
@@ -241,14 +243,14 @@ async fn poll_activator(ctx: Arc<Context>, name: String, ip: String) {
         let report = match answer.map(|body| ActivatorReport::parse(&body)) {
             Ok(Ok(report)) => report,
             Ok(Err(error)) => {
-                ctx.metrics.reports_refused.inc();
+                ctx.metrics.refused(Asked::Activator, &error);
                 tracing::warn!(activator = name, %error, "report refused");
                 known = Known::default();
                 tokio::time::sleep(POLL_WAIT).await;
                 continue;
             }
             Err(error) => {
-                ctx.metrics.pulls_failed.inc();
+                ctx.metrics.pull_failed(Asked::Activator, &error);
                 tracing::debug!(activator = name, %error, "report not had");
                 known = Known::default();
                 tokio::time::sleep(POLL_PAUSE).await;

@@ -27,6 +27,7 @@ use crate::{
     machine::Delays,
     metrics::Metrics,
     pull::Puller,
+    purpose::Purpose,
     stores::Stores,
 };
 
@@ -96,7 +97,7 @@ pub enum WriteError {
     #[error("{what}: {source}")]
     Api {
         /// What was tried.
-        what: &'static str,
+        what: Purpose,
         /// Why it failed.
         #[source]
         source: Box<kube::Error>,
@@ -105,13 +106,13 @@ pub enum WriteError {
     #[error("{what}: the API server did not answer within {API_TIMEOUT:?}")]
     Timeout {
         /// What was tried.
-        what: &'static str,
+        what: Purpose,
     },
     /// Another replica leads by now.
     #[error("{what}: not done, this replica does not lead any more")]
     NotLeader {
         /// What was to be done.
-        what: &'static str,
+        what: Purpose,
     },
     /// No activator port is free.
     #[error("every activator port of {0:?} is taken; widen autoscaler.activatorPorts")]
@@ -323,7 +324,7 @@ impl Context {
     /// [`WriteError`] naming `what`.
     pub async fn call<T>(
         &self,
-        what: &'static str,
+        what: Purpose,
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, WriteError> {
         let result = match tokio::time::timeout(API_TIMEOUT, call).await {
@@ -377,7 +378,7 @@ mod tests {
         )
         .unwrap();
         WriteError::Api {
-            what: "writing a test",
+            what: Purpose::WriteSlice,
             source: Box::new(kube::Error::Api(status.into())),
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! One task for each workload ([`workload`]) reads the watch caches ([`stores`]) and what was
 //! reported ([`demand`]), asks the pure parts ([`policy`] with [`kpa`], [`machine`], [`plan`]) what to do and does
-//! it. Only the leader ([`lease`]) writes, but any replica may wake a sleeping workload.
+//! it; [`why`] says why. Only the leader ([`lease`]) writes, but any replica may wake a sleeping workload.
 
 pub mod allocate;
 pub mod app;
@@ -20,7 +20,9 @@ pub mod plan;
 pub mod pod;
 pub mod policy;
 pub mod pull;
+pub mod purpose;
 pub mod stores;
 pub mod target;
 pub mod uninstall;
+pub mod why;
 pub mod workload;

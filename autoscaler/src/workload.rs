@@ -22,11 +22,14 @@ use lull_contract::{
 };
 use tokio::{sync::SemaphorePermit, task::JoinHandle, time::MissedTickBehavior};
 
+use self::look::Look;
 use crate::{
     context::{Context, Key, Mailbox, WriteError},
     machine::{self, Action, Step},
+    metrics::Series,
     plan::PlannedService,
     policy::Policy,
+    purpose::Purpose,
     target::Target,
 };
 
@@ -62,6 +65,7 @@ struct Task {
     ctx: Arc<Context>,
     key: Key,
     mailbox: Arc<Mailbox>,
+    series: Series,
     /// As the leader knows it; `None` until read from the ScaledWorkload.
     state: Option<State>,
     state_since: Instant,
@@ -83,9 +87,11 @@ struct Task {
 /// Looks after the workload `key` until it is neither ours nor wants to be.
 pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
     let now = ctx.now();
+    let series = ctx.metrics.workload(&key);
     let mut task = Task {
         ctx,
         key,
+        series,
         mailbox: Arc::clone(&mailbox),
         state: None,
         state_since: Instant::now(),
@@ -127,6 +133,8 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
             }
         }
     }
+    // First: the next task of this name shows its own.
+    drop(task.series);
     task.ctx.mailboxes().close(&task.key);
     tracing::info!(workload = %task.key, "not ours any more");
 }
@@ -185,6 +193,7 @@ impl Task {
         if !self.ctx.leadership.is_leader() {
             // What another leader does meanwhile is in the ScaledWorkload when we lead.
             self.state = None;
+            self.series.hide();
             self.mailbox.demand.lock().take_woken();
             if let (Stage::Run, Some(target), Some(workload)) = (stage, target, workload) {
                 self.wake_as_follower(&target, &workload).await?;
@@ -241,6 +250,7 @@ impl Task {
         self.keep_services(target, &workload, services).await?;
         let look = self.look(target, &workload, services);
         let state = self.state.unwrap_or_default();
+        self.show(&look, state);
         let step = machine::step(state, &look.facts, &self.ctx.delays);
         self.act(target, &workload, services, &step).await?;
         self.tell_woken(target);
@@ -291,7 +301,7 @@ impl Task {
     /// Awaits an API call, which takes its turn among all others unless somebody is held.
     async fn call<T>(
         &self,
-        what: &'static str,
+        what: Purpose,
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, WriteError> {
         let turn = self.turn().await;
@@ -323,7 +333,17 @@ impl Task {
         turn
     }
 
+    /// Puts what was seen and decided into the metrics.
+    fn show(&self, look: &Look, state: State) {
+        self.series.observe(look.numbers(state));
+        if look.verdict.decided {
+            let oldest = look.measured.oldest;
+            self.ctx.metrics.decided(look.why(), oldest);
+        }
+    }
+
     fn enter(&mut self, state: State) {
+        self.series.enter(state);
         self.woken_told &= state != State::Waking;
         self.state = Some(state);
         self.state_since = Instant::now();

@@ -18,17 +18,17 @@ use lull_contract::{
     annotations,
     names::{FIELD_MANAGER, activator_slice},
     report::Woken,
-    scaled_workload::ScaledWorkload,
+    scaled_workload::{ScaledWorkload, State},
 };
 use serde_json::{Value, json};
 
 use super::Task;
 use crate::{
     context::WriteError,
-    metrics::WRITING_SCALE,
     objects,
     plan::{self, PlannedService},
-    policy::wanted_for_held,
+    policy::{HELD, wanted_for_held},
+    purpose::Purpose,
     target::Target,
 };
 
@@ -68,7 +68,7 @@ impl Task {
         &self,
         service: &Service,
         patch: Value,
-        what: &'static str,
+        what: Purpose,
     ) -> Result<(), WriteError> {
         let Ok(patch) = serde_json::from_value(patch) else {
             // Our own patches are well-formed; a test of each builder says so.
@@ -82,7 +82,7 @@ impl Task {
         };
         self.call(what, api.patch(&name, &params, &Patch::Json::<()>(patch)))
             .await?;
-        tracing::info!(workload = %self.key, service = name, what, "Service patched");
+        tracing::info!(workload = %self.key, service = name, %what, "Service patched");
         Ok(())
     }
 
@@ -106,7 +106,7 @@ impl Task {
             }
             let api: Api<EndpointSlice> = self.api();
             self.call(
-                "writing the activators' slice",
+                Purpose::WriteSlice,
                 api.patch(&name, &apply(), &Patch::Apply(&wanted)),
             )
             .await?;
@@ -127,7 +127,7 @@ impl Task {
             let api: Api<EndpointSlice> = self.api();
             match self
                 .call(
-                    "deleting the activators' slice",
+                    Purpose::DeleteSlice,
                     api.delete(&name, &DeleteParams::default()),
                 )
                 .await
@@ -148,7 +148,7 @@ impl Task {
         for service in services.iter().filter_map(|s| self.service(&s.name)) {
             if !plan::is_held(&service) {
                 let patch = plan::hold_patch(&service, &uid);
-                self.patch_service(&service, patch, "holding the selector")
+                self.patch_service(&service, patch, Purpose::HoldSelector)
                     .await?;
             }
         }
@@ -162,7 +162,7 @@ impl Task {
         for service in services.iter().filter_map(|s| self.service(&s.name)) {
             if plan::is_held(&service) {
                 let patch = plan::release_patch(&service);
-                self.patch_service(&service, patch, "giving the selector back")
+                self.patch_service(&service, patch, Purpose::RestoreSelector)
                     .await?;
             }
         }
@@ -185,7 +185,7 @@ impl Task {
             Err(error) if error.is_conflict() => {
                 let api = self.target_api(target);
                 let scale = self
-                    .call("reading /scale", api.get_scale(&target.name))
+                    .call(Purpose::ReadScale, api.get_scale(&target.name))
                     .await?;
                 if replicas_of(&scale) != from {
                     return Err(error);
@@ -203,11 +203,16 @@ impl Task {
             self.ctx.metrics.woken(after(sent), after(self.ctx.now()));
         }
         self.policy.wrote(to);
-        let decision = self.policy.decision();
-        let reason = decision.map(|d| d.reason.to_string()).unwrap_or_default();
+        let verdict = self.policy.last().map(ToString::to_string);
+        let reason = match held_since {
+            // A replica that does not lead has no verdict.
+            Some(_) if from == 0 => HELD.to_owned(),
+            _ if self.state == Some(State::Leaving) => "it leaves Lull".to_owned(),
+            _ => verdict.unwrap_or_default(),
+        };
         tracing::info!(workload = %self.key, from, to, reason, "scaled");
         let (word, note) = match (from, to) {
-            (0, _) => ("Waking", format!("Scaled from 0 to {to} pods")),
+            (0, _) => ("Waking", format!("Scaled from 0 to {to} pods: {reason}")),
             (_, 0) => ("FellAsleep", "No traffic: all pods are let go".to_owned()),
             _ => (
                 "Scaled",
@@ -262,7 +267,7 @@ impl Task {
             ..PatchParams::default()
         };
         self.call(
-            WRITING_SCALE,
+            Purpose::WriteScale,
             api.patch_scale(&target.name, &params, &Patch::Merge(&patch)),
         )
         .await
@@ -317,7 +322,7 @@ impl Task {
         let api = self.target_api(target);
         let patch = json!({ "metadata": { "annotations": { key: value } } });
         self.call(
-            "annotating the workload",
+            Purpose::Annotate,
             api.patch(&target.name, &PatchParams::default(), &Patch::Merge(&patch)),
         )
         .await

@@ -20,6 +20,7 @@ use crate::{
     context::WriteError,
     objects,
     plan::{self, Obstacle, PlannedService, Template},
+    purpose::Purpose,
     stores::Hpa,
     target::Target,
 };
@@ -76,7 +77,7 @@ impl Task {
         let api: Api<ScaledWorkload> = self.api();
         let written = self
             .call(
-                "writing the ScaledWorkload",
+                Purpose::WriteWorkload,
                 api.patch(&self.key.name, &apply(), &Patch::Apply(&workload)),
             )
             .await?;
@@ -211,7 +212,7 @@ impl Task {
             };
             if !plan::is_switched(&service, planned) {
                 let patch = plan::switch_patch(&service, planned);
-                self.patch_service(&service, patch, "switching to named ports")
+                self.patch_service(&service, patch, Purpose::SwitchService)
                     .await?;
             }
         }
@@ -230,7 +231,7 @@ impl Task {
         let private = objects::private(workload, &public, planned);
         let api: Api<Service> = self.api();
         self.call(
-            "writing the private Service",
+            Purpose::WritePrivateService,
             api.patch(&name, &apply(), &Patch::Apply(&private)),
         )
         .await
@@ -256,7 +257,7 @@ impl Task {
         let name = workload.name_any();
         match self
             .call(
-                "letting the ScaledWorkload go",
+                Purpose::DropFinalizer,
                 api.patch(
                     &name,
                     &kube::api::PatchParams::default(),

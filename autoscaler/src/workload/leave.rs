@@ -22,6 +22,7 @@ use super::{Task, status::Say};
 use crate::{
     context::WriteError,
     plan::{self, PlannedService},
+    purpose::Purpose,
     target::Target,
 };
 
@@ -55,7 +56,7 @@ impl Task {
         }
         for service in &services {
             if let Some(patch) = plan::restore_patch(service) {
-                self.patch_service(service, patch, "giving the Service back")
+                self.patch_service(service, patch, Purpose::RestoreService)
                     .await?;
                 self.restored_at = Some(Instant::now());
             }
@@ -84,7 +85,7 @@ impl Task {
         let services = self.our_services(Some(workload));
         for service in &services {
             if let Some(patch) = plan::restore_patch(service) {
-                self.patch_service(service, patch, "giving the Service back")
+                self.patch_service(service, patch, Purpose::RestoreService)
                     .await?;
             }
         }
@@ -156,7 +157,7 @@ impl Task {
         if workload.metadata.deletion_timestamp.is_none() {
             match self
                 .call(
-                    "deleting the ScaledWorkload",
+                    Purpose::DeleteWorkload,
                     api.delete(&self.key.name, &DeleteParams::default()),
                 )
                 .await

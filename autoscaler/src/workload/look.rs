@@ -15,11 +15,13 @@ use super::Task;
 use crate::{
     demand::{Measured, Reporter},
     machine::Facts,
+    metrics::{Asked, Numbers},
     objects,
     plan::{self, PlannedService},
     pod::Pod,
     policy::{Seen, Verdict},
     target::Target,
+    why::Why,
 };
 
 /// Longest wait for one pod's report: less than a tick.
@@ -46,17 +48,33 @@ impl Look {
             State::Waking => format!("no pod is ready yet, {} held", self.facts.held),
             State::Settling => "pods are ready, activators are about to leave".to_owned(),
             State::FallingAsleep => "idle: activators first, then the pods go".to_owned(),
-            _ if !self.measured.mostly_heard => {
-                "not every pod and activator is heard: nothing shrinks".to_owned()
-            }
-            _ if !self.facts.may_shrink => {
-                "watched for less than a window: nothing shrinks".to_owned()
-            }
-            _ if self.facts.want == 0 && self.facts.bypassed => {
-                "connections go round the queue-proxy: it stays awake".to_owned()
-            }
-            _ => self.verdict.to_string(),
+            _ => self.why().text(&self.verdict, &self.facts),
         }
+    }
+
+    /// What of it is shown, for a workload in `state`.
+    pub(super) fn numbers(&self, state: State) -> Numbers {
+        let Facts {
+            want,
+            ready,
+            in_flight,
+            held,
+            ..
+        } = self.facts;
+        Numbers {
+            state,
+            desired: want,
+            ready,
+            in_flight,
+            held,
+            panicking: self.verdict.decision.panicking,
+            heard: self.measured.heard,
+        }
+    }
+
+    /// Why the workload has the count that it has.
+    pub(super) fn why(&self) -> Why {
+        Why::of(&self.verdict, &self.facts, &self.measured)
     }
 }
 
@@ -211,18 +229,23 @@ impl Task {
                 let (ctx, mailbox) = (&ctx, &mailbox);
                 async move {
                     let limits = (PULL_TIMEOUT, MAX_QUEUE_PROXY_BYTES);
+                    let begun = ctx.now();
                     match ctx.puller.get((ip, *port), "/report", limits).await {
-                        Ok(body) => match QueueProxyReport::parse(&body) {
-                            Ok(report) => {
-                                mailbox.demand.lock().pod_reported(name, &report, ctx.now());
+                        Ok(body) => {
+                            let now = ctx.now();
+                            ctx.metrics.pulled(now.saturating_sub(begun));
+                            match QueueProxyReport::parse(&body) {
+                                Ok(report) => {
+                                    mailbox.demand.lock().pod_reported(name, &report, now);
+                                }
+                                Err(error) => {
+                                    ctx.metrics.refused(Asked::Pod, &error);
+                                    tracing::warn!(pod = name, %error, "report refused");
+                                }
                             }
-                            Err(error) => {
-                                ctx.metrics.reports_refused.inc();
-                                tracing::warn!(pod = name, %error, "report refused");
-                            }
-                        },
+                        }
                         Err(error) => {
-                            ctx.metrics.pulls_failed.inc();
+                            ctx.metrics.pull_failed(Asked::Pod, &error);
                             tracing::debug!(pod = name, %error, "report not had");
                         }
                     }
