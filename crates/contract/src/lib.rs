@@ -14,6 +14,8 @@ pub mod report;
 #[cfg(feature = "crd")]
 pub mod scaled_workload;
 pub mod settings;
+pub mod shards;
 
 pub use duration::HumanDuration;
 pub use settings::{AppPort, AppProtocol, Class, Metric, Settings};
+pub use shards::Shards;
