@@ -18,10 +18,10 @@ use crate::{
     config::Args,
     context::{Context, Key, Parts},
     demand::Hearing,
-    lease::Leadership,
+    lease::{Election, Leadership},
     machine::Delays,
     metrics::Metrics,
-    stores::{OnTouched, Stores, Touched},
+    stores::{OnTouched, Own, Stores, Touched},
     workload,
 };
 
@@ -55,15 +55,22 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         // A full channel loses nothing: the scan looks at everything.
         let _ = touched_tx.try_send(touched);
     });
-    let watched = (args.namespace.as_str(), args.activator_selector.as_str());
-    let stores = Stores::start(&client, watched, &readiness, &on_touched);
-    let leadership = Leadership::new();
-    let lease = tokio::spawn(leadership.clone().run(
-        client.clone(),
-        args.namespace.clone(),
-        args.pod_name.clone(),
-        stop.clone(),
-    ));
+    let own = Own {
+        namespace: &args.namespace,
+        activators: &args.activator_selector,
+        autoscalers: &args.peers,
+    };
+    let stores = Stores::start(&client, own, &readiness, &on_touched);
+    let leadership = Leadership::new(args.shards);
+    let election = Election {
+        client: client.clone(),
+        namespace: args.namespace.clone(),
+        identity: args.pod_name.clone(),
+        replicas: stores.autoscalers.clone(),
+        readiness: readiness.clone(),
+        held: metrics.shards_held.clone(),
+    };
+    let leases = tokio::spawn(leadership.clone().run(election, stop.clone()));
     let ctx = Arc::new(Context::new(Parts {
         client,
         stores,
@@ -78,7 +85,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         reporter: args.pod_name.clone(),
     }));
     manage(&ctx, &readiness, touched_rx, &stop).await;
-    lease.await.context("the lease's task failed")?;
+    leases.await.context("the leases' task failed")?;
     Ok(())
 }
 
@@ -153,6 +160,8 @@ async fn manage(
             }
             Some(Touched::Namespace(namespace)) => ctx.mailboxes().wake(Some(&namespace)),
             Some(Touched::Activators) => ctx.mailboxes().wake(None),
+            // Who leads what is seen by the election itself.
+            Some(Touched::Autoscalers) => {}
             Some(Touched::Everything) => {
                 scan_all(ctx);
                 ctx.mailboxes().wake(None);

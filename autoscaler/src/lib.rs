@@ -3,7 +3,8 @@
 //!
 //! One task for each workload ([`workload`]) reads the watch caches ([`stores`]) and what was
 //! reported ([`demand`]), asks the pure parts ([`policy`] with [`kpa`], [`machine`], [`plan`]) what to do and does
-//! it. Only the leader ([`lease`]) writes, but any replica may wake a sleeping workload.
+//! it. Workloads are divided into shards ([`shards`]): only the leader of a workload's shard
+//! ([`lease`]) writes, but any replica may wake a sleeping workload.
 
 pub mod allocate;
 pub mod app;
@@ -19,6 +20,7 @@ pub mod objects;
 pub mod plan;
 pub mod policy;
 pub mod pull;
+pub mod shards;
 pub mod stores;
 pub mod uninstall;
 pub mod workload;

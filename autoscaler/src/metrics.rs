@@ -74,6 +74,8 @@ pub struct Metrics {
     wake_written: Histogram,
     /// Workloads with a task of their own.
     pub workloads: Gauge,
+    /// Shards of the workloads that this replica leads.
+    pub shards_held: Gauge,
     /// Reports of pods or activators that could not be had.
     pub pulls_failed: Counter,
     /// Reports that were refused.
@@ -130,6 +132,11 @@ impl Metrics {
             metrics.workloads.clone(),
         );
         registry.register(
+            "shards_held",
+            "Shards of the workloads that this replica leads",
+            metrics.shards_held.clone(),
+        );
+        registry.register(
             "pulls_failed",
             "Reports that could not be fetched",
             metrics.pulls_failed.clone(),
@@ -158,6 +165,7 @@ impl Metrics {
             wake_sent: wakes(),
             wake_written: wakes(),
             workloads: Gauge::default(),
+            shards_held: Gauge::default(),
             pulls_failed: Counter::default(),
             reports_refused: Counter::default(),
             errors: Counter::default(),

@@ -20,6 +20,19 @@ use crate::plan::PlannedService;
 /// Label by which Kubernetes tells whose slice it is.
 pub(crate) const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
+/// Whether a pod is ready and stays.
+#[must_use]
+pub fn is_ready(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none()
+        && pod.status.as_ref().is_some_and(|status| {
+            status
+                .conditions
+                .iter()
+                .flatten()
+                .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+        })
+}
+
 /// Reference by which the garbage collector takes our objects away with the ScaledWorkload.
 fn owner(workload: &ScaledWorkload) -> Value {
     json!(

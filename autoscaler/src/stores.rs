@@ -42,6 +42,8 @@ pub struct Stores {
     pub pods: Cache<Pod>,
     /// Our activators.
     pub activators: Cache<Pod>,
+    /// The autoscaler's own replicas.
+    pub autoscalers: Cache<Pod>,
 }
 
 /// Which object changed, as far as its workload is concerned.
@@ -55,8 +57,21 @@ pub enum Touched {
     Namespace(String),
     /// An activator: any workload.
     Activators,
+    /// A replica of the autoscaler: no workload.
+    Autoscalers,
     /// A list is complete, and what it no longer holds is gone: any workload, known or not.
     Everything,
+}
+
+/// How Lull's own pods are found.
+#[derive(Debug, Clone, Copy)]
+pub struct Own<'a> {
+    /// Where they are.
+    pub namespace: &'a str,
+    /// Labels of the activators.
+    pub activators: &'a str,
+    /// Labels of the autoscaler's replicas.
+    pub autoscalers: &'a str,
 }
 
 /// Told about each change; must not block.
@@ -75,7 +90,7 @@ impl Stores {
     #[must_use]
     pub fn start(
         client: &Client,
-        (namespace, activators): (&str, &str),
+        own: Own<'_>,
         readiness: &Readiness,
         on_touched: &OnTouched,
     ) -> Self {
@@ -132,12 +147,20 @@ impl Stores {
                 },
             ),
             activators: watch(
-                Api::<Pod>::namespaced(client.clone(), namespace),
-                all().labels(activators),
+                Api::<Pod>::namespaced(client.clone(), own.namespace),
+                all().labels(own.activators),
                 ("activators", readiness),
                 on_touched,
                 |_| None,
                 |_| Touched::Activators,
+            ),
+            autoscalers: watch(
+                Api::<Pod>::namespaced(client.clone(), own.namespace),
+                all().labels(own.autoscalers),
+                ("autoscalers", readiness),
+                on_touched,
+                |_| None,
+                |_| Touched::Autoscalers,
             ),
         }
     }

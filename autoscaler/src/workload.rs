@@ -61,6 +61,8 @@ struct Task {
     ctx: Arc<Context>,
     key: Key,
     mailbox: Arc<Mailbox>,
+    /// The term in which this replica leads; between two of them another one may have.
+    term: Option<u64>,
     /// As the leader knows it; `None` until read from the ScaledWorkload.
     state: Option<State>,
     state_since: Instant,
@@ -86,6 +88,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         ctx,
         key,
         mailbox: Arc::clone(&mailbox),
+        term: None,
         state: None,
         state_since: Instant::now(),
         arrivals_at_state: 0,
@@ -185,9 +188,12 @@ impl Task {
     async fn evaluate(&mut self) -> Result<bool, WriteError> {
         let (deployment, workload) = cached(&self.ctx, &self.key);
         let stage = stage(deployment.as_deref(), workload.as_deref());
-        if !self.ctx.leadership.is_leader() {
-            // What another leader does meanwhile is in the ScaledWorkload when we lead.
-            self.state = None;
+        let term = self.ctx.leadership.term(&self.key);
+        if self.term != term {
+            // What another leader has done is in the ScaledWorkload.
+            (self.term, self.state, self.status_written) = (term, None, None);
+        }
+        if term.is_none() {
             self.mailbox.demand.lock().take_woken();
             if let (Stage::Run, Some(deployment), Some(workload)) = (stage, deployment, workload) {
                 self.wake_as_follower(&deployment, &workload).await?;
@@ -293,17 +299,26 @@ impl Task {
         Ok(())
     }
 
-    /// Awaits an API call, which takes its turn among all others unless somebody is held.
+    /// Awaits an API call of the leader, which takes its turn among all others unless somebody is
+    /// held.
     async fn call<T>(
         &self,
         what: &'static str,
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, WriteError> {
-        let turn = self.turn().await;
-        if turn.is_some() && !self.ctx.leadership.is_leader() {
-            // It waited for its turn for too long; who is held may be woken by any replica.
-            return Err(WriteError::NotLeader { what });
-        }
+        let _turn = self.turn().await;
+        let call = self.ctx.call(what, call);
+        let answer = self.ctx.leadership.write(&self.key, call).await;
+        answer.unwrap_or(Err(WriteError::NotLeader { what }))
+    }
+
+    /// As [`Self::call`], for what any replica may do: wake, on condition of the version read.
+    async fn call_as_any<T>(
+        &self,
+        what: &'static str,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, WriteError> {
+        let _turn = self.turn().await;
         self.ctx.call(what, call).await
     }
 

@@ -179,16 +179,17 @@ impl Task {
     ) -> Result<(), WriteError> {
         let version = deployment.resource_version();
         let (held_since, sent) = (self.mailbox.demand.lock().held_since(), self.ctx.now());
-        let write = match self.patch_scale(version, to).await {
+        let write = match self.patch_scale(version, (from, to)).await {
             Err(error) if error.is_conflict() => {
                 let api: Api<Deployment> = self.api();
                 let scale = self
-                    .call("reading /scale", api.get_scale(&self.key.name))
+                    .call_as_any("reading /scale", api.get_scale(&self.key.name))
                     .await?;
                 if replicas_of(&scale) != from {
                     return Err(error);
                 }
-                self.patch_scale(scale.metadata.resource_version, to).await
+                self.patch_scale(scale.metadata.resource_version, (from, to))
+                    .await
             }
             other => other,
         };
@@ -239,7 +240,11 @@ impl Task {
             .event(deployment.object_ref(&()), false, "ScaledByOther", note);
     }
 
-    async fn patch_scale(&self, version: Option<String>, to: u32) -> Result<Scale, WriteError> {
+    async fn patch_scale(
+        &self,
+        version: Option<String>,
+        (from, to): (u32, u32),
+    ) -> Result<Scale, WriteError> {
         let api: Api<Deployment> = self.api();
         let patch = json!({
             "metadata": { "resourceVersion": version },
@@ -249,11 +254,12 @@ impl Task {
             field_manager: Some(FIELD_MANAGER.into()),
             ..PatchParams::default()
         };
-        self.call(
-            WRITING_SCALE,
-            api.patch_scale(&self.key.name, &params, &Patch::Merge(&patch)),
-        )
-        .await
+        let patch = Patch::Merge(&patch);
+        let write = api.patch_scale(&self.key.name, &params, &patch);
+        match from {
+            0 => self.call_as_any(WRITING_SCALE, write).await,
+            _ => self.call(WRITING_SCALE, write).await,
+        }
     }
 
     /// What a replica that doesn't lead does: only the first step out of sleep.

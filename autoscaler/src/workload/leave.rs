@@ -18,9 +18,10 @@ use lull_contract::{
 };
 use serde_json::json;
 
-use super::{Task, is_injected, look::is_ready, status::Say};
+use super::{Task, is_injected, status::Say};
 use crate::{
     context::WriteError,
+    objects::is_ready,
     plan::{self, PlannedService},
 };
 

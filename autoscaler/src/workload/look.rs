@@ -18,7 +18,7 @@ use super::Task;
 use crate::{
     demand::{Measured, Reporter},
     machine::Facts,
-    objects,
+    objects::{self, is_ready},
     plan::{self, PlannedService},
     policy::{Seen, Verdict},
 };
@@ -57,17 +57,6 @@ impl Look {
             _ => self.verdict.to_string(),
         }
     }
-}
-
-pub(super) fn is_ready(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_none()
-        && pod.status.as_ref().is_some_and(|status| {
-            status
-                .conditions
-                .iter()
-                .flatten()
-                .any(|condition| condition.type_ == "Ready" && condition.status == "True")
-        })
 }
 
 fn reporters(pods: &[Arc<Pod>]) -> impl Iterator<Item = Reporter<'_>> + Clone {
