@@ -114,7 +114,9 @@ pub enum WriteError {
         what: &'static str,
     },
     /// No activator port of the workload's shard is free.
-    #[error("every activator port of {0:?} for the workload's shard is taken; widen autoscaler.activatorPorts")]
+    #[error(
+        "every activator port of {0:?} for the workload's shard is taken; widen autoscaler.activatorPorts"
+    )]
     PortsExhausted(RangeInclusive<u16>),
 }
 

@@ -191,13 +191,15 @@ impl View {
         let is_wished = wish.replica == self.identity;
         let may_take = moment.is_ready && !self.is_other_division_held(now);
         if seen.holder() == self.identity {
-            let leads = self.until(shard) > now;
-            return match (leads, may_take) {
-                _ if !is_wished && wish.due <= now => Some(Step::GiveUp(shard)),
-                (true, _) | (_, true) => Some(Step::Hold(shard)),
-                // A claim that found another division, or of this replica's last life.
-                (false, false) => Some(Step::GiveUp(shard)),
-            };
+            // What isn't led and can't be is a claim that met another division, or what the last
+            // process in this pod has left behind.
+            let is_kept = self.until(shard) > now || may_take;
+            let is_due = !is_wished && wish.due <= now;
+            return Some(if is_kept && !is_due {
+                Step::Hold(shard)
+            } else {
+                Step::GiveUp(shard)
+            });
         }
         let is_to_be_had = if seen.is_free() {
             is_wished || now.saturating_sub(seen.at) >= GRACE
@@ -265,7 +267,7 @@ impl View {
     /// Takes note of a write that was sent after `before` and has succeeded.
     pub fn wrote(&mut self, step: Step, before: Duration, now: Duration) {
         match step {
-            // Others have seen it in time: whoever looks from now on sees the renewal.
+            // Nobody may have taken the lease for over yet, and whoever looks now sees the renewal.
             Step::Hold(shard) if self.until(shard) > now => {
                 self.leads_until(shard, before + HOLDS);
             }
