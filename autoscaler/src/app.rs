@@ -18,7 +18,7 @@ use crate::{
     config::Args,
     context::{Context, Key, Parts},
     demand::Hearing,
-    lease::Leadership,
+    lease::{Election, Leadership},
     machine::Delays,
     metrics::{Asked, Metrics},
     stores::{OnTouched, Stores, Touched, Watched},
@@ -58,16 +58,20 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let watched = Watched {
         namespace: &args.namespace,
         activators: &args.activator_selector,
+        autoscalers: &args.peers,
         targets: &args.targets,
     };
     let stores = Stores::start(&client, &watched, &readiness, &on_touched);
-    let leadership = Leadership::new();
-    let lease = tokio::spawn(leadership.clone().run(
-        client.clone(),
-        args.namespace.clone(),
-        args.pod_name.clone(),
-        stop.clone(),
-    ));
+    let leadership = Leadership::new(args.shards);
+    let election = Election {
+        client: client.clone(),
+        namespace: args.namespace.clone(),
+        identity: args.pod_name.clone(),
+        replicas: stores.autoscalers.clone(),
+        readiness: readiness.clone(),
+        held: metrics.shards_held.clone(),
+    };
+    let leases = tokio::spawn(leadership.clone().run(election, stop.clone()));
     let ctx = Arc::new(Context::new(Parts {
         client,
         stores,
@@ -82,7 +86,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         reporter: args.pod_name.clone(),
     }));
     manage(&ctx, &readiness, touched_rx, &stop).await;
-    lease.await.context("the lease's task failed")?;
+    leases.await.context("the leases' task failed")?;
     Ok(())
 }
 
@@ -157,6 +161,8 @@ async fn manage(
             }
             Some(Touched::Namespace(namespace)) => ctx.mailboxes().wake(Some(&namespace)),
             Some(Touched::Activators) => ctx.mailboxes().wake(None),
+            // Who leads what is seen by the election itself.
+            Some(Touched::Autoscalers) => {}
             Some(Touched::Everything) => {
                 scan_all(ctx);
                 ctx.mailboxes().wake(None);
@@ -166,8 +172,6 @@ async fn manage(
         ctx.metrics
             .workloads
             .set(i64::try_from(ctx.mailboxes().len()).unwrap_or(i64::MAX));
-        let leads = ctx.leadership.is_leader();
-        ctx.metrics.leading.set(leads.into());
     }
     for (_, poller) in pollers.into_values() {
         poller.abort();

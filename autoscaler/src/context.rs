@@ -63,7 +63,7 @@ pub struct Context {
     pub client: Client,
     /// Watch caches.
     pub stores: Stores,
-    /// Whether this replica writes.
+    /// For which workloads this replica writes.
     pub leadership: Leadership,
     /// Prometheus.
     pub metrics: Metrics,
@@ -108,14 +108,16 @@ pub enum WriteError {
         /// What was tried.
         what: Purpose,
     },
-    /// Another replica leads by now.
-    #[error("{what}: not done, this replica does not lead any more")]
+    /// Another replica leads by now; a write that was under way may be done.
+    #[error("{what}: given up, this replica does not lead the workload's shard any more")]
     NotLeader {
         /// What was to be done.
         what: Purpose,
     },
-    /// No activator port is free.
-    #[error("every activator port of {0:?} is taken; widen autoscaler.activatorPorts")]
+    /// No activator port of the workload's shard is free.
+    #[error(
+        "every activator port of {0:?} for the workload's shard is taken; widen autoscaler.activatorPorts"
+    )]
     PortsExhausted(RangeInclusive<u16>),
 }
 
@@ -242,7 +244,7 @@ pub struct Parts {
     pub client: Client,
     /// Watch caches.
     pub stores: Stores,
-    /// Whether this replica writes.
+    /// For which workloads this replica writes.
     pub leadership: Leadership,
     /// Prometheus.
     pub metrics: Metrics,

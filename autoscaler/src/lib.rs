@@ -3,7 +3,8 @@
 //!
 //! One task for each workload ([`workload`]) reads the watch caches ([`stores`]) and what was
 //! reported ([`demand`]), asks the pure parts ([`policy`] with [`kpa`], [`machine`], [`plan`]) what to do and does
-//! it; [`why`] says why. Only the leader ([`lease`]) writes, but any replica may wake a sleeping workload.
+//! it; [`why`] says why. Workloads are divided into shards ([`shards`]): only the leader of a
+//! workload's shard ([`lease`]) writes, but any replica may wake a sleeping workload.
 
 pub mod allocate;
 pub mod app;
@@ -21,6 +22,7 @@ pub mod pod;
 pub mod policy;
 pub mod pull;
 pub mod purpose;
+pub mod shards;
 pub mod stores;
 pub mod target;
 pub mod uninstall;

@@ -54,8 +54,8 @@ pub struct Metrics {
     series: Workloads,
     /// Workloads with a task of their own.
     pub workloads: Gauge,
-    /// 1 where this replica leads.
-    pub leading: Gauge,
+    /// Shards of the workloads that this replica leads.
+    pub shards_held: Gauge,
     /// Failed evaluations of a workload, mostly API errors.
     pub errors: Counter,
 }
@@ -92,7 +92,7 @@ impl Metrics {
             reports_refused: Family::default(),
             series: Workloads::default(),
             workloads: Gauge::default(),
-            leading: Gauge::default(),
+            shards_held: Gauge::default(),
             errors: Counter::default(),
         }
     }
@@ -178,9 +178,9 @@ impl Metrics {
             self.workloads.clone(),
         );
         own.register(
-            "leading",
-            "Whether this replica leads",
-            self.leading.clone(),
+            "shards_held",
+            "Shards of the workloads that this replica leads",
+            self.shards_held.clone(),
         );
         own.register(
             "errors",

@@ -52,6 +52,8 @@ pub struct Stores {
     pub pods: Cache<Pod>,
     /// Our activators.
     pub activators: Cache<Pod>,
+    /// The autoscaler's own replicas.
+    pub autoscalers: Cache<Pod>,
     /// All HorizontalPodAutoscalers, grouped by what they scale ([`Hpa::target`]).
     pub hpas: Cache<Hpa>,
 }
@@ -67,6 +69,8 @@ pub enum Touched {
     Namespace(String),
     /// An activator: any workload.
     Activators,
+    /// A replica of the autoscaler: no workload.
+    Autoscalers,
     /// A list is complete, and what it no longer holds is gone: any workload, known or not.
     Everything,
 }
@@ -81,6 +85,8 @@ pub struct Watched<'a> {
     pub namespace: &'a str,
     /// Labels of the activators in it.
     pub activators: &'a str,
+    /// Labels of the autoscaler's own replicas in it.
+    pub autoscalers: &'a str,
     /// Kinds that may be scaled.
     pub targets: &'a [TargetResource],
 }
@@ -118,7 +124,7 @@ impl Stores {
             targets.watch(client, resource, pending, on_touched);
         }
         let all = watcher::Config::default;
-        let activators = Api::namespaced(client.clone(), watched.namespace);
+        let own: Api<core::Pod> = Api::namespaced(client.clone(), watched.namespace);
         Self {
             targets,
             services: Watch {
@@ -158,7 +164,12 @@ impl Stores {
                 touched: |_: &Pod| Touched::Activators,
                 ..Watch::new("activators", PODS, (readiness, on_touched))
             }
-            .start(activators, all().labels(watched.activators), pod),
+            .start(own.clone(), all().labels(watched.activators), pod),
+            autoscalers: Watch {
+                touched: |_: &Pod| Touched::Autoscalers,
+                ..Watch::new("autoscalers", PODS, (readiness, on_touched))
+            }
+            .start(own, all().labels(watched.autoscalers), pod),
             hpas: Watch {
                 touched: |hpa: &Hpa| Touched::Namespace(hpa.namespace.clone()),
                 ..Watch::new(

@@ -66,6 +66,8 @@ struct Task {
     key: Key,
     mailbox: Arc<Mailbox>,
     series: Series,
+    /// The term in which this replica leads; between two of them another one may have.
+    term: Option<u64>,
     /// As the leader knows it; `None` until read from the ScaledWorkload.
     state: Option<State>,
     state_since: Instant,
@@ -93,6 +95,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         key,
         series,
         mailbox: Arc::clone(&mailbox),
+        term: None,
         state: None,
         state_since: Instant::now(),
         arrivals_at_state: 0,
@@ -190,9 +193,12 @@ impl Task {
     async fn evaluate(&mut self) -> Result<bool, WriteError> {
         let (target, workload) = cached(&self.ctx, &self.key);
         let stage = stage(&self.ctx, target.as_deref(), workload.as_deref());
-        if !self.ctx.leadership.is_leader() {
-            // What another leader does meanwhile is in the ScaledWorkload when we lead.
-            self.state = None;
+        let term = self.ctx.leadership.term(&self.key);
+        if self.term != term {
+            // What another leader has done is in the ScaledWorkload.
+            (self.term, self.state, self.status_written) = (term, None, None);
+        }
+        if term.is_none() {
             self.series.hide();
             self.mailbox.demand.lock().take_woken();
             if let (Stage::Run, Some(target), Some(workload)) = (stage, target, workload) {
@@ -298,17 +304,26 @@ impl Task {
         Ok(())
     }
 
-    /// Awaits an API call, which takes its turn among all others unless somebody is held.
+    /// Awaits an API call of the leader, which takes its turn among all others unless somebody is
+    /// held.
     async fn call<T>(
         &self,
         what: Purpose,
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, WriteError> {
-        let turn = self.turn().await;
-        if turn.is_some() && !self.ctx.leadership.is_leader() {
-            // It waited for its turn for too long; who is held may be woken by any replica.
-            return Err(WriteError::NotLeader { what });
-        }
+        let _turn = self.turn().await;
+        let call = self.ctx.call(what, call);
+        let answer = self.ctx.leadership.write(&self.key, call).await;
+        answer.unwrap_or(Err(WriteError::NotLeader { what }))
+    }
+
+    /// As [`Self::call`], for what any replica may do: wake, on condition of the version read.
+    async fn call_as_any<T>(
+        &self,
+        what: Purpose,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, WriteError> {
+        let _turn = self.turn().await;
         self.ctx.call(what, call).await
     }
 

@@ -181,17 +181,17 @@ impl Task {
     ) -> Result<(), WriteError> {
         let (held_since, sent) = (self.mailbox.demand.lock().held_since(), self.ctx.now());
         let version = target.resource_version.clone();
-        let write = match self.patch_scale(target, version, to).await {
+        let write = match self.patch_scale(target, version, (from, to)).await {
             Err(error) if error.is_conflict() => {
                 let api = self.target_api(target);
                 let scale = self
-                    .call(Purpose::ReadScale, api.get_scale(&target.name))
+                    .call_as_any(Purpose::ReadScale, api.get_scale(&target.name))
                     .await?;
                 if replicas_of(&scale) != from {
                     return Err(error);
                 }
                 let version = scale.metadata.resource_version;
-                self.patch_scale(target, version, to).await
+                self.patch_scale(target, version, (from, to)).await
             }
             other => other,
         };
@@ -255,7 +255,7 @@ impl Task {
         &self,
         target: &Target,
         version: Option<String>,
-        to: u32,
+        (from, to): (u32, u32),
     ) -> Result<Scale, WriteError> {
         let api = self.target_api(target);
         let patch = json!({
@@ -266,11 +266,12 @@ impl Task {
             field_manager: Some(FIELD_MANAGER.into()),
             ..PatchParams::default()
         };
-        self.call(
-            Purpose::WriteScale,
-            api.patch_scale(&target.name, &params, &Patch::Merge(&patch)),
-        )
-        .await
+        let patch = Patch::Merge(&patch);
+        let write = api.patch_scale(&target.name, &params, &patch);
+        match from {
+            0 => self.call_as_any(Purpose::WriteScale, write).await,
+            _ => self.call(Purpose::WriteScale, write).await,
+        }
     }
 
     /// What a replica that doesn't lead does: only the first step out of sleep.

@@ -107,7 +107,8 @@ impl Task {
         Ok(ports)
     }
 
-    /// A new activator port, reserved until the cache shows it.
+    /// A new activator port of this workload's shard, reserved until the cache shows it: other
+    /// shards' leaders give out others at the same time.
     fn allocate(&self, app_port: u16) -> Result<u16, WriteError> {
         let mut reserved = self.ctx.reserved.lock();
         let workloads = self.ctx.stores.workloads.all();
@@ -123,8 +124,8 @@ impl Task {
             self.key.name.as_str(),
             app_port,
         );
-        let range = &self.ctx.activator_ports;
-        let port = free_port(place, &used, range)
+        let (range, shards) = (&self.ctx.activator_ports, self.ctx.leadership.shards());
+        let port = free_port(place, &used, (range, shards))
             .ok_or_else(|| WriteError::PortsExhausted(range.clone()))?;
         reserved.insert(port);
         Ok(port)

@@ -14,7 +14,9 @@ pub mod report;
 #[cfg(feature = "crd")]
 pub mod scaled_workload;
 pub mod settings;
+pub mod shards;
 pub mod target_resource;
 
 pub use duration::HumanDuration;
 pub use settings::{AppPort, AppProtocol, Class, Metric, Settings};
+pub use shards::Shards;

@@ -76,6 +76,19 @@ pub fn fnv1a(bytes: &[u8]) -> u64 {
     })
 }
 
+/// [`fnv1a`] for choices among few: each bit knows every byte.
+///
+/// FNV's high bits hardly know the last bytes, in which names of pods differ, and its lowest bit is
+/// no more than a parity. This finishes as MurmurHash3 does (fmix64).
+#[must_use]
+pub fn spread_hash(bytes: &[u8]) -> u64 {
+    let mut hash = fnv1a(bytes);
+    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+        hash = (hash ^ (hash >> 33)).wrapping_mul(factor);
+    }
+    hash ^ (hash >> 33)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

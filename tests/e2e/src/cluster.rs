@@ -1,10 +1,10 @@
 //! The cluster under test, reached by the current kubeconfig.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, Client, api::ListParams};
+use kube::{Api, Client, ResourceExt as _, api::ListParams};
 use lull_contract::scaled_workload::ScaledWorkload;
 use serde_json::Value;
 
@@ -106,6 +106,16 @@ impl Cluster {
         Ok(call(&format!("list {component} pods"), pods.list(&params))
             .await?
             .items)
+    }
+
+    /// Names of one of Lull's components' pods that are ready and stay.
+    ///
+    /// # Errors
+    /// Where they can't be listed.
+    pub async fn ready_names(&self, component: &str) -> anyhow::Result<BTreeSet<String>> {
+        let pods = self.component_pods(component).await?;
+        let ready = pods.iter().filter(|pod| is_ready(pod));
+        Ok(ready.map(Pod::name_any).collect())
     }
 
     /// What the API server has at `path`, as it sends it: no field is lost in a typed round trip.

@@ -9,6 +9,7 @@
 pub mod activators;
 pub mod agent;
 pub mod app;
+pub mod autoscalers;
 pub mod cluster;
 pub mod diagnostics;
 pub mod histogram;
