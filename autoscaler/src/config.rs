@@ -45,6 +45,9 @@ pub struct Args {
     /// Ports on the activators, as FIRST-LAST.
     #[arg(long, env = "AUTOSCALER_ACTIVATOR_PORTS", default_value = "10000-31999", value_parser = port_range)]
     pub activator_ports: RangeInclusive<u16>,
+    /// ConfigMap in the namespace with the cluster-wide default settings; it may be missing.
+    #[arg(long, env = "AUTOSCALER_SETTINGS", default_value = "lull-settings")]
+    pub settings: String,
     /// Log filter, for instance info or info,kube=debug.
     #[arg(long, env = "AUTOSCALER_LOG", default_value = "info", global = true)]
     pub log: LogFilter,
@@ -54,7 +57,7 @@ pub struct Args {
     /// Prometheus text.
     #[arg(long, env = "AUTOSCALER_METRICS_PORT", default_value_t = ports::METRICS)]
     pub metrics_port: u16,
-    /// /live and /ready.
+    /// /live, /ready and /config.
     #[arg(long, env = "AUTOSCALER_ADMIN_PORT", default_value_t = ports::ADMIN)]
     pub admin_port: u16,
 }

@@ -80,6 +80,8 @@ pub struct Metrics {
     pub reports_refused: Counter,
     /// Failed evaluations of a workload, mostly API errors.
     pub errors: Counter,
+    /// 1 while the newest edit of the cluster-wide settings is not taken.
+    pub settings_rejected: Gauge,
 }
 
 // === impl Direction ===
@@ -144,6 +146,11 @@ impl Metrics {
             "Evaluations of a workload that failed and are repeated",
             metrics.errors.clone(),
         );
+        registry.register(
+            "settings_rejected",
+            "Whether the newest edit of the cluster-wide settings is wrong and not taken",
+            metrics.settings_rejected.clone(),
+        );
         metrics
     }
 
@@ -161,6 +168,7 @@ impl Metrics {
             pulls_failed: Counter::default(),
             reports_refused: Counter::default(),
             errors: Counter::default(),
+            settings_rejected: Gauge::default(),
         }
     }
 

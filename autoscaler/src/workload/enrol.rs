@@ -8,8 +8,11 @@ use std::{
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
 use kube::{Api, Resource, ResourceExt, api::Patch};
 use lull_contract::{
-    AppPort, AppProtocol, annotations,
-    names::{FINALIZER, POD_LABEL, QUEUE_PROXY_CONTAINER, label_value, private_service},
+    AppPort, AppProtocol,
+    names::{
+        FINALIZER, INJECTED_ANNOTATION, POD_LABEL, QUEUE_PROXY_CONTAINER, label_value,
+        private_service,
+    },
     scaled_workload::{ScaledWorkload, ScaledWorkloadSpec, State, Target, WorkloadPort},
 };
 use serde_json::json;
@@ -18,7 +21,7 @@ use super::{Task, act::apply, look::is_rolling};
 use crate::{
     allocate::free_port,
     context::WriteError,
-    objects,
+    injected, objects,
     plan::{self, PlannedService, Template},
 };
 
@@ -58,6 +61,13 @@ fn served_port(item: &str) -> Option<AppPort> {
     })
 }
 
+/// What the webhook noted about the sidecar that it injected.
+fn injected_record(deployment: &Deployment) -> Option<&str> {
+    let template = &deployment.spec.as_ref()?.template;
+    let annotations = template.metadata.as_ref()?.annotations.as_ref()?;
+    annotations.get(INJECTED_ANNOTATION).map(String::as_str)
+}
+
 /// What of `deployment` its Services are planned by.
 fn template_of(deployment: &Deployment) -> Template {
     let Some(template) = deployment.spec.as_ref().map(|s| &s.template) else {
@@ -92,8 +102,10 @@ impl Task {
         deployment: &Deployment,
         there: Option<Arc<ScaledWorkload>>,
     ) -> Result<Option<Arc<ScaledWorkload>>, WriteError> {
-        let wanted = match annotations::parse(deployment.annotations()) {
-            Ok(wanted) => wanted,
+        let defaults = Arc::clone(&self.ctx.settings.borrow().defaults);
+        let record = injected_record(deployment);
+        let settings = match injected::settings(deployment.annotations(), &defaults, record) {
+            Ok(settings) => settings,
             Err(faults) => {
                 // The webhook refuses these; it can only have been away.
                 let text = faults
@@ -123,7 +135,7 @@ impl Task {
             },
             pod_selector: BTreeMap::from([(POD_LABEL.to_owned(), label_value(&self.key.name))]),
             ports,
-            settings: wanted.settings,
+            settings,
             original_replicas: match &there {
                 Some(there) => there.spec.original_replicas,
                 None => self.replicas(deployment),
