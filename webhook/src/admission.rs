@@ -15,12 +15,13 @@ use axum::{
     routing::post,
 };
 use k8s_openapi::ByteString;
+use lull_cluster_settings::Settings;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    inject::{self, InjectConfig, Refusal},
+    inject::{self, Image, InjectConfig, Refusal},
     metrics::{Metrics, Outcome},
 };
 
@@ -83,21 +84,31 @@ struct Kind {
 
 #[derive(Debug)]
 struct Server {
-    config: InjectConfig,
+    image: Image,
+    settings: Settings,
     metrics: Metrics,
 }
 
-/// The admission server's routes.
-pub fn router(config: InjectConfig, metrics: Metrics) -> Router {
+/// The admission server's routes: templates get `image`, and workloads what `settings` has at that
+/// moment where they don't say it themselves.
+pub fn router(image: Image, settings: Settings, metrics: Metrics) -> Router {
     Router::new()
         .route(PATH, post(handle))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(Arc::new(Server { config, metrics }))
+        .with_state(Arc::new(Server {
+            image,
+            settings,
+            metrics,
+        }))
 }
 
 async fn handle(State(server): State<Arc<Server>>, body: Bytes) -> Response {
     let started = Instant::now();
-    let (outcome, response) = match review(&body, &server.config) {
+    let config = InjectConfig {
+        image: server.image.clone(),
+        defaults: Arc::clone(&server.settings.borrow().defaults),
+    };
+    let (outcome, response) = match review(&body, &config) {
         Ok((outcome, answer)) => {
             let json = [(header::CONTENT_TYPE, "application/json")];
             (outcome, (json, answer.to_string()).into_response())
