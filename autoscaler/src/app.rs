@@ -5,6 +5,7 @@ use std::{collections::HashMap, fmt::Write as _, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use http::StatusCode;
 use kube::{Client, ResourceExt};
+use lull_cluster_settings::{Settings, Watcher};
 use lull_contract::{
     ports,
     report::{ActivatorReport, MAX_ACTIVATOR_BYTES, SEEN_PARAM, SINCE_PARAM, WAIT_PARAM},
@@ -15,6 +16,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    cluster_settings,
     config::Args,
     context::{Context, Key, Parts},
     demand::Hearing,
@@ -48,7 +50,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .context("no access to a Kubernetes API server")?;
     let (readiness, mut registry) = (Readiness::default(), Registry::default());
     let metrics = Metrics::register(&mut registry);
-    spawn_admin(&args, &stop, &readiness, registry).await?;
+    let rejected = metrics.settings_rejected.clone();
+    let settings_map = (args.namespace.as_str(), args.settings.as_str());
+    let (watcher, settings) = Watcher::new(&client, settings_map, &readiness, rejected);
+    tokio::spawn(watcher.run(stop.clone()));
+    let shown = (args.clone(), settings.clone());
+    spawn_admin(shown, &stop, &readiness, registry).await?;
 
     let (touched_tx, touched_rx) = mpsc::channel(TOUCHED_CAPACITY);
     let on_touched: OnTouched = Arc::new(move |touched| {
@@ -76,6 +83,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         client,
         stores,
         leadership,
+        settings,
         metrics,
         delays: Delays {
             propagation: args.propagation_delay.0,
@@ -91,7 +99,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 }
 
 async fn spawn_admin(
-    args: &Args,
+    (args, settings): (Args, Settings),
     stop: &CancellationToken,
     readiness: &Readiness,
     registry: Registry,
@@ -103,15 +111,18 @@ async fn spawn_admin(
     let readiness = readiness.clone();
     tokio::spawn(server::serve(admin, stop.clone(), move |request| {
         let missing = readiness.missing();
+        let config = || cluster_settings::page(&args, &settings.borrow());
+        let config = (request.uri().path() == "/config").then(config);
         async move {
             match request.uri().path() {
                 "/live" => server::text(StatusCode::OK, "ok\n"),
+                "/config" => server::json(&config),
                 "/ready" if missing.is_empty() => server::text(StatusCode::OK, "ok\n"),
                 "/ready" => {
                     let text = format!("waiting for {}\n", missing.join(", "));
                     server::text(StatusCode::SERVICE_UNAVAILABLE, text)
                 }
-                _ => server::text(StatusCode::NOT_FOUND, "pages: /live /ready\n"),
+                _ => server::text(StatusCode::NOT_FOUND, "pages: /live /ready /config\n"),
             }
         }
     }));
@@ -132,11 +143,13 @@ async fn manage(
 ) {
     let mut pollers: HashMap<String, (String, JoinHandle<()>)> = HashMap::new();
     let mut scan = tokio::time::interval(SCAN_EVERY);
+    let (mut settings, mut rejected_told) = (ctx.settings.clone(), None);
     loop {
+        cluster_settings::tell_rejected(ctx, &mut rejected_told);
         let change = tokio::select! {
             () = stop.cancelled() => break,
             _ = scan.tick() => None,
-            () = ctx.leadership.began.notified() => {
+            () = all_anew(ctx, &mut settings) => {
                 ctx.mailboxes().wake(None);
                 None
             }
@@ -175,6 +188,19 @@ async fn manage(
     }
     for (_, poller) in pollers.into_values() {
         poller.abort();
+    }
+}
+
+/// Returns when every workload must be looked at anew: this replica leads now, or the cluster-wide
+/// settings have changed.
+///
+/// # Cancel safety
+/// Safe: what has happened is told by the next call.
+async fn all_anew(ctx: &Context, settings: &mut Settings) {
+    tokio::select! {
+        () = ctx.leadership.began.notified() => {}
+        // An error says that the watcher has ended, as it does with the process.
+        Ok(()) = settings.changed() => {}
     }
 }
 

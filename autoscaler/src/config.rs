@@ -68,6 +68,9 @@ pub struct Args {
         global = true
     )]
     pub targets: Vec<TargetResource>,
+    /// ConfigMap in the namespace with the cluster-wide default settings; it may be missing.
+    #[arg(long, env = "AUTOSCALER_SETTINGS", default_value = "lull-settings")]
+    pub settings: String,
     /// Log filter, for instance info or info,kube=debug.
     #[arg(long, env = "AUTOSCALER_LOG", default_value = "info", global = true)]
     pub log: LogFilter,
@@ -77,7 +80,7 @@ pub struct Args {
     /// Prometheus text.
     #[arg(long, env = "AUTOSCALER_METRICS_PORT", default_value_t = ports::METRICS)]
     pub metrics_port: u16,
-    /// /live and /ready.
+    /// /live, /ready and /config.
     #[arg(long, env = "AUTOSCALER_ADMIN_PORT", default_value_t = ports::ADMIN)]
     pub admin_port: u16,
 }

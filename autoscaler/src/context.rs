@@ -16,6 +16,7 @@ use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder},
 };
+use lull_cluster_settings::Settings as ClusterSettings;
 use lull_contract::{Settings, names::label_value};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, Semaphore};
@@ -65,6 +66,8 @@ pub struct Context {
     pub stores: Stores,
     /// For which workloads this replica writes.
     pub leadership: Leadership,
+    /// Cluster-wide defaults.
+    pub settings: ClusterSettings,
     /// Prometheus.
     pub metrics: Metrics,
     /// Fetches reports.
@@ -246,6 +249,8 @@ pub struct Parts {
     pub stores: Stores,
     /// For which workloads this replica writes.
     pub leadership: Leadership,
+    /// Cluster-wide defaults.
+    pub settings: ClusterSettings,
     /// Prometheus.
     pub metrics: Metrics,
     /// Waits.
@@ -279,6 +284,7 @@ impl Context {
             client: parts.client,
             stores: parts.stores,
             leadership: parts.leadership,
+            settings: parts.settings,
             metrics: parts.metrics,
             puller: Puller::new(),
             delays: parts.delays,

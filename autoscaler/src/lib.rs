@@ -9,9 +9,11 @@
 pub mod allocate;
 pub mod app;
 pub mod cache;
+mod cluster_settings;
 pub mod config;
 pub mod context;
 pub mod demand;
+mod injected;
 pub mod kpa;
 pub mod lease;
 pub mod machine;

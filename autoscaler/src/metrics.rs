@@ -58,6 +58,8 @@ pub struct Metrics {
     pub shards_held: Gauge,
     /// Failed evaluations of a workload, mostly API errors.
     pub errors: Counter,
+    /// 1 while the newest edit of the cluster-wide settings is not taken.
+    pub settings_rejected: Gauge,
 }
 
 // === impl Metrics ===
@@ -94,6 +96,7 @@ impl Metrics {
             workloads: Gauge::default(),
             shards_held: Gauge::default(),
             errors: Counter::default(),
+            settings_rejected: Gauge::default(),
         }
     }
 
@@ -186,6 +189,11 @@ impl Metrics {
             "errors",
             "Evaluations of a workload that failed and are repeated",
             self.errors.clone(),
+        );
+        own.register(
+            "settings_rejected",
+            "Whether the newest edit of the cluster-wide settings is wrong and not taken",
+            self.settings_rejected.clone(),
         );
     }
 

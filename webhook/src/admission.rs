@@ -15,13 +15,14 @@ use axum::{
     routing::post,
 };
 use k8s_openapi::ByteString;
+use lull_cluster_settings::Settings;
 use lull_contract::target_resource::TargetResource;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    inject::{self, InjectConfig, Refusal},
+    inject::{self, Image, InjectConfig, Refusal},
     metrics::{Metrics, Outcome},
 };
 
@@ -84,26 +85,38 @@ struct Resource {
 
 #[derive(Debug)]
 struct Server {
-    config: InjectConfig,
+    image: Image,
     targets: Vec<TargetResource>,
+    settings: Settings,
     metrics: Metrics,
 }
 
-/// The admission server's routes, for objects of the kinds `targets`.
-pub fn router(config: InjectConfig, targets: Vec<TargetResource>, metrics: Metrics) -> Router {
+/// The admission server's routes: templates of the kinds `targets` get `image`, and workloads what
+/// `settings` has at that moment where they don't say it themselves.
+pub fn router(
+    image: Image,
+    targets: Vec<TargetResource>,
+    settings: Settings,
+    metrics: Metrics,
+) -> Router {
     Router::new()
         .route(PATH, post(handle))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(Arc::new(Server {
-            config,
+            image,
             targets,
+            settings,
             metrics,
         }))
 }
 
 async fn handle(State(server): State<Arc<Server>>, body: Bytes) -> Response {
     let started = Instant::now();
-    let (outcome, response) = match review(&body, &server.config, &server.targets) {
+    let config = InjectConfig {
+        image: server.image.clone(),
+        defaults: Arc::clone(&server.settings.borrow().defaults),
+    };
+    let (outcome, response) = match review(&body, &config, &server.targets) {
         Ok((outcome, answer)) => {
             let json = [(header::CONTENT_TYPE, "application/json")];
             (outcome, (json, answer.to_string()).into_response())

@@ -1,16 +1,15 @@
 //! Command line and environment.
 
 use clap::{Parser, builder::BoolishValueParser};
+use lull_cluster_settings::Current;
 use lull_contract::{
     ports,
     target_resource::{DEFAULT_TARGETS, TargetResource},
 };
 use lull_process::logging::LogFilter;
+use serde_json::{Value, json};
 
-use crate::{
-    certs::keeper::Names,
-    inject::{Image, InjectConfig},
-};
+use crate::{certs::keeper::Names, inject::Image};
 
 /// Lull's admission server: validates annotations and injects the queue-proxy.
 #[derive(Debug, Clone, Parser)]
@@ -32,6 +31,9 @@ pub struct Args {
     /// Secret that holds the certificate authority; made if it is not there.
     #[arg(long, env = "WEBHOOK_SECRET_NAME", default_value = "lull-webhook-ca")]
     pub secret_name: String,
+    /// ConfigMap in the namespace with the cluster-wide default settings; it may be missing.
+    #[arg(long, env = "WEBHOOK_SETTINGS", default_value = "lull-settings")]
+    pub settings: String,
     /// Image of the sidecar.
     #[arg(long, env = "WEBHOOK_QUEUE_PROXY_IMAGE")]
     pub queue_proxy_image: String,
@@ -63,7 +65,7 @@ pub struct Args {
     /// Prometheus text.
     #[arg(long, env = "WEBHOOK_METRICS_PORT", default_value_t = ports::METRICS)]
     pub metrics_port: u16,
-    /// /live and /ready, plain HTTP.
+    /// /live, /ready and /config, plain HTTP.
     #[arg(long, env = "WEBHOOK_ADMIN_PORT", default_value_t = ports::ADMIN)]
     pub admin_port: u16,
 }
@@ -71,16 +73,34 @@ pub struct Args {
 // === impl Args ===
 
 impl Args {
-    /// What the injection is told.
+    /// The sidecar that templates get.
     #[must_use]
-    pub fn inject_config(&self) -> InjectConfig {
-        InjectConfig {
-            image: Image {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                reference: self.queue_proxy_image.clone(),
-                pull_policy: self.queue_proxy_image_pull_policy.clone(),
-            },
+    pub fn image(&self) -> Image {
+        Image {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            reference: self.queue_proxy_image.clone(),
+            pull_policy: self.queue_proxy_image_pull_policy.clone(),
         }
+    }
+
+    /// What the admin page `/config` shows, with the settings in force.
+    #[must_use]
+    pub fn page(&self, current: &Current) -> Value {
+        json!({
+            "namespace": self.namespace,
+            "serviceName": self.service_name,
+            "configurationName": self.configuration_name,
+            "secretName": self.secret_name,
+            "settings": self.settings,
+            "queueProxyImage": self.queue_proxy_image,
+            "queueProxyImagePullPolicy": self.queue_proxy_image_pull_policy,
+            "log": self.log,
+            "logJson": self.log_json,
+            "port": self.port,
+            "adminPort": self.admin_port,
+            "metricsPort": self.metrics_port,
+            "clusterSettings": current.page(),
+        })
     }
 
     /// What the keeper of certificates works on.

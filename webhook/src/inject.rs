@@ -8,11 +8,12 @@
 //!
 //! Objects stay raw JSON: a typed round trip would drop fields that this build doesn't know.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use lull_contract::{
     Class,
-    annotations::{self, Leave, Wanted},
+    annotations::{self, Defaults, Leave, Wanted},
+    injected::Sidecar,
 };
 use serde_json::Value;
 
@@ -21,9 +22,10 @@ mod probes;
 mod record;
 mod render;
 mod shape;
+mod sidecar;
 mod strip;
 
-pub use record::{Image, Record, Sidecar};
+pub use record::{Image, Record};
 use render::render;
 use strip::strip;
 
@@ -35,6 +37,8 @@ const TEMPLATE: &str = "/spec/template";
 pub struct InjectConfig {
     /// The sidecar that a template gets when it is injected afresh.
     pub image: Image,
+    /// What workloads get that don't say it themselves.
+    pub defaults: Arc<Defaults>,
 }
 
 /// The object as it shall be, and what the user should know about it.
@@ -57,6 +61,8 @@ pub struct Refusal {
 /// The injected template that the old object had.
 struct Before<'a> {
     template: &'a Value,
+    /// The old object's own.
+    annotations: BTreeMap<String, String>,
     /// `None` where it can't be read.
     record: Option<Record>,
     /// The template without our parts.
@@ -76,12 +82,13 @@ pub fn mutate(
     if new.pointer("/metadata/deletionTimestamp").is_some() {
         return Ok(unchanged(new));
     }
-    let annotations = shape::string_map(new.pointer("/metadata/annotations"));
+    let annotations = annotations_of(new);
     if annotations::leave(&annotations) == Some(Leave::Uninject) {
         return Ok(uninject(old, new, &annotations));
     }
     let wanted = if annotations.contains_key(annotations::SCALE) {
-        Some(annotations::parse(&annotations).map_err(|faults| refusal(new, &faults))?)
+        let wanted = annotations::parse_with(&annotations, &config.defaults);
+        Some(wanted.map_err(|faults| refusal(new, &faults))?)
     } else {
         None
     };
@@ -101,6 +108,10 @@ pub fn mutate(
 #[must_use]
 pub fn is_injected(object: &Value) -> bool {
     object.pointer(TEMPLATE).is_some_and(shape::is_injected)
+}
+
+fn annotations_of(object: &Value) -> BTreeMap<String, String> {
+    shape::string_map(object.pointer("/metadata/annotations"))
 }
 
 fn unchanged(new: &Value) -> Mutation {
@@ -148,12 +159,11 @@ fn enrol(
     if let Err(why) = shape::understood(Some(&base)) {
         return Ok(left_alone(new, &why));
     }
-    let sidecar = Sidecar::resolve(wanted, &base).map_err(|why| refusal(new, &[why]))?;
-    let same = before.is_some_and(|before| {
-        before.base == base && before.record.as_ref().is_some_and(|r| r.sidecar == sidecar)
-    });
+    let sidecar = sidecar::resolve(wanted, &base).map_err(|why| refusal(new, &[why]))?;
     let template = match before {
-        Some(before) if same => before.template.clone(),
+        Some(before) if before.base == base && before.still_fits(&sidecar, new) => {
+            before.template.clone()
+        }
         _ => render(&base, &name, &sidecar, &config.image).map_err(|why| refusal(new, &[why]))?,
     };
     let mut mutation = with_template(new, template);
@@ -244,9 +254,21 @@ impl<'a> Before<'a> {
         let base = strip(template, None);
         Some(Self {
             template,
+            annotations: annotations_of(old),
             record,
             base,
         })
+    }
+
+    /// Whether the sidecar in the template is right for `new`, which asks for `sidecar`: it is that
+    /// one, or one that only the defaults of another day have made different.
+    fn still_fits(&self, sidecar: &Sidecar, new: &Value) -> bool {
+        let annotations = (&self.annotations, &annotations_of(new));
+        self.record
+            .as_ref()
+            .is_some_and(|Record { sidecar: runs, .. }| {
+                runs == sidecar || sidecar::is_as_the_user_left_it(runs, sidecar, annotations)
+            })
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use k8s_openapi::api::core::v1::Service;
 use kube::{Api, ResourceExt, api::Patch};
 use lull_contract::{
-    AppPort, Class, annotations,
+    AppPort, Class,
     names::{FINALIZER, POD_LABEL, label_value, private_service},
     scaled_workload::{ScaledWorkload, ScaledWorkloadSpec, State, WorkloadPort},
 };
@@ -18,7 +18,7 @@ use super::{Task, act::apply};
 use crate::{
     allocate::free_port,
     context::WriteError,
-    objects,
+    injected, objects,
     plan::{self, Obstacle, PlannedService, Template},
     purpose::Purpose,
     stores::Hpa,
@@ -35,8 +35,11 @@ impl Task {
         target: &Target,
         there: Option<Arc<ScaledWorkload>>,
     ) -> Result<Option<Arc<ScaledWorkload>>, WriteError> {
-        let wanted = match annotations::parse(&target.annotations) {
-            Ok(wanted) => wanted,
+        let defaults = Arc::clone(&self.ctx.settings.borrow().defaults);
+        let template = target.template.as_ref();
+        let record = template.and_then(|template| template.injected.as_deref());
+        let settings = match injected::settings(&target.annotations, &defaults, record) {
+            Ok(settings) => settings,
             Err(faults) => {
                 // The webhook refuses these; it can only have been away.
                 let text = faults
@@ -61,7 +64,7 @@ impl Task {
             target: target.as_scaled(),
             pod_selector: BTreeMap::from([(POD_LABEL.to_owned(), label_value(&self.key.name))]),
             ports,
-            settings: wanted.settings,
+            settings,
             original_replicas: match &there {
                 Some(there) => there.spec.original_replicas,
                 None => self.replicas(target),

@@ -8,6 +8,7 @@ pub mod annotations;
 pub mod assignment;
 pub mod duration;
 pub mod headers;
+pub mod injected;
 pub mod names;
 pub mod ports;
 pub mod report;

@@ -1,15 +1,17 @@
 use axum::{body::Body, http::Request as HttpRequest};
 use http_body_util::BodyExt;
-use lull_contract::target_resource::DEFAULT_TARGETS;
+use lull_cluster_settings::Current;
+use lull_contract::{annotations::Defaults, target_resource::DEFAULT_TARGETS};
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::*;
-use crate::inject::Image;
 
 struct Rig {
     router: Router,
     registry: Registry,
+    settings_tx: watch::Sender<Arc<Current>>,
 }
 
 impl Rig {
@@ -23,9 +25,11 @@ impl Rig {
         };
         let targets = DEFAULT_TARGETS.split(',').map(|t| t.parse().unwrap());
         let targets = targets.collect();
+        let (settings_tx, settings) = watch::channel(Arc::default());
         Self {
-            router: router(InjectConfig { image }, targets, metrics),
+            router: router(image, targets, settings, metrics),
             registry,
+            settings_tx,
         }
     }
 
@@ -89,6 +93,23 @@ async fn an_opted_in_deployment_is_injected_and_otherwise_kept() {
     assert!(
         metrics.contains("lull_webhook_admission_duration_seconds_count 1"),
         "{metrics}"
+    );
+}
+
+#[tokio::test]
+async fn changed_settings_are_in_the_next_injection() {
+    let (rig, review) = (Rig::new(), create());
+    let data = [("timeout".to_owned(), "20s".to_owned())].into();
+    let current = Current {
+        defaults: Arc::new(Defaults::parse(&data).unwrap()),
+        ..Current::default()
+    };
+    rig.settings_tx.send_replace(Arc::new(current));
+    let object = patched(&review, &rig.review(&review).await);
+    let record = &object["spec"]["template"]["metadata"]["annotations"]["lull.dev/injected"];
+    assert!(
+        record.as_str().unwrap().contains(r#""timeout":"20s""#),
+        "{record}"
     );
 }
 

@@ -2,6 +2,7 @@
 
 use lull_contract::{
     annotations::SidecarResources,
+    injected::Sidecar,
     names::{
         INJECTED_ANNOTATION, ISTIO_EXCLUDE_INBOUND_PORTS, POD_LABEL, QUEUE_PROXY_CONTAINER,
         label_value,
@@ -13,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::{
     ports::{self, Allocation, SmallPorts},
     probes,
-    record::{Image, Record, Sidecar},
+    record::{Image, Record},
     shape,
 };
 
