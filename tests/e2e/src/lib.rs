@@ -3,8 +3,9 @@
 //! A test asks for a [`namespace`] of its own, deploys an [`app`] and an [`agent`] into it, and
 //! drives load through the agent by way of the API server's pod proxy; so the suite runs wherever
 //! a kubeconfig reaches, with no route into the cluster's network. [`workload`] waits for the steps
-//! of a workload's life, [`slices`] says who answers for a Service, [`leftovers`] what Lull left
-//! behind, [`timeline`] when each step of a cold start was seen.
+//! of a workload's life, [`slices`] says who answers for a Service, [`original`] whether everything
+//! is as it was before Lull, [`leftovers`] what Lull left behind, [`timeline`] when each step of a cold
+//! start was seen.
 
 pub mod activators;
 pub mod agent;
@@ -12,8 +13,10 @@ pub mod app;
 pub mod cluster;
 pub mod diagnostics;
 pub mod histogram;
+pub mod kind;
 pub mod leftovers;
 pub mod namespace;
+pub mod original;
 pub mod process;
 pub mod say;
 pub mod slices;
@@ -24,7 +27,9 @@ pub mod workload;
 pub use agent::{Agent, all_answered};
 pub use app::App;
 pub use cluster::Cluster;
+pub use kind::Kind;
 pub use namespace::{Namespace, in_namespace};
+pub use original::Original;
 pub use say::say;
 pub use wait::eventually;
 pub use workload::Workload;

@@ -1,0 +1,110 @@
+//! Workloads that are no plain Deployments of class kpa.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use lull_contract::annotations::SCALE;
+use lull_e2e::{Agent, App, Kind, Original, Workload, all_answered, eventually, in_namespace};
+use sample_app::wire::{ProbeSpec, RunSpec};
+
+/// Longest wait for a state that must come.
+const FOLLOW: Duration = Duration::from_secs(60);
+/// More than two of the shortest windows and what else comes before sleep.
+const LONGER_THAN_SLEEP_TAKES: Duration = Duration::from_secs(25);
+/// Lull with the shortest window, and without.
+const ON: [(&str, Option<&str>); 2] = [(SCALE, Some("true")), ("lull.dev/window", Some("6s"))];
+const OFF: [(&str, Option<&str>); 2] = [(SCALE, None), ("lull.dev/window", None)];
+
+/// Falls asleep and is woken by many callers at once, who are all answered.
+async fn sleeps_and_wakes(agent: &Agent, workload: &Workload) -> anyhow::Result<()> {
+    workload.asleep().await?;
+    // A pod that ends still answers what comes in the first moment after sleep.
+    workload.pods_gone().await?;
+    let result = agent
+        .run(&RunSpec {
+            url: workload.url("/?sleep_ms=50"),
+            connections: 50,
+            requests: Some(50),
+            ..RunSpec::default()
+        })
+        .await?;
+    all_answered(&result)?;
+    ensure!(
+        (result.sent, result.via_activator) == (50, 50),
+        "no pod was there: {result:?}"
+    );
+    eprintln!("50 first requests: {:?} ms", result.latency_ms);
+    Ok(())
+}
+
+/// Without the annotation everything is what it was.
+async fn leaves(workload: &Workload, original: &Original) -> anyhow::Result<()> {
+    ensure!(original.is_changed(workload).await?, "nothing to give back");
+    workload.annotate(&OFF).await?;
+    eventually("everything to be given back", FOLLOW, async || {
+        original.given_back(workload).await
+    })
+    .await
+}
+
+/// What Lull says of the workload.
+async fn reason(workload: &Workload) -> anyhow::Result<String> {
+    let scaled = workload.scaled().await?.context("no ScaledWorkload")?;
+    Ok(scaled.status.context("no status")?.reason)
+}
+
+#[tokio::test]
+async fn a_stateful_set_sleeps_wakes_and_gets_everything_back() -> anyhow::Result<()> {
+    in_namespace("stateful", async |namespace| {
+        let agent = Agent::deploy(namespace).await?;
+        let app = App::plain("store").kind(Kind::StatefulSet);
+        let workload = app.deploy(namespace).await?;
+        workload.rolled_out().await?;
+        let original = Original::of(&workload).await?;
+        workload.annotate(&ON).await?;
+        workload.enrolled().await?;
+        sleeps_and_wakes(&agent, &workload).await?;
+        stays_awake_for_its_peers(&agent, &workload).await?;
+        workload.asleep().await?;
+        leaves(&workload, &original).await
+    })
+    .await
+}
+
+/// One connection by the headless Service, which no activator and no queue-proxy sees.
+async fn stays_awake_for_its_peers(agent: &Agent, workload: &Workload) -> anyhow::Result<()> {
+    // The pod has its name once it is ready.
+    workload.rolled_out().await?;
+    let url = format!("http://{}:8080/", workload.pod_host(0));
+    let named = agent
+        .probe(&ProbeSpec {
+            url: url.clone(),
+            until_ok_ms: Some(20_000),
+            ..ProbeSpec::default()
+        })
+        .await?;
+    ensure!(named.ok, "the pod has no name: {named:?}");
+    let kept = agent
+        .start(&RunSpec {
+            url,
+            connections: 1,
+            rate: Some(0.1),
+            seconds: Some(LONGER_THAN_SLEEP_TAKES.as_secs_f64()),
+            ..RunSpec::default()
+        })
+        .await?;
+    eventually("the connection to be seen", FOLLOW, async || {
+        let reason = reason(workload).await?;
+        ensure!(reason.contains("round the queue-proxy"), "{reason}");
+        Ok(())
+    })
+    .await?;
+    let kept = kept.finished().await?;
+    let replicas = workload.replicas().await?;
+    all_answered(&kept)?;
+    ensure!(
+        kept.connections_opened == 1 && replicas == 1,
+        "{replicas} replicas, {kept:?}"
+    );
+    Ok(())
+}
