@@ -28,7 +28,7 @@ pub use agent::{Agent, all_answered};
 pub use app::App;
 pub use cluster::Cluster;
 pub use kind::Kind;
-pub use namespace::{Namespace, in_namespace};
+pub use namespace::{Namespace, in_namespace, in_namespace_for};
 pub use original::Original;
 pub use say::say;
 pub use wait::eventually;
