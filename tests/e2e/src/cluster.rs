@@ -202,9 +202,15 @@ impl Cluster {
 /// Whether an error is the API server's "there is no such thing".
 #[must_use]
 pub fn is_not_found(error: &anyhow::Error) -> bool {
+    has_code(error, 404)
+}
+
+/// Whether an error is an answer of the API server with that status code.
+#[must_use]
+pub fn has_code(error: &anyhow::Error, code: u16) -> bool {
     matches!(
         error.downcast_ref::<kube::Error>(),
-        Some(kube::Error::Api(status)) if status.code == 404
+        Some(kube::Error::Api(status)) if status.code == code
     )
 }
 

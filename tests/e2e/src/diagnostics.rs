@@ -33,8 +33,8 @@ pub async fn dump(namespace: &Namespace) {
     ];
     for (title, path) in workloads.into_iter().chain(others) {
         eprintln!("--- {title} of {name}");
-        match namespace.cluster.get(&path).await {
-            Ok(list) => show_list(&list),
+        match namespace.cluster.get_if_there(&path).await {
+            Ok(list) => show_list(&list.unwrap_or_default()),
             Err(error) => eprintln!("{error:#}"),
         }
     }

@@ -1,5 +1,7 @@
 //! The kinds of workload that the suite deploys, and where the API server has their objects.
 
+use kube::core::ApiResource;
+
 /// A kind of workload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -7,13 +9,15 @@ pub enum Kind {
     Deployment,
     /// `apps/v1` StatefulSet, with a headless Service beside the other one.
     StatefulSet,
+    /// The suite's own kind, see [`crate::rollouts`]; the API server may not know it.
+    Rollout,
 }
 
 // === impl Kind ===
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Deployment, Self::StatefulSet];
+    pub const ALL: [Self; 3] = [Self::Deployment, Self::StatefulSet, Self::Rollout];
 
     /// As it stands in an object's `kind`.
     #[must_use]
@@ -21,6 +25,7 @@ impl Kind {
         match self {
             Self::Deployment => "Deployment",
             Self::StatefulSet => "StatefulSet",
+            Self::Rollout => "Rollout",
         }
     }
 
@@ -29,6 +34,7 @@ impl Kind {
     pub fn api_version(self) -> &'static str {
         match self {
             Self::Deployment | Self::StatefulSet => "apps/v1",
+            Self::Rollout => "e2e.lull.dev/v1",
         }
     }
 
@@ -38,6 +44,7 @@ impl Kind {
         match self {
             Self::Deployment => "deployments",
             Self::StatefulSet => "statefulsets",
+            Self::Rollout => "rollouts",
         }
     }
 
@@ -53,6 +60,21 @@ impl Kind {
     pub fn patch_type(self) -> &'static str {
         match self {
             Self::Deployment | Self::StatefulSet => "application/strategic-merge-patch+json",
+            Self::Rollout => "application/merge-patch+json",
+        }
+    }
+
+    /// What a client needs for objects of the kind.
+    #[must_use]
+    pub fn resource(self) -> ApiResource {
+        let api_version = self.api_version();
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        ApiResource {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            api_version: api_version.to_owned(),
+            kind: self.name().to_owned(),
+            plural: self.plural().to_owned(),
         }
     }
 }

@@ -18,6 +18,7 @@ pub mod leftovers;
 pub mod namespace;
 pub mod original;
 pub mod process;
+pub mod rollouts;
 pub mod say;
 pub mod slices;
 pub mod timeline;

@@ -1,16 +1,24 @@
 //! Workloads that are no plain Deployments of class kpa.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use lull_contract::annotations::SCALE;
-use lull_e2e::{Agent, App, Kind, Original, Workload, all_answered, eventually, in_namespace};
+use lull_e2e::{
+    Agent, App, Cluster, Kind, Namespace, Original, Workload, all_answered, eventually,
+    in_namespace, rollouts,
+};
 use sample_app::wire::{ProbeSpec, RunSpec};
+use serde_json::json;
 
 /// Longest wait for a state that must come.
 const FOLLOW: Duration = Duration::from_secs(60);
 /// More than two of the shortest windows and what else comes before sleep.
 const LONGER_THAN_SLEEP_TAKES: Duration = Duration::from_secs(25);
+/// The promise of issue 6: a kind that comes later is found within this.
+const FOUND: Duration = Duration::from_secs(30);
+/// For what the test itself needs to see it: a busy machine.
+const SIGHT: Duration = Duration::from_secs(2);
 /// Lull with the shortest window, and without.
 const ON: [(&str, Option<&str>); 2] = [(SCALE, Some("true")), ("lull.dev/window", Some("6s"))];
 const OFF: [(&str, Option<&str>); 2] = [(SCALE, None), ("lull.dev/window", None)];
@@ -106,5 +114,78 @@ async fn stays_awake_for_its_peers(agent: &Agent, workload: &Workload) -> anyhow
         kept.connections_opened == 1 && replicas == 1,
         "{replicas} replicas, {kept:?}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_kind_that_comes_after_lull_sleeps_wakes_and_rolls_out() -> anyhow::Result<()> {
+    let cluster = Cluster::connect().await?;
+    rollouts::install(&cluster).await?;
+    let installed = Instant::now();
+    let lived = in_namespace("rollouts", async |namespace| {
+        a_rollout_lives(namespace, installed).await
+    });
+    let lived = lived.await;
+    lived.and(rollouts::remove(&cluster).await)
+}
+
+async fn a_rollout_lives(namespace: &Namespace, installed: Instant) -> anyhow::Result<()> {
+    let _controller = rollouts::Controller::start(namespace);
+    let (agent, workload) = tokio::try_join!(
+        Agent::deploy(namespace),
+        App::plain("canary").kind(Kind::Rollout).deploy(namespace)
+    )?;
+    set_version(&workload, "1").await?;
+    workload.rolled_out().await?;
+    let original = Original::of(&workload).await?;
+    workload.annotate(&ON).await?;
+    let left = FOUND.saturating_sub(installed.elapsed()) + SIGHT;
+    eventually("the new kind to be found", left, async || {
+        workload.scaled().await?.context("no ScaledWorkload")
+    })
+    .await?;
+    eprintln!("the kind was found after {:.1?}", installed.elapsed());
+    workload.enrolled().await?;
+    sleeps_and_wakes(&agent, &workload).await?;
+    rolls_out_under_load(&agent, &workload).await?;
+    workload.asleep().await?;
+    set_version(&workload, "1").await?;
+    leaves(&workload, &original).await
+}
+
+/// Changes the template, which starts a rollout.
+async fn set_version(workload: &Workload, version: &str) -> anyhow::Result<()> {
+    let template = json!({ "metadata": { "annotations": { "version": version } } });
+    let patch = json!({ "spec": { "template": template } });
+    workload.patch(&patch).await
+}
+
+async fn rolls_out_under_load(agent: &Agent, workload: &Workload) -> anyhow::Result<()> {
+    let load = agent
+        .start(&RunSpec {
+            url: workload.url("/?sleep_ms=10"),
+            connections: 10,
+            rate: Some(100.0),
+            seconds: Some(120.0),
+            keep_alive: false,
+            ..RunSpec::default()
+        })
+        .await?;
+    workload.rolled_out().await?;
+    let old = workload.ready_pods().await?;
+    set_version(workload, "2").await?;
+    eventually("new pods alone", FOLLOW, async || {
+        let now = workload.ready_pods().await?;
+        ensure!(
+            !now.is_empty() && now.iter().all(|pod| !old.contains(pod)),
+            "{old:?} before, now {now:?}"
+        );
+        Ok(())
+    })
+    .await?;
+    workload.rolled_out().await?;
+    let load = load.stop().await?;
+    all_answered(&load)?;
+    eprintln!("{} answered during a rollout", load.ok);
     Ok(())
 }
