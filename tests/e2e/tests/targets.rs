@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use lull_contract::annotations::SCALE;
+use lull_contract::{annotations::SCALE, names::FIELD_MANAGER};
 use lull_e2e::{
-    Agent, App, Cluster, Kind, Namespace, Original, Workload, all_answered, eventually,
-    in_namespace, rollouts,
+    Agent, App, Cluster, Kind, MetricsApi, Namespace, Original, Workload, all_answered, eventually,
+    history::History, in_namespace, metrics_api, rollouts, slices,
 };
 use sample_app::wire::{ProbeSpec, RunSpec};
 use serde_json::json;
@@ -187,5 +187,75 @@ async fn rolls_out_under_load(agent: &Agent, workload: &Workload) -> anyhow::Res
     let load = load.stop().await?;
     all_answered(&load)?;
     eprintln!("{} answered during a rollout", load.ok);
+    Ok(())
+}
+
+#[tokio::test]
+async fn above_one_pod_the_cluster_s_own_autoscaler_decides() -> anyhow::Result<()> {
+    let cluster = Cluster::connect().await?;
+    let scaled = in_namespace("hpa", async |namespace| scaled_by_two(namespace).await);
+    let scaled = scaled.await;
+    // Before the namespace has gone: an API without a server would keep every namespace from going.
+    scaled.and(metrics_api::remove(&cluster).await)
+}
+
+/// Lull wakes and puts to sleep, Kubernetes' own controller does the rest.
+async fn scaled_by_two(namespace: &Namespace) -> anyhow::Result<()> {
+    let app = App::new("shop").annotate("lull.dev/class", "hpa");
+    let (agent, metric, workload) = tokio::try_join!(
+        Agent::deploy(namespace),
+        MetricsApi::deploy(namespace),
+        app.deploy(namespace)
+    )?;
+    metric.asks_for(1).await?;
+    metric.scales(&workload, 3).await?;
+    workload.enrolled().await?;
+    workload.asleep().await?;
+    workload.pods_gone().await?;
+    eventually("the HPA to rest", FOLLOW, async || {
+        metrics_api::rests(&workload).await
+    })
+    .await?;
+    let history = History::start(&workload).await?;
+    let load = agent
+        .start(&RunSpec {
+            url: workload.url("/?sleep_ms=10"),
+            connections: 10,
+            rate: Some(50.0),
+            seconds: Some(150.0),
+            keep_alive: false,
+            ..RunSpec::default()
+        })
+        .await?;
+    eventually("a pod", FOLLOW, async || {
+        slices::pods_only(&workload, 1).await
+    })
+    .await?;
+    metric.asks_for(3).await?;
+    eventually("three pods", FOLLOW, async || {
+        slices::pods_only(&workload, 3).await
+    })
+    .await?;
+    // More than two windows at three pods: one would do, and Lull leaves it to the HPA.
+    let enough = load.so_far().await?.ok + 750;
+    eventually("more of the load", FOLLOW, async || {
+        let ok = load.so_far().await?.ok;
+        ensure!(ok >= enough, "{ok} of {enough} answers");
+        Ok(())
+    })
+    .await?;
+    let (changes, ours) = (history.changes(), history.written_by(FIELD_MANAGER));
+    let last = changes.last().map(|change| change.replicas);
+    ensure!(ours == [1] && last == Some(3), "{changes:?}");
+    let reason = reason(&workload).await?;
+    ensure!(
+        reason.contains("HPA") || reason.contains("HorizontalPodAutoscaler"),
+        "{reason}"
+    );
+    all_answered(&load.stop().await?)?;
+    workload.asleep().await?;
+    let (changes, ours) = (history.changes(), history.written_by(FIELD_MANAGER));
+    ensure!(ours == [1, 0], "{changes:?}");
+    eprintln!("{changes:?}");
     Ok(())
 }
