@@ -2,9 +2,7 @@
 # make e2e: the end-to-end suite on a cluster of its own (or kind, or the current one).
 . "$(dirname "$0")/common.sh"
 cd "$root"
-# A kind that only the suite defines, and only once Lull runs.
-custom=targets[0].apiGroup=e2e.lull.dev,targets[0].apiVersion=v1,targets[0].resource=rollouts
-export HELM_ARGS="${HELM_ARGS:-} --set $custom"
+lull_knows_rollouts
 with_lull e2e
 E2E_HELM=$(tool helm); export E2E_HELM
 say "suite"
