@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use lull_contract::{annotations::SCALE, names::FIELD_MANAGER};
+use lull_contract::{Class, annotations::SCALE, names::FIELD_MANAGER, scaled_workload::State};
 use lull_e2e::{
     Agent, App, Cluster, Kind, MetricsApi, Namespace, Original, Workload, all_answered, eventually,
     history::History, in_namespace, metrics_api, rollouts, slices,
@@ -258,4 +258,35 @@ async fn scaled_by_two(namespace: &Namespace) -> anyhow::Result<()> {
     ensure!(ours == [1, 0], "{changes:?}");
     eprintln!("{changes:?}");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_workload_of_class_none_is_measured_and_never_scaled() -> anyhow::Result<()> {
+    in_namespace("none", async |namespace| {
+        let app = App::new("metered").annotate("lull.dev/class", "none");
+        let workload = app.replicas(2).deploy(namespace).await?;
+        workload.enrolled().await?;
+        workload.rolled_out().await?;
+        let history = History::start(&workload).await?;
+        // Nothing is to happen: the length is what the test is about.
+        tokio::time::sleep(LONGER_THAN_SLEEP_TAKES).await;
+        ensure!(history.changes().is_empty(), "{:?}", history.changes());
+        let ready = workload.ready_pods().await?;
+        ensure!(ready.len() == 2, "ready are {ready:?}");
+        for pod in &ready {
+            workload.queue_proxy(pod).await?;
+        }
+        let scaled = workload.scaled().await?.context("no ScaledWorkload")?;
+        let status = scaled.status.context("no status")?;
+        ensure!(
+            scaled.spec.settings.class == Class::None
+                && status.state == State::Awake
+                && status.reason.contains("none"),
+            "state {}, reason {:?}",
+            status.state,
+            status.reason
+        );
+        Ok(())
+    })
+    .await
 }
