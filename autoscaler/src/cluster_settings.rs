@@ -23,7 +23,7 @@ pub(crate) fn page(args: &Args, current: &Current) -> Value {
         "propagationDelay": args.propagation_delay,
         "wakeDeadline": args.wake_deadline,
         "peers": args.peers,
-        "shards": args.shards.to_string(),
+        "shards": args.shards.count(),
         "targets": args.targets.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "settings": args.settings,
         "log": args.log,

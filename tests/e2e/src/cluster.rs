@@ -171,11 +171,38 @@ impl Cluster {
     /// # Errors
     /// Where the answer is not 2xx.
     pub async fn text(&self, method: &str, path: &str, body: Vec<u8>) -> anyhow::Result<String> {
+        self.send((method, path), "application/json", body).await
+    }
+
+    /// Creates `object` among those at `path`.
+    ///
+    /// # Errors
+    /// Where the API server refuses.
+    pub async fn create(&self, path: &str, object: &Value) -> anyhow::Result<()> {
+        let body = serde_json::to_vec(object)?;
+        self.text("POST", path, body).await.map(drop)
+    }
+
+    /// Changes the object at `path` by a patch of the content type `kind`.
+    ///
+    /// # Errors
+    /// Where the API server refuses.
+    pub async fn patch(&self, path: &str, kind: &str, patch: &Value) -> anyhow::Result<()> {
+        let body = serde_json::to_vec(patch)?;
+        self.send(("PATCH", path), kind, body).await.map(drop)
+    }
+
+    async fn send(
+        &self,
+        (method, path): (&str, &str),
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> anyhow::Result<String> {
         let what = format!("{method} {path}");
         let request = http::Request::builder()
             .method(method)
             .uri(path)
-            .header(http::header::CONTENT_TYPE, "application/json")
+            .header(http::header::CONTENT_TYPE, content_type)
             .body(body)
             .with_context(|| what.clone())?;
         call(&what, self.client.request_text(request)).await
@@ -185,9 +212,15 @@ impl Cluster {
 /// Whether an error is the API server's "there is no such thing".
 #[must_use]
 pub fn is_not_found(error: &anyhow::Error) -> bool {
+    has_code(error, 404)
+}
+
+/// Whether an error is an answer of the API server with that status code.
+#[must_use]
+pub fn has_code(error: &anyhow::Error, code: u16) -> bool {
     matches!(
         error.downcast_ref::<kube::Error>(),
-        Some(kube::Error::Api(status)) if status.code == 404
+        Some(kube::Error::Api(status)) if status.code == code
     )
 }
 
