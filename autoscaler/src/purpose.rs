@@ -59,7 +59,7 @@ impl Purpose {
     /// Kubernetes' name of what is called.
     pub(crate) fn resource(self) -> &'static str {
         match self {
-            Self::ReadScale | Self::WriteScale => "deployments/scale",
+            Self::ReadScale | Self::WriteScale => "targets/scale",
             Self::WriteSlice | Self::DeleteSlice => "endpointslices",
             Self::HoldSelector
             | Self::RestoreSelector
@@ -68,7 +68,7 @@ impl Purpose {
             | Self::WritePrivateService => "services",
             Self::WriteWorkload | Self::DeleteWorkload | Self::DropFinalizer => "scaledworkloads",
             Self::WriteStatus => "scaledworkloads/status",
-            Self::Annotate => "deployments",
+            Self::Annotate => "targets",
         }
     }
 

@@ -328,10 +328,7 @@ pub(crate) mod tests {
             number: 5432,
             protocol: AppProtocol::Tcp,
         };
-        assert_eq!(
-            (template.served.len(), template.served[1].clone()),
-            (2, tcp)
-        );
+        assert_eq!((template.served.len(), template.served[1]), (2, tcp));
         assert_eq!(template.plan.named_ports, [("web".to_owned(), 8080)]);
         assert_eq!(template.plan.app_ports, [8080, 5432]);
         assert!(template.plan.headless_sibling);

@@ -26,7 +26,8 @@ async fn an_edit_holds_at_once_and_a_wrong_one_keeps_what_was() -> anyhow::Resul
     // Whatever becomes of the test, which ends with an error even where it panics.
     let outcome = in_namespace("settings", async |namespace| follow_edits(namespace).await).await;
     let restored = edit(&cluster, |data| *data = before).await;
-    outcome.and(restored.map(drop))
+    outcome?;
+    restored.map(drop)
 }
 
 async fn follow_edits(namespace: &Namespace) -> anyhow::Result<()> {
@@ -35,7 +36,7 @@ async fn follow_edits(namespace: &Namespace) -> anyhow::Result<()> {
     let (silent, own) = (app("silent"), app("own").annotate("lull.dev/window", "50s"));
     let (silent, own) = tokio::try_join!(silent.deploy(namespace), own.deploy(namespace))?;
     tokio::try_join!(silent.enrolled(), own.enrolled())?;
-    let template = silent.deployment_json().await?["spec"]["template"].clone();
+    let template = silent.object_json().await?["spec"]["template"].clone();
 
     set(
         cluster,
@@ -68,7 +69,7 @@ async fn follow_edits(namespace: &Namespace) -> anyhow::Result<()> {
     silent
         .annotate(&[("lull.dev/min-scale", Some("0"))])
         .await?;
-    let now = silent.deployment_json().await?["spec"]["template"].clone();
+    let now = silent.object_json().await?["spec"]["template"].clone();
     ensure!(
         now == template,
         "a changed default has changed the template: {now}"

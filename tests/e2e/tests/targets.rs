@@ -131,10 +131,8 @@ async fn a_kind_that_comes_after_lull_sleeps_wakes_and_rolls_out() -> anyhow::Re
 
 async fn a_rollout_lives(namespace: &Namespace, installed: Instant) -> anyhow::Result<()> {
     let _controller = rollouts::Controller::start(namespace);
-    let (agent, workload) = tokio::try_join!(
-        Agent::deploy(namespace),
-        App::plain("canary").kind(Kind::Rollout).deploy(namespace)
-    )?;
+    let app = App::plain("canary").kind(Kind::Rollout);
+    let (agent, workload) = tokio::try_join!(Agent::deploy(namespace), app.deploy(namespace))?;
     set_version(&workload, "1").await?;
     workload.rolled_out().await?;
     let original = Original::of(&workload).await?;

@@ -187,7 +187,7 @@ fn what_the_sidecar_was_told_counts_and_what_follows_from_it() {
         idle_timeout: None,
         ignore: Settings::default().ignore,
         access_log: false,
-        resources: wanted.sidecar.clone(),
+        resources: wanted.sidecar,
     };
     let runs = parse_injected(&annotations, &Defaults::default(), Some(&sidecar)).expect("valid");
     let expected = Settings {

@@ -250,10 +250,11 @@ impl Calls {
             events: written("verb=\"POST\"") + written("verb=\"PATCH\""),
         };
         for pod in cluster.component_pods("autoscaler").await? {
-            let page = cluster.page(&pod.name_any(), ports::METRICS, "metrics");
-            let page = page.await?;
-            calls.scale += counters::sum(&page, CALLS, &["what=\"Scale\""]);
-            calls.other += counters::sum(&page, CALLS, &["what=\"Other\""]);
+            let name = pod.name_any();
+            let page = cluster.page(&name, ports::METRICS, "metrics").await?;
+            let scale = counters::sum(&page, CALLS, &["resource=\"targets/scale\""]);
+            calls.scale += scale;
+            calls.other += counters::sum(&page, CALLS, &[]) - scale;
         }
         Ok(calls)
     }
