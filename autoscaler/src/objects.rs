@@ -12,7 +12,10 @@ use lull_contract::{
 };
 use serde_json::{Value, json};
 
-use crate::{plan::PlannedService, pod::Pod};
+use crate::{
+    plan::{self, PlannedService},
+    pod::Pod,
+};
 
 /// Label by which Kubernetes tells whose slice it is.
 pub(crate) const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -61,12 +64,7 @@ pub fn private(workload: &ScaledWorkload, public: &Service, planned: &PlannedSer
             value
         })
         .collect();
-    let mut selector = public
-        .spec
-        .as_ref()
-        .and_then(|s| s.selector.clone())
-        .unwrap_or_default();
-    selector.remove(lull_contract::names::HELD_LABEL);
+    let mut selector = plan::user_selector(public);
     selector.insert(POD_LABEL.to_owned(), label_value(&name));
     json!({
         "apiVersion": "v1",
@@ -74,6 +72,20 @@ pub fn private(workload: &ScaledWorkload, public: &Service, planned: &PlannedSer
         "metadata": metadata(workload, &private_service(&name)),
         "spec": { "selector": selector, "ports": ports, "type": "ClusterIP" },
     })
+}
+
+/// Whether the private Service `there` already says what `wanted` would make it say.
+#[must_use]
+pub fn private_is(there: &Service, wanted: &Value) -> bool {
+    let Ok(wanted) = serde_json::from_value::<Service>(wanted.clone()) else {
+        return false;
+    };
+    match (&there.spec, &wanted.spec) {
+        (Some(there), Some(wanted)) => {
+            there.selector == wanted.selector && there.ports == wanted.ports
+        }
+        _ => false,
+    }
 }
 
 /// The slice that adds `activators` to the endpoints of `service`.
@@ -150,4 +162,55 @@ pub fn native_ready<'a>(
         .flat_map(|slice| slice.endpoints.iter())
         .filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true)))
         .flat_map(|e| e.addresses.iter().map(String::as_str))
+}
+
+#[cfg(test)]
+mod tests {
+    use lull_contract::names::{HELD_LABEL, ORIGINAL_ANNOTATION};
+
+    use super::*;
+    use crate::plan::PlannedPort;
+
+    fn workload() -> ScaledWorkload {
+        let spec = json!({
+            "target": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": "u" },
+            "podSelector": {}, "ports": [], "settings": lull_contract::Settings::default(),
+            "originalReplicas": 1,
+        });
+        ScaledWorkload::new("shop", serde_json::from_value(spec).unwrap())
+    }
+
+    #[test]
+    fn the_private_service_follows_the_public_one_also_while_it_is_held() {
+        let public = |selector: Value| -> Service {
+            let note = r#"{"ports":[],"selector":{"app":"shop"}}"#;
+            serde_json::from_value(json!({
+                "metadata": { "name": "shop", "annotations": { ORIGINAL_ANNOTATION: note } },
+                "spec": { "selector": selector },
+            }))
+            .unwrap()
+        };
+        let planned = |port| PlannedService {
+            name: "shop".into(),
+            ports: vec![PlannedPort {
+                index: 0,
+                name: Some("http".into()),
+                app_protocol: None,
+                port,
+                app_port: 8080,
+            }],
+        };
+        let plain = private(&workload(), &public(json!({ "app": "shop" })), &planned(80));
+        let there: Service = serde_json::from_value(plain.clone()).unwrap();
+        assert!(private_is(&there, &plain));
+        let held = public(json!({ HELD_LABEL: "uid" }));
+        assert!(private_is(
+            &there,
+            &private(&workload(), &held, &planned(80))
+        ));
+        assert!(!private_is(
+            &there,
+            &private(&workload(), &held, &planned(81))
+        ));
+    }
 }

@@ -9,9 +9,9 @@ use k8s_openapi::{
 };
 use lull_contract::{
     names::{HELD_LABEL, ORIGINAL_ANNOTATION, WORKLOAD_LABEL},
+    original::{Original, OriginalPort, TargetPort},
     ports::{app_port_of, traffic_port_name},
 };
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 type Labels = BTreeMap<String, String>;
@@ -63,21 +63,6 @@ pub struct Obstacle {
     pub message: String,
 }
 
-/// What stood in a Service before Lull changed it (value of [`ORIGINAL_ANNOTATION`]).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Original {
-    ports: Vec<OriginalPort>,
-    selector: Labels,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct OriginalPort {
-    port: i32,
-    target_port: IntOrString,
-}
-
 /// Every Service of the namespace that selects the template's pods, or all that stands in the way.
 ///
 /// `others` are name (with kind) and template labels of the namespace's other workloads.
@@ -116,7 +101,7 @@ pub fn plan(
 }
 
 /// The user's own selector, also while the sentinel stands in its place.
-fn user_selector(service: &Service) -> Labels {
+pub(crate) fn user_selector(service: &Service) -> Labels {
     let selector = service
         .spec
         .as_ref()
@@ -128,7 +113,8 @@ fn user_selector(service: &Service) -> Labels {
     original(service).map(|o| o.selector).unwrap_or_default()
 }
 
-fn selects(service: &Service, labels: &Labels) -> bool {
+/// Whether pods with `labels` are behind `service`, which is none of ours.
+pub(crate) fn selects(service: &Service, labels: &Labels) -> bool {
     let ours = service
         .metadata
         .labels
@@ -268,12 +254,8 @@ fn plan_port(
 }
 
 fn original(service: &Service) -> Option<Original> {
-    let text = service
-        .metadata
-        .annotations
-        .as_ref()?
-        .get(ORIGINAL_ANNOTATION)?;
-    serde_json::from_str(text).ok()
+    let annotations = service.metadata.annotations.as_ref()?;
+    Original::parse(annotations.get(ORIGINAL_ANNOTATION)?)
 }
 
 fn is_ours(target: &IntOrString) -> bool {
@@ -289,9 +271,18 @@ fn user_target(service: &Service, port: &ServicePort) -> IntOrString {
     if !is_ours(&now) {
         return now;
     }
-    original(service)
-        .and_then(|o| o.ports.into_iter().find(|p| p.port == port.port))
-        .map_or(now, |p| p.target_port)
+    let before = original(service).and_then(|o| o.target(port.port).cloned());
+    before.map_or(now, |before| match before {
+        TargetPort::Number(number) => IntOrString::Int(number),
+        TargetPort::Name(name) => IntOrString::String(name),
+    })
+}
+
+fn noted(target: IntOrString) -> TargetPort {
+    match target {
+        IntOrString::Int(number) => TargetPort::Number(number),
+        IntOrString::String(name) => TargetPort::Name(name),
+    }
 }
 
 /// Whether every planned port of `service` is switched to its named port.
@@ -334,7 +325,7 @@ pub fn switch_patch(service: &Service, planned: &PlannedService) -> Value {
             .filter_map(|p| ports.get(p.index))
             .map(|port| OriginalPort {
                 port: port.port,
-                target_port: user_target(service, port),
+                target_port: noted(user_target(service, port)),
             })
             .collect(),
         selector: user_selector(service),
@@ -342,8 +333,7 @@ pub fn switch_patch(service: &Service, planned: &PlannedService) -> Value {
     if service.metadata.annotations.is_none() {
         ops.push(json!({ "op": "add", "path": "/metadata/annotations", "value": {} }));
     }
-    let text = serde_json::to_string(&original).unwrap_or_default();
-    ops.push(json!({ "op": "add", "path": original_path(), "value": text }));
+    ops.push(json!({ "op": "add", "path": original_path(), "value": original.to_text() }));
     for port in &planned.ports {
         let path = format!("/spec/ports/{}/targetPort", port.index);
         ops.push(json!({ "op": "add", "path": path, "value": traffic_port_name(port.app_port) }));
@@ -363,10 +353,10 @@ pub fn restore_patch(service: &Service) -> Option<Value> {
         .unwrap_or_default();
     for (index, port) in ports.iter().enumerate() {
         let ours = port.target_port.as_ref().is_some_and(is_ours);
-        let before = original.ports.iter().find(|p| p.port == port.port);
+        let before = original.target(port.port);
         if let (true, Some(before)) = (ours, before) {
             let path = format!("/spec/ports/{index}/targetPort");
-            ops.push(json!({ "op": "add", "path": path, "value": before.target_port }));
+            ops.push(json!({ "op": "add", "path": path, "value": before }));
         }
     }
     if is_held(service) {

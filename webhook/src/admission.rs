@@ -1,7 +1,8 @@
 //! The admission protocol: an AdmissionReview in, one out.
 //!
 //! ```text
-//! body -> request (uid, object, oldObject) -> inject::mutate -> JSON patch or refusal -> body
+//! body -> request (uid, object, oldObject) -> inject::mutate or services::keep
+//!      -> JSON patch or refusal -> body
 //! ```
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 use crate::{
     inject::{self, Image, InjectConfig, Refusal},
     metrics::{Metrics, Outcome},
+    services,
 };
 
 /// Where the API server posts reviews.
@@ -81,6 +83,15 @@ struct Resource {
     group: String,
     #[serde(default)]
     resource: String,
+}
+
+/// What a request is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Subject {
+    /// An object whose template is injected.
+    Workload,
+    /// A Service that may be switched.
+    Service,
 }
 
 #[derive(Debug)]
@@ -148,17 +159,21 @@ pub fn review(
         return Err(ReviewError::Version(review.api_version));
     }
     let request = review.request;
-    if !concerns_us(&request, targets) {
+    let Some(subject) = subject(&request, targets) else {
         return Ok((Outcome::Unchanged, allowed(&request.uid, None, &[])));
-    }
+    };
     if request.object.is_null() {
         return Err(ReviewError::NoObject);
     }
     let old = Some(&request.old_object).filter(|old| !old.is_null());
-    match inject::mutate(old, &request.object, config) {
+    let decided = match subject {
+        Subject::Workload => inject::mutate(old, &request.object, config),
+        Subject::Service => Ok(services::keep(&request.old_object, &request.object)),
+    };
+    match decided {
         Ok(mutation) => {
             let patch = json_patch::diff(&request.object, &mutation.object);
-            let outcome = outcome(&patch, &mutation.object);
+            let outcome = outcome(subject, &patch, &mutation.object);
             let patch = if patch.0.is_empty() {
                 None
             } else {
@@ -175,19 +190,25 @@ pub fn review(
 }
 
 /// A webhook configuration that sends more than it should must not break anything.
-fn concerns_us(request: &Request, targets: &[TargetResource]) -> bool {
+fn subject(request: &Request, targets: &[TargetResource]) -> Option<Subject> {
     let Resource { group, resource } = &request.resource;
     let is_target = |target: &TargetResource| target.group == *group && target.plural == *resource;
-    matches!(request.operation.as_str(), "CREATE" | "UPDATE")
-        && request.sub_resource.is_empty()
-        && targets.iter().any(is_target)
+    if !request.sub_resource.is_empty() {
+        return None;
+    }
+    match request.operation.as_str() {
+        "CREATE" | "UPDATE" if targets.iter().any(is_target) => Some(Subject::Workload),
+        "UPDATE" if group.is_empty() && resource == "services" => Some(Subject::Service),
+        _ => None,
+    }
 }
 
-fn outcome(patch: &json_patch::Patch, object: &Value) -> Outcome {
-    match (patch.0.is_empty(), inject::is_injected(object)) {
-        (true, _) => Outcome::Unchanged,
-        (false, true) => Outcome::Injected,
-        (false, false) => Outcome::Uninjected,
+fn outcome(subject: Subject, patch: &json_patch::Patch, object: &Value) -> Outcome {
+    match subject {
+        _ if patch.0.is_empty() => Outcome::Unchanged,
+        Subject::Service => Outcome::Kept,
+        Subject::Workload if inject::is_injected(object) => Outcome::Injected,
+        Subject::Workload => Outcome::Uninjected,
     }
 }
 

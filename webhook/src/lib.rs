@@ -1,7 +1,8 @@
-//! Lull's admission server: validates the annotations of Deployments and injects the queue-proxy.
+//! Lull's admission server: validates the annotations of workloads, injects the queue-proxy, and keeps
+//! Services in the state that their mode needs.
 //!
 //! ```text
-//! API server --TLS--> serve -> admission -> inject (pure)
+//! API server --TLS--> serve -> admission -> inject, services (pure)
 //!                       ^
 //! Secret, configuration <-> certs::keeper (certificate, caBundle)
 //! ```
@@ -13,3 +14,4 @@ pub mod config;
 pub mod inject;
 pub mod metrics;
 pub mod serve;
+pub mod services;

@@ -27,6 +27,8 @@ pub enum Outcome {
     Injected,
     /// Changed; the template has no sidecar.
     Uninjected,
+    /// Changed; a Service is as its mode needs it, or the user's again.
+    Kept,
     /// Admitted as it came.
     Unchanged,
     /// Refused, with reasons for the user.
@@ -43,9 +45,10 @@ struct AdmissionLabels {
 // === impl Outcome ===
 
 impl Outcome {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Injected,
         Self::Uninjected,
+        Self::Kept,
         Self::Unchanged,
         Self::Refused,
         Self::Error,
@@ -57,6 +60,7 @@ impl EncodeLabelValue for Outcome {
         let value = match self {
             Self::Injected => "injected",
             Self::Uninjected => "uninjected",
+            Self::Kept => "kept",
             Self::Unchanged => "unchanged",
             Self::Refused => "refused",
             Self::Error => "error",

@@ -9,12 +9,12 @@ use k8s_openapi::api::core::v1::Service;
 use kube::{Api, ResourceExt, api::Patch};
 use lull_contract::{
     AppPort, Class,
-    names::{FINALIZER, POD_LABEL, label_value, private_service},
+    names::{FINALIZER, POD_LABEL, WORKLOAD_LABEL, activator_slice, label_value, private_service},
     scaled_workload::{ScaledWorkload, ScaledWorkloadSpec, State, WorkloadPort},
 };
 use serde_json::json;
 
-use super::{Task, act::apply};
+use super::{Task, act::apply, leave::only_names};
 use crate::{
     allocate::free_port,
     context::WriteError,
@@ -220,7 +220,46 @@ impl Task {
                     .await?;
             }
         }
+        self.let_go(target, workload).await
+    }
+
+    /// Gives back the Services that its user has pointed elsewhere: nothing of Lull answers there.
+    async fn let_go(&self, target: &Target, workload: &ScaledWorkload) -> Result<(), WriteError> {
+        let Some(template) = &target.template else {
+            return Ok(());
+        };
+        let listed = workload.status.iter().flat_map(|status| &status.services);
+        for service in listed.filter_map(|name| self.service(name)) {
+            if plan::selects(&service, &template.plan.labels) {
+                continue;
+            }
+            if let (Some(patch), false) =
+                (plan::restore_patch(&service), self.has_another(&service))
+            {
+                self.patch_service(&service, patch, Purpose::RestoreService)
+                    .await?;
+            }
+            if self.has_slice_of_ours(&service) {
+                self.remove_activators(&only_names(&[service])).await?;
+            }
+        }
         Ok(())
+    }
+
+    /// Whether `service` selects the pods of another workload of Lull, which looks after it.
+    fn has_another(&self, service: &Service) -> bool {
+        let targets = self.ctx.stores.targets.in_namespace(&self.key.namespace);
+        targets.iter().any(|target| {
+            let labels = target.template.as_ref().map(|t| &t.plan.labels);
+            target.is_injected() && labels.is_some_and(|labels| plan::selects(service, labels))
+        })
+    }
+
+    fn has_slice_of_ours(&self, service: &Service) -> bool {
+        let name = activator_slice(&service.name_any(), false);
+        let slice = self.ctx.stores.slices.get(&self.key.namespace, &name);
+        let ours = label_value(&self.key.name);
+        slice.is_some_and(|slice| slice.labels().get(WORKLOAD_LABEL) == Some(&ours))
     }
 
     async fn ensure_private(
@@ -229,10 +268,14 @@ impl Task {
         planned: &PlannedService,
     ) -> Result<(), WriteError> {
         let name = private_service(&self.key.name);
-        let (Some(public), None) = (self.service(&planned.name), self.service(&name)) else {
+        let Some(public) = self.service(&planned.name) else {
             return Ok(());
         };
         let private = objects::private(workload, &public, planned);
+        let there = self.service(&name);
+        if there.is_some_and(|there| objects::private_is(&there, &private)) {
+            return Ok(());
+        }
         let api: Api<Service> = self.api();
         self.call(
             Purpose::WritePrivateService,

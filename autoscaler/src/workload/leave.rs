@@ -171,7 +171,7 @@ impl Task {
 }
 
 /// Services by name: their ports don't matter for taking away.
-fn only_names(services: &[Arc<Service>]) -> Vec<PlannedService> {
+pub(super) fn only_names(services: &[Arc<Service>]) -> Vec<PlannedService> {
     services
         .iter()
         .map(|service| PlannedService {

@@ -10,6 +10,7 @@ pub mod duration;
 pub mod headers;
 pub mod injected;
 pub mod names;
+pub mod original;
 pub mod ports;
 pub mod report;
 #[cfg(feature = "crd")]

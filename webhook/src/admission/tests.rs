@@ -163,6 +163,32 @@ async fn every_kind_that_is_configured_is_injected() {
 }
 
 #[tokio::test]
+async fn a_service_that_is_applied_again_is_kept() {
+    let rig = Rig::new();
+    let note = r#"{"ports":[{"port":80,"targetPort":8080}],"selector":{"app":"echo"}}"#;
+    let service = |target: Value, annotations: Value| {
+        json!({
+            "metadata": { "name": "echo", "annotations": annotations },
+            "spec": {
+                "selector": { "app": "echo" },
+                "ports": [{ "port": 80, "targetPort": target }],
+            },
+        })
+    };
+    let old = service(json!("lull-8080"), json!({ "lull.dev/original": note }));
+    let mut review = create();
+    review["request"]["operation"] = "UPDATE".into();
+    review["request"]["resource"] = json!({ "group": "", "version": "v1", "resource": "services" });
+    review["request"]["oldObject"] = old.clone();
+    review["request"]["object"] = service(json!(8080), json!({}));
+    assert_eq!(patched(&review, &rig.review(&review).await), old);
+    assert!(rig.metrics().contains(r#"{result="kept"} 1"#));
+    // A new one has nothing that could be kept.
+    review["request"]["operation"] = "CREATE".into();
+    assert_eq!(rig.review(&review).await.get("patch"), None);
+}
+
+#[tokio::test]
 async fn a_wrong_annotation_is_refused() {
     let (rig, mut review) = (Rig::new(), create());
     review["request"]["object"]["metadata"]["annotations"]["lull.dev/window"] = "5s".into();
