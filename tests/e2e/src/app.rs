@@ -169,15 +169,22 @@ impl App {
     /// # Errors
     /// Where the API server refuses one.
     pub async fn deploy(&self, namespace: &Namespace) -> anyhow::Result<Workload> {
-        let (cluster, within) = (&namespace.cluster, &namespace.name);
-        let services = format!("/api/v1/namespaces/{within}/services");
-        cluster.create(&services, &self.service()).await?;
-        if self.kind == Kind::StatefulSet {
-            cluster.create(&services, &self.headless_service()).await?;
+        for (path, object) in self.manifests(&namespace.name) {
+            namespace.cluster.create(&path, &object).await?;
         }
-        let objects = self.kind.path(within);
-        cluster.create(&objects, &self.object()).await?;
         Ok(Workload::of(self.kind, namespace, &self.name))
+    }
+
+    /// What is deployed, Services first, each with the path of its kind's objects in `namespace`.
+    #[must_use]
+    pub fn manifests(&self, namespace: &str) -> Vec<(String, Value)> {
+        let services = format!("/api/v1/namespaces/{namespace}/services");
+        let mut manifests = vec![(services.clone(), self.service())];
+        if self.kind == Kind::StatefulSet {
+            manifests.push((services, self.headless_service()));
+        }
+        manifests.push((self.kind.path(namespace), self.object()));
+        manifests
     }
 
     /// Creates the workload and its Services and waits until the workload has been put to sleep.

@@ -5,7 +5,7 @@
 //! a kubeconfig reaches, with no route into the cluster's network. [`workload`] waits for the steps
 //! of a workload's life, [`slices`] says who answers for a Service, [`original`] whether everything
 //! is as it was before Lull, [`leftovers`] what Lull left behind, [`timeline`] when each step of a cold
-//! start was seen.
+//! start was seen, [`writes`] every state of one object; [`gitops`] applies manifests again and again.
 
 pub mod activators;
 pub mod agent;
@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod counters;
 pub mod diagnostics;
 pub mod fleet;
+pub mod gitops;
 pub mod histogram;
 pub mod history;
 pub mod kind;
@@ -31,6 +32,7 @@ pub mod timeline;
 pub mod wait;
 pub mod watches;
 pub mod workload;
+pub mod writes;
 
 pub use agent::{Agent, all_answered};
 pub use app::App;
