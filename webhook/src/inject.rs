@@ -15,19 +15,16 @@ use lull_contract::{
     annotations::{self, Defaults, Leave, Wanted},
     injected::Sidecar,
 };
+use lull_injection::{shape, strip};
 use serde_json::Value;
 
 mod ports;
 mod probes;
-mod record;
 mod render;
-mod shape;
 mod sidecar;
-mod strip;
 
-pub use record::{Image, Record};
+pub use lull_injection::{Image, Record};
 use render::render;
-use strip::strip;
 
 /// Where every kind that Lull scales keeps its pod template.
 const TEMPLATE: &str = "/spec/template";

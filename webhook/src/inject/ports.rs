@@ -3,21 +3,8 @@
 use std::collections::BTreeSet;
 
 use lull_contract::{AppPort, AppProtocol, ports};
-use serde::{Deserialize, Serialize};
+use lull_injection::{SmallPorts, shape};
 use serde_json::Value;
-
-use super::shape;
-
-/// The sidecar's ports that carry no traffic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SmallPorts {
-    /// Probes and `/wait-for-drain`.
-    pub(super) admin: u16,
-    /// Reports for the autoscaler.
-    pub(super) report: u16,
-    /// Prometheus text.
-    pub(super) metrics: u16,
-}
 
 /// Every port of the sidecar.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,23 +93,4 @@ fn used(container: &Value) -> impl Iterator<Item = u16> {
     shape::list(container, "ports")
         .filter_map(|port| shape::port_number(port.get("containerPort")))
         .chain(probed)
-}
-
-// === impl SmallPorts ===
-
-impl SmallPorts {
-    /// All three.
-    pub(super) fn all(self) -> [u16; 3] {
-        [self.admin, self.report, self.metrics]
-    }
-}
-
-impl Default for SmallPorts {
-    fn default() -> Self {
-        Self {
-            admin: ports::ADMIN,
-            report: ports::REPORT,
-            metrics: ports::METRICS,
-        }
-    }
 }

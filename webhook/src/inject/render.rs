@@ -9,17 +9,18 @@ use lull_contract::{
     },
     ports::traffic_port_name,
 };
+use lull_injection::{
+    Image, Record,
+    parts::{WAIT_FOR_DRAIN, excluded_ports, lifecycle_place},
+    shape,
+};
 use serde_json::{Map, Value, json};
 
 use super::{
-    ports::{self, Allocation, SmallPorts},
+    ports::{self, Allocation},
     probes,
-    record::{Image, Record},
-    shape,
 };
 
-/// Path of the preStop that the app's containers get.
-pub(super) const WAIT_FOR_DRAIN: &str = "/wait-for-drain";
 /// Kubernetes' default of `terminationGracePeriodSeconds`.
 const DEFAULT_GRACE_SECS: u64 = 30;
 /// The image's nonroot user.
@@ -66,11 +67,6 @@ pub(super) fn render(
     }
     add_metadata(&mut template, id, &mut record)?;
     Ok(template)
-}
-
-/// Where [`Record::keep_empty`] notes an empty lifecycle.
-pub(super) fn lifecycle_place(container: &str) -> String {
-    format!("lifecycle of {container}")
 }
 
 fn add_pre_stop(container: &mut Value, record: &mut Record) {
@@ -137,29 +133,6 @@ fn entry<'a>(
         .entry(key)
         .or_insert_with(|| json!({}))
         .as_object_mut()
-}
-
-/// Istio's list with our ports behind what was `before`.
-pub(super) fn excluded_ports(before: Option<&str>, small: SmallPorts) -> String {
-    let mut items: Vec<String> = Vec::new();
-    items.extend(before.filter(|b| !b.trim().is_empty()).map(str::to_owned));
-    items.extend(added_ports(before, small));
-    items.join(",")
-}
-
-/// Those of our ports that are not in `before`.
-pub(super) fn added_ports(before: Option<&str>, small: SmallPorts) -> Vec<String> {
-    let there: Vec<&str> = before
-        .unwrap_or_default()
-        .split(',')
-        .map(str::trim)
-        .collect();
-    small
-        .all()
-        .iter()
-        .map(u16::to_string)
-        .filter(|port| !there.contains(&port.as_str()))
-        .collect()
 }
 
 fn container(

@@ -5,10 +5,9 @@ use lull_contract::names::{
 };
 use serde_json::{Map, Value};
 
-use super::{
-    ports::SmallPorts,
-    record::Record,
-    render::{self, WAIT_FOR_DRAIN},
+use crate::{
+    Record, SmallPorts,
+    parts::{self, WAIT_FOR_DRAIN},
     shape,
 };
 
@@ -16,7 +15,8 @@ use super::{
 ///
 /// The template's own record says what was ours. Where it is lost, `fallback` does (the record of
 /// the object that this one replaces); without either only what is certainly ours goes.
-pub(super) fn strip(template: &Value, fallback: Option<&Record>) -> Value {
+#[must_use]
+pub fn strip(template: &Value, fallback: Option<&Record>) -> Value {
     let own = Record::of(template);
     let record = own.as_ref().or(fallback);
     let mut stripped = template.clone();
@@ -58,7 +58,7 @@ fn strip_containers(template: &mut Value, record: Option<&Record>) {
         let Some(container) = container.as_object_mut() else {
             continue;
         };
-        let place = render::lifecycle_place(&name);
+        let place = parts::lifecycle_place(&name);
         remove_from(container, "lifecycle", &place, record, |lifecycle| {
             remove_hook(lifecycle);
         });
@@ -132,14 +132,14 @@ fn restore_excluded_ports(annotations: &mut Map<String, Value>, record: Option<&
     };
     let before = record.and_then(|record| record.exclude_inbound_ports.as_deref());
     let small = record.map_or_else(SmallPorts::default, |record| record.small_ports);
-    if current == render::excluded_ports(before, small) {
+    if current == parts::excluded_ports(before, small) {
         match before {
             Some(before) => annotations.insert(ISTIO_EXCLUDE_INBOUND_PORTS.into(), before.into()),
             None => annotations.remove(ISTIO_EXCLUDE_INBOUND_PORTS),
         };
         return;
     }
-    let added = render::added_ports(before, small);
+    let added = parts::added_ports(before, small);
     let items: Vec<&str> = current.split(',').map(str::trim).collect();
     if added.is_empty() || !added.iter().all(|port| items.contains(&port.as_str())) {
         return;

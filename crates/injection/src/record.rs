@@ -1,10 +1,8 @@
 //! What the webhook notes on a template that it injected, so that it can take it back exactly.
 
-use lull_contract::{injected::Sidecar, names::INJECTED_ANNOTATION};
+use lull_contract::{injected::Sidecar, names::INJECTED_ANNOTATION, ports};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-
-use super::ports::SmallPorts;
 
 /// Value of the template annotation `lull.dev/injected`, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,16 +14,27 @@ pub struct Record {
     /// What the sidecar was told.
     pub sidecar: Sidecar,
     /// The sidecar's own ports.
-    pub(super) small_ports: SmallPorts,
+    pub small_ports: SmallPorts,
     /// Containers that got our preStop.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) pre_stop: Vec<String>,
+    pub pre_stop: Vec<String>,
     /// Istio's list of excluded ports before ours were added, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) exclude_inbound_ports: Option<String>,
+    pub exclude_inbound_ports: Option<String>,
     /// Maps that the user's template had although they were empty: these don't go with our parts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) keep_empty: Vec<String>,
+    pub keep_empty: Vec<String>,
+}
+
+/// The sidecar's ports that carry no traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SmallPorts {
+    /// Probes and `/wait-for-drain`.
+    pub admin: u16,
+    /// Reports for the autoscaler.
+    pub report: u16,
+    /// Prometheus text.
+    pub metrics: u16,
 }
 
 /// The sidecar's image.
@@ -53,5 +62,25 @@ impl Record {
             .get(INJECTED_ANNOTATION)?
             .as_str()?;
         serde_json::from_str(text).ok()
+    }
+}
+
+// === impl SmallPorts ===
+
+impl SmallPorts {
+    /// All three.
+    #[must_use]
+    pub fn all(self) -> [u16; 3] {
+        [self.admin, self.report, self.metrics]
+    }
+}
+
+impl Default for SmallPorts {
+    fn default() -> Self {
+        Self {
+            admin: ports::ADMIN,
+            report: ports::REPORT,
+            metrics: ports::METRICS,
+        }
     }
 }

@@ -9,7 +9,8 @@ use serde_json::Value;
 const NOT_APP: [&str; 2] = [QUEUE_PROXY_CONTAINER, "istio-proxy"];
 
 /// The object's name; on creation with `generateName` there is none yet.
-pub(super) fn name(object: &Value) -> Option<&str> {
+#[must_use]
+pub fn name(object: &Value) -> Option<&str> {
     object
         .pointer("/metadata/name")?
         .as_str()
@@ -17,18 +18,21 @@ pub(super) fn name(object: &Value) -> Option<&str> {
 }
 
 /// The object's kind, which every object that is admitted names.
-pub(super) fn kind(object: &Value) -> &str {
+#[must_use]
+pub fn kind(object: &Value) -> &str {
     let kind = object.get("kind").and_then(Value::as_str);
     kind.unwrap_or("object")
 }
 
 /// What Lull calls the workload, where it has a name.
-pub(super) fn workload_id(object: &Value) -> Option<String> {
+#[must_use]
+pub fn workload_id(object: &Value) -> Option<String> {
     name(object).map(|name| names::workload_id(kind(object), name))
 }
 
 /// The strings of a map of strings; anything else is no entry.
-pub(super) fn string_map(map: Option<&Value>) -> BTreeMap<String, String> {
+#[must_use]
+pub fn string_map(map: Option<&Value>) -> BTreeMap<String, String> {
     map.and_then(Value::as_object)
         .into_iter()
         .flatten()
@@ -37,7 +41,7 @@ pub(super) fn string_map(map: Option<&Value>) -> BTreeMap<String, String> {
 }
 
 /// The elements of the list at `key`; none where it is absent or no list.
-pub(super) fn list<'a>(parent: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+pub fn list<'a>(parent: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
     parent
         .get(key)
         .and_then(Value::as_array)
@@ -46,7 +50,7 @@ pub(super) fn list<'a>(parent: &'a Value, key: &str) -> impl Iterator<Item = &'a
 }
 
 /// The template's containers.
-pub(super) fn containers(template: &Value) -> impl Iterator<Item = &Value> {
+pub fn containers(template: &Value) -> impl Iterator<Item = &Value> {
     template
         .get("spec")
         .into_iter()
@@ -54,7 +58,7 @@ pub(super) fn containers(template: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// The template's init containers, among them native sidecars.
-pub(super) fn init_containers(template: &Value) -> impl Iterator<Item = &Value> {
+pub fn init_containers(template: &Value) -> impl Iterator<Item = &Value> {
     template
         .get("spec")
         .into_iter()
@@ -62,28 +66,32 @@ pub(super) fn init_containers(template: &Value) -> impl Iterator<Item = &Value> 
 }
 
 /// The user's own containers.
-pub(super) fn app_containers(template: &Value) -> impl Iterator<Item = &Value> {
+pub fn app_containers(template: &Value) -> impl Iterator<Item = &Value> {
     containers(template).filter(|container| is_app(container))
 }
 
 /// Whether this is one of the user's own containers.
-pub(super) fn is_app(container: &Value) -> bool {
+#[must_use]
+pub fn is_app(container: &Value) -> bool {
     container_name(container).is_some_and(|name| !NOT_APP.contains(&name))
 }
 
 /// The container's name.
-pub(super) fn container_name(container: &Value) -> Option<&str> {
+#[must_use]
+pub fn container_name(container: &Value) -> Option<&str> {
     container.get("name")?.as_str()
 }
 
 /// A whole number that is a port.
-pub(super) fn port_number(value: Option<&Value>) -> Option<u16> {
+#[must_use]
+pub fn port_number(value: Option<&Value>) -> Option<u16> {
     let number = u16::try_from(value?.as_u64()?).ok()?;
     (number > 0).then_some(number)
 }
 
 /// Whether the template has our container and our record of it.
-pub(super) fn is_injected(template: &Value) -> bool {
+#[must_use]
+pub fn is_injected(template: &Value) -> bool {
     template
         .pointer("/metadata/annotations")
         .is_some_and(|annotations| annotations.get(INJECTED_ANNOTATION).is_some())
@@ -94,7 +102,7 @@ pub(super) fn is_injected(template: &Value) -> bool {
 ///
 /// # Errors
 /// What is not as it should be.
-pub(super) fn understood(template: Option<&Value>) -> Result<&Value, String> {
+pub fn understood(template: Option<&Value>) -> Result<&Value, String> {
     let template = template.ok_or("spec.template is missing")?;
     let object_or_absent = |pointer: &str| match template.pointer(pointer) {
         Some(value) if !value.is_object() => {
