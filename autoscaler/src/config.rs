@@ -99,6 +99,19 @@ pub enum Command {
         #[arg(long, default_value = "10m")]
         timeout: HumanDuration,
     },
+    /// Give every workload back from what stands on the objects alone, where the CRD, the webhook or
+    /// the autoscalers are gone already; can be cut and run again.
+    Restore {
+        /// MutatingWebhookConfiguration that is deleted first, where it is there.
+        #[arg(long, default_value = "lull-webhook")]
+        webhook_configuration: String,
+        /// Longest wait for all workloads.
+        #[arg(long, default_value = "10m")]
+        timeout: HumanDuration,
+        /// Only say what would be done.
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {

@@ -24,6 +24,7 @@ pub mod pod;
 pub mod policy;
 pub mod pull;
 pub mod purpose;
+pub mod restore;
 pub mod shards;
 pub mod stores;
 pub mod target;

@@ -6,7 +6,7 @@ use anyhow::Context;
 use autoscaler::{
     app,
     config::{Args, Command},
-    uninstall,
+    restore, uninstall,
 };
 use clap::Parser;
 use kube::CustomResourceExt;
@@ -54,6 +54,20 @@ fn start(args: Args) -> anyhow::Result<()> {
                 webhook_configuration,
                 timeout,
             }) => uninstall::run(&args.targets, &webhook_configuration, timeout.0).await,
+            Some(Command::Restore {
+                webhook_configuration,
+                timeout,
+                dry_run,
+            }) => {
+                restore::run(&restore::Options {
+                    targets: &args.targets,
+                    namespace: &args.namespace,
+                    webhook_configuration: &webhook_configuration,
+                    timeout: timeout.0,
+                    dry_run,
+                })
+                .await
+            }
             _ => app::run(args).await,
         }
     })

@@ -71,8 +71,8 @@ pub async fn run(
     Ok(())
 }
 
-/// Every object of the kinds that are there.
-async fn objects(
+/// Every object of the kinds that are there, with its kind.
+pub(crate) async fn objects(
     client: &Client,
     targets: &[TargetResource],
 ) -> anyhow::Result<Vec<(ApiResource, DynamicObject)>> {
@@ -130,7 +130,7 @@ async fn left(client: &Client) -> anyhow::Result<Vec<String>> {
     }
 }
 
-fn ignore_not_found(result: kube::Result<()>) -> kube::Result<()> {
+pub(crate) fn ignore_not_found(result: kube::Result<()>) -> kube::Result<()> {
     match result {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         other => other,

@@ -1,0 +1,324 @@
+//! What has to be done to give everything back, and what of it may be done now. Pure: objects in,
+//! steps out.
+//!
+//! For each workload, in this order: wake, give its Services back, take the activators out, un-inject;
+//! in each namespace last, delete ours.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use kube::{
+    ResourceExt,
+    core::{ApiResource, DynamicObject},
+};
+use lull_contract::{
+    annotations::LEAVE,
+    names::{MANAGED_BY, SLICE_MANAGED_BY_LABEL, WORKLOAD_LABEL, label_value, workload_id},
+    scaled_workload::ScaledWorkload,
+};
+use lull_injection::strip;
+use serde_json::{Value, json};
+
+use crate::{
+    objects::{SERVICE_NAME_LABEL, native_ready},
+    plan,
+    pod::Pod,
+};
+
+/// What stands in the cluster.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Objects of the kinds that may be injected.
+    pub(super) targets: Vec<(ApiResource, DynamicObject)>,
+    /// Every Service.
+    pub(super) services: Vec<Service>,
+    /// Every slice.
+    pub(super) slices: Vec<EndpointSlice>,
+    /// Pods with the sidecar.
+    pub(super) pods: Vec<Pod>,
+    /// Where the CRD is still there.
+    pub(super) workloads: Vec<ScaledWorkload>,
+}
+
+/// An object to write.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Object {
+    /// Its kind.
+    pub(super) resource: ApiResource,
+    /// Its namespace.
+    pub(super) namespace: String,
+    /// Its name.
+    pub(super) name: String,
+}
+
+/// One thing to do.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Step {
+    /// Replicas for a workload that sleeps.
+    Wake { target: Object, to: u32 },
+    /// The Service as it was, by a JSON patch.
+    RestoreService { target: Object, patch: Value },
+    /// The template as the user wrote it, by a JSON patch.
+    Uninject { target: Object, patch: Value },
+    /// A slice or a Service of ours.
+    Delete { target: Object },
+    /// A ScaledWorkload, with its finalizer.
+    DeleteWorkload { target: Object },
+}
+
+/// A step and whether its turn has come.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Planned {
+    pub(super) step: Step,
+    /// What has to come before it is done.
+    pub(super) now: bool,
+}
+
+/// Everything that is left to do; `is_late`: pods that are not ready by now are not waited for.
+pub(super) fn steps(seen: &Seen, is_late: bool) -> Vec<Planned> {
+    let mut planned = Vec::new();
+    let mut known = BTreeSet::new();
+    for (resource, object) in &seen.targets {
+        let target = Target::new(seen, resource, object);
+        known.extend(target.noted.iter().map(|service| place(*service)));
+        target.plan(seen, is_late, &mut planned);
+    }
+    // Their workloads are gone.
+    let orphans = seen.services.iter().filter(|s| !known.contains(&place(*s)));
+    planned.extend(orphans.filter_map(|service| restore(service, true)));
+    planned.extend(slices_out(seen, is_late));
+    let last = last(seen, &planned);
+    planned.extend(last);
+    planned
+}
+
+fn place<K: kube::Resource>(object: &K) -> (String, String) {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+fn restore(service: &Service, now: bool) -> Option<Planned> {
+    let step = Step::RestoreService {
+        target: Object::of(service),
+        patch: plan::restore_patch(service)?,
+    };
+    Some(Planned { step, now })
+}
+
+/// Slices with activators go once Kubernetes' own list a pod, or nobody will.
+fn slices_out(seen: &Seen, is_late: bool) -> Vec<Planned> {
+    let of_service = |slice: &EndpointSlice| {
+        let service = slice.labels().get(SERVICE_NAME_LABEL);
+        (
+            slice.namespace().unwrap_or_default(),
+            service.cloned().unwrap_or_default(),
+        )
+    };
+    let ours = seen.slices.iter().filter(|slice| is_ours(slice));
+    ours.map(|slice| {
+        let service = of_service(slice);
+        let there = seen.services.iter().find(|s| place(*s) == service);
+        let siblings = seen.slices.iter().filter(|s| of_service(s) == service);
+        let is_served = native_ready(siblings).next().is_some();
+        let is_noted = there.is_some_and(|s| plan::restore_patch(s).is_some());
+        Planned {
+            step: Step::Delete {
+                target: Object::of(slice),
+            },
+            now: there.is_none() || (!is_noted && (is_served || is_late)),
+        }
+    })
+    .collect()
+}
+
+fn is_ours(slice: &EndpointSlice) -> bool {
+    let by = slice.labels().get(SLICE_MANAGED_BY_LABEL);
+    by.is_some_and(|by| by == MANAGED_BY)
+}
+
+/// Private Services and ScaledWorkloads, once nothing else of their namespace is left to do: the
+/// ScaledWorkloads know how many replicas there were.
+fn last(seen: &Seen, before: &[Planned]) -> Vec<Planned> {
+    let busy: BTreeSet<&str> = before
+        .iter()
+        .map(|p| p.step.target().namespace.as_str())
+        .collect();
+    let private = seen.services.iter();
+    let private = private.filter(|s| s.labels().contains_key(WORKLOAD_LABEL));
+    let private = private.map(|service| Step::Delete {
+        target: Object::of(service),
+    });
+    let workloads = seen.workloads.iter().map(|workload| Step::DeleteWorkload {
+        target: Object::of(workload),
+    });
+    private
+        .chain(workloads)
+        .map(|step| Planned {
+            now: !busy.contains(step.target().namespace.as_str()),
+            step,
+        })
+        .collect()
+}
+
+/// A workload and what is known of it.
+struct Target<'a> {
+    object: &'a DynamicObject,
+    resource: &'a ApiResource,
+    id: String,
+    /// Services in front of its pods that Lull has changed.
+    noted: Vec<&'a Service>,
+}
+
+// === impl Target ===
+
+impl<'a> Target<'a> {
+    fn new(seen: &'a Seen, resource: &'a ApiResource, object: &'a DynamicObject) -> Self {
+        let labels = object.data.pointer("/spec/template/metadata/labels");
+        let labels: BTreeMap<String, String> = labels
+            .and_then(|labels| serde_json::from_value(labels.clone()).ok())
+            .unwrap_or_default();
+        let is_behind = |service: &Service| {
+            service.namespace() == object.namespace()
+                && plan::restore_patch(service).is_some()
+                && plan::selects(service, &labels)
+        };
+        Self {
+            id: workload_id(&resource.kind, &object.name_any()),
+            noted: seen.services.iter().filter(|s| is_behind(s)).collect(),
+            resource,
+            object,
+        }
+    }
+
+    fn plan(&self, seen: &Seen, is_late: bool, planned: &mut Vec<Planned>) {
+        let replicas = self.object.data.pointer("/spec/replicas");
+        let sleeps = replicas.is_some_and(|replicas| *replicas == 0) && !self.noted.is_empty();
+        if sleeps {
+            let step = Step::Wake {
+                target: self.as_object(),
+                to: self.replicas_before(seen),
+            };
+            planned.push(Planned { step, now: true });
+        }
+        let is_awake = !sleeps && (self.has_ready_pod(seen) || is_late);
+        planned.extend(self.noted.iter().filter_map(|s| restore(s, is_awake)));
+        if let Some(patch) = self.uninject_patch() {
+            let step = Step::Uninject {
+                target: self.as_object(),
+                patch,
+            };
+            let now = self.noted.is_empty() && !self.has_slices(seen);
+            planned.push(Planned { step, now });
+        }
+    }
+
+    fn as_object(&self) -> Object {
+        let (namespace, name) = place(self.object);
+        Object {
+            resource: self.resource.clone(),
+            namespace,
+            name,
+        }
+    }
+
+    /// Nothing but the ScaledWorkload tells; without it one pod serves, and the user knows the rest.
+    fn replicas_before(&self, seen: &Seen) -> u32 {
+        let place = (self.object.namespace().unwrap_or_default(), self.id.clone());
+        let workload = seen.workloads.iter().find(|w| self::place(*w) == place);
+        workload.map_or(1, |w| w.spec.original_replicas.max(1))
+    }
+
+    fn has_ready_pod(&self, seen: &Seen) -> bool {
+        let (namespace, label) = (self.object.namespace(), label_value(&self.id));
+        seen.pods.iter().any(|pod| {
+            pod.is_ready
+                && Some(&pod.namespace) == namespace.as_ref()
+                && pod.workload.as_ref() == Some(&label)
+        })
+    }
+
+    fn has_slices(&self, seen: &Seen) -> bool {
+        let (namespace, label) = (self.object.namespace(), label_value(&self.id));
+        seen.slices.iter().any(|slice| {
+            is_ours(slice)
+                && slice.namespace() == namespace
+                && slice.labels().get(WORKLOAD_LABEL) == Some(&label)
+        })
+    }
+
+    /// The template as the user wrote it, and without the mark of somebody who was leaving; the
+    /// patch fails if the object has changed since it was read.
+    fn uninject_patch(&self) -> Option<Value> {
+        let version = self.object.resource_version().unwrap_or_default();
+        let test = json!({ "op": "test", "path": "/metadata/resourceVersion", "value": version });
+        let mut ops = vec![test];
+        if let Some(template) = self.object.data.pointer("/spec/template") {
+            let plain = strip(template, None);
+            if plain != *template {
+                ops.push(json!({ "op": "replace", "path": "/spec/template", "value": plain }));
+            }
+        }
+        if self.object.annotations().contains_key(LEAVE) {
+            let path = format!("/metadata/annotations/{}", LEAVE.replace('/', "~1"));
+            ops.push(json!({ "op": "remove", "path": path }));
+        }
+        (ops.len() > 1).then_some(Value::Array(ops))
+    }
+}
+
+// === impl Object ===
+
+impl Object {
+    fn of<K: kube::Resource<DynamicType = ()>>(object: &K) -> Self {
+        let (namespace, name) = place(object);
+        Self {
+            resource: ApiResource::erase::<K>(&()),
+            namespace,
+            name,
+        }
+    }
+}
+
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            resource,
+            namespace,
+            name,
+        } = self;
+        write!(f, "{} {namespace}/{name}", resource.kind)
+    }
+}
+
+// === impl Step ===
+
+impl Step {
+    /// What it writes.
+    fn target(&self) -> &Object {
+        match self {
+            Self::Wake { target, .. }
+            | Self::RestoreService { target, .. }
+            | Self::Uninject { target, .. }
+            | Self::Delete { target }
+            | Self::DeleteWorkload { target } => target,
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wake { target, to } => write!(f, "wake {target} with {to} pods"),
+            Self::RestoreService { target, .. } => write!(f, "give {target} back"),
+            Self::Uninject { target, .. } => write!(f, "take the sidecar out of {target}"),
+            Self::Delete { target } | Self::DeleteWorkload { target } => {
+                write!(f, "delete {target}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+use k8s_openapi::api::core::v1::Pod as KubePod;
+use kube::core::GroupVersionKind;
+
+use super::*;
+
+/// Lull's note on a Service that targeted `web`.
+const NOTE: &str = r#"{"ports":[{"port":80,"targetPort":"web"}],"selector":{"app":"shop"}}"#;
+
+fn of<T: serde::de::DeserializeOwned>(value: Value) -> T {
+    serde_json::from_value(value).unwrap()
+}
+
+fn plain_template() -> Value {
+    json!({
+        "metadata": { "labels": { "app": "shop" } },
+        "spec": { "containers": [{ "name": "app" }] },
+    })
+}
+
+fn injected_template() -> Value {
+    let mut template = plain_template();
+    template["metadata"]["labels"]["lull.dev/pod"] = "shop".into();
+    template["metadata"]["annotations"] = json!({ "lull.dev/injected": "{" });
+    template["spec"]["containers"] = json!([{ "name": "app" }, { "name": "lull-queue-proxy" }]);
+    template
+}
+
+fn deployment(replicas: u32, template: &Value) -> (ApiResource, DynamicObject) {
+    let kind = GroupVersionKind::gvk("apps", "v1", "Deployment");
+    let object = of(json!({
+        "metadata": { "name": "shop", "namespace": "ns", "resourceVersion": "7" },
+        "spec": { "replicas": replicas, "template": template },
+    }));
+    (ApiResource::from_gvk(&kind), object)
+}
+
+fn public(target: &str, annotations: &Value) -> Service {
+    of(json!({
+        "metadata": {
+            "name": "shop", "namespace": "ns", "resourceVersion": "8", "annotations": annotations,
+        },
+        "spec": {
+            "selector": { "app": "shop" },
+            "ports": [{ "port": 80, "targetPort": target }],
+        },
+    }))
+}
+
+fn switched() -> Service {
+    public("lull-8080", &json!({ "lull.dev/original": NOTE }))
+}
+
+fn private() -> Service {
+    of(json!({ "metadata": {
+        "name": "shop-lull", "namespace": "ns", "labels": { "lull.dev/workload": "shop" },
+    } }))
+}
+
+fn slice(name: &str, by: &str, ready: bool) -> EndpointSlice {
+    of(json!({
+        "metadata": { "name": name, "namespace": "ns", "labels": {
+            "kubernetes.io/service-name": "shop",
+            "endpointslice.kubernetes.io/managed-by": by,
+            "lull.dev/workload": "shop",
+        } },
+        "addressType": "IPv4",
+        "endpoints": [{ "addresses": ["10.0.0.1"], "conditions": { "ready": ready } }],
+    }))
+}
+
+fn activators() -> EndpointSlice {
+    slice("shop-lull", "lull.dev", true)
+}
+
+fn pod() -> Pod {
+    Pod::from(of::<KubePod>(json!({
+        "metadata": { "name": "p", "namespace": "ns", "labels": { "lull.dev/pod": "shop" } },
+        "status": { "conditions": [{ "type": "Ready", "status": "True" }] },
+    })))
+}
+
+fn workload(replicas: u32) -> ScaledWorkload {
+    let spec = of(json!({
+        "target": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": "u" },
+        "podSelector": {}, "ports": [], "settings": lull_contract::Settings::default(),
+        "originalReplicas": replicas,
+    }));
+    let mut workload = ScaledWorkload::new("shop", spec);
+    workload.metadata.namespace = Some("ns".into());
+    workload
+}
+
+fn asleep() -> Seen {
+    Seen {
+        targets: vec![deployment(0, &injected_template())],
+        services: vec![switched(), private()],
+        slices: vec![activators()],
+        ..Seen::default()
+    }
+}
+
+/// Each step in words, and whether its turn has come.
+fn told(seen: &Seen, is_late: bool) -> Vec<(String, bool)> {
+    let planned = steps(seen, is_late).into_iter();
+    planned.map(|p| (p.step.to_string(), p.now)).collect()
+}
+
+fn now(seen: &Seen) -> Vec<String> {
+    let all = told(seen, false).into_iter();
+    all.filter_map(|(step, now)| now.then_some(step)).collect()
+}
+
+#[test]
+fn a_sleeper_is_given_back_in_order() {
+    let mut seen = asleep();
+    let all = [
+        ("wake Deployment ns/shop with 1 pods", true),
+        ("give Service ns/shop back", false),
+        ("take the sidecar out of Deployment ns/shop", false),
+        ("delete EndpointSlice ns/shop-lull", false),
+        ("delete Service ns/shop-lull", false),
+    ];
+    let all = all.map(|(step, now)| (step.to_owned(), now));
+    assert_eq!(told(&seen, false), all, "this is also what --dry-run says");
+
+    seen.targets = vec![deployment(1, &injected_template())];
+    assert_eq!(now(&seen), [""; 0], "no pod is ready");
+    seen.pods = vec![pod()];
+    assert_eq!(now(&seen), ["give Service ns/shop back"]);
+
+    seen.services = vec![public("web", &json!({})), private()];
+    assert_eq!(now(&seen), [""; 0], "Kubernetes lists no pod yet");
+    let native = slice("shop-x", "endpointslice-controller.k8s.io", true);
+    seen.slices.push(native);
+    assert_eq!(now(&seen), ["delete EndpointSlice ns/shop-lull"]);
+
+    seen.slices.remove(0);
+    assert_eq!(now(&seen), ["take the sidecar out of Deployment ns/shop"]);
+
+    seen.targets = vec![deployment(1, &plain_template())];
+    assert_eq!(now(&seen), ["delete Service ns/shop-lull"]);
+
+    seen.services.pop();
+    assert!(steps(&seen, false).is_empty());
+}
+
+#[test]
+fn what_a_scaled_workload_still_knows_is_used_and_it_goes_last() {
+    let mut seen = asleep();
+    seen.workloads = vec![workload(3)];
+    let steps = told(&seen, false);
+    let first = ("wake Deployment ns/shop with 3 pods".to_owned(), true);
+    let last = ("delete ScaledWorkload ns/shop".to_owned(), false);
+    assert_eq!((steps.first(), steps.last()), (Some(&first), Some(&last)));
+    let alone = Seen {
+        workloads: vec![workload(3)],
+        ..Seen::default()
+    };
+    assert_eq!(now(&alone), ["delete ScaledWorkload ns/shop"]);
+}
+
+#[test]
+fn pods_that_do_not_get_ready_hold_nothing_up_for_ever() {
+    let mut seen = asleep();
+    seen.targets = vec![deployment(1, &injected_template())];
+    let (step, now) = told(&seen, true).swap_remove(0);
+    assert_eq!((step.as_str(), now), ("give Service ns/shop back", true));
+    seen.services = vec![public("web", &json!({}))];
+    let steps = told(&seen, true);
+    let out = ("delete EndpointSlice ns/shop-lull".to_owned(), true);
+    assert!(steps.contains(&out), "{steps:?}");
+}
+
+#[test]
+fn patches_give_back_what_was_there_on_condition_of_the_version() {
+    let mut seen = asleep();
+    seen.targets = vec![deployment(1, &injected_template())];
+    let steps = steps(&seen, true);
+    let patch = |wanted: fn(&Step) -> Option<&Value>| {
+        let patch = steps.iter().find_map(|planned| wanted(&planned.step));
+        patch.cloned().unwrap()
+    };
+    let template = patch(|step| match step {
+        Step::Uninject { patch, .. } => Some(patch),
+        _ => None,
+    });
+    assert_eq!(
+        template,
+        json!([
+            { "op": "test", "path": "/metadata/resourceVersion", "value": "7" },
+            { "op": "replace", "path": "/spec/template", "value": plain_template() },
+        ])
+    );
+    let service = patch(|step| match step {
+        Step::RestoreService { patch, .. } => Some(patch),
+        _ => None,
+    });
+    assert_eq!(service[0]["value"], "8");
+    assert_eq!(service[1]["value"], "web");
+}
+
+#[test]
+fn a_mark_of_somebody_who_was_leaving_goes_and_the_users_own_settings_stay() {
+    let (kind, mut object) = deployment(1, &plain_template());
+    let marks = [("lull.dev/leave", "requested"), ("lull.dev/scale", "true")];
+    let marks = marks.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    object.metadata.annotations = Some(marks.into());
+    let seen = Seen {
+        targets: vec![(kind, object)],
+        ..Seen::default()
+    };
+    let steps = steps(&seen, false);
+    let [
+        Planned {
+            step: Step::Uninject { patch, .. },
+            now: true,
+        },
+    ] = steps.as_slice()
+    else {
+        panic!("{steps:?}");
+    };
+    let remove = json!({ "op": "remove", "path": "/metadata/annotations/lull.dev~1leave" });
+    assert_eq!(patch[1], remove);
+    assert_eq!(patch.as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_service_whose_workload_is_gone_is_given_back_at_once() {
+    let seen = Seen {
+        services: vec![switched()],
+        slices: vec![activators()],
+        ..Seen::default()
+    };
+    assert_eq!(now(&seen), ["give Service ns/shop back"]);
+    let without_service = Seen {
+        slices: vec![activators()],
+        ..Seen::default()
+    };
+    assert_eq!(now(&without_service), ["delete EndpointSlice ns/shop-lull"]);
+}
+
+#[test]
+fn what_is_not_lulls_is_left_alone() {
+    let seen = Seen {
+        targets: vec![deployment(0, &plain_template())],
+        services: vec![public("web", &json!({ "team": "a" }))],
+        slices: vec![slice("shop-x", "endpointslice-controller.k8s.io", true)],
+        ..Seen::default()
+    };
+    assert!(steps(&seen, true).is_empty());
+}
