@@ -27,7 +27,7 @@ fmt: ## Formatting
 	cargo fmt --all --check
 
 lint: packages ## Clippy, warnings denied
-	cargo clippy --locked --workspace --all-targets --features lull-e2e/outage,lull-e2e/uninstall,lull-cluster/cluster-tests -- -D warnings
+	cargo clippy --locked --workspace --all-targets --features lull-e2e/crashes,lull-e2e/outage,lull-e2e/restore,lull-e2e/uninstall,lull-cluster/cluster-tests -- -D warnings
 
 doc: ## Documentation builds without warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# cluster.sh up|install|down|kubeconfig: a cluster by $CLUSTER (builtin, kind, current), Lull on it.
+# cluster.sh up|install|restore apply|restore delete|down|kubeconfig: a cluster by $CLUSTER (builtin, kind,
+# current), Lull on it; restore: the Job that gives workloads back where Lull is gone (docs/uninstall.md).
 . "$(dirname "$0")/common.sh"
 cd "$root"
 
@@ -45,8 +46,17 @@ install() {
   # A tag stays the same while one develops: pods get the new image by a changed annotation.
   step "helm upgrade --install lull" "$helm" upgrade --install lull charts/lull \
     --namespace "$LULL_NAMESPACE" --create-namespace --wait --timeout 3m \
-    --set image.repository="${IMAGE_REPOSITORY:-lull}",image.tag="${IMAGE_TAG:-dev}" \
-    ${HELM_ARGS:-}
+    --set "$(images)" ${HELM_ARGS:-}
+}
+
+images() { echo "image.repository=${IMAGE_REPOSITORY:-lull},image.tag=${IMAGE_TAG:-dev}"; }
+
+restore() { # apply|delete
+  KUBECONFIG=$(kubeconfig); export KUBECONFIG
+  local helm kubectl
+  helm=$(tool helm); kubectl=$(tool kubectl)
+  "$helm" template lull charts/lull --namespace "$LULL_NAMESPACE" --set "$(images)" ${HELM_ARGS:-} \
+    --set restore.enabled=true --show-only templates/restore.yaml | "$kubectl" "$1" -f -
 }
 
 down() {

@@ -17,3 +17,6 @@ fi
 [ -z "${E2E_KEEP:-}" ] || exit 0
 say "uninstall"
 cargo test --locked -p lull-e2e --features uninstall --test uninstall
+say "Lull is gone, workloads are not plain"
+scripts/cluster.sh install
+cargo test --locked -p lull-e2e --features restore --test restore

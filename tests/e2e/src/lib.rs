@@ -12,6 +12,7 @@ pub mod agent;
 pub mod app;
 pub mod autoscalers;
 pub mod cluster;
+pub mod command;
 pub mod counters;
 pub mod diagnostics;
 pub mod fleet;

@@ -1,10 +1,12 @@
-//! `helm uninstall`: every workload is awake and plain afterwards. Runs last: Lull is gone then.
+//! `helm uninstall`: every workload is awake and plain afterwards. Nothing may run beside it: Lull is
+//! gone then.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use lull_e2e::{
-    Agent, App, Cluster, all_answered, eventually, in_namespace, leftovers, namespace, slices,
+    Agent, App, Cluster, all_answered, command, eventually, in_namespace, leftovers, namespace,
+    slices,
 };
 use sample_app::wire::{ProbeSpec, RunSpec};
 
@@ -42,8 +44,10 @@ async fn helm_uninstall_wakes_sleepers_and_leaves_nothing() -> anyhow::Result<()
         let load = agent.start(&load).await?;
         sleeper.asleep().await?;
 
-        let release_namespace = namespace.cluster.lull_namespace.clone();
-        tokio::task::spawn_blocking(move || uninstall(&helm, &release_namespace)).await??;
+        let release = ["-n", namespace.cluster.lull_namespace.as_str()];
+        let wait = ["--wait", "--timeout", "3m"];
+        let args = [&["uninstall", "lull"][..], &release[..], &wait[..]].concat();
+        command::run(&helm, &args).await?;
 
         // Replicas of a sleeper are those it was enrolled with.
         ensure!(
@@ -78,24 +82,6 @@ async fn helm_uninstall_wakes_sleepers_and_leaves_nothing() -> anyhow::Result<()
         Ok(())
     })
     .await
-}
-
-fn uninstall(helm: &PathBuf, release_namespace: &str) -> anyhow::Result<()> {
-    let args = [
-        "uninstall",
-        "lull",
-        "-n",
-        release_namespace,
-        "--wait",
-        "--timeout",
-        "3m",
-    ];
-    let output = Command::new(helm).args(args).output();
-    let output = output.with_context(|| format!("run {}", helm.display()))?;
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "helm {}: {text}", args.join(" "));
-    eprintln!("{text}");
-    Ok(())
 }
 
 async fn nothing_installed(cluster: &Cluster) -> anyhow::Result<()> {

@@ -1,0 +1,149 @@
+//! Lull goes without leaving: `autoscaler restore` gives everything back from the objects alone.
+//! Nothing else may run beside it: Lull is gone then.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use kube::{
+    Api, ResourceExt as _,
+    api::{ListParams, Patch, PatchParams},
+};
+use lull_contract::{annotations::SCALE, scaled_workload::ScaledWorkload};
+use lull_e2e::{
+    Agent, App, Cluster, Original, Workload, all_answered,
+    cluster::{COMPONENTS, call, is_not_found},
+    command, eventually, in_namespace_for, leftovers,
+};
+use sample_app::wire::RunSpec;
+use serde_json::json;
+
+/// Longest wait for what must come: pods that end, a Job, a rollout.
+const FOLLOW: Duration = Duration::from_secs(120);
+/// Longest time of this test: activators take their time to end.
+const TEST: Duration = Duration::from_secs(600);
+/// Where the API server has the kind that goes with Lull.
+const DEFINITION: &str =
+    "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/scaledworkloads.lull.dev";
+/// Applies the Job, or deletes it again.
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/cluster.sh");
+
+#[tokio::test]
+async fn a_sleeper_without_lull_is_woken_and_everything_given_back() -> anyhow::Result<()> {
+    let helm = std::env::var_os("E2E_HELM").map(PathBuf::from);
+    let helm = helm.context("E2E_HELM must be the path of helm")?;
+    in_namespace_for(TEST, "restore", async |namespace| {
+        let cluster = &namespace.cluster;
+        let agent = Agent::deploy(namespace).await?;
+        let scout = Agent::deploy_as("scout", namespace).await?;
+        let (sleeper, busy) = (App::plain("sleeper"), App::plain("busy").replicas(2));
+        let (sleeper, busy) = tokio::try_join!(sleeper.deploy(namespace), busy.deploy(namespace))?;
+        tokio::try_join!(sleeper.rolled_out(), busy.rolled_out())?;
+        let originals = (Original::of(&sleeper).await?, Original::of(&busy).await?);
+        let on = [(SCALE, Some("true")), ("lull.dev/window", Some("6s"))];
+        let two = [on[0], on[1], ("lull.dev/min-scale", Some("2"))];
+        tokio::try_join!(sleeper.annotate(&on), busy.annotate(&two))?;
+        tokio::try_join!(sleeper.enrolled(), busy.enrolled())?;
+        scout.reaches_alone(&busy).await?;
+        let load = agent.start(&load(&busy)).await?;
+        sleeper.asleep().await?;
+        sleeper.pods_gone().await?;
+
+        let release = ["-n", cluster.lull_namespace.as_str(), "--no-hooks"];
+        command::run(&helm, &[&["uninstall", "lull"][..], &release[..]].concat()).await?;
+        nothing_of_lull_runs(cluster).await?;
+        definition_gone(cluster).await?;
+        let left = leftovers::leftovers(cluster, &namespace.name).await?;
+        let replicas = sleeper.replicas().await?;
+        ensure!(
+            !left.is_empty() && replicas == 0,
+            "nothing to restore: {left:?}, {replicas} replicas"
+        );
+
+        command::run(SCRIPT, &["restore", "apply"]).await?;
+        job_done(cluster).await?;
+        // The settings are the user's: they stay, and mean nothing.
+        let off = [
+            (SCALE, None),
+            ("lull.dev/window", None),
+            ("lull.dev/min-scale", None),
+        ];
+        tokio::try_join!(sleeper.annotate(&off), busy.annotate(&off))?;
+        for (workload, original) in [(&sleeper, &originals.0), (&busy, &originals.1)] {
+            eventually("everything to be given back", FOLLOW, async || {
+                original.given_back(workload).await
+            })
+            .await?;
+        }
+        agent.get(&sleeper.url("/")).await?;
+        let load = load_ended(load).await?;
+        eprintln!("{load} answered while Lull went and was cleaned up after");
+        command::run(SCRIPT, &["restore", "delete"]).await
+    })
+    .await
+}
+
+fn load(workload: &Workload) -> RunSpec {
+    RunSpec {
+        url: workload.url("/?sleep_ms=10"),
+        connections: 10,
+        seconds: Some(TEST.as_secs_f64()),
+        rate: Some(50.0),
+        keep_alive: false,
+        ..RunSpec::default()
+    }
+}
+
+async fn load_ended(load: lull_e2e::agent::Run<'_>) -> anyhow::Result<u64> {
+    let load = load.stop().await?;
+    all_answered(&load)?;
+    Ok(load.ok)
+}
+
+async fn nothing_of_lull_runs(cluster: &Cluster) -> anyhow::Result<()> {
+    eventually("Lull's pods to go", FOLLOW, async || {
+        for component in COMPONENTS {
+            let left = cluster.component_pods(component).await?.len();
+            ensure!(left == 0, "{left} of {component}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The kind goes only when no object of it has a finalizer that nobody looks after any more.
+async fn definition_gone(cluster: &Cluster) -> anyhow::Result<()> {
+    let workloads: Api<ScaledWorkload> = Api::all(cluster.client.clone());
+    let listed = workloads.list(&ListParams::default());
+    let left = match call("list ScaledWorkloads", listed).await {
+        Ok(list) => list.items,
+        Err(error) if is_not_found(&error) => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    for workload in left {
+        let namespace = workload.namespace().unwrap_or_default();
+        let api: Api<ScaledWorkload> = Api::namespaced(cluster.client.clone(), &namespace);
+        let (name, params) = (workload.name_any(), PatchParams::default());
+        let free = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+        match call("take the finalizer away", api.patch(&name, &params, &free)).await {
+            Err(error) if !is_not_found(&error) => return Err(error),
+            _ => {}
+        }
+    }
+    eventually("the CRD to go", FOLLOW, async || {
+        let there = cluster.get_if_there(DEFINITION).await?;
+        ensure!(there.is_none(), "it is still there");
+        Ok(())
+    })
+    .await
+}
+
+async fn job_done(cluster: &Cluster) -> anyhow::Result<()> {
+    let namespace = &cluster.lull_namespace;
+    let path = format!("/apis/batch/v1/namespaces/{namespace}/jobs/lull-restore");
+    eventually("the restore to end", FOLLOW, async || {
+        let status = cluster.get(&path).await?["status"].clone();
+        ensure!(status["succeeded"] == 1, "the Job's status is {status}");
+        Ok(())
+    })
+    .await
+}
