@@ -3,10 +3,13 @@
 . "$(dirname "$0")/common.sh"
 cd "$root"
 lull_knows_rollouts
+export HELM_ARGS="$HELM_ARGS --set autoscaler.extraEnv.AUTOSCALER_CRASH_ON_REQUEST=true"
 with_lull e2e
 E2E_HELM=$(tool helm); export E2E_HELM
 say "suite"
 cargo test --locked -p lull-e2e --features cluster ${E2E_ARGS:-} -- --test-threads "${E2E_THREADS:-4}"
+say "autoscalers that crash after each write"
+cargo test --locked -p lull-e2e --features crashes --test crashes
 if [ "$CLUSTER" = builtin ]; then
   say "a minute without an API server"
   cargo test --locked -p lull-e2e --features outage --test outage

@@ -19,6 +19,7 @@ use crate::{
     cluster_settings,
     config::Args,
     context::{Context, Key, Parts},
+    crash::Crash,
     demand::Hearing,
     lease::{Election, Leadership},
     machine::Delays,
@@ -55,7 +56,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (watcher, settings) = Watcher::new(&client, settings_map, &readiness, rejected);
     tokio::spawn(watcher.run(stop.clone()));
     let shown = (args.clone(), settings.clone());
-    spawn_admin(shown, &stop, &readiness, registry).await?;
+    let crash = Crash::new(args.crash_on_request);
+    spawn_admin(shown, &stop, &readiness, registry, crash.clone()).await?;
 
     let (touched_tx, touched_rx) = mpsc::channel(TOUCHED_CAPACITY);
     let on_touched: OnTouched = Arc::new(move |touched| {
@@ -92,6 +94,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         },
         activator_ports: args.activator_ports.clone(),
         reporter: args.pod_name.clone(),
+        crash,
     }));
     manage(&ctx, &readiness, touched_rx, &stop).await;
     leases.await.context("the leases' task failed")?;
@@ -103,6 +106,7 @@ async fn spawn_admin(
     stop: &CancellationToken,
     readiness: &Readiness,
     registry: Registry,
+    crash: Crash,
 ) -> anyhow::Result<()> {
     let admin = server::bind(args.admin_port).await.context("admin port")?;
     let metrics = server::bind(args.metrics_port)
@@ -113,10 +117,13 @@ async fn spawn_admin(
         let missing = readiness.missing();
         let config = || cluster_settings::page(&args, &settings.borrow());
         let config = (request.uri().path() == "/config").then(config);
+        let query = request.uri().query().unwrap_or_default();
+        let is_taken = request.uri().path() == "/crash" && crash.request(query);
         async move {
             match request.uri().path() {
                 "/live" => server::text(StatusCode::OK, "ok\n"),
                 "/config" => server::json(&config),
+                "/crash" if is_taken => server::text(StatusCode::OK, "ok\n"),
                 "/ready" if missing.is_empty() => server::text(StatusCode::OK, "ok\n"),
                 "/ready" => {
                     let text = format!("waiting for {}\n", missing.join(", "));

@@ -77,6 +77,9 @@ pub struct Args {
     /// Log lines as JSON.
     #[arg(long, env = "AUTOSCALER_LOG_JSON", value_parser = BoolishValueParser::new(), global = true)]
     pub log_json: bool,
+    /// Test aid: the admin page /crash may name a write after which the process ends. Never in production.
+    #[arg(long, env = "AUTOSCALER_CRASH_ON_REQUEST", value_parser = BoolishValueParser::new(), hide = true)]
+    pub crash_on_request: bool,
     /// Prometheus text.
     #[arg(long, env = "AUTOSCALER_METRICS_PORT", default_value_t = ports::METRICS)]
     pub metrics_port: u16,

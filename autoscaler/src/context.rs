@@ -23,6 +23,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use crate::{
     config::API_TIMEOUT,
+    crash::Crash,
     demand::{Demand, Hearing},
     lease::Leadership,
     machine::Delays,
@@ -80,6 +81,8 @@ pub struct Context {
     pub reserved: Mutex<HashSet<u16>>,
     /// Calls at one time that are not urgent.
     pub turns: Arc<Semaphore>,
+    /// Where a test wants the process to end.
+    pub crash: Crash,
     recorder: Recorder,
     start: Instant,
     mailboxes: Mailboxes,
@@ -259,6 +262,8 @@ pub struct Parts {
     pub activator_ports: RangeInclusive<u16>,
     /// Name under which Events are reported.
     pub reporter: String,
+    /// Where a test wants the process to end.
+    pub crash: Crash,
 }
 
 // === impl Context ===
@@ -291,6 +296,7 @@ impl Context {
             activator_ports: parts.activator_ports,
             reserved: Mutex::default(),
             turns: Arc::new(Semaphore::new(TURNS)),
+            crash: parts.crash,
             start: Instant::now(),
             mailboxes: Mailboxes::default(),
             hearings: RwLock::default(),

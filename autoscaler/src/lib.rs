@@ -12,6 +12,7 @@ pub mod cache;
 mod cluster_settings;
 pub mod config;
 pub mod context;
+pub mod crash;
 pub mod demand;
 mod injected;
 pub mod kpa;

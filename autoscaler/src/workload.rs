@@ -314,7 +314,8 @@ impl Task {
         let _turn = self.turn().await;
         let call = self.ctx.call(what, call);
         let answer = self.ctx.leadership.write(&self.key, call).await;
-        answer.unwrap_or(Err(WriteError::NotLeader { what }))
+        let answer = answer.unwrap_or(Err(WriteError::NotLeader { what }));
+        answer.inspect(|_| self.ctx.crash.wrote(&self.key, &what))
     }
 
     /// As [`Self::call`], for what any replica may do: wake, on condition of the version read.
@@ -324,7 +325,8 @@ impl Task {
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, WriteError> {
         let _turn = self.turn().await;
-        self.ctx.call(what, call).await
+        let answer = self.ctx.call(what, call).await;
+        answer.inspect(|_| self.ctx.crash.wrote(&self.key, &what))
     }
 
     /// One of the few calls at a time that are not urgent; none where somebody is held, also where

@@ -113,6 +113,9 @@ impl Task {
             api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)),
         )
         .await?;
+        if workload.status.as_ref().map(|there| there.state) != Some(status.state) {
+            self.ctx.crash.wrote(&self.key, &status.state);
+        }
         self.status_written = Some((status, Instant::now()));
         Ok(())
     }

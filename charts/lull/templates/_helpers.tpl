@@ -76,6 +76,8 @@ spec:
     - name: {{ .component }}
       image: {{ include "lull.image" . }}
       imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+      # kubectl describe shows the last lines of one that has failed.
+      terminationMessagePolicy: FallbackToLogsOnError
       securityContext: {{ include "lull.containerSecurityContext" . | nindent 8 }}
       resources: {{ toYaml .resources | nindent 8 }}
       {{- include "lull.probes" . | nindent 6 }}

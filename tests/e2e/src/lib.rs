@@ -14,6 +14,7 @@ pub mod autoscalers;
 pub mod cluster;
 pub mod command;
 pub mod counters;
+pub mod crashes;
 pub mod diagnostics;
 pub mod fleet;
 pub mod gitops;
