@@ -288,11 +288,7 @@ fn noted(target: IntOrString) -> TargetPort {
 /// Whether every planned port of `service` is switched to its named port.
 #[must_use]
 pub fn is_switched(service: &Service, planned: &PlannedService) -> bool {
-    let ports = service
-        .spec
-        .as_ref()
-        .and_then(|s| s.ports.as_deref())
-        .unwrap_or_default();
+    let ports = ports(service);
     original(service).is_some()
         && planned.ports.iter().all(|p| {
             ports.get(p.index).is_some_and(|port| {
@@ -313,11 +309,7 @@ pub fn is_held(service: &Service) -> bool {
 #[must_use]
 pub fn switch_patch(service: &Service, planned: &PlannedService) -> Value {
     let mut ops = guarded(service);
-    let ports = service
-        .spec
-        .as_ref()
-        .and_then(|s| s.ports.as_deref())
-        .unwrap_or_default();
+    let ports = ports(service);
     let original = Original {
         ports: planned
             .ports
@@ -346,11 +338,7 @@ pub fn switch_patch(service: &Service, planned: &PlannedService) -> Value {
 pub fn restore_patch(service: &Service) -> Option<Value> {
     let original = original(service)?;
     let mut ops = guarded(service);
-    let ports = service
-        .spec
-        .as_ref()
-        .and_then(|s| s.ports.as_deref())
-        .unwrap_or_default();
+    let ports = ports(service);
     for (index, port) in ports.iter().enumerate() {
         let ours = port.target_port.as_ref().is_some_and(is_ours);
         let before = original.target(port.port);
@@ -381,6 +369,12 @@ pub fn release_patch(service: &Service) -> Value {
     let selector = user_selector(service);
     ops.push(json!({ "op": "add", "path": "/spec/selector", "value": selector }));
     Value::Array(ops)
+}
+
+fn ports(service: &Service) -> &[ServicePort] {
+    let spec = service.spec.as_ref();
+    spec.and_then(|spec| spec.ports.as_deref())
+        .unwrap_or_default()
 }
 
 fn guarded(service: &Service) -> Vec<Value> {
