@@ -158,8 +158,8 @@ impl Facts {
     }
 }
 
-/// The next step of an enrolled workload. `Enrolling` and `Leaving` have their own drivers; here
-/// `Enrolling` only waits for its Services.
+/// The next step of an enrolled workload. `Leaving` and `Planned` have their own drivers; `Enrolling`
+/// only waits for its Services here.
 #[must_use]
 pub fn step(state: State, facts: &Facts, delays: &Delays) -> Step {
     match state {
@@ -170,7 +170,7 @@ pub fn step(state: State, facts: &Facts, delays: &Delays) -> Step {
         State::Asleep => asleep(facts),
         State::Waking => waking(facts, delays),
         State::Settling => settling(facts, delays),
-        State::Leaving => Step::new(State::Leaving, []),
+        State::Leaving | State::Planned => Step::new(state, []),
     }
 }
 

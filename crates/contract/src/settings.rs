@@ -235,6 +235,22 @@ impl Ignore {
     }
 }
 
+// === impl AppPort ===
+
+impl AppPort {
+    /// The app port that a container port stands for which is called `name` (empty: it has no name)
+    /// and has this transport; `None` where it isn't TCP.
+    #[must_use]
+    pub fn declared(name: &str, number: u16, transport: &str) -> Option<Self> {
+        let protocol = if name == "tcp" || name.starts_with("tcp-") {
+            AppProtocol::Tcp
+        } else {
+            AppProtocol::Http
+        };
+        (transport == "TCP").then_some(Self { number, protocol })
+    }
+}
+
 // === impl AppProtocol ===
 
 impl fmt::Display for AppProtocol {
