@@ -92,6 +92,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         },
         activator_ports: args.activator_ports.clone(),
         reporter: args.pod_name.clone(),
+        lull: args.components(),
     }));
     manage(&ctx, &readiness, touched_rx, &stop).await;
     leases.await.context("the leases' task failed")?;

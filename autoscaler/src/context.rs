@@ -27,6 +27,7 @@ use crate::{
     lease::Leadership,
     machine::Delays,
     metrics::Metrics,
+    plan::Components,
     pull::Puller,
     purpose::Purpose,
     stores::Stores,
@@ -39,6 +40,9 @@ const TURNS: usize = 16;
 /// Cause that the API server names when it refuses to create anything in a namespace that is being
 /// deleted (`NamespaceTerminatingCause` of Kubernetes' core/v1).
 const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
+
+/// Longest note of an Event, bytes (`validation` of Kubernetes' events.k8s.io/v1).
+const MAX_NOTE: usize = 1024;
 
 /// Namespace and name of a workload (and of its ScaledWorkload).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -80,6 +84,8 @@ pub struct Context {
     pub reserved: Mutex<HashSet<u16>>,
     /// Calls at one time that are not urgent.
     pub turns: Arc<Semaphore>,
+    /// Where Lull's own pods are.
+    pub lull: Components,
     recorder: Recorder,
     start: Instant,
     mailboxes: Mailboxes,
@@ -259,6 +265,8 @@ pub struct Parts {
     pub activator_ports: RangeInclusive<u16>,
     /// Name under which Events are reported.
     pub reporter: String,
+    /// Where Lull's own pods are.
+    pub lull: Components,
 }
 
 // === impl Context ===
@@ -291,6 +299,7 @@ impl Context {
             activator_ports: parts.activator_ports,
             reserved: Mutex::default(),
             turns: Arc::new(Semaphore::new(TURNS)),
+            lull: parts.lull,
             start: Instant::now(),
             mailboxes: Mailboxes::default(),
             hearings: RwLock::default(),
@@ -349,6 +358,18 @@ impl Context {
 
     /// Puts an Event on `object`, beside the task: an Event is worth no delay.
     pub fn event(&self, object: ObjectReference, warning: bool, reason: &str, note: String) {
+        self.event_about((object, None), warning, reason, note);
+    }
+
+    /// The same for an Event in which another object plays a part: Events of one reason are merged
+    /// where that is the same too.
+    pub fn event_about(
+        &self,
+        (object, other): (ObjectReference, Option<ObjectReference>),
+        warning: bool,
+        reason: &str,
+        note: String,
+    ) {
         let (recorder, turns) = (self.recorder.clone(), Arc::clone(&self.turns));
         let event = Event {
             type_: if warning {
@@ -357,9 +378,9 @@ impl Context {
                 EventType::Normal
             },
             reason: reason.to_owned(),
-            note: Some(note),
+            note: Some(bounded(note)),
             action: reason.to_owned(),
-            secondary: None,
+            secondary: other,
         };
         tokio::spawn(async move {
             let _turn = turns.acquire().await;
@@ -371,6 +392,16 @@ impl Context {
             }
         });
     }
+}
+
+/// As long as the API server takes it.
+fn bounded(mut note: String) -> String {
+    const MORE: &str = "...";
+    if note.len() > MAX_NOTE {
+        note.truncate(note.floor_char_boundary(MAX_NOTE - MORE.len()));
+        note.push_str(MORE);
+    }
+    note
 }
 
 #[cfg(test)]
@@ -389,6 +420,13 @@ mod tests {
             what: Purpose::WriteSlice,
             source: Box::new(kube::Error::Api(status.into())),
         }
+    }
+
+    #[test]
+    fn a_long_note_is_cut_between_two_characters() {
+        assert_eq!(bounded("short".to_owned()), "short");
+        let cut = bounded("\u{e9}".repeat(MAX_NOTE));
+        assert!(cut.len() <= MAX_NOTE && cut.ends_with("\u{e9}..."));
     }
 
     #[test]

@@ -12,7 +12,10 @@ use lull_contract::{
 };
 use serde_json::{Value, json};
 
-use crate::{plan::PlannedService, pod::Pod};
+use crate::{
+    plan::{Family, PlannedService},
+    pod::Pod,
+};
 
 /// Label by which Kubernetes tells whose slice it is.
 pub(crate) const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -76,12 +79,16 @@ pub fn private(workload: &ScaledWorkload, public: &Service, planned: &PlannedSer
     })
 }
 
-/// The slice that adds `activators` to the endpoints of `service`.
+/// The slice that adds `activators` to the endpoints of `service` for callers of one family.
 ///
 /// `targetRef` is what makes Istio see the endpoint's pod, and its identity, at all.
 #[must_use]
-pub fn slice(workload: &ScaledWorkload, service: &PlannedService, activators: &[&Pod]) -> Value {
-    let mut meta = metadata(workload, &activator_slice(&service.name, false));
+pub fn slice(
+    workload: &ScaledWorkload,
+    (service, family): (&PlannedService, Family),
+    activators: &[&Pod],
+) -> Value {
+    let mut meta = metadata(workload, &slice_name(&service.name, family));
     meta["labels"][SERVICE_NAME_LABEL] = json!(service.name);
     meta["labels"][SLICE_MANAGED_BY_LABEL] = json!(MANAGED_BY);
     let ports: Vec<Value> = service
@@ -108,14 +115,21 @@ pub fn slice(workload: &ScaledWorkload, service: &PlannedService, activators: &[
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": meta,
-        "addressType": "IPv4",
-        "endpoints": activators.iter().filter_map(|pod| endpoint(pod)).collect::<Vec<_>>(),
+        "addressType": family.name(),
+        "endpoints": activators.iter().filter_map(|pod| endpoint(pod, family)).collect::<Vec<_>>(),
         "ports": ports,
     })
 }
 
-fn endpoint(pod: &Pod) -> Option<Value> {
-    let ip = pod.ip.as_ref()?;
+/// Name of the slice that adds activators to the endpoints of `service`.
+#[must_use]
+pub fn slice_name(service: &str, family: Family) -> String {
+    activator_slice(service, family == Family::Ipv6)
+}
+
+fn endpoint(pod: &Pod, family: Family) -> Option<Value> {
+    let mut addresses = pod.ip.iter().chain(&pod.more_ips);
+    let ip = addresses.find(|address| family.has(address))?;
     Some(json!({
         "addresses": [ip],
         "conditions": { "ready": true, "serving": true, "terminating": false },
@@ -150,4 +164,41 @@ pub fn native_ready<'a>(
         .flat_map(|slice| slice.endpoints.iter())
         .filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true)))
         .flat_map(|e| e.addresses.iter().map(String::as_str))
+}
+
+#[cfg(test)]
+mod tests {
+    use lull_contract::Settings;
+
+    use super::*;
+
+    #[test]
+    fn a_slice_has_the_addresses_of_its_family() {
+        let spec = json!({
+            "target": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": "u" },
+            "podSelector": {}, "ports": [], "settings": Settings::default(), "originalReplicas": 1,
+        });
+        let workload = ScaledWorkload::new("shop", serde_json::from_value(spec).unwrap());
+        let status =
+            json!({ "podIP": "10.0.0.1", "podIPs": [{ "ip": "10.0.0.1" }, { "ip": "fd00::1" }] });
+        let pod =
+            json!({ "metadata": { "name": "a", "namespace": "s", "uid": "u" }, "status": status });
+        let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(pod).unwrap();
+        let activator = Pod::from(pod);
+        let service = PlannedService {
+            name: "shop".into(),
+            families: Family::ALL.to_vec(),
+            ports: Vec::new(),
+        };
+        for (family, name, address) in [
+            (Family::Ipv4, "shop-lull", "10.0.0.1"),
+            (Family::Ipv6, "shop-lull-ipv6", "fd00::1"),
+        ] {
+            let slice = slice(&workload, (&service, family), &[&activator]);
+            assert_eq!(slice["metadata"]["name"], name);
+            assert_eq!(slice["addressType"], family.name());
+            assert_eq!(slice["endpoints"][0]["addresses"], json!([address]));
+            serde_json::from_value::<EndpointSlice>(slice).unwrap();
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! What is known of the cluster: one watch each, kept in memory, and a callback per changed object.
 //!
-//! Of each object only what Lull reads is kept ([`Target`], [`Pod`], [`Hpa`]; the rest without what
+//! Of each object only what Lull reads is kept ([`Target`], [`Pod`], [`Hpa`] and the like; the rest without what
 //! other programs note on it): the caches are nearly all of this process's memory.
 
+mod budget;
 mod hpa;
+mod network_policy;
 mod targets;
 
 use std::{fmt::Debug, pin::pin, sync::Arc};
@@ -11,8 +13,10 @@ use std::{fmt::Debug, pin::pin, sync::Arc};
 use futures::TryStreamExt;
 use k8s_openapi::api::{
     autoscaling::v2::HorizontalPodAutoscaler,
-    core::v1::{self as core, Service},
+    core::v1::{self as core, Namespace, Service},
     discovery::v1::EndpointSlice,
+    networking::v1 as networking,
+    policy::v1::PodDisruptionBudget,
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -30,7 +34,12 @@ use lull_contract::{
 use lull_process::readiness::{Pending, Readiness};
 use serde::de::DeserializeOwned;
 
-pub use self::{hpa::Hpa, targets::Targets};
+pub use self::{
+    budget::Budget,
+    hpa::Hpa,
+    network_policy::{NetworkPolicy, Rule, Source},
+    targets::Targets,
+};
 use crate::{
     cache::{Cache, Keys, Writer},
     objects::SERVICE_NAME_LABEL,
@@ -56,6 +65,12 @@ pub struct Stores {
     pub autoscalers: Cache<Pod>,
     /// All HorizontalPodAutoscalers, grouped by what they scale ([`Hpa::target`]).
     pub hpas: Cache<Hpa>,
+    /// All NetworkPolicies.
+    pub policies: Cache<NetworkPolicy>,
+    /// All PodDisruptionBudgets.
+    pub budgets: Cache<Budget>,
+    /// Lull's own namespace, for its labels; by its name, in no namespace.
+    pub own_namespace: Cache<Namespace>,
 }
 
 /// Which object changed, as far as its workload is concerned.
@@ -183,6 +198,38 @@ impl Stores {
                 all(),
                 Hpa::from,
             ),
+            policies: Watch {
+                touched: |policy: &NetworkPolicy| Touched::Namespace(policy.namespace.clone()),
+                ..Watch::new(
+                    "networkpolicies",
+                    NetworkPolicy::KEYS,
+                    (readiness, on_touched),
+                )
+            }
+            .start(
+                Api::<networking::NetworkPolicy>::all(client.clone()),
+                all(),
+                NetworkPolicy::from,
+            ),
+            budgets: Watch {
+                touched: |budget: &Budget| Touched::Namespace(budget.namespace.clone()),
+                ..Watch::new(
+                    "poddisruptionbudgets",
+                    Budget::KEYS,
+                    (readiness, on_touched),
+                )
+            }
+            .start(
+                Api::<PodDisruptionBudget>::all(client.clone()),
+                all(),
+                Budget::from,
+            ),
+            own_namespace: Watch::new("namespace", by_name(|_| None), (readiness, on_touched))
+                .start(
+                    Api::all(client.clone()),
+                    all().fields(&format!("metadata.name={}", watched.namespace)),
+                    bare::<Namespace>,
+                ),
         }
     }
 }

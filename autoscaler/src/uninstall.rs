@@ -123,6 +123,8 @@ async fn left(client: &Client) -> anyhow::Result<Vec<String>> {
         Ok(list) => Ok(list
             .items
             .iter()
+            // A plan has nothing to give back; it goes with the CRD.
+            .filter(|w| !w.spec.is_dry_run())
             .map(|w| format!("{}/{}", w.namespace().unwrap_or_default(), w.name_any()))
             .collect()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use lull_contract::settings::DRAIN_APP_STOP;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -11,8 +12,6 @@ use crate::{
 
 /// How often a drain looks at the traffic.
 const TICK: Duration = Duration::from_millis(50);
-/// Left of the grace period for the app, whose own stop begins when the drain has ended.
-const APP_STOP: Duration = Duration::from_secs(3);
 
 /// When a drain ends.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +46,7 @@ impl Plan {
         Self {
             min: config.drain_min.0,
             quiet: config.drain_quiet.0,
-            max: config.grace.0.saturating_sub(APP_STOP),
+            max: config.grace.0.saturating_sub(DRAIN_APP_STOP),
         }
     }
 

@@ -16,7 +16,7 @@ use kube::{
 };
 use lull_contract::{
     annotations,
-    names::{FIELD_MANAGER, activator_slice},
+    names::FIELD_MANAGER,
     report::Woken,
     scaled_workload::{ScaledWorkload, State},
 };
@@ -26,7 +26,7 @@ use super::Task;
 use crate::{
     context::WriteError,
     objects,
-    plan::{self, PlannedService},
+    plan::{self, Family, Finding, PlannedService, Reason},
     policy::{HELD, wanted_for_held},
     purpose::Purpose,
     target::Target,
@@ -97,9 +97,15 @@ impl Task {
             return Ok(());
         }
         let activators: Vec<_> = activators.iter().map(Arc::as_ref).collect();
-        for service in services {
-            let wanted = objects::slice(workload, service, &activators);
-            let name = activator_slice(&service.name, false);
+        let slices = services.iter().flat_map(|service| {
+            service
+                .families
+                .iter()
+                .map(move |family| (service, *family))
+        });
+        for (service, family) in slices {
+            let wanted = objects::slice(workload, (service, family), &activators);
+            let name = objects::slice_name(&service.name, family);
             let there = self.ctx.stores.slices.get(&self.key.namespace, &name);
             if there.is_some_and(|slice| objects::slice_is(&slice, &wanted)) {
                 continue;
@@ -118,8 +124,10 @@ impl Task {
         &self,
         services: &[PlannedService],
     ) -> Result<(), WriteError> {
-        for service in services {
-            let name = activator_slice(&service.name, false);
+        let names = services.iter().flat_map(|service| {
+            Family::ALL.map(|family| objects::slice_name(&service.name, family))
+        });
+        for name in names {
             let there = self.ctx.stores.slices.get(&self.key.namespace, &name);
             if there.is_none() {
                 continue;
@@ -298,10 +306,9 @@ impl Task {
         }
         self.injection_asked = Some(Instant::now());
         if target.template.is_none() {
-            let text = format!(
-                "{target} has no pod template at spec.template: nothing to put the sidecar into"
-            );
-            self.tell_obstacles(target, &text);
+            let text = "has no pod template at spec.template: nothing to put the sidecar into";
+            let finding = Finding::new(Reason::NoTemplate, target.to_string(), text);
+            self.tell(target, &[finding]);
             return Ok(());
         }
         self.annotate(target, (annotations::SCALE, json!("true")))

@@ -8,7 +8,7 @@ use std::{
 use k8s_openapi::api::core::v1::Service;
 use kube::{Api, ResourceExt, api::Patch};
 use lull_contract::{
-    AppPort, Class,
+    AppPort,
     names::{FINALIZER, POD_LABEL, label_value, private_service},
     scaled_workload::{ScaledWorkload, ScaledWorkloadSpec, State, WorkloadPort},
 };
@@ -19,9 +19,8 @@ use crate::{
     allocate::free_port,
     context::WriteError,
     injected, objects,
-    plan::{self, Obstacle, PlannedService, Template},
+    plan::{self, Finding, PlannedService, Reason},
     purpose::Purpose,
-    stores::Hpa,
     target::Target,
 };
 
@@ -29,11 +28,13 @@ use crate::{
 
 impl Task {
     /// The ScaledWorkload as the annotations want it; `None` where they can't be read and there is
-    /// no earlier one.
+    /// no earlier one. In a dry run it has no ports, and nothing holds it: there is nothing to give
+    /// back.
     pub(super) async fn ensure_workload(
         &mut self,
         target: &Target,
         there: Option<Arc<ScaledWorkload>>,
+        is_dry_run: bool,
     ) -> Result<Option<Arc<ScaledWorkload>>, WriteError> {
         let defaults = Arc::clone(&self.ctx.settings.borrow().defaults);
         let template = target.template.as_ref();
@@ -42,12 +43,10 @@ impl Task {
             Ok(settings) => settings,
             Err(faults) => {
                 // The webhook refuses these; it can only have been away.
-                let text = faults
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join("; ");
-                self.tell_obstacles(target, &text);
+                let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+                let text = format!("has {}", faults.join("; "));
+                let finding = Finding::new(Reason::BadAnnotation, target.to_string(), text);
+                self.tell(target, &[finding]);
                 return Ok(there);
             }
         };
@@ -59,15 +58,19 @@ impl Task {
             self.drop_finalizer(gone).await?;
             return Ok(None);
         }
-        let ports = self.ports(target, there.as_deref())?;
+        let ports = if is_dry_run {
+            Vec::new()
+        } else {
+            self.ports(target, there.as_deref())?
+        };
         let spec = ScaledWorkloadSpec {
             target: target.as_scaled(),
             pod_selector: BTreeMap::from([(POD_LABEL.to_owned(), label_value(&self.key.name))]),
             ports,
             settings,
             original_replicas: match &there {
-                Some(there) => there.spec.original_replicas,
-                None => self.replicas(target),
+                Some(there) if !there.spec.is_dry_run() => there.spec.original_replicas,
+                _ => self.replicas(target),
             },
         };
         if there.as_ref().is_some_and(|there| there.spec == spec) {
@@ -75,7 +78,7 @@ impl Task {
         }
         let mut workload = ScaledWorkload::new(&self.key.name, spec);
         workload.metadata.namespace = Some(self.key.namespace.clone());
-        workload.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+        workload.metadata.finalizers = (!is_dry_run).then(|| vec![FINALIZER.to_owned()]);
         workload.metadata.owner_references = Some(vec![target.owner_reference()]);
         let api: Api<ScaledWorkload> = self.api();
         let written = self
@@ -134,65 +137,6 @@ impl Task {
         Ok(port)
     }
 
-    /// The Services that carry the workload's traffic, or what stands in the way as text.
-    pub(super) fn plan(
-        &self,
-        target: &Target,
-        workload: &ScaledWorkload,
-    ) -> Result<Vec<PlannedService>, String> {
-        let services = self.ctx.stores.services.in_namespace(&self.key.namespace);
-        let services: Vec<&Service> = services.iter().map(Arc::as_ref).collect();
-        let others = self.ctx.stores.targets.in_namespace(&self.key.namespace);
-        let others: Vec<_> = others
-            .iter()
-            .filter(|other| other.id() != self.key.name)
-            .filter_map(|other| {
-                let template = other.template.as_ref()?;
-                Some((other.to_string(), template.plan.labels.clone()))
-            })
-            .collect();
-        let without = Template::default();
-        let template = target.template.as_ref().map_or(&without, |t| &t.plan);
-        let planned = plan::plan(template, &services, &others);
-        let planned = match self.other_scaler(target, workload) {
-            Some(obstacle) => Err(planned
-                .err()
-                .into_iter()
-                .flatten()
-                .chain([obstacle])
-                .collect()),
-            None => planned,
-        };
-        planned.map_err(|obstacles| {
-            obstacles
-                .iter()
-                .map(|o| o.message.clone())
-                .collect::<Vec<_>>()
-                .join("; ")
-        })
-    }
-
-    /// A HorizontalPodAutoscaler that would fight with us over the count.
-    fn other_scaler(&self, target: &Target, workload: &ScaledWorkload) -> Option<Obstacle> {
-        if workload.spec.settings.class != Class::Kpa {
-            return None;
-        }
-        let group = Hpa::target_of(&target.resource.kind, &target.name);
-        let hpas = &self.ctx.stores.hpas;
-        let hpa = hpas
-            .in_group(&self.key.namespace, &group)
-            .into_iter()
-            .next()?;
-        Some(Obstacle {
-            reason: "OtherScaler",
-            message: format!(
-                "HorizontalPodAutoscaler {} scales {target} too; set lull.dev/class: \"hpa\" (it \
-                 scales above one pod, Lull between none and one) or delete it",
-                hpa.name
-            ),
-        })
-    }
-
     /// Makes the private Service and switches the public ones, once every ready pod has the sidecar.
     ///
     /// Later it puts back what somebody's `kubectl apply` has undone.
@@ -240,16 +184,6 @@ impl Task {
         )
         .await
         .map(drop)
-    }
-
-    /// An Event with what stands in the way, once for each text.
-    pub(super) fn tell_obstacles(&mut self, target: &Target, text: &str) {
-        if self.obstacles_told != text {
-            tracing::warn!(workload = %self.key, obstacles = text, "can't be enrolled");
-            text.clone_into(&mut self.obstacles_told);
-            self.ctx
-                .event(target.reference(), true, "NotEnrolled", text.to_owned());
-        }
     }
 
     pub(super) async fn drop_finalizer(&self, workload: &ScaledWorkload) -> Result<(), WriteError> {

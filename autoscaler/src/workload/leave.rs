@@ -118,12 +118,11 @@ impl Task {
         target: &Target,
         workload: &ScaledWorkload,
     ) -> Result<(), WriteError> {
-        match self.plan(target, workload) {
-            Ok(planned) if !self.pods().iter().any(|pod| pod.is_ready) => {
-                self.add_activators(workload, &planned).await
-            }
-            _ => Ok(()),
+        if self.pods().iter().any(|pod| pod.is_ready) {
+            return Ok(());
         }
+        let plan = self.plan(target, workload);
+        self.add_activators(workload, &plan.services).await
     }
 
     /// Services that carry our note, and belong to this workload by the note or by its status.
@@ -170,12 +169,13 @@ impl Task {
     }
 }
 
-/// Services by name: their ports don't matter for taking away.
+/// Services by name: families and ports don't matter for taking away.
 fn only_names(services: &[Arc<Service>]) -> Vec<PlannedService> {
     services
         .iter()
         .map(|service| PlannedService {
             name: service.name_any(),
+            families: Vec::new(),
             ports: Vec::new(),
         })
         .collect()

@@ -17,7 +17,7 @@ use crate::{
     machine::Facts,
     metrics::{Asked, Numbers},
     objects,
-    plan::{self, PlannedService},
+    plan::{self, Plan, PlannedService},
     pod::Pod,
     policy::{Seen, Verdict},
     target::Target,
@@ -167,12 +167,8 @@ impl Task {
         slices.in_group(&self.key.namespace, &service.name)
     }
 
-    pub(super) fn look(
-        &mut self,
-        target: &Target,
-        workload: &ScaledWorkload,
-        services: &[PlannedService],
-    ) -> Look {
+    pub(super) fn look(&mut self, target: &Target, workload: &ScaledWorkload, plan: &Plan) -> Look {
+        let services = self.services_of(plan);
         let settings = &workload.spec.settings;
         let (now, pods) = (self.ctx.now(), self.pods());
         let seen = Seen {
@@ -190,7 +186,10 @@ impl Task {
             self.service(&planned.name)
                 .is_some_and(|s| plan::is_switched(&s, planned))
         };
+        let seen = verdict.facts(settings, &measured, seen);
         let facts = Facts {
+            // What stands in the way of enrolment keeps it from sleep later.
+            may_sleep: seen.may_sleep && !plan.is_refused(),
             arrived: measured.totals.arrivals != self.arrivals_at_state,
             rolling: target.is_rolling,
             services_switched: !services.is_empty() && services.iter().all(switched),
@@ -201,7 +200,7 @@ impl Task {
             native_ready: self.native_ready(services),
             activators: count(self.usable_activators(workload).len()),
             since: self.state_since.elapsed(),
-            ..verdict.facts(settings, &measured, seen)
+            ..seen
         };
         Look {
             facts,

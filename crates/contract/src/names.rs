@@ -21,6 +21,11 @@ pub const MANAGED_BY: &str = "lull.dev";
 pub const FIELD_MANAGER: &str = "lull";
 /// Name of the injected container.
 pub const QUEUE_PROXY_CONTAINER: &str = "lull-queue-proxy";
+/// Containers that some tools write into a template but that are not the user's app.
+pub const NOT_APP_CONTAINERS: [&str; 2] = [QUEUE_PROXY_CONTAINER, "istio-proxy"];
+/// Path on the queue-proxy's admin port that answers when its drain has ended; the webhook makes it
+/// the preStop of the app's containers.
+pub const WAIT_FOR_DRAIN: &str = "/wait-for-drain";
 /// Istio's annotation that lists ports kept out of the sidecar's inbound capture.
 pub const ISTIO_EXCLUDE_INBOUND_PORTS: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
 

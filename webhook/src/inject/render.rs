@@ -5,7 +5,7 @@ use lull_contract::{
     injected::Sidecar,
     names::{
         INJECTED_ANNOTATION, ISTIO_EXCLUDE_INBOUND_PORTS, POD_LABEL, QUEUE_PROXY_CONTAINER,
-        label_value,
+        WAIT_FOR_DRAIN, label_value,
     },
     ports::traffic_port_name,
 };
@@ -18,8 +18,6 @@ use super::{
     shape,
 };
 
-/// Path of the preStop that the app's containers get.
-pub(super) const WAIT_FOR_DRAIN: &str = "/wait-for-drain";
 /// Kubernetes' default of `terminationGracePeriodSeconds`.
 const DEFAULT_GRACE_SECS: u64 = 30;
 /// The image's nonroot user.

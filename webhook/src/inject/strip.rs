@@ -2,13 +2,14 @@
 
 use lull_contract::names::{
     INJECTED_ANNOTATION, ISTIO_EXCLUDE_INBOUND_PORTS, POD_LABEL, QUEUE_PROXY_CONTAINER,
+    WAIT_FOR_DRAIN,
 };
 use serde_json::{Map, Value};
 
 use super::{
     ports::SmallPorts,
     record::Record,
-    render::{self, WAIT_FOR_DRAIN},
+    render,
     shape,
 };
 
