@@ -224,12 +224,16 @@ impl Stores {
                 all(),
                 Budget::from,
             ),
-            own_namespace: Watch::new("namespace", by_name(|_| None), (readiness, on_touched))
-                .start(
-                    Api::all(client.clone()),
-                    all().fields(&format!("metadata.name={}", watched.namespace)),
-                    bare::<Namespace>,
-                ),
+            own_namespace: Watch::new(
+                "namespace",
+                by_name::<Namespace>(|_| None),
+                (readiness, on_touched),
+            )
+            .start(
+                Api::<Namespace>::all(client.clone()),
+                all().fields(&format!("metadata.name={}", watched.namespace)),
+                bare::<Namespace>,
+            ),
         }
     }
 }

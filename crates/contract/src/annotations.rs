@@ -216,9 +216,7 @@ fn read_settings(r: &mut Reader<'_>, injected: Option<&Sidecar>) -> Settings {
     } else {
         0
     };
-    let timeout = r
-        .duration(TIMEOUT, 1, DAY_SECS)
-        .unwrap_or(defaults.timeout);
+    let timeout = r.duration(TIMEOUT, 1, DAY_SECS).unwrap_or(defaults.timeout);
     let timeout = injected.map_or(timeout, |sidecar| sidecar.timeout);
     let hold = r.duration("lull.dev/hold-timeout", 1, 3600);
     let mut settings = Settings {

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lull_contract::names::{
-    self, INJECTED_ANNOTATION, NOT_APP_CONTAINERS, QUEUE_PROXY_CONTAINER,
-};
+use lull_contract::names::{self, INJECTED_ANNOTATION, NOT_APP_CONTAINERS, QUEUE_PROXY_CONTAINER};
 use serde_json::Value;
 
 /// The object's name; on creation with `generateName` there is none yet.

@@ -6,12 +6,7 @@ use lull_contract::names::{
 };
 use serde_json::{Map, Value};
 
-use super::{
-    ports::SmallPorts,
-    record::Record,
-    render,
-    shape,
-};
+use super::{ports::SmallPorts, record::Record, render, shape};
 
 /// The template as the user wrote it.
 ///
