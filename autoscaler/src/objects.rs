@@ -7,8 +7,8 @@ use k8s_openapi::api::{
 use kube::{Resource, ResourceExt};
 use lull_contract::{
     names::{
-        FIELD_MANAGER, MANAGED_BY, POD_LABEL, SLICE_MANAGED_BY_LABEL, WORKLOAD_LABEL,
-        activator_slice, label_value, private_service,
+        FIELD_MANAGER, MANAGED_BY, MULTICLUSTER_SERVICE_LABEL, POD_LABEL, SLICE_MANAGED_BY_LABEL,
+        WORKLOAD_LABEL, activator_slice, hidden_activator_slice, label_value, private_service,
     },
     ports::traffic_port_name,
     scaled_workload::ScaledWorkload,
@@ -20,6 +20,15 @@ use crate::plan::PlannedService;
 /// Label by which Kubernetes tells whose slice it is.
 pub(crate) const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
+/// Who reads a slice of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Whoever reads slices.
+    Everyone,
+    /// The same without Istio, which is told by WorkloadEntries.
+    AllButIstio,
+}
+
 /// Reference by which the garbage collector takes our objects away with the ScaledWorkload.
 fn owner(workload: &ScaledWorkload) -> Value {
     json!(
@@ -30,7 +39,8 @@ fn owner(workload: &ScaledWorkload) -> Value {
     )
 }
 
-fn metadata(workload: &ScaledWorkload, name: &str) -> Value {
+/// Metadata of an object of ours called `name` that belongs to `workload`.
+pub(crate) fn metadata(workload: &ScaledWorkload, name: &str) -> Value {
     json!({
         "name": name,
         "namespace": workload.namespace(),
@@ -83,10 +93,17 @@ pub fn private(workload: &ScaledWorkload, public: &Service, planned: &PlannedSer
 ///
 /// `targetRef` is what makes Istio see the endpoint's pod, and its identity, at all.
 #[must_use]
-pub fn slice(workload: &ScaledWorkload, service: &PlannedService, activators: &[&Pod]) -> Value {
-    let mut meta = metadata(workload, &activator_slice(&service.name, false));
+pub fn slice(
+    workload: &ScaledWorkload,
+    service: &PlannedService,
+    (audience, activators): (Audience, &[&Pod]),
+) -> Value {
+    let mut meta = metadata(workload, &audience.slice(&service.name));
     meta["labels"][SERVICE_NAME_LABEL] = json!(service.name);
     meta["labels"][SLICE_MANAGED_BY_LABEL] = json!(MANAGED_BY);
+    if audience == Audience::AllButIstio {
+        meta["labels"][MULTICLUSTER_SERVICE_LABEL] = json!(service.name);
+    }
     let ports: Vec<Value> = service
         .ports
         .iter()
@@ -152,4 +169,67 @@ pub fn native_ready<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> usiz
         .flat_map(|slice| slice.endpoints.iter())
         .filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true)))
         .count()
+}
+
+// === impl Audience ===
+
+impl Audience {
+    /// Name of the slice for `service`.
+    #[must_use]
+    pub fn slice(self, service: &str) -> String {
+        match self {
+            Self::Everyone => activator_slice(service, false),
+            Self::AllButIstio => hidden_activator_slice(service),
+        }
+    }
+
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Everyone => Self::AllButIstio,
+            Self::AllButIstio => Self::Everyone,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::PlannedPort;
+
+    #[test]
+    fn the_slice_that_istio_must_not_see_has_another_name_and_says_the_same() {
+        let workload: ScaledWorkload = serde_json::from_value(json!({
+            "metadata": { "name": "shop", "namespace": "team", "uid": "u-1" },
+            "spec": {
+                "target": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": "d" },
+                "podSelector": {},
+                "ports": [{ "appPort": 8080, "protocol": "http", "activatorPort": 10_001 }],
+                "settings": lull_contract::Settings::default(),
+                "originalReplicas": 1,
+            },
+        }))
+        .unwrap();
+        let service = PlannedService {
+            name: "web".to_owned(),
+            ports: vec![PlannedPort {
+                index: 0,
+                name: Some("http".to_owned()),
+                app_protocol: None,
+                port: 80,
+                app_port: 8080,
+            }],
+        };
+        let [open, hidden] = [Audience::Everyone, Audience::AllButIstio]
+            .map(|audience| slice(&workload, &service, (audience, &[])));
+        let label = |slice: &Value, key: &str| slice["metadata"]["labels"][key].clone();
+        assert_eq!(label(&open, MULTICLUSTER_SERVICE_LABEL), Value::Null);
+        assert_eq!(label(&hidden, MULTICLUSTER_SERVICE_LABEL), "web");
+        for (slice, name) in [(&open, "web-lull"), (&hidden, "web-lull-hidden")] {
+            assert_eq!(slice["metadata"]["name"], name);
+            assert_eq!(label(slice, SERVICE_NAME_LABEL), "web");
+            assert_eq!(slice["ports"][0]["port"], 10_001);
+        }
+    }
 }

@@ -19,11 +19,12 @@ use lull_contract::{
     names::{POD_LABEL, WORKLOAD_LABEL},
     scaled_workload::ScaledWorkload,
 };
-use lull_process::readiness::Readiness;
+use lull_process::readiness::{Pending, Readiness};
 use serde::de::DeserializeOwned;
 
 use crate::{
     cache::{Cache, Writer},
+    mesh::Entries,
     objects::SERVICE_NAME_LABEL,
 };
 
@@ -42,6 +43,8 @@ pub struct Stores {
     pub pods: Cache<Pod>,
     /// Our activators.
     pub activators: Cache<Pod>,
+    /// WorkloadEntries that we wrote.
+    pub entries: Entries,
 }
 
 /// Which object changed, as far as its workload is concerned.
@@ -139,6 +142,7 @@ impl Stores {
                 |_| None,
                 |_| Touched::Activators,
             ),
+            entries: Entries::start(client, readiness, on_touched),
         }
     }
 }
@@ -154,38 +158,49 @@ fn watch<K>(
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
-    let mut writer = Writer::new(group_of);
+    let writer = Writer::new(group_of);
     let cache = writer.cache();
-    let mut pending = Some(readiness.expect(name));
-    let on_touched = Arc::clone(on_touched);
+    let pending = (name, Some(readiness.expect(name)));
+    let told = (Arc::clone(on_touched), touched);
+    tokio::spawn(follow(api, config, pending, writer, told));
+    cache
+}
+
+/// Watches and fills the cache; the guard goes with the first complete list. Does not end.
+pub(crate) async fn follow<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    (name, mut pending): (&'static str, Option<Pending>),
+    mut writer: Writer<K>,
+    (on_touched, touched): (OnTouched, impl Fn(&K) -> Touched + Send + 'static),
+) where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
     let stream = watcher::watcher(api, config)
         .default_backoff()
         .modify(|object| object.managed_fields_mut().clear());
-    tokio::spawn(async move {
-        let mut stream = std::pin::pin!(stream);
-        loop {
-            let event = match stream.try_next().await {
-                Ok(Some(event)) => event,
-                Ok(None) => break,
-                Err(error) => {
-                    // The watcher comes back by itself, with backoff.
-                    tracing::warn!(%error, "watch of {name} failed");
-                    continue;
-                }
-            };
-            let is_listed = matches!(event, Event::InitDone);
-            let change = change_of(&event, &touched);
-            writer.take(event);
-            if is_listed {
-                drop(pending.take());
+    let mut stream = std::pin::pin!(stream);
+    loop {
+        let event = match stream.try_next().await {
+            Ok(Some(event)) => event,
+            Ok(None) => break,
+            Err(error) => {
+                // The watcher comes back by itself, with backoff.
+                tracing::warn!(%error, "watch of {name} failed");
+                continue;
             }
-            if let Some(change) = change {
-                on_touched(change);
-            }
+        };
+        let is_listed = matches!(event, Event::InitDone);
+        let change = change_of(&event, &touched);
+        writer.take(event);
+        if is_listed {
+            drop(pending.take());
         }
-        tracing::error!("watch of {name} ended");
-    });
-    cache
+        if let Some(change) = change {
+            on_touched(change);
+        }
+    }
+    tracing::error!("watch of {name} ended");
 }
 
 /// Who is told when `event` has been taken note of.
@@ -200,7 +215,7 @@ fn change_of<K>(event: &Event<K>, touched: impl Fn(&K) -> Touched) -> Option<Tou
     }
 }
 
-fn label<'a>(object: &'a impl Resource, key: &str) -> Option<&'a str> {
+pub(crate) fn label<'a>(object: &'a impl Resource, key: &str) -> Option<&'a str> {
     let labels = object.meta().labels.as_ref();
     labels
         .and_then(|labels| labels.get(key))

@@ -1,6 +1,7 @@
 //! What is written for a running workload.
 
 use std::{
+    fmt::Debug,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,18 +15,16 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams},
 };
 use lull_contract::{
-    annotations,
-    names::{FIELD_MANAGER, activator_slice},
-    report::Woken,
-    scaled_workload::ScaledWorkload,
+    annotations, names::FIELD_MANAGER, report::Woken, scaled_workload::ScaledWorkload,
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{Task, look::is_rolling};
 use crate::{
     context::WriteError,
     metrics::WRITING_SCALE,
-    objects,
+    objects::{self, Audience},
     plan::{self, PlannedService},
     policy::wanted_for_held,
 };
@@ -84,6 +83,7 @@ impl Task {
         Ok(())
     }
 
+    /// Tells every caller of the activators, each kind of caller by what it reads.
     pub(super) async fn add_activators(
         &self,
         workload: &ScaledWorkload,
@@ -95,46 +95,82 @@ impl Task {
             return Ok(());
         }
         let activators: Vec<_> = activators.iter().map(Arc::as_ref).collect();
+        let mesh = self.in_mesh(services);
+        let audience = match &mesh {
+            Some(_) => Audience::AllButIstio,
+            None => Audience::Everyone,
+        };
+        if let Some(identity) = mesh.as_ref().filter(|_| !services.is_empty()) {
+            self.write_entries(workload, identity, &activators).await?;
+        }
         for service in services {
-            let wanted = objects::slice(workload, service, &activators);
-            let name = activator_slice(&service.name, false);
-            let there = self.ctx.stores.slices.get(&self.key.namespace, &name);
-            if there.is_some_and(|slice| objects::slice_is(&slice, &wanted)) {
-                continue;
-            }
-            let api: Api<EndpointSlice> = self.api();
-            self.call(
-                "writing the activators' slice",
-                api.patch(&name, &apply(), &Patch::Apply(&wanted)),
-            )
-            .await?;
+            let wanted = objects::slice(workload, service, (audience, &activators));
+            self.write_slice(&audience.slice(&service.name), &wanted)
+                .await?;
+        }
+        // What is there from before the workload came into the mesh, or went out of it.
+        self.remove_slices(services, audience.other()).await?;
+        if mesh.is_none() {
+            self.remove_entries_but(&[]).await?;
         }
         Ok(())
+    }
+
+    async fn write_slice(&self, name: &str, wanted: &Value) -> Result<(), WriteError> {
+        let there = self.ctx.stores.slices.get(&self.key.namespace, name);
+        if there.is_some_and(|slice| objects::slice_is(&slice, wanted)) {
+            return Ok(());
+        }
+        let api: Api<EndpointSlice> = self.api();
+        self.call(
+            "writing the activators' slice",
+            api.patch(name, &apply(), &Patch::Apply(wanted)),
+        )
+        .await
+        .map(drop)
     }
 
     pub(super) async fn remove_activators(
         &self,
         services: &[PlannedService],
     ) -> Result<(), WriteError> {
+        self.remove_entries_but(&[]).await?;
+        for audience in [Audience::AllButIstio, Audience::Everyone] {
+            self.remove_slices(services, audience).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_slices(
+        &self,
+        services: &[PlannedService],
+        audience: Audience,
+    ) -> Result<(), WriteError> {
         for service in services {
-            let name = activator_slice(&service.name, false);
+            let name = audience.slice(&service.name);
             let there = self.ctx.stores.slices.get(&self.key.namespace, &name);
-            if there.is_none() {
-                continue;
-            }
-            let api: Api<EndpointSlice> = self.api();
-            match self
-                .call(
-                    "deleting the activators' slice",
-                    api.delete(&name, &DeleteParams::default()),
-                )
-                .await
-            {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => {}
+            if there.is_some() {
+                self.remove::<EndpointSlice>(&name, "deleting the activators' slice")
+                    .await?;
             }
         }
         Ok(())
+    }
+
+    /// Deletes one of our objects; that it is gone already is as good.
+    pub(super) async fn remove<K>(&self, name: &str, what: &'static str) -> Result<(), WriteError>
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + Debug,
+    {
+        let api: Api<K> = self.api();
+        let deleted = self.call(what, api.delete(name, &DeleteParams::default()));
+        match deleted.await {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     pub(super) async fn hold_selector(

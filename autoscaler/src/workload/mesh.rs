@@ -1,0 +1,91 @@
+//! Activators as Istio is told of them.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, ResourceExt, api::Patch};
+use lull_contract::{names::label_value, scaled_workload::ScaledWorkload};
+
+use super::{Task, act::apply};
+use crate::{
+    context::WriteError,
+    mesh::{self, PodIdentity, Signs, WorkloadEntry},
+    objects::Audience,
+    plan::PlannedService,
+};
+
+// === impl Task ===
+
+impl Task {
+    /// Who the workload's pods are in the mesh; `None` where there is no mesh or it is not in it.
+    pub(super) fn in_mesh(&self, services: &[PlannedService]) -> Option<PodIdentity> {
+        let stores = &self.ctx.stores;
+        if !stores.entries.is_known() {
+            return None;
+        }
+        let deployment = stores
+            .deployments
+            .get(&self.key.namespace, &self.key.name)?;
+        let identity = PodIdentity::of(&deployment.spec.as_ref()?.template);
+        let has_open_slice = services.iter().any(|service| {
+            let slice = Audience::Everyone.slice(&service.name);
+            stores.slices.get(&self.key.namespace, &slice).is_some()
+        });
+        let pods = self.pods();
+        let signs = Signs {
+            pods: &pods,
+            inject: identity.inject,
+            has_entries: !self.entries().is_empty(),
+            has_open_slice,
+        };
+        mesh::is_meshed(&signs).then_some(identity)
+    }
+
+    /// Makes the workload's entries those of `activators`, first the new ones.
+    pub(super) async fn write_entries(
+        &self,
+        workload: &ScaledWorkload,
+        identity: &PodIdentity,
+        activators: &[&Pod],
+    ) -> Result<(), WriteError> {
+        let there = self.entries();
+        let api: Api<WorkloadEntry> = self.api();
+        let mut kept = Vec::new();
+        for wanted in activators
+            .iter()
+            .filter_map(|activator| mesh::entry(workload, identity, activator))
+        {
+            let name = wanted["metadata"]["name"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
+            let known = there.iter().find(|entry| entry.name_any() == name);
+            if !known.is_some_and(|entry| mesh::entry_is(entry, &wanted)) {
+                self.call(
+                    "writing an activator's WorkloadEntry",
+                    api.patch(&name, &apply(), &Patch::Apply(&wanted)),
+                )
+                .await?;
+            }
+            kept.push(name);
+        }
+        self.remove_entries_but(&kept).await
+    }
+
+    /// Deletes the workload's entries, all but those of these names.
+    pub(super) async fn remove_entries_but(&self, kept: &[String]) -> Result<(), WriteError> {
+        for entry in self.entries() {
+            let name = entry.name_any();
+            if !kept.contains(&name) {
+                self.remove::<WorkloadEntry>(&name, "deleting an activator's WorkloadEntry")
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn entries(&self) -> Vec<Arc<WorkloadEntry>> {
+        let label = label_value(&self.key.name);
+        self.ctx.stores.entries.of(&self.key.namespace, &label)
+    }
+}
