@@ -602,11 +602,12 @@ async fn a_connection_on_which_nothing_moves_does_not_count_until_something_does
     assert!(age >= Duration::from_secs(4), "{age:?}");
     caller.write_all(b"again").await.unwrap();
     expect(&mut pod, b"again").await;
-    assert_eq!(activator.forwarding().await, 1);
+    until(|| async { activator.forwarding().await == 1 }).await;
     until(|| async { activator.forwarding().await == 0 }).await;
     // It ends at rest, and is not taken off twice.
     drop((caller, pod));
-    assert_metric(&activator, "lull_activator_splices 0\n").await;
+    let ended = "lull_activator_splices 0\n";
+    until(|| async { activator.metrics().await.contains(ended) }).await;
     assert_eq!(activator.forwarding().await, 0);
     activator.stop().await;
 }

@@ -4,7 +4,7 @@
 //! drives load through the agent by way of the API server's pod proxy; so the suite runs wherever
 //! a kubeconfig reaches, with no route into the cluster's network. [`workload`] waits for the steps
 //! of a workload's life, [`slices`] says who answers for a Service, [`leftovers`] what Lull left
-//! behind, [`timeline`] when each step of a cold start was seen.
+//! behind, [`mesh`] what Istio is told, [`timeline`] when each step of a cold start was seen.
 
 pub mod activators;
 pub mod agent;
@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod diagnostics;
 pub mod histogram;
 pub mod leftovers;
+pub mod mesh;
 pub mod namespace;
 pub mod process;
 pub mod say;
@@ -24,7 +25,7 @@ pub mod workload;
 pub use agent::{Agent, all_answered};
 pub use app::App;
 pub use cluster::Cluster;
-pub use namespace::{Namespace, in_namespace};
+pub use namespace::{Namespace, in_mesh, in_namespace};
 pub use say::say;
 pub use wait::eventually;
 pub use workload::Workload;
