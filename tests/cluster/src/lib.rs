@@ -16,6 +16,8 @@
 //! Each node's containerd and kubelet share a private mount namespace, and everything sits in
 //! cgroups under `/lull-<name>`. Killing the cgroup's processes therefore takes along every pod,
 //! overlay mount and pod network namespace, also after a crash.
+//!
+//! [`mesh`] puts a real Istio on it.
 
 mod api;
 mod build;
