@@ -51,7 +51,7 @@ impl Entries {
     /// certain that there is none, or the first list is complete.
     #[must_use]
     pub fn start(client: &Client, readiness: &Readiness, on_touched: &OnTouched) -> Self {
-        let writer = Writer::new(|entry: &WorkloadEntry| label(entry, WORKLOAD_LABEL));
+        let writer = Writer::new(workload_of);
         let entries = Self {
             cache: writer.cache(),
             is_known: Arc::default(),
@@ -67,10 +67,6 @@ impl Entries {
             );
             let api = Api::<WorkloadEntry>::all(client);
             let ours = watcher::Config::default().labels(WORKLOAD_LABEL);
-            let touched = |entry: &WorkloadEntry| {
-                let workload = label(entry, WORKLOAD_LABEL).unwrap_or_default();
-                Touched::Label(entry.namespace().unwrap_or_default(), workload.to_owned())
-            };
             follow(api, ours, (PLURAL, pending), writer, (on_touched, touched)).await;
         });
         entries
@@ -87,6 +83,16 @@ impl Entries {
     pub fn of(&self, namespace: &str, label: &str) -> Vec<Arc<WorkloadEntry>> {
         self.cache.in_group(namespace, label)
     }
+}
+
+/// [`WORKLOAD_LABEL`] of an entry.
+fn workload_of(entry: &WorkloadEntry) -> Option<&str> {
+    label(entry, WORKLOAD_LABEL)
+}
+
+fn touched(entry: &WorkloadEntry) -> Touched {
+    let workload = workload_of(entry).unwrap_or_default();
+    Touched::Label(entry.namespace().unwrap_or_default(), workload.to_owned())
 }
 
 /// Returns when the cluster knows the kind; `pending` comes back unless it was let go before, because

@@ -166,8 +166,10 @@ impl Task {
             + Debug,
     {
         let api: Api<K> = self.api();
-        let deleted = self.call(what, api.delete(name, &DeleteParams::default()));
-        match deleted.await {
+        match self
+            .call(what, api.delete(name, &DeleteParams::default()))
+            .await
+        {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }

@@ -17,7 +17,7 @@
 //! cgroups under `/lull-<name>`. Killing the cgroup's processes therefore takes along every pod,
 //! overlay mount and pod network namespace, also after a crash.
 //!
-//! [`mesh`] puts a real Istio on it.
+//! [`mesh()`] puts a real Istio on it.
 
 mod api;
 mod build;
