@@ -61,11 +61,18 @@ impl Task {
                 .to_owned();
             let known = there.iter().find(|entry| entry.name_any() == name);
             if !known.is_some_and(|entry| mesh::entry_is(entry, &wanted)) {
-                self.call(
-                    "writing an activator's WorkloadEntry",
-                    api.patch(&name, &apply(), &Patch::Apply(&wanted)),
-                )
-                .await?;
+                let (params, patch) = (apply(), Patch::Apply(&wanted));
+                let write = api.patch(&name, &params, &patch);
+                match self
+                    .call("writing an activator's WorkloadEntry", write)
+                    .await
+                {
+                    // The mesh was taken off the cluster: the slices are for all who are left.
+                    Err(error) if error.is_not_found() => {
+                        tracing::debug!(workload = %self.key, %error, "no WorkloadEntries here");
+                    }
+                    written => drop(written?),
+                }
             }
             kept.push(name);
         }
