@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR := $(shell . scripts/common.sh; echo $$CARGO_TARGET_DIR)
 # Clients and servers that the queue-proxy is tested with (queue-proxy/tests/peers).
 PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql util-linux
 
-.PHONY: help demo demo-down test test-full check fmt lint doc unit slow fuzz chart e2e mesh e2e-mesh coldstart many simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
+.PHONY: help demo demo-down test test-full check fmt lint doc unit slow fuzz chart e2e mesh e2e-mesh coldstart many wakes simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -27,7 +27,7 @@ fmt: ## Formatting
 	cargo fmt --all --check
 
 lint: packages ## Clippy, warnings denied
-	cargo clippy --locked --workspace --all-targets --features lull-e2e/uninstall,lull-e2e/mesh,lull-cluster/cluster-tests -- -D warnings
+	cargo clippy --locked --workspace --all-targets --features lull-e2e/outage,lull-e2e/uninstall,lull-e2e/mesh,lull-cluster/cluster-tests -- -D warnings
 
 doc: ## Documentation builds without warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
@@ -58,6 +58,9 @@ coldstart: ## Cold start table on a real cluster
 
 many: ## 5,000 sleeping workloads on a real cluster: activators' memory and start, cold starts among them
 	@scripts/many.sh
+
+wakes: ## 50 wakes a second among 1,000 workloads on a real cluster, beside as many patches of /scale
+	@scripts/wakes.sh
 
 simulate: ## The autoscaler's decisions against modelled traffic: docs/simulations.md (or ARGS="--only spike --seed 7")
 	cargo run --locked -q -p lull-simulator -- $(or $(ARGS),--docs docs)

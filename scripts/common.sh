@@ -89,6 +89,12 @@ lull_up() { # [COMMAND], run when the cluster is up
   KUBECONFIG=$(scripts/cluster.sh kubeconfig); export KUBECONFIG
 }
 
+# Lull is installed with a kind that only the suite defines, and only once Lull runs.
+lull_knows_rollouts() {
+  local target='targets[0]'
+  export HELM_ARGS="${HELM_ARGS:-} --set $target.apiGroup=e2e.lull.dev,$target.apiVersion=v1,$target.resource=rollouts"
+}
+
 lull_cluster() { "$CARGO_TARGET_DIR/debug/lull-cluster" "$@"; }
 
 tool() { # path of kubectl or helm

@@ -2,10 +2,17 @@
 # make e2e: the end-to-end suite on a cluster of its own (or kind, or the current one).
 . "$(dirname "$0")/common.sh"
 cd "$root"
+lull_knows_rollouts
 with_lull e2e
 E2E_HELM=$(tool helm); export E2E_HELM
 say "suite"
 cargo test --locked -p lull-e2e --features cluster ${E2E_ARGS:-} -- --test-threads "${E2E_THREADS:-4}"
+if [ "$CLUSTER" = builtin ]; then
+  say "a minute without an API server"
+  cargo test --locked -p lull-e2e --features outage --test outage
+else
+  say "a minute without an API server: left out, only that of CLUSTER=builtin can be stopped from here"
+fi
 # Namespaces that are kept never go, which is what this suite waits for.
 [ -z "${E2E_KEEP:-}" ] || exit 0
 say "uninstall"

@@ -5,6 +5,7 @@ use std::{collections::HashMap, fmt::Write as _, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use http::StatusCode;
 use kube::{Client, ResourceExt};
+use lull_cluster_settings::{Settings, Watcher};
 use lull_contract::{
     ports,
     report::{ActivatorReport, MAX_ACTIVATOR_BYTES, SEEN_PARAM, SINCE_PARAM, WAIT_PARAM},
@@ -15,13 +16,14 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    cluster_settings,
     config::Args,
     context::{Context, Key, Parts},
     demand::Hearing,
-    lease::Leadership,
+    lease::{Election, Leadership},
     machine::Delays,
-    metrics::Metrics,
-    stores::{OnTouched, Stores, Touched},
+    metrics::{Asked, Metrics},
+    stores::{OnTouched, Stores, Touched, Watched},
     workload,
 };
 
@@ -48,26 +50,40 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .context("no access to a Kubernetes API server")?;
     let (readiness, mut registry) = (Readiness::default(), Registry::default());
     let metrics = Metrics::register(&mut registry);
-    spawn_admin(&args, &stop, &readiness, registry).await?;
+    let rejected = metrics.settings_rejected.clone();
+    let settings_map = (args.namespace.as_str(), args.settings.as_str());
+    let (watcher, settings) = Watcher::new(&client, settings_map, &readiness, rejected);
+    tokio::spawn(watcher.run(stop.clone()));
+    let shown = (args.clone(), settings.clone());
+    spawn_admin(shown, &stop, &readiness, registry).await?;
 
     let (touched_tx, touched_rx) = mpsc::channel(TOUCHED_CAPACITY);
     let on_touched: OnTouched = Arc::new(move |touched| {
         // A full channel loses nothing: the scan looks at everything.
         let _ = touched_tx.try_send(touched);
     });
-    let watched = (args.namespace.as_str(), args.activator_selector.as_str());
-    let stores = Stores::start(&client, watched, &readiness, &on_touched);
-    let leadership = Leadership::new();
-    let lease = tokio::spawn(leadership.clone().run(
-        client.clone(),
-        args.namespace.clone(),
-        args.pod_name.clone(),
-        stop.clone(),
-    ));
+    let watched = Watched {
+        namespace: &args.namespace,
+        activators: &args.activator_selector,
+        autoscalers: &args.peers,
+        targets: &args.targets,
+    };
+    let stores = Stores::start(&client, &watched, &readiness, &on_touched);
+    let leadership = Leadership::new(args.shards);
+    let election = Election {
+        client: client.clone(),
+        namespace: args.namespace.clone(),
+        identity: args.pod_name.clone(),
+        replicas: stores.autoscalers.clone(),
+        readiness: readiness.clone(),
+        held: metrics.shards_held.clone(),
+    };
+    let leases = tokio::spawn(leadership.clone().run(election, stop.clone()));
     let ctx = Arc::new(Context::new(Parts {
         client,
         stores,
         leadership,
+        settings,
         metrics,
         delays: Delays {
             propagation: args.propagation_delay.0,
@@ -78,12 +94,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         reporter: args.pod_name.clone(),
     }));
     manage(&ctx, &readiness, touched_rx, &stop).await;
-    lease.await.context("the lease's task failed")?;
+    leases.await.context("the leases' task failed")?;
     Ok(())
 }
 
 async fn spawn_admin(
-    args: &Args,
+    (args, settings): (Args, Settings),
     stop: &CancellationToken,
     readiness: &Readiness,
     registry: Registry,
@@ -95,15 +111,18 @@ async fn spawn_admin(
     let readiness = readiness.clone();
     tokio::spawn(server::serve(admin, stop.clone(), move |request| {
         let missing = readiness.missing();
+        let config = || cluster_settings::page(&args, &settings.borrow());
+        let config = (request.uri().path() == "/config").then(config);
         async move {
             match request.uri().path() {
                 "/live" => server::text(StatusCode::OK, "ok\n"),
+                "/config" => server::json(&config),
                 "/ready" if missing.is_empty() => server::text(StatusCode::OK, "ok\n"),
                 "/ready" => {
                     let text = format!("waiting for {}\n", missing.join(", "));
                     server::text(StatusCode::SERVICE_UNAVAILABLE, text)
                 }
-                _ => server::text(StatusCode::NOT_FOUND, "pages: /live /ready\n"),
+                _ => server::text(StatusCode::NOT_FOUND, "pages: /live /ready /config\n"),
             }
         }
     }));
@@ -124,11 +143,13 @@ async fn manage(
 ) {
     let mut pollers: HashMap<String, (String, JoinHandle<()>)> = HashMap::new();
     let mut scan = tokio::time::interval(SCAN_EVERY);
+    let (mut settings, mut rejected_told) = (ctx.settings.clone(), None);
     loop {
+        cluster_settings::tell_rejected(ctx, &mut rejected_told);
         let change = tokio::select! {
             () = stop.cancelled() => break,
             _ = scan.tick() => None,
-            () = ctx.leadership.began.notified() => {
+            () = all_anew(ctx, &mut settings) => {
                 ctx.mailboxes().wake(None);
                 None
             }
@@ -153,6 +174,8 @@ async fn manage(
             }
             Some(Touched::Namespace(namespace)) => ctx.mailboxes().wake(Some(&namespace)),
             Some(Touched::Activators) => ctx.mailboxes().wake(None),
+            // Who leads what is seen by the election itself.
+            Some(Touched::Autoscalers) => {}
             Some(Touched::Everything) => {
                 scan_all(ctx);
                 ctx.mailboxes().wake(None);
@@ -168,21 +191,26 @@ async fn manage(
     }
 }
 
+/// Returns when every workload must be looked at anew: this replica leads now, or the cluster-wide
+/// settings have changed.
+///
+/// # Cancel safety
+/// Safe: what has happened is told by the next call.
+async fn all_anew(ctx: &Context, settings: &mut Settings) {
+    tokio::select! {
+        () = ctx.leadership.began.notified() => {}
+        // An error says that the watcher has ended, as it does with the process.
+        Ok(()) = settings.changed() => {}
+    }
+}
+
 fn scan_all(ctx: &Arc<Context>) {
-    let deployments = ctx
-        .stores
-        .deployments
-        .all()
-        .into_iter()
-        .map(|d| (d.namespace(), d.name_any()));
-    let workloads = ctx
-        .stores
-        .workloads
-        .all()
-        .into_iter()
-        .map(|w| (w.namespace(), w.name_any()));
-    for (namespace, name) in deployments.chain(workloads) {
-        let namespace = namespace.unwrap_or_default();
+    let (targets, workloads) = (ctx.stores.targets.all(), ctx.stores.workloads.all());
+    let targets = targets.iter().map(|t| (t.namespace.clone(), t.id()));
+    let workloads = workloads
+        .iter()
+        .map(|w| (w.namespace().unwrap_or_default(), w.name_any()));
+    for (namespace, name) in targets.chain(workloads) {
         // Those that have a task look around by themselves.
         if ctx.mailboxes().get(&namespace, &name).is_none() {
             start(ctx, Key { namespace, name });
@@ -215,7 +243,7 @@ fn keep_pollers(ctx: &Arc<Context>, pollers: &mut HashMap<String, (String, JoinH
         .activators
         .all()
         .iter()
-        .filter_map(|pod| Some((pod.name_any(), pod.status.as_ref()?.pod_ip.clone()?)))
+        .filter_map(|pod| Some((pod.name.clone(), pod.ip.clone()?)))
         .collect();
     pollers.retain(|name, (ip, poller)| {
         let keep = activators.get(name) == Some(ip) && !poller.is_finished();
@@ -245,14 +273,14 @@ async fn poll_activator(ctx: Arc<Context>, name: String, ip: String) {
         let report = match answer.map(|body| ActivatorReport::parse(&body)) {
             Ok(Ok(report)) => report,
             Ok(Err(error)) => {
-                ctx.metrics.reports_refused.inc();
+                ctx.metrics.refused(Asked::Activator, &error);
                 tracing::warn!(activator = name, %error, "report refused");
                 known = Known::default();
                 tokio::time::sleep(POLL_WAIT).await;
                 continue;
             }
             Err(error) => {
-                ctx.metrics.pulls_failed.inc();
+                ctx.metrics.pull_failed(Asked::Activator, &error);
                 tracing::debug!(activator = name, %error, "report not had");
                 known = Known::default();
                 tokio::time::sleep(POLL_PAUSE).await;

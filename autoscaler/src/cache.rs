@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use kube::{Resource, ResourceExt, runtime::watcher::Event};
+use kube::runtime::watcher::Event;
 use parking_lot::RwLock;
 
 /// Objects of one kind. Clones share them.
@@ -13,9 +13,17 @@ pub struct Cache<K> {
 
 #[derive(Debug)]
 struct Shared<K> {
-    /// Objects with one answer are found together.
-    group_of: fn(&K) -> Option<&str>,
+    keys: Keys<K>,
     known: RwLock<Index<K>>,
+}
+
+/// By what objects are found.
+#[derive(Debug)]
+pub(crate) struct Keys<K> {
+    /// Namespace and name.
+    pub(crate) place: fn(&K) -> (String, String),
+    /// Objects of a namespace with one answer are found together.
+    pub(crate) group: fn(&K) -> Option<&str>,
 }
 
 /// Name to object, in each namespace.
@@ -35,6 +43,16 @@ pub(crate) struct Writer<K> {
     /// A list that is not complete yet; what was known holds until it is.
     listing: Option<Index<K>>,
 }
+
+// === impl Keys ===
+
+impl<K> Clone for Keys<K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K> Copy for Keys<K> {}
 
 // === impl Cache ===
 
@@ -85,11 +103,11 @@ fn objects<'a, K: 'a>(names: impl IntoIterator<Item = &'a Names<K>>) -> Vec<Arc<
 
 // === impl Writer ===
 
-impl<K: Resource> Writer<K> {
+impl<K> Writer<K> {
     /// An empty cache.
-    pub(crate) fn new(group_of: fn(&K) -> Option<&str>) -> Self {
+    pub(crate) fn new(keys: Keys<K>) -> Self {
         let known = RwLock::new(Index::default());
-        let shared = Arc::new(Shared { group_of, known });
+        let shared = Arc::new(Shared { keys, known });
         Self {
             cache: Cache { shared },
             listing: None,
@@ -103,22 +121,22 @@ impl<K: Resource> Writer<K> {
 
     /// Takes note of an event.
     pub(crate) fn take(&mut self, event: Event<K>) {
-        let Shared { group_of, known } = &*self.cache.shared;
+        let Shared { keys, known } = &*self.cache.shared;
         match event {
             Event::Init => self.listing = Some(Index::default()),
             Event::InitApply(object) => {
                 let listing = self.listing.get_or_insert_default();
-                listing.insert(object, *group_of);
+                listing.insert(object, *keys);
             }
             Event::InitDone => {
                 *known.write() = self.listing.take().unwrap_or_default();
             }
             Event::Apply(object) => {
                 let mut known = known.write();
-                known.remove(&object, *group_of);
-                known.insert(object, *group_of);
+                known.remove(&object, *keys);
+                known.insert(object, *keys);
             }
-            Event::Delete(object) => known.write().remove(&object, *group_of),
+            Event::Delete(object) => known.write().remove(&object, *keys),
         }
     }
 }
@@ -134,11 +152,11 @@ impl<K> Default for Index<K> {
     }
 }
 
-impl<K: Resource> Index<K> {
-    fn insert(&mut self, object: K, group_of: fn(&K) -> Option<&str>) {
-        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+impl<K> Index<K> {
+    fn insert(&mut self, object: K, keys: Keys<K>) {
+        let (namespace, name) = (keys.place)(&object);
         let object = Arc::new(object);
-        if let Some(group) = group_of(&object) {
+        if let Some(group) = (keys.group)(&object) {
             let names = self.groups.entry((namespace.clone(), group.to_owned()));
             names.or_default().insert(name.clone(), Arc::clone(&object));
         }
@@ -147,8 +165,8 @@ impl<K: Resource> Index<K> {
     }
 
     /// Removes what is known of the object of this name, which may have been in another group.
-    fn remove(&mut self, object: &K, group_of: fn(&K) -> Option<&str>) {
-        let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    fn remove(&mut self, object: &K, keys: Keys<K>) {
+        let (namespace, name) = (keys.place)(object);
         let Some(names) = self.namespaces.get_mut(&namespace) else {
             return;
         };
@@ -156,7 +174,7 @@ impl<K: Resource> Index<K> {
         if names.is_empty() {
             self.namespaces.remove(&namespace);
         }
-        let Some(group) = known.as_deref().and_then(group_of) else {
+        let Some(group) = known.as_deref().and_then(keys.group) else {
             return;
         };
         let key = (namespace, group.to_owned());
@@ -171,29 +189,31 @@ impl<K: Resource> Index<K> {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::api::core::v1::Pod;
-    use serde_json::json;
-
     use super::*;
 
-    fn pod(name: &str, app: &str) -> Pod {
-        let metadata = json!({ "namespace": "ns", "name": name, "labels": { "app": app } });
-        serde_json::from_value(json!({ "metadata": metadata })).unwrap()
+    struct Pod {
+        name: &'static str,
+        app: &'static str,
     }
 
-    fn app(pod: &Pod) -> Option<&str> {
-        pod.labels().get("app").map(String::as_str)
+    const KEYS: Keys<Pod> = Keys {
+        place: |pod| ("ns".to_owned(), pod.name.to_owned()),
+        group: |pod| Some(pod.app),
+    };
+
+    fn pod(name: &'static str, app: &'static str) -> Pod {
+        Pod { name, app }
     }
 
-    fn names(pods: &[Arc<Pod>]) -> Vec<String> {
-        let mut names: Vec<_> = pods.iter().map(|pod| pod.name_any()).collect();
+    fn names(pods: &[Arc<Pod>]) -> Vec<&str> {
+        let mut names: Vec<_> = pods.iter().map(|pod| pod.name).collect();
         names.sort();
         names
     }
 
     #[test]
     fn objects_are_found_by_name_namespace_and_group_and_move_between_groups() {
-        let mut writer = Writer::new(app);
+        let mut writer = Writer::new(KEYS);
         let cache = writer.cache();
         writer.take(Event::Apply(pod("a", "shop")));
         writer.take(Event::Apply(pod("b", "bank")));
@@ -209,7 +229,7 @@ mod tests {
 
     #[test]
     fn what_was_known_holds_until_a_new_list_is_complete() {
-        let mut writer = Writer::new(app);
+        let mut writer = Writer::new(KEYS);
         let cache = writer.cache();
         writer.take(Event::Apply(pod("a", "shop")));
         writer.take(Event::Init);

@@ -3,7 +3,10 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use clap::{Parser, Subcommand, builder::BoolishValueParser};
-use lull_contract::{HumanDuration, ports};
+use lull_contract::{
+    HumanDuration, Shards, ports,
+    target_resource::{DEFAULT_TARGETS, TargetResource},
+};
 use lull_process::logging::LogFilter;
 
 /// Lull's controller: enrols workloads, scales them and switches their Services.
@@ -13,7 +16,7 @@ pub struct Args {
     /// What to do; without one the controller runs.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// Namespace of Lull's own pods and Lease.
+    /// Namespace of Lull's own pods and Leases.
     #[arg(
         long,
         env = "AUTOSCALER_NAMESPACE",
@@ -36,6 +39,16 @@ pub struct Args {
         default_value = "app.kubernetes.io/part-of=lull,app.kubernetes.io/component=activator"
     )]
     pub activator_selector: String,
+    /// Labels by which the autoscaler's replicas are found in the namespace.
+    #[arg(
+        long,
+        env = "AUTOSCALER_PEERS",
+        default_value = "app.kubernetes.io/part-of=lull,app.kubernetes.io/component=autoscaler"
+    )]
+    pub peers: String,
+    /// Shards of the workloads, 1 to 64, each led by one replica: at least as many as replicas.
+    #[arg(long, env = "AUTOSCALER_SHARDS", default_value = "2")]
+    pub shards: Shards,
     /// Wait from a written endpoint to the last proxy that uses it.
     #[arg(long, env = "AUTOSCALER_PROPAGATION_DELAY", default_value = "3s")]
     pub propagation_delay: HumanDuration,
@@ -45,6 +58,19 @@ pub struct Args {
     /// Ports on the activators, as FIRST-LAST.
     #[arg(long, env = "AUTOSCALER_ACTIVATOR_PORTS", default_value = "10000-31999", value_parser = port_range)]
     pub activator_ports: RangeInclusive<u16>,
+    /// Kinds that may be scaled, as GROUP/VERSION/PLURAL: each with a /scale subresource, the count
+    /// at spec.replicas and a pod template at spec.template.
+    #[arg(
+        long,
+        env = "AUTOSCALER_TARGETS",
+        default_value = DEFAULT_TARGETS,
+        value_delimiter = ',',
+        global = true
+    )]
+    pub targets: Vec<TargetResource>,
+    /// ConfigMap in the namespace with the cluster-wide default settings; it may be missing.
+    #[arg(long, env = "AUTOSCALER_SETTINGS", default_value = "lull-settings")]
+    pub settings: String,
     /// Log filter, for instance info or info,kube=debug.
     #[arg(long, env = "AUTOSCALER_LOG", default_value = "info", global = true)]
     pub log: LogFilter,
@@ -54,7 +80,7 @@ pub struct Args {
     /// Prometheus text.
     #[arg(long, env = "AUTOSCALER_METRICS_PORT", default_value_t = ports::METRICS)]
     pub metrics_port: u16,
-    /// /live and /ready.
+    /// /live, /ready and /config.
     #[arg(long, env = "AUTOSCALER_ADMIN_PORT", default_value_t = ports::ADMIN)]
     pub admin_port: u16,
 }
@@ -96,5 +122,13 @@ mod tests {
         for wrong in ["", "1-2", "20000-10000", "x-y", "70000-80000"] {
             assert!(port_range(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_wrong_number_of_shards_is_refused_with_what_is_allowed() {
+        let args = Args::try_parse_from(["autoscaler", "--shards", "3"]).unwrap();
+        assert_eq!(args.shards.count(), 3);
+        let refused = Args::try_parse_from(["autoscaler", "--shards", "65"]).unwrap_err();
+        assert!(refused.to_string().contains("write 1 to 64"), "{refused}");
     }
 }

@@ -16,6 +16,7 @@ use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder},
 };
+use lull_cluster_settings::Settings as ClusterSettings;
 use lull_contract::{Settings, names::label_value};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, Semaphore};
@@ -27,6 +28,7 @@ use crate::{
     machine::Delays,
     metrics::Metrics,
     pull::Puller,
+    purpose::Purpose,
     stores::Stores,
 };
 
@@ -62,8 +64,10 @@ pub struct Context {
     pub client: Client,
     /// Watch caches.
     pub stores: Stores,
-    /// Whether this replica writes.
+    /// For which workloads this replica writes.
     pub leadership: Leadership,
+    /// Cluster-wide defaults.
+    pub settings: ClusterSettings,
     /// Prometheus.
     pub metrics: Metrics,
     /// Fetches reports.
@@ -96,7 +100,7 @@ pub enum WriteError {
     #[error("{what}: {source}")]
     Api {
         /// What was tried.
-        what: &'static str,
+        what: Purpose,
         /// Why it failed.
         #[source]
         source: Box<kube::Error>,
@@ -105,16 +109,18 @@ pub enum WriteError {
     #[error("{what}: the API server did not answer within {API_TIMEOUT:?}")]
     Timeout {
         /// What was tried.
-        what: &'static str,
+        what: Purpose,
     },
-    /// Another replica leads by now.
-    #[error("{what}: not done, this replica does not lead any more")]
+    /// Another replica leads by now; a write that was under way may be done.
+    #[error("{what}: given up, this replica does not lead the workload's shard any more")]
     NotLeader {
         /// What was to be done.
-        what: &'static str,
+        what: Purpose,
     },
-    /// No activator port is free.
-    #[error("every activator port of {0:?} is taken; widen autoscaler.activatorPorts")]
+    /// No activator port of the workload's shard is free.
+    #[error(
+        "every activator port of {0:?} for the workload's shard is taken; widen autoscaler.activatorPorts"
+    )]
     PortsExhausted(RangeInclusive<u16>),
 }
 
@@ -241,8 +247,10 @@ pub struct Parts {
     pub client: Client,
     /// Watch caches.
     pub stores: Stores,
-    /// Whether this replica writes.
+    /// For which workloads this replica writes.
     pub leadership: Leadership,
+    /// Cluster-wide defaults.
+    pub settings: ClusterSettings,
     /// Prometheus.
     pub metrics: Metrics,
     /// Waits.
@@ -276,6 +284,7 @@ impl Context {
             client: parts.client,
             stores: parts.stores,
             leadership: parts.leadership,
+            settings: parts.settings,
             metrics: parts.metrics,
             puller: Puller::new(),
             delays: parts.delays,
@@ -323,7 +332,7 @@ impl Context {
     /// [`WriteError`] naming `what`.
     pub async fn call<T>(
         &self,
-        what: &'static str,
+        what: Purpose,
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, WriteError> {
         let result = match tokio::time::timeout(API_TIMEOUT, call).await {
@@ -377,7 +386,7 @@ mod tests {
         )
         .unwrap();
         WriteError::Api {
-            what: "writing a test",
+            what: Purpose::WriteSlice,
             source: Box::new(kube::Error::Api(status.into())),
         }
     }

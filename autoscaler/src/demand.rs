@@ -99,6 +99,13 @@ pub struct Measured {
     pub panic: f64,
     /// Every ready pod and activator has been heard lately.
     pub heard: bool,
+    /// Ready pods that have not been heard lately.
+    pub silent: u32,
+    /// Every ready activator and at least half of the ready pods have been heard lately: the silent
+    /// ones may be sick, rather than this process cut off.
+    pub mostly_heard: bool,
+    /// Age of the oldest of their last reports; `None` where one has not been had at all.
+    pub oldest: Option<Duration>,
     /// The windows were emptied, because other ones are asked for.
     pub restarted: bool,
 }
@@ -116,6 +123,38 @@ pub struct Totals {
     pub bypassed: bool,
     /// Requests that have arrived anywhere since this process knows the workload; only grows.
     pub arrivals: u64,
+}
+
+/// How lately reporters of one kind were heard.
+#[derive(Debug, Clone, Copy)]
+struct Ages {
+    /// Reporters.
+    count: u32,
+    /// Those of [`MAX_REPORT_AGE`] and more, or never heard.
+    late: u32,
+    /// Age of the oldest last report; `None` where one has not been had at all.
+    oldest: Option<Duration>,
+}
+
+// === impl Ages ===
+
+impl Ages {
+    fn of(reported_at: impl Iterator<Item = Option<Duration>>, now: Duration) -> Self {
+        let none = Self {
+            count: 0,
+            late: 0,
+            oldest: Some(Duration::ZERO),
+        };
+        reported_at.fold(none, |ages, at| {
+            let age = at.map(|at| now.saturating_sub(at));
+            let is_late = age.is_none_or(|age| age > MAX_REPORT_AGE);
+            Self {
+                count: ages.count + 1,
+                late: ages.late + u32::from(is_late),
+                oldest: ages.oldest.zip(age).map(|(a, b)| a.max(b)),
+            }
+        })
+    }
 }
 
 // === impl Demand ===
@@ -278,25 +317,42 @@ impl Demand {
         forget_others(&mut self.pods, &pods);
         let named = activators.clone().map(|(activator, _)| activator);
         forget_others(&mut self.activators, &named);
-        let lately = |at: Duration| now <= at + MAX_REPORT_AGE;
-        let is_heard = |pod: Reporter<'_>| {
-            let known = self.pods.get(pod.name);
-            !pod.ready || known.is_some_and(|heard| lately(heard.at))
-        };
-        let is_heard_of = |(activator, hearing): (Reporter<'_>, Option<Hearing>)| {
-            let is_told = hearing.is_some_and(|h| lately(h.at) && self.is_told(activator.name, h));
-            !activator.ready || is_told
-        };
-        let heard = pods.into_iter().all(is_heard) && activators.into_iter().all(is_heard_of);
+        let pods = Ages::of(self.pods_reported_at(pods), now);
+        let activators = Ages::of(self.activators_reported_at(activators), now);
         // The newest second is left out: its reports are still on their way.
         let ended = now.saturating_sub(Duration::from_secs(1));
         Measured {
             totals: self.totals(now),
             stable: self.stable.average(ended),
             panic: self.panic.average(ended),
-            heard,
+            heard: pods.late + activators.late == 0,
+            silent: pods.late,
+            mostly_heard: pods.late * 2 <= pods.count && activators.late == 0,
+            oldest: pods.oldest.zip(activators.oldest).map(|(a, b)| a.max(b)),
             restarted,
         }
+    }
+
+    /// When each ready pod was heard last; `None` for one that has said nothing.
+    fn pods_reported_at<'a>(
+        &self,
+        pods: impl Iterator<Item = Reporter<'a>>,
+    ) -> impl Iterator<Item = Option<Duration>> {
+        pods.filter(|pod| pod.ready)
+            .map(|pod| self.pods.get(pod.name).map(|heard| heard.at))
+    }
+
+    /// When each ready activator was heard last; `None` for one that has said nothing.
+    fn activators_reported_at<'a>(
+        &self,
+        activators: impl Iterator<Item = (Reporter<'a>, Option<Hearing>)>,
+    ) -> impl Iterator<Item = Option<Duration>> {
+        activators
+            .filter(|(activator, _)| activator.ready)
+            .map(|(activator, hearing)| {
+                let hearing = hearing.filter(|hearing| self.is_told(activator.name, *hearing));
+                hearing.map(|hearing| hearing.at)
+            })
     }
 
     fn totals(&self, now: Duration) -> Totals {
@@ -482,15 +538,41 @@ mod tests {
     }
 
     #[test]
+    fn one_silent_pod_of_many_is_told_from_a_cut_off_autoscaler() {
+        let rows = [
+            (2, 2, 0, true),
+            (1, 2, 1, true),
+            (1, 3, 2, false),
+            (0, 1, 1, false),
+        ];
+        for (heard, ready, silent, mostly) in rows {
+            let mut demand = demand();
+            let names = ["a", "b", "c"];
+            for name in &names[..heard] {
+                demand.pod_reported(name, &report(1, SEC, (0, 0, 0)), Duration::from_secs(9));
+            }
+            let pods = names[..ready]
+                .iter()
+                .map(|name| Reporter { name, ready: true });
+            let now = Duration::from_secs(10);
+            let measured = demand.measure(&settings(), pods, [].into_iter(), now);
+            let told = (measured.silent, measured.mostly_heard);
+            assert_eq!(told, (silent, mostly), "{heard} of {ready}");
+            assert_eq!(measured.heard, silent == 0);
+        }
+    }
+
+    #[test]
     fn silence_is_unknown_and_gone_reporters_are_forgotten() {
         let at = Duration::from_secs;
         let mut demand = demand();
-        assert!(!measure(&mut demand, 0).heard);
+        let unknown = measure(&mut demand, 0);
+        assert_eq!((unknown.heard, unknown.oldest), (false, None));
         demand.pod_reported("p", &report(1, SEC, (7, 0, 0)), at(1));
         demand.pod_reported("gone", &report(2, SEC, (3, 0, 0)), at(1));
         assert!(measure(&mut demand, 4).heard);
         let late = measure(&mut demand, 5);
-        assert!(!late.heard);
+        assert_eq!((late.heard, late.oldest), (false, Some(at(4))));
         assert_eq!(late.totals.in_flight, 7);
     }
 

@@ -1,9 +1,11 @@
-//! Leadership by a Lease: one replica writes, the others watch and wake.
+//! Leadership by Leases: one for each shard, whose holder writes; all others watch and wake.
 //!
-//! A holder that can't renew stops counting itself as leader before anybody else may take over
-//! (it measures from the moment *before* its last successful renewal), so two never write at once.
+//! [`shards`](crate::shards) says what to write and until when a shard is led; here it is written,
+//! and told to everybody else. A write for a workload is cut off when its shard's lease ends, and a
+//! lease is given up only when no such write is under way: an old leader writes nothing.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,209 +13,352 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use jiff::Timestamp;
-use k8s_openapi::{
-    api::coordination::v1::{Lease, LeaseSpec},
-    apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ListParams, PostParams},
 };
-use kube::{Api, Client, ResourceExt, api::PostParams};
-use tokio::sync::Notify;
+use lull_contract::Shards;
+use lull_process::readiness::Readiness;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::{
+    sync::{Notify, RwLock},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
-/// How long a lease holds without renewal. A crashed leader is replaced within this and one
-/// [`RENEW_EVERY`], by which a renewal is seen late: 3 s.
-const DURATION: Duration = Duration::from_millis(2_500);
-/// Between renewals, and between looks at another's lease.
-const RENEW_EVERY: Duration = Duration::from_millis(500);
-/// How much earlier than others a holder takes its lease for lost.
-const MARGIN: Duration = Duration::from_millis(500);
-/// Name of the Lease.
-const NAME: &str = "lull-autoscaler";
+use crate::{
+    cache::Cache,
+    context::Key,
+    pod::Pod,
+    shards::{HOLDS, Moment, Step, View},
+};
 
-/// Whether this replica leads.
+/// How long a hand-over waits for the writes under way, while other leases have to be renewed.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// Which shards this replica leads. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Leadership {
     start: Instant,
-    /// Milliseconds since `start` until which the lease holds; 0 = not held.
-    until_ms: Arc<AtomicU64>,
-    /// Told when leadership begins.
+    shards: Shards,
+    led: Arc<[Shard]>,
+    /// Told when leadership of a shard begins.
     pub began: Arc<Notify>,
 }
 
-/// Another's lease as it was first seen: expiry is measured on our own clock.
-struct Seen {
-    version: Option<String>,
-    at: Instant,
+#[derive(Debug, Default)]
+struct Shard {
+    /// Milliseconds since `start` until which it is led; 0 = it isn't.
+    until_ms: AtomicU64,
+    /// How often leadership has begun.
+    terms: AtomicU64,
+    /// Read by each write under way.
+    writes: RwLock<()>,
+}
+
+/// What taking part in the election needs.
+#[expect(missing_debug_implementations, reason = "kube's Client has none")]
+pub struct Election {
+    /// The API server.
+    pub client: Client,
+    /// Where the Leases are.
+    pub namespace: String,
+    /// Name of this replica's pod.
+    pub identity: String,
+    /// All replicas.
+    pub replicas: Cache<Pod>,
+    /// Of this one: it takes nothing before it knows the cluster.
+    pub readiness: Readiness,
+    /// Told how many shards are held.
+    pub held: Gauge,
 }
 
 // === impl Leadership ===
 
 impl Leadership {
-    /// Not leading yet.
+    /// Leading none of `shards` yet.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(shards: Shards) -> Self {
         Self {
             start: Instant::now(),
-            until_ms: Arc::default(),
+            shards,
+            led: shards.all().map(|_| Shard::default()).collect(),
             began: Arc::default(),
         }
     }
 
-    /// Whether this replica may write now.
+    /// How the workloads are divided.
     #[must_use]
-    pub fn is_leader(&self) -> bool {
-        self.start.elapsed().as_millis() < u128::from(self.until_ms.load(Ordering::Acquire))
+    pub fn shards(&self) -> Shards {
+        self.shards
     }
 
-    fn held_from(&self, at: Instant) {
-        let until = (at + DURATION - MARGIN).saturating_duration_since(self.start);
-        let was = self.is_leader();
-        let until_ms = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
-        self.until_ms.store(until_ms, Ordering::Release);
-        if !was {
-            tracing::info!("this replica leads now");
-            self.began.notify_one();
+    /// Number of the term in which this replica leads `key`'s shard and so may write, if it does.
+    /// Between two terms another one may have led.
+    #[must_use]
+    pub fn term(&self, key: &Key) -> Option<u64> {
+        let shard = self.shard_of(key);
+        // In this order: the number is that of the term seen, or of a later one.
+        (!self.left(shard).is_zero()).then(|| shard.terms.load(Ordering::Acquire))
+    }
+
+    /// Awaits `write` as the leader of `key`'s shard; `None` where this replica isn't, or not any
+    /// more before the answer came.
+    ///
+    /// # Cancel safety
+    /// As `write`'s own: what was sent may be done.
+    pub async fn write<T>(&self, key: &Key, write: impl Future<Output = T>) -> Option<T> {
+        let shard = self.shard_of(key);
+        let _under_way = shard.writes.read().await;
+        tokio::select! {
+            // In this order: without the lease nothing is even sent.
+            biased;
+            () = self.end_of(shard) => None,
+            answer = write => Some(answer),
         }
     }
 
-    fn lost(&self) {
-        if self.until_ms.swap(0, Ordering::AcqRel) != 0 {
-            tracing::info!("this replica does not lead any more");
-        }
-    }
-
-    /// Takes and renews the lease until `stop`, then gives it up at once.
-    pub async fn run(
-        self,
-        client: Client,
-        namespace: String,
-        identity: String,
-        stop: CancellationToken,
-    ) {
-        let leases: Api<Lease> = Api::namespaced(client, &namespace);
-        let mut seen = Seen {
-            version: None,
-            at: Instant::now(),
-        };
-        while !stop.is_cancelled() {
-            let before = Instant::now();
-            match tokio::time::timeout(DURATION, attempt(&leases, &identity, &mut seen)).await {
-                Ok(Ok(true)) => self.held_from(before),
-                Ok(Ok(false)) => self.lost(),
-                Ok(Err(error)) => tracing::warn!(%error, "lease {NAME} could not be renewed"),
-                Err(_) => tracing::warn!("lease {NAME}: the API server did not answer in time"),
+    async fn end_of(&self, shard: &Shard) {
+        loop {
+            let left = self.left(shard);
+            if left.is_zero() {
+                return;
             }
+            tokio::time::sleep(left).await;
+        }
+    }
+
+    fn shard_of(&self, key: &Key) -> &Shard {
+        &self.led[usize::from(self.shards.of(&key.namespace, &key.name))]
+    }
+
+    fn left(&self, shard: &Shard) -> Duration {
+        let until = Duration::from_millis(shard.until_ms.load(Ordering::Acquire));
+        until.saturating_sub(self.now())
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Tells everybody what `view` says is led.
+    fn tell(&self, view: &View) {
+        for (number, shard) in self.shards.all().zip(self.led.iter()) {
+            let until = view.until(number);
+            let (was, is) = (!self.left(shard).is_zero(), until > self.now());
+            if is && !was {
+                shard.terms.fetch_add(1, Ordering::Release);
+                tracing::info!(shard = number, "this replica leads the shard now");
+            }
+            let until_ms = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+            let before_ms = shard.until_ms.swap(until_ms, Ordering::AcqRel);
+            if before_ms != 0 && until_ms == 0 {
+                tracing::info!(
+                    shard = number,
+                    "this replica does not lead the shard any more"
+                );
+            }
+            if is && !was {
+                self.began.notify_one();
+            }
+        }
+    }
+
+    /// Takes, renews and hands over leases until `stop`, then gives them up at once.
+    pub async fn run(self, election: Election, stop: CancellationToken) {
+        let leases: Api<Lease> = Api::namespaced(election.client, &election.namespace);
+        let mut view = View::new(election.identity, self.shards);
+        while !stop.is_cancelled() {
+            let began = self.now();
+            let replicas = ready(&election.replicas);
+            let steps = view.plan(&Moment {
+                now: began,
+                replicas: &replicas,
+                is_ready: election.readiness.missing().is_empty(),
+            });
+            self.tell(&view);
+            self.carry_out(&leases, &mut view, &steps).await;
+            self.look(&leases, &mut view).await;
+            let led = self.led.iter().filter(|shard| !self.left(shard).is_zero());
+            let led = i64::try_from(led.count()).unwrap_or(i64::MAX);
+            election.held.set(led);
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = tokio::time::sleep(pause(self.is_leader(), seen.at.elapsed())) => {}
+                () = tokio::time::sleep(view.pause(began, self.now())) => {}
             }
         }
-        self.lost();
-        if let Err(error) = release(&leases, &identity).await {
-            tracing::debug!(%error, "lease was not released; it ends by itself");
+        self.end(&leases, &mut view).await;
+        election.held.set(0);
+    }
+
+    /// All at once: each lease has its own time.
+    async fn carry_out(&self, leases: &Api<Lease>, view: &mut View, steps: &[Step]) {
+        let before = self.now();
+        let writes = steps.iter().copied().map(|step| {
+            let lease = view.lease(step, Timestamp::now());
+            async move {
+                let done = match step {
+                    Step::Hold(_) => write(leases, &lease).await,
+                    Step::GiveUp(shard) => {
+                        self.settled(shard, SETTLE).await && write(leases, &lease).await
+                    }
+                };
+                done.then_some(step)
+            }
+        });
+        let mut writes: FuturesUnordered<_> = writes.collect();
+        while let Some(done) = writes.next().await {
+            if let Some(step) = done {
+                view.wrote(step, before, self.now());
+                self.tell(view);
+            }
         }
     }
-}
 
-impl Default for Leadership {
-    fn default() -> Self {
-        Self::new()
+    async fn look(&self, leases: &Api<Lease>, view: &mut View) {
+        match timeout(HOLDS, leases.list(&ListParams::default())).await {
+            Ok(Ok(list)) => {
+                view.see(list.items, self.now());
+                self.tell(view);
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "leases could not be listed"),
+            Err(_) => tracing::warn!("leases: the API server did not answer in time"),
+        }
     }
-}
 
-/// Until the next renewal, or the next look at another's lease that was seen so long ago: just
-/// after its end, but no oftener than [`RENEW_EVERY`] where it has ended and can't be had.
-fn pause(leads: bool, seen_for: Duration) -> Duration {
-    let left = DURATION.saturating_sub(seen_for);
-    if leads || left.is_zero() {
-        return RENEW_EVERY;
-    }
-    // A millisecond more than the rest: it must be over.
-    (left + Duration::from_millis(1)).min(RENEW_EVERY)
-}
-
-/// One try to hold the lease; whether it is ours now.
-async fn attempt(leases: &Api<Lease>, identity: &str, seen: &mut Seen) -> kube::Result<bool> {
-    let Some(mut lease) = leases.get_opt(NAME).await? else {
-        let lease = Lease {
-            metadata: ObjectMeta {
-                name: Some(NAME.into()),
-                ..ObjectMeta::default()
-            },
-            spec: Some(spec(identity, 0)),
+    /// Whether no write for `shard`, which isn't led any more, is under way; waits for it.
+    async fn settled(&self, shard: u16, limit: Duration) -> bool {
+        let Some(shard) = self.led.get(usize::from(shard)) else {
+            return true;
         };
-        return won(leases.create(&PostParams::default(), &lease).await);
+        timeout(limit, shard.writes.write()).await.is_ok()
+    }
+
+    /// Leads nothing any more, and says so in the leases.
+    async fn end(&self, leases: &Api<Lease>, view: &mut View) {
+        for shard in self.shards.all() {
+            view.let_go(shard);
+        }
+        self.tell(view);
+        join_all(self.shards.all().map(|shard| self.settled(shard, HOLDS))).await;
+        self.look(leases, view).await;
+        let ours = self.shards.all().filter(|shard| view.is_ours(*shard));
+        let steps: Vec<Step> = ours.map(Step::GiveUp).collect();
+        self.carry_out(leases, view, &steps).await;
+    }
+}
+
+/// Names of the replicas that are ready.
+fn ready(replicas: &Cache<Pod>) -> BTreeSet<String> {
+    let pods = replicas.all();
+    let ready = pods.iter().filter(|pod| pod.is_ready);
+    ready.map(|pod| pod.name.clone()).collect()
+}
+
+/// Whether the lease is now as it was given.
+async fn write(leases: &Api<Lease>, lease: &Lease) -> bool {
+    let (name, params) = (lease.name_any(), PostParams::default());
+    let write = async {
+        match lease.resource_version() {
+            None => leases.create(&params, lease).await,
+            Some(_) => leases.replace(&name, &params, lease).await,
+        }
     };
-    let version = lease.resource_version();
-    if seen.version != version {
-        *seen = Seen {
-            version,
-            at: Instant::now(),
-        };
+    match timeout(HOLDS, write).await {
+        Ok(Ok(_)) => return true,
+        // Somebody else was quicker: that is an answer, not a fault.
+        Ok(Err(kube::Error::Api(status))) if status.code == 409 => {}
+        Ok(Err(error)) => tracing::warn!(%error, "lease {name} could not be written"),
+        Err(_) => tracing::warn!("lease {name}: the API server did not answer in time"),
     }
-    let current = lease.spec.clone().unwrap_or_default();
-    let holder = current.holder_identity.as_deref().unwrap_or_default();
-    let free = holder.is_empty() || seen.at.elapsed() > DURATION;
-    if holder != identity && !free {
-        return Ok(false);
-    }
-    let transitions = current.lease_transitions.unwrap_or(0) + i32::from(holder != identity);
-    let acquired = (holder == identity)
-        .then_some(current.acquire_time)
-        .flatten();
-    let mut next = spec(identity, transitions);
-    next.acquire_time = acquired.or(next.acquire_time);
-    lease.spec = Some(next);
-    won(leases.replace(NAME, &PostParams::default(), &lease).await)
-}
-
-fn spec(identity: &str, transitions: i32) -> LeaseSpec {
-    let now = MicroTime(Timestamp::now());
-    LeaseSpec {
-        holder_identity: Some(identity.to_owned()),
-        lease_duration_seconds: i32::try_from(DURATION.as_secs() + 1).ok(),
-        acquire_time: Some(now.clone()),
-        renew_time: Some(now),
-        lease_transitions: Some(transitions),
-        ..LeaseSpec::default()
-    }
-}
-
-/// Somebody else was quicker: that is an answer, not a fault.
-fn won(result: kube::Result<Lease>) -> kube::Result<bool> {
-    match result {
-        Ok(_) => Ok(true),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-async fn release(leases: &Api<Lease>, identity: &str) -> kube::Result<()> {
-    let Some(mut lease) = leases.get_opt(NAME).await? else {
-        return Ok(());
-    };
-    if let Some(spec) = lease
-        .spec
-        .as_mut()
-        .filter(|s| s.holder_identity.as_deref() == Some(identity))
-    {
-        spec.holder_identity = None;
-        leases.replace(NAME, &PostParams::default(), &lease).await?;
-    }
-    Ok(())
+    false
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn key(name: &str) -> Key {
+        Key {
+            namespace: "ns".to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// Leads every shard for `time`.
+    fn lead(leadership: &Leadership, time: Duration) {
+        let until = leadership.now() + time;
+        for shard in leadership.led.iter() {
+            let until_ms = u64::try_from(until.as_millis()).unwrap();
+            shard.until_ms.store(until_ms, Ordering::Release);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_write_is_not_begun_without_the_lease_and_cut_off_with_it() {
+        let (leadership, shop) = (Leadership::new("2".parse().unwrap()), key("shop"));
+        let mut is_begun = false;
+        let write = leadership.write(&shop, async { is_begun = true });
+        assert_eq!(write.await, None);
+        assert!(!is_begun);
+        lead(&leadership, Duration::from_secs(60));
+        assert_eq!(leadership.write(&shop, async { 1 }).await, Some(1));
+        lead(&leadership, Duration::from_millis(20));
+        let never = leadership.write(&shop, std::future::pending::<()>());
+        assert_eq!(never.await, None);
+        assert_eq!(leadership.term(&shop), None);
+    }
+
+    #[tokio::test]
+    async fn a_shard_is_settled_once_no_write_is_under_way() {
+        let leadership = Leadership::new("1".parse().unwrap());
+        lead(&leadership, Duration::from_secs(60));
+        let (answer_tx, answer_rx) = tokio::sync::oneshot::channel::<()>();
+        let (writer, shop) = (leadership.clone(), key("shop"));
+        let (sent_tx, sent_rx) = tokio::sync::oneshot::channel();
+        let under_way = tokio::spawn(async move {
+            let write = async {
+                sent_tx.send(()).unwrap();
+                answer_rx.await.unwrap();
+            };
+            writer.write(&shop, write).await
+        });
+        sent_rx.await.unwrap();
+        assert!(!leadership.settled(0, Duration::from_millis(1)).await);
+        answer_tx.send(()).unwrap();
+        assert!(leadership.settled(0, Duration::from_secs(60)).await);
+        assert_eq!(under_way.await.unwrap(), Some(()));
+    }
+
     #[test]
-    fn anothers_lease_is_looked_at_when_it_ends_and_a_lost_api_server_not_all_the_time() {
-        let ms = Duration::from_millis;
-        assert_eq!(pause(true, ms(0)), RENEW_EVERY);
-        assert_eq!(pause(false, ms(100)), RENEW_EVERY);
-        assert_eq!(pause(false, DURATION - ms(200)), ms(201));
-        assert_eq!(pause(false, DURATION), RENEW_EVERY);
-        assert_eq!(pause(false, DURATION * 4), RENEW_EVERY);
+    fn a_term_ends_with_the_lease_and_the_next_has_another_number() {
+        let leadership = Leadership::new("1".parse().unwrap());
+        let mut view = View::new("a".to_owned(), leadership.shards());
+        assert_eq!(leadership.term(&key("shop")), None);
+        let mut terms = Vec::new();
+        for _ in 0..2 {
+            let now = leadership.now();
+            let alone = BTreeSet::new();
+            view.see(Vec::new(), now);
+            let steps = view.plan(&Moment {
+                now: now + Duration::from_secs(1),
+                replicas: &alone,
+                is_ready: true,
+            });
+            assert_eq!(steps, [Step::Hold(0)]);
+            view.wrote(steps[0], now, now);
+            let mut lease = view.lease(steps[0], Timestamp::UNIX_EPOCH);
+            lease.metadata.resource_version = Some("1".to_owned());
+            view.see(vec![lease], now);
+            leadership.tell(&view);
+            terms.push(leadership.term(&key("shop")).unwrap());
+            view.see(Vec::new(), now);
+            leadership.tell(&view);
+            assert_eq!(leadership.term(&key("shop")), None);
+        }
+        assert_eq!(terms, [1, 2]);
     }
 }

@@ -3,14 +3,17 @@
 //!
 //! One task for each workload ([`workload`]) reads the watch caches ([`stores`]) and what was
 //! reported ([`demand`]), asks the pure parts ([`policy`] with [`kpa`], [`machine`], [`plan`]) what to do and does
-//! it. Only the leader ([`lease`]) writes, but any replica may wake a sleeping workload.
+//! it; [`why`] says why. Workloads are divided into shards ([`shards`]): only the leader of a
+//! workload's shard ([`lease`]) writes, but any replica may wake a sleeping workload.
 
 pub mod allocate;
 pub mod app;
 pub mod cache;
+mod cluster_settings;
 pub mod config;
 pub mod context;
 pub mod demand;
+mod injected;
 pub mod kpa;
 pub mod lease;
 pub mod machine;
@@ -18,8 +21,13 @@ pub mod mesh;
 pub mod metrics;
 pub mod objects;
 pub mod plan;
+pub mod pod;
 pub mod policy;
 pub mod pull;
+pub mod purpose;
+pub mod shards;
 pub mod stores;
+pub mod target;
 pub mod uninstall;
+pub mod why;
 pub mod workload;

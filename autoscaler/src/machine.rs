@@ -41,6 +41,8 @@ pub struct Facts {
     pub arrived: bool,
     /// Every pod and activator was heard lately and for a whole window.
     pub known: bool,
+    /// The same of every activator and most pods, which is enough to shrink, but not to sleep.
+    pub may_shrink: bool,
     /// A rollout is under way.
     pub rolling: bool,
     /// Public Services are as Lull left them.
@@ -148,7 +150,7 @@ impl Facts {
         } else {
             !self.zero_only
         };
-        let shrink = down && self.known && !self.rolling;
+        let shrink = down && self.may_shrink && !self.rolling;
         (allowed && (up || shrink)).then_some(Action::Scale {
             from: self.replicas,
             to,

@@ -53,7 +53,7 @@ fn start(args: Args) -> anyhow::Result<()> {
             Some(Command::Uninstall {
                 webhook_configuration,
                 timeout,
-            }) => uninstall::run(&webhook_configuration, timeout.0).await,
+            }) => uninstall::run(&args.targets, &webhook_configuration, timeout.0).await,
             _ => app::run(args).await,
         }
     })

@@ -14,17 +14,17 @@ mod entries;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::{CustomResource, ResourceExt};
 use lull_contract::{
-    names::{HELD_LABEL, ISTIO_INJECT, ISTIO_PROXY_CONTAINER, POD_LABEL, activator_entry},
+    names::{HELD_LABEL, ISTIO_INJECT, POD_LABEL, activator_entry},
     ports::traffic_port_name,
     scaled_workload::ScaledWorkload,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::objects;
+use crate::{objects, pod::Pod};
 pub use entries::Entries;
 
 /// Group and version of [`WorkloadEntry`].
@@ -84,31 +84,18 @@ pub struct Signs<'a> {
 /// tell.
 #[must_use]
 pub fn is_meshed(signs: &Signs<'_>) -> bool {
-    let stays = |pod: &&Arc<Pod>| pod.metadata.deletion_timestamp.is_none();
-    let (staying, leaving): (Vec<_>, Vec<_>) = signs.pods.iter().partition(stays);
+    let (leaving, staying): (Vec<_>, Vec<_>) = signs.pods.iter().partition(|pod| pod.is_leaving);
     if let Some(pods) = [staying, leaving].iter().find(|pods| !pods.is_empty()) {
-        return pods.iter().any(|pod| has_proxy(pod));
+        return pods.iter().any(|pod| pod.is_meshed);
     }
     signs.has_entries || signs.inject.unwrap_or(!signs.has_open_slice)
-}
-
-fn has_proxy(pod: &Pod) -> bool {
-    let Some(spec) = &pod.spec else {
-        return false;
-    };
-    // A native sidecar is among the init containers.
-    let mut all = spec
-        .containers
-        .iter()
-        .chain(spec.init_containers.iter().flatten());
-    all.any(|container| container.name == ISTIO_PROXY_CONTAINER)
 }
 
 /// The entry that tells Istio of `activator` for `workload`; `None` where it has no address.
 #[must_use]
 pub fn entry(workload: &ScaledWorkload, identity: &PodIdentity, activator: &Pod) -> Option<Value> {
-    let address = activator.status.as_ref()?.pod_ip.as_ref()?;
-    let name = activator_entry(&workload.name_any(), &activator.name_any());
+    let address = activator.ip.as_ref()?;
+    let name = activator_entry(&workload.name_any(), &activator.name);
     let ports: BTreeMap<String, u16> = workload
         .spec
         .ports

@@ -1,9 +1,6 @@
 //! The objects that Lull writes for a workload, as server-side apply takes them.
 
-use k8s_openapi::api::{
-    core::v1::{Pod, Service},
-    discovery::v1::EndpointSlice,
-};
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{Resource, ResourceExt};
 use lull_contract::{
     names::{
@@ -15,7 +12,7 @@ use lull_contract::{
 };
 use serde_json::{Value, json};
 
-use crate::plan::PlannedService;
+use crate::{plan::PlannedService, pod::Pod};
 
 /// Label by which Kubernetes tells whose slice it is.
 pub(crate) const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -135,16 +132,16 @@ pub fn slice(
 }
 
 fn endpoint(pod: &Pod) -> Option<Value> {
-    let ip = pod.status.as_ref()?.pod_ip.as_ref()?;
+    let ip = pod.ip.as_ref()?;
     Some(json!({
         "addresses": [ip],
         "conditions": { "ready": true, "serving": true, "terminating": false },
-        "nodeName": pod.spec.as_ref()?.node_name,
+        "nodeName": pod.node,
         "targetRef": {
             "kind": "Pod",
-            "namespace": pod.namespace(),
-            "name": pod.name_any(),
-            "uid": pod.uid(),
+            "namespace": pod.namespace,
+            "name": pod.name,
+            "uid": pod.uid,
         },
     }))
 }
@@ -159,8 +156,9 @@ pub fn slice_is(slice: &EndpointSlice, wanted: &Value) -> bool {
 }
 
 /// Ready addresses that Kubernetes itself lists in `slices`, which are those of one Service.
-#[must_use]
-pub fn native_ready<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> usize {
+pub fn native_ready<'a>(
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+) -> impl Iterator<Item = &'a str> {
     slices
         .filter(|slice| {
             let by = slice.labels().get(SLICE_MANAGED_BY_LABEL);
@@ -168,7 +166,7 @@ pub fn native_ready<'a>(slices: impl Iterator<Item = &'a EndpointSlice>) -> usiz
         })
         .flat_map(|slice| slice.endpoints.iter())
         .filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true)))
-        .count()
+        .flat_map(|e| e.addresses.iter().map(String::as_str))
 }
 
 // === impl Audience ===

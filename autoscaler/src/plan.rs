@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 type Labels = BTreeMap<String, String>;
 
-/// What of a Deployment's template matters for its Services.
+/// What of a workload's pod template matters for its Services.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Template {
     /// Labels of the pods.
@@ -25,6 +25,9 @@ pub struct Template {
     pub named_ports: Vec<(String, u16)>,
     /// App ports that Lull serves.
     pub app_ports: Vec<u16>,
+    /// A headless Service beside the others gives the pods their names, as StatefulSets want it;
+    /// connections by it go round the queue-proxy and are seen there.
+    pub headless_sibling: bool,
 }
 
 /// A Service that carries the workload's traffic.
@@ -77,7 +80,7 @@ struct OriginalPort {
 
 /// Every Service of the namespace that selects the template's pods, or all that stands in the way.
 ///
-/// `others` are name and template labels of the namespace's other Deployments.
+/// `others` are name (with kind) and template labels of the namespace's other workloads.
 ///
 /// # Errors
 /// The obstacles, in the order of the Services.
@@ -88,6 +91,9 @@ pub fn plan(
 ) -> Result<Vec<PlannedService>, Vec<Obstacle>> {
     let (mut planned, mut obstacles) = (Vec::new(), Vec::new());
     for service in services.iter().filter(|s| selects(s, &template.labels)) {
+        if template.headless_sibling && is_headless(service) {
+            continue;
+        }
         match plan_service(template, service, others) {
             Ok(service) => planned.push(service),
             Err(obstacle) => obstacles.push(obstacle),
@@ -150,7 +156,7 @@ fn plan_service(
             ),
         );
     }
-    if spec.cluster_ip.as_deref() == Some("None") {
+    if is_headless(service) {
         return refuse(
             "Headless",
             format!(
@@ -175,7 +181,7 @@ fn plan_service(
         return refuse(
             "SharedService",
             format!(
-                "Service {name} also selects the pods of Deployment {other}; give each workload a Service of its own"
+                "Service {name} also selects the pods of {other}; give each workload a Service of its own"
             ),
         );
     }
@@ -192,6 +198,11 @@ fn plan_service(
         name,
         ports: ports?,
     })
+}
+
+fn is_headless(service: &Service) -> bool {
+    let spec = service.spec.as_ref();
+    spec.and_then(|spec| spec.cluster_ip.as_deref()) == Some("None")
 }
 
 fn is_tcp(port: &ServicePort) -> bool {

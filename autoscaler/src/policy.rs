@@ -25,17 +25,52 @@ pub struct Seen {
     pub ready: u32,
 }
 
+/// What the count of a [`Verdict`] follows from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// The algorithm's decision.
+    Algorithm,
+    /// What activators hold asks for more.
+    Held,
+    /// The user's minimum is more.
+    MinScale,
+    /// It has not had its initial scale yet.
+    InitialScale,
+    /// The last pod stays for the retention period.
+    Retention,
+    /// The user's maximum is less.
+    MaxScale {
+        /// Pods that were asked for.
+        asked: u32,
+    },
+    /// Somebody else's count is kept for a window.
+    Others,
+    /// Class `hpa`: above zero the count is left as it is.
+    Hpa,
+    /// Class `none`: the count is left as it is.
+    Unscaled,
+}
+
+/// Why there are more pods than the algorithm asks for while activators hold something.
+pub(crate) const HELD: &str = "requests wait at activators";
+
 /// What a workload should have now.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
     /// Pods wanted, within min and max.
     pub want: u32,
+    /// What that count follows from.
+    pub rule: Rule,
     /// What the algorithm said.
     pub decision: Decision,
-    /// Every pod and activator was heard lately and for a whole window: it may shrink.
+    /// It said so just now: the decision is not one that is kept until the next is due.
+    pub decided: bool,
+    /// Every pod and activator was heard lately and for a whole window: it may sleep.
     pub known: bool,
-    /// Somebody else's count, which is kept for a window.
-    pub respected: Option<u32>,
+    /// The same of activators and most pods: it may shrink.
+    pub may_shrink: bool,
+    /// Ready pods that are silent; each counts as one at its target.
+    pub silent: u32,
     /// Somebody else's count was seen for the first time.
     pub overruled: bool,
 }
@@ -45,6 +80,8 @@ pub struct Verdict {
 pub struct Policy {
     decider: Option<Decider>,
     decision: Option<(Duration, Decision)>,
+    /// The last verdict.
+    verdict: Option<Verdict>,
     known_since: Duration,
     idle_since: Option<Duration>,
     /// It has had its initial scale once.
@@ -64,6 +101,7 @@ impl Policy {
         Self {
             decider: None,
             decision: None,
+            verdict: None,
             known_since: now,
             idle_since: None,
             initialised,
@@ -84,17 +122,24 @@ impl Policy {
             self.known_since = now;
         }
         let overruled = self.note_replicas(settings, measured, seen.replicas, now);
-        let decision = self.decide(settings, measured, seen.ready, now);
-        let respected = self.respected(settings, now);
-        let want = respected
-            .unwrap_or_else(|| self.want(settings, measured, (&decision, seen.replicas), now));
-        Verdict {
+        let is_window_known = now >= self.known_since + settings.window.0;
+        let (decision, decided) = self.decide(settings, measured, seen.ready, now);
+        let (want, rule) = match self.respected(settings, now) {
+            Some(count) => (count, Rule::Others),
+            None => self.want(settings, measured, (&decision, seen.replicas), now),
+        };
+        let verdict = Verdict {
             want,
+            rule,
             decision,
-            known: measured.heard && now >= self.known_since + settings.window.0,
-            respected,
+            decided,
+            known: measured.heard && is_window_known,
+            may_shrink: measured.mostly_heard && is_window_known,
+            silent: measured.silent,
             overruled,
-        }
+        };
+        self.verdict = Some(verdict.clone());
+        verdict
     }
 
     /// We wrote this count.
@@ -103,10 +148,10 @@ impl Policy {
         self.others = None;
     }
 
-    /// What the algorithm said last.
+    /// The last verdict.
     #[must_use]
-    pub fn decision(&self) -> Option<&Decision> {
-        self.decision.as_ref().map(|(_, decision)| decision)
+    pub fn last(&self) -> Option<&Verdict> {
+        self.verdict.as_ref()
     }
 
     /// Takes note of the count; whether somebody else has changed it.
@@ -135,58 +180,77 @@ impl Policy {
         self.others.map(|(count, _)| count)
     }
 
-    /// The decision; a kept one until the next is due, but at once when requests are held.
+    /// The decision, and whether it is new; a kept one until the next is due, but at once when
+    /// requests are held.
     fn decide(
         &mut self,
         settings: &Settings,
         measured: &Measured,
         ready: u32,
         now: Duration,
-    ) -> Decision {
+    ) -> (Decision, bool) {
         if let Some((at, decision)) = &self.decision
             && now < *at + DECIDE_EVERY
             && measured.totals.held == 0
         {
-            return decision.clone();
+            return (decision.clone(), false);
         }
         let decider = self.decider.get_or_insert_with(|| Decider::new(ready, now));
+        // Unknown is busy: what a silent pod has is taken for all that it should have.
+        let unheard = f64::from(measured.silent) * settings.target_per_pod();
         let observed = Observed {
-            stable: measured.stable,
-            panic: measured.panic,
+            stable: measured.stable + unheard,
+            panic: measured.panic + unheard,
             ready,
         };
         let decision = decider.decide(settings, observed, now);
         self.decision = Some((now, decision.clone()));
-        decision
+        (decision, true)
     }
 
     /// The decision within min and max, lifted by what is held, by the initial scale and by the
-    /// retention period.
+    /// retention period; and which of them it follows from.
     fn want(
         &mut self,
         settings: &Settings,
         measured: &Measured,
         (decision, replicas): (&Decision, u32),
         now: Duration,
-    ) -> u32 {
+    ) -> (u32, Rule) {
         if settings.class == Class::None {
-            return replicas;
+            return (replicas, Rule::Unscaled);
         }
-        let held = wanted_for_held(settings, measured.totals.held);
-        let mut want = decision
-            .want
-            .max(held)
-            .max(settings.min_scale)
-            .max(self.initial(settings, replicas));
+        let lifts = [
+            (wanted_for_held(settings, measured.totals.held), Rule::Held),
+            (settings.min_scale, Rule::MinScale),
+            (self.initial(settings, replicas), Rule::InitialScale),
+        ];
+        let asked = match settings.class {
+            // Its pods don't go one after the other: there is one step down, and it is all of it.
+            Class::Hpa if measured.stable == 0.0 && measured.silent == 0 => 0,
+            _ => decision.want,
+        };
+        let (mut want, mut rule) = (asked, Rule::Algorithm);
+        for (pods, lift) in lifts {
+            if pods > want {
+                (want, rule) = (pods, lift);
+            }
+        }
         if want == 0 {
             let since = *self.idle_since.get_or_insert(now);
             if now < since + settings.scale_to_zero_pod_retention_period.0 && replicas > 0 {
-                want = 1;
+                (want, rule) = (1, Rule::Retention);
             }
         } else {
             self.idle_since = None;
         }
-        bounded(settings, want)
+        match (settings.class, bounded(settings, want)) {
+            // How many there are above zero is for the HorizontalPodAutoscaler to say.
+            (Class::Hpa, _) if want > 0 && replicas > 0 => (replicas, Rule::Hpa),
+            (Class::Hpa, _) => (want.min(1), rule),
+            (_, most) if most < want => (most, Rule::MaxScale { asked: want }),
+            (_, want) => (want, rule),
+        }
     }
 
     /// Fewest pods until the initial scale has been there once. An initial scale of one is what
@@ -201,11 +265,15 @@ impl Policy {
     }
 }
 
-/// Pods for `held` requests that wait right now, at least the activation scale.
+/// Pods for `held` requests that wait right now, at least the activation scale; one where a
+/// HorizontalPodAutoscaler takes over from there.
 #[must_use]
 pub fn wanted_for_held(settings: &Settings, held: u64) -> u32 {
     if held == 0 {
         return 0;
+    }
+    if settings.class == Class::Hpa {
+        return 1;
     }
     let held = f64::from(u32::try_from(held).unwrap_or(u32::MAX));
     #[expect(
@@ -243,6 +311,7 @@ impl Verdict {
             forwarding: totals.forwarding,
             bypassed: totals.bypassed,
             known: self.known,
+            may_shrink: self.may_shrink,
             ..Facts::default()
         }
     }
@@ -250,9 +319,21 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.respected {
-            Some(count) => write!(f, "scaled to {count} by somebody else: kept for a window"),
-            None => self.decision.reason.fmt(f),
+        let (want, load) = (self.want, self.decision.want);
+        match self.rule {
+            Rule::Algorithm => self.decision.reason.fmt(f),
+            Rule::Held => f.write_str(HELD),
+            Rule::MinScale => write!(f, "min-scale (load asks for {load})"),
+            Rule::InitialScale => write!(f, "initial scale (load asks for {load})"),
+            Rule::Retention => f.write_str("idle: the last pod stays for its retention period"),
+            Rule::MaxScale { asked } => write!(f, "max-scale ({asked} asked for)"),
+            Rule::Others => write!(f, "scaled to {want} by somebody else: kept for a window"),
+            Rule::Hpa => f.write_str("class hpa: its HorizontalPodAutoscaler scales from 1 on"),
+            Rule::Unscaled => f.write_str("class none: Lull leaves the count alone"),
+        }?;
+        match self.silent {
+            0 => Ok(()),
+            silent => write!(f, "; {silent} silent, counted as full"),
         }
     }
 }

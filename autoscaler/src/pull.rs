@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{StatusCode, Uri};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
@@ -30,7 +30,10 @@ pub enum PullError {
     /// No connection, or it broke.
     #[error("no answer: {0}")]
     Request(#[source] hyper_util::client::legacy::Error),
-    /// Longer than allowed, or cut.
+    /// Longer than allowed.
+    #[error("longer than the {0} bytes allowed")]
+    TooLong(usize),
+    /// Cut.
     #[error("body: {0}")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Another status than 200.
@@ -81,7 +84,14 @@ impl Puller {
                 return Err(PullError::Status(response.status()));
             }
             let body = Limited::new(response.into_body(), max).collect().await;
-            Ok(body.map_err(PullError::Body)?.to_bytes())
+            let body = body.map_err(|source| {
+                if source.is::<LengthLimitError>() {
+                    PullError::TooLong(max)
+                } else {
+                    PullError::Body(source)
+                }
+            });
+            Ok(body?.to_bytes())
         };
         tokio::time::timeout(limit, fetch)
             .await
@@ -92,5 +102,32 @@ impl Puller {
 impl Default for Puller {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lull_process::server;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_is_had_where_it_is_no_longer_than_allowed() {
+        const BODY: &str = "twelve bytes";
+        let listener = server::bind(0).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stop = CancellationToken::new();
+        let _stopped = stop.clone().drop_guard();
+        let answer = |_| async { server::text(StatusCode::OK, BODY) };
+        tokio::spawn(server::serve(listener, stop, answer));
+        let puller = Puller::new();
+        let get = async |max| {
+            let limits = (Duration::from_secs(10), max);
+            puller.get(("127.0.0.1", port), "/report", limits).await
+        };
+        assert_eq!(get(BODY.len()).await.unwrap(), BODY);
+        let longer = get(BODY.len() - 1).await;
+        assert!(matches!(longer, Err(PullError::TooLong(11))), "{longer:?}");
     }
 }

@@ -1,11 +1,17 @@
 //! What is known of the cluster: one watch each, kept in memory, and a callback per changed object.
+//!
+//! Of each object only what Lull reads is kept ([`Target`], [`Pod`], [`Hpa`]; the rest without what
+//! other programs note on it): the caches are nearly all of this process's memory.
 
-use std::{fmt::Debug, sync::Arc};
+mod hpa;
+mod targets;
+
+use std::{fmt::Debug, pin::pin, sync::Arc};
 
 use futures::TryStreamExt;
 use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{Pod, Service},
+    autoscaling::v2::HorizontalPodAutoscaler,
+    core::v1::{self as core, Service},
     discovery::v1::EndpointSlice,
 };
 use kube::{
@@ -16,23 +22,27 @@ use kube::{
     },
 };
 use lull_contract::{
+    annotations::PREFIX,
     names::{POD_LABEL, WORKLOAD_LABEL},
     scaled_workload::ScaledWorkload,
+    target_resource::TargetResource,
 };
 use lull_process::readiness::{Pending, Readiness};
 use serde::de::DeserializeOwned;
 
+pub use self::{hpa::Hpa, targets::Targets};
 use crate::{
-    cache::{Cache, Writer},
+    cache::{Cache, Keys, Writer},
     mesh::Entries,
     objects::SERVICE_NAME_LABEL,
+    pod::Pod,
 };
 
 /// Every watched kind.
 #[derive(Clone)]
 pub struct Stores {
-    /// All Deployments.
-    pub deployments: Cache<Deployment>,
+    /// What may be scaled.
+    pub targets: Targets,
     /// All Services.
     pub services: Cache<Service>,
     /// All EndpointSlices, grouped by their Service.
@@ -43,6 +53,10 @@ pub struct Stores {
     pub pods: Cache<Pod>,
     /// Our activators.
     pub activators: Cache<Pod>,
+    /// The autoscaler's own replicas.
+    pub autoscalers: Cache<Pod>,
+    /// All HorizontalPodAutoscalers, grouped by what they scale ([`Hpa::target`]).
+    pub hpas: Cache<Hpa>,
     /// WorkloadEntries that we wrote.
     pub entries: Entries,
 }
@@ -58,12 +72,37 @@ pub enum Touched {
     Namespace(String),
     /// An activator: any workload.
     Activators,
+    /// A replica of the autoscaler: no workload.
+    Autoscalers,
     /// A list is complete, and what it no longer holds is gone: any workload, known or not.
     Everything,
 }
 
 /// Told about each change; must not block.
 pub type OnTouched = Arc<dyn Fn(Touched) + Send + Sync>;
+
+/// What is watched.
+#[derive(Debug)]
+pub struct Watched<'a> {
+    /// Lull's own namespace.
+    pub namespace: &'a str,
+    /// Labels of the activators in it.
+    pub activators: &'a str,
+    /// Labels of the autoscaler's own replicas in it.
+    pub autoscalers: &'a str,
+    /// Kinds that may be scaled.
+    pub targets: &'a [TargetResource],
+}
+
+/// How one kind is watched.
+pub(crate) struct Watch<K> {
+    /// What it is called in logs, and while it is waited for.
+    pub(crate) name: String,
+    pub(crate) pending: Option<Pending>,
+    pub(crate) keys: Keys<K>,
+    pub(crate) touched: fn(&K) -> Touched,
+    pub(crate) on_touched: OnTouched,
+}
 
 // === impl Stores ===
 
@@ -78,129 +117,201 @@ impl Stores {
     #[must_use]
     pub fn start(
         client: &Client,
-        (namespace, activators): (&str, &str),
+        watched: &Watched<'_>,
         readiness: &Readiness,
         on_touched: &OnTouched,
     ) -> Self {
+        let targets = Targets::default();
+        for resource in watched.targets {
+            let pending = readiness.expect(&resource.to_string());
+            targets.watch(client, resource, pending, on_touched);
+        }
         let all = watcher::Config::default;
-        let of_namespace = |ns: Option<String>| Touched::Namespace(ns.unwrap_or_default());
+        let own: Api<core::Pod> = Api::namespaced(client.clone(), watched.namespace);
         Self {
-            deployments: watch(
-                Api::<Deployment>::all(client.clone()),
-                all(),
-                ("deployments", readiness),
-                on_touched,
-                |_| None,
-                |d| Touched::Workload(d.namespace().unwrap_or_default(), d.name_any()),
-            ),
-            services: watch(
-                Api::<Service>::all(client.clone()),
-                all(),
-                ("services", readiness),
-                on_touched,
-                |_| None,
-                move |s| of_namespace(s.namespace()),
-            ),
-            slices: watch(
-                Api::<EndpointSlice>::all(client.clone()),
-                all(),
-                ("endpointslices", readiness),
-                on_touched,
-                |slice| label(slice, SERVICE_NAME_LABEL),
-                move |slice| match label(slice, WORKLOAD_LABEL) {
-                    // One that we wrote: nobody else looks at it.
-                    Some(ours) => {
-                        Touched::Label(slice.namespace().unwrap_or_default(), ours.to_owned())
-                    }
-                    None => of_namespace(slice.namespace()),
+            targets,
+            services: Watch {
+                touched: |s: &Service| Touched::Namespace(s.namespace().unwrap_or_default()),
+                ..Watch::new("services", by_name(|_| None), (readiness, on_touched))
+            }
+            .start(Api::all(client.clone()), all(), bare::<Service>),
+            slices: Watch {
+                touched: touched_by_slice,
+                ..Watch::new(
+                    "endpointslices",
+                    by_name(service_of),
+                    (readiness, on_touched),
+                )
+            }
+            .start(Api::all(client.clone()), all(), bare::<EndpointSlice>),
+            workloads: Watch {
+                touched: |w: &ScaledWorkload| {
+                    Touched::Workload(w.namespace().unwrap_or_default(), w.name_any())
                 },
-            ),
-            workloads: watch(
-                Api::<ScaledWorkload>::all(client.clone()),
-                all(),
-                ("scaledworkloads", readiness),
-                on_touched,
-                |_| None,
-                |w| Touched::Workload(w.namespace().unwrap_or_default(), w.name_any()),
-            ),
-            pods: watch(
-                Api::<Pod>::all(client.clone()),
-                all().labels(POD_LABEL),
-                ("pods", readiness),
-                on_touched,
-                |pod| label(pod, POD_LABEL),
-                |p| {
-                    let label = p.labels().get(POD_LABEL).cloned().unwrap_or_default();
-                    Touched::Label(p.namespace().unwrap_or_default(), label)
+                ..Watch::new(
+                    "scaledworkloads",
+                    by_name(|_| None),
+                    (readiness, on_touched),
+                )
+            }
+            .start(Api::all(client.clone()), all(), bare::<ScaledWorkload>),
+            pods: Watch {
+                touched: |pod: &Pod| {
+                    let label = pod.workload.clone().unwrap_or_default();
+                    Touched::Label(pod.namespace.clone(), label)
                 },
-            ),
-            activators: watch(
-                Api::<Pod>::namespaced(client.clone(), namespace),
-                all().labels(activators),
-                ("activators", readiness),
-                on_touched,
-                |_| None,
-                |_| Touched::Activators,
+                ..Watch::new("pods", PODS, (readiness, on_touched))
+            }
+            .start(Api::all(client.clone()), all().labels(POD_LABEL), pod),
+            activators: Watch {
+                touched: |_: &Pod| Touched::Activators,
+                ..Watch::new("activators", PODS, (readiness, on_touched))
+            }
+            .start(own.clone(), all().labels(watched.activators), pod),
+            autoscalers: Watch {
+                touched: |_: &Pod| Touched::Autoscalers,
+                ..Watch::new("autoscalers", PODS, (readiness, on_touched))
+            }
+            .start(own, all().labels(watched.autoscalers), pod),
+            hpas: Watch {
+                touched: |hpa: &Hpa| Touched::Namespace(hpa.namespace.clone()),
+                ..Watch::new(
+                    "horizontalpodautoscalers",
+                    Hpa::KEYS,
+                    (readiness, on_touched),
+                )
+            }
+            .start(
+                Api::<HorizontalPodAutoscaler>::all(client.clone()),
+                all(),
+                Hpa::from,
             ),
             entries: Entries::start(client, readiness, on_touched),
         }
     }
 }
 
-fn watch<K>(
-    api: Api<K>,
-    config: watcher::Config,
-    (name, readiness): (&'static str, &Readiness),
-    on_touched: &OnTouched,
-    group_of: fn(&K) -> Option<&str>,
-    touched: impl Fn(&K) -> Touched + Send + 'static,
-) -> Cache<K>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-{
-    let writer = Writer::new(group_of);
-    let cache = writer.cache();
-    let pending = (name, Some(readiness.expect(name)));
-    let told = (Arc::clone(on_touched), touched);
-    tokio::spawn(follow(api, config, pending, writer, told));
-    cache
+const PODS: Keys<Pod> = Keys {
+    place: |pod| (pod.namespace.clone(), pod.name.clone()),
+    group: |pod| pod.workload.as_deref(),
+};
+
+pub(crate) fn by_name<K: Resource>(group: fn(&K) -> Option<&str>) -> Keys<K> {
+    Keys {
+        place: |object| (object.namespace().unwrap_or_default(), object.name_any()),
+        group,
+    }
 }
 
-/// Watches and fills the cache; the guard goes with the first complete list. Does not end.
-pub(crate) async fn follow<K>(
-    api: Api<K>,
-    config: watcher::Config,
-    (name, mut pending): (&'static str, Option<Pending>),
-    mut writer: Writer<K>,
-    (on_touched, touched): (OnTouched, impl Fn(&K) -> Touched + Send + 'static),
-) where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-{
-    let stream = watcher::watcher(api, config)
-        .default_backoff()
-        .modify(|object| object.managed_fields_mut().clear());
-    let mut stream = std::pin::pin!(stream);
-    loop {
-        let event = match stream.try_next().await {
-            Ok(Some(event)) => event,
-            Ok(None) => break,
-            Err(error) => {
-                // The watcher comes back by itself, with backoff.
-                tracing::warn!(%error, "watch of {name} failed");
-                continue;
+fn pod(pod: core::Pod) -> Pod {
+    pod.into()
+}
+
+/// The object without what others note on it, `kubectl apply`'s copy of it first of all.
+pub(crate) fn bare<K: Resource>(mut object: K) -> K {
+    let metadata = object.meta_mut();
+    metadata.managed_fields = None;
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.retain(|key, _| key.starts_with(PREFIX));
+    }
+    object
+}
+
+fn service_of(slice: &EndpointSlice) -> Option<&str> {
+    label(slice, SERVICE_NAME_LABEL)
+}
+
+fn touched_by_slice(slice: &EndpointSlice) -> Touched {
+    let namespace = slice.namespace().unwrap_or_default();
+    match label(slice, WORKLOAD_LABEL) {
+        // One that we wrote: nobody else looks at it.
+        Some(ours) => Touched::Label(namespace, ours.to_owned()),
+        None => Touched::Namespace(namespace),
+    }
+}
+
+pub(crate) fn label<'a>(object: &'a impl Resource, key: &str) -> Option<&'a str> {
+    let labels = object.meta().labels.as_ref();
+    labels
+        .and_then(|labels| labels.get(key))
+        .map(String::as_str)
+}
+
+// === impl Watch ===
+
+impl<K: Send + Sync + 'static> Watch<K> {
+    /// The watch called `name`, whose every change touches everything.
+    fn new(name: &str, keys: Keys<K>, (readiness, on_touched): (&Readiness, &OnTouched)) -> Self {
+        Self {
+            name: name.to_owned(),
+            pending: Some(readiness.expect(name)),
+            keys,
+            touched: |_| Touched::Everything,
+            on_touched: Arc::clone(on_touched),
+        }
+    }
+
+    /// Starts it; the cache is filled by what `kept` makes of each object.
+    fn start<R>(self, api: Api<R>, config: watcher::Config, kept: fn(R) -> K) -> Cache<K>
+    where
+        R: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let writer = Writer::new(self.keys);
+        let cache = writer.cache();
+        tokio::spawn(self.run((api, config), writer, kept, || {}));
+        cache
+    }
+
+    /// Fills `writer` until the process ends; `on_listed` is called after each complete list.
+    pub(crate) async fn run<R>(
+        mut self,
+        (api, config): (Api<R>, watcher::Config),
+        mut writer: Writer<K>,
+        kept: impl Fn(R) -> K,
+        on_listed: impl Fn(),
+    ) where
+        R: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let mut stream = pin!(watcher::watcher(api, config).default_backoff());
+        loop {
+            let event = match stream.try_next().await {
+                Ok(Some(event)) => converted(event, &kept),
+                Ok(None) => break,
+                Err(error) => {
+                    // The watcher comes back by itself, with backoff.
+                    tracing::warn!(%error, "watch of {} failed", self.name);
+                    continue;
+                }
+            };
+            let is_listed = matches!(event, Event::InitDone);
+            let change = change_of(&event, self.touched);
+            writer.take(event);
+            if is_listed {
+                on_listed();
+                drop(self.pending.take());
             }
-        };
+            if let Some(change) = change {
+                (self.on_touched)(change);
+            }
+        }
         let is_listed = matches!(event, Event::InitDone);
         let change = change_of(&event, &touched);
         writer.take(event);
         if is_listed {
             drop(pending.take());
         }
-        if let Some(change) = change {
-            on_touched(change);
-        }
+        tracing::error!("watch of {} ended", self.name);
     }
-    tracing::error!("watch of {name} ended");
+}
+
+fn converted<R, K>(event: Event<R>, kept: impl Fn(R) -> K) -> Event<K> {
+    match event {
+        Event::Apply(object) => Event::Apply(kept(object)),
+        Event::Delete(object) => Event::Delete(kept(object)),
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(kept(object)),
+        Event::InitDone => Event::InitDone,
+    }
 }
 
 /// Who is told when `event` has been taken note of.
@@ -215,28 +326,34 @@ fn change_of<K>(event: &Event<K>, touched: impl Fn(&K) -> Touched) -> Option<Tou
     }
 }
 
-pub(crate) fn label<'a>(object: &'a impl Resource, key: &str) -> Option<&'a str> {
-    let labels = object.meta().labels.as_ref();
-    labels
-        .and_then(|labels| labels.get(key))
-        .map(String::as_str)
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
     fn a_new_list_touches_everything_once_it_is_complete() {
-        let touched = |_: &Pod| Touched::Activators;
-        let told = [
-            Event::Init,
-            Event::InitApply(Pod::default()),
-            Event::InitDone,
-        ]
-        .map(|event| change_of(&event, touched));
+        let touched = |_: &()| Touched::Activators;
+        let told = [Event::Init, Event::InitApply(()), Event::InitDone]
+            .map(|event| change_of(&event, touched));
         assert_eq!(told, [None, None, Some(Touched::Everything)]);
-        let one = change_of(&Event::Delete(Pod::default()), touched);
+        let one = change_of(&Event::Delete(()), touched);
         assert_eq!(one, Some(Touched::Activators));
+    }
+
+    #[test]
+    fn what_others_note_on_an_object_is_not_kept() {
+        let annotations = json!({
+            "kubectl.kubernetes.io/last-applied-configuration": "{}", "lull.dev/original": "{}",
+        });
+        let metadata = json!({ "annotations": annotations, "managedFields": [{}] });
+        let service: Service = serde_json::from_value(json!({ "metadata": metadata })).unwrap();
+        let service = bare(service);
+        assert_eq!(
+            service.annotations().keys().collect::<Vec<_>>(),
+            ["lull.dev/original"]
+        );
+        assert!(service.metadata.managed_fields.is_none());
     }
 }

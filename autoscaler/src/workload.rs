@@ -16,20 +16,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::apps::v1::Deployment;
-use kube::ResourceExt;
 use lull_contract::{
     annotations,
-    names::{INJECTED_ANNOTATION, fnv1a},
+    names::fnv1a,
     scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State},
 };
 use tokio::{sync::SemaphorePermit, task::JoinHandle, time::MissedTickBehavior};
 
+use self::look::Look;
 use crate::{
     context::{Context, Key, Mailbox, WriteError},
     machine::{self, Action, Step},
+    metrics::Series,
     plan::PlannedService,
     policy::Policy,
+    purpose::Purpose,
+    target::Target,
 };
 
 /// Between two pulls of a workload's pods, and two evaluations when nothing else happens.
@@ -50,8 +52,10 @@ enum Stage {
     NotInjected,
     /// Give everything back.
     Leave,
-    /// Its Deployment is gone.
+    /// Its object is gone.
     Gone,
+    /// Its kind is not watched, so nobody can say whether its object is there.
+    Unknown,
     /// Nothing, ever.
     Done,
 }
@@ -62,6 +66,9 @@ struct Task {
     ctx: Arc<Context>,
     key: Key,
     mailbox: Arc<Mailbox>,
+    series: Series,
+    /// The term in which this replica leads; between two of them another one may have.
+    term: Option<u64>,
     /// As the leader knows it; `None` until read from the ScaledWorkload.
     state: Option<State>,
     state_since: Instant,
@@ -83,10 +90,13 @@ struct Task {
 /// Looks after the workload `key` until it is neither ours nor wants to be.
 pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
     let now = ctx.now();
+    let series = ctx.metrics.workload(&key);
     let mut task = Task {
         ctx,
         key,
+        series,
         mailbox: Arc::clone(&mailbox),
+        term: None,
         state: None,
         state_since: Instant::now(),
         arrivals_at_state: 0,
@@ -127,6 +137,8 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
             }
         }
     }
+    // First: the next task of this name shows its own.
+    drop(task.series);
     task.ctx.mailboxes().close(&task.key);
     tracing::info!(workload = %task.key, "not ours any more");
 }
@@ -134,8 +146,8 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
 /// Whether a task is needed for this workload.
 #[must_use]
 pub fn is_relevant(ctx: &Context, key: &Key) -> bool {
-    let (deployment, workload) = cached(ctx, key);
-    stage(deployment.as_deref(), workload.as_deref()) != Stage::Done
+    let (target, workload) = cached(ctx, key);
+    stage(ctx, target.as_deref(), workload.as_deref()) != Stage::Done
 }
 
 /// Ticks between two evaluations while it is asleep.
@@ -144,34 +156,30 @@ fn rest_of(key: &Key) -> u32 {
     REST + u32::try_from(own).unwrap_or(0)
 }
 
-fn cached(ctx: &Context, key: &Key) -> (Option<Arc<Deployment>>, Option<Arc<ScaledWorkload>>) {
+fn cached(ctx: &Context, key: &Key) -> (Option<Arc<Target>>, Option<Arc<ScaledWorkload>>) {
     let Key { namespace, name } = key;
     (
-        ctx.stores.deployments.get(namespace, name),
+        ctx.stores.targets.get(namespace, name),
         ctx.stores.workloads.get(namespace, name),
     )
 }
 
-fn is_injected(deployment: &Deployment) -> bool {
-    let template = deployment
-        .spec
-        .as_ref()
-        .and_then(|s| s.template.metadata.as_ref());
-    template
-        .and_then(|meta| meta.annotations.as_ref())
-        .is_some_and(|annotations| annotations.contains_key(INJECTED_ANNOTATION))
+fn stage(ctx: &Context, target: Option<&Target>, workload: Option<&ScaledWorkload>) -> Stage {
+    let knows_kind = |w: &ScaledWorkload| ctx.stores.targets.knows_kind_of(&w.spec.target);
+    stage_of(target, workload, workload.is_none_or(knows_kind))
 }
 
-fn stage(deployment: Option<&Deployment>, workload: Option<&ScaledWorkload>) -> Stage {
-    let Some(deployment) = deployment.filter(|d| d.metadata.deletion_timestamp.is_none()) else {
-        return if workload.is_some() {
-            Stage::Gone
-        } else {
-            Stage::Done
+/// `knows_kind`: all objects of the kind that `workload` names are known.
+fn stage_of(target: Option<&Target>, workload: Option<&ScaledWorkload>, knows_kind: bool) -> Stage {
+    let Some(target) = target.filter(|target| !target.is_deleted) else {
+        return match workload {
+            Some(_) if knows_kind => Stage::Gone,
+            Some(_) => Stage::Unknown,
+            None => Stage::Done,
         };
     };
-    let opted_in = annotations::opted_in(deployment.annotations());
-    match (opted_in, is_injected(deployment), workload) {
+    let opted_in = annotations::opted_in(&target.annotations);
+    match (opted_in, target.is_injected(), workload) {
         (true, true, _) => Stage::Run,
         (true, false, _) => Stage::NotInjected,
         (false, false, None) => Stage::Done,
@@ -184,26 +192,28 @@ fn stage(deployment: Option<&Deployment>, workload: Option<&ScaledWorkload>) -> 
 impl Task {
     /// Whether there is more to do, ever.
     async fn evaluate(&mut self) -> Result<bool, WriteError> {
-        let (deployment, workload) = cached(&self.ctx, &self.key);
-        let stage = stage(deployment.as_deref(), workload.as_deref());
-        if !self.ctx.leadership.is_leader() {
-            // What another leader does meanwhile is in the ScaledWorkload when we lead.
-            self.state = None;
+        let (target, workload) = cached(&self.ctx, &self.key);
+        let stage = stage(&self.ctx, target.as_deref(), workload.as_deref());
+        let term = self.ctx.leadership.term(&self.key);
+        if self.term != term {
+            // What another leader has done is in the ScaledWorkload.
+            (self.term, self.state, self.status_written) = (term, None, None);
+        }
+        if term.is_none() {
+            self.series.hide();
             self.mailbox.demand.lock().take_woken();
-            if let (Stage::Run, Some(deployment), Some(workload)) = (stage, deployment, workload) {
-                self.wake_as_follower(&deployment, &workload).await?;
+            if let (Stage::Run, Some(target), Some(workload)) = (stage, target, workload) {
+                self.wake_as_follower(&target, &workload).await?;
             }
             return Ok(stage != Stage::Done);
         }
-        match (stage, deployment, workload) {
-            (Stage::Run, Some(deployment), workload) => {
-                self.lead(&deployment, workload).await?;
+        match (stage, target, workload) {
+            (Stage::Run, Some(target), workload) => {
+                self.lead(&target, workload).await?;
             }
-            (Stage::NotInjected, Some(deployment), _) => {
-                self.ask_for_injection(&deployment).await?
-            }
-            (Stage::Leave, Some(deployment), workload) => {
-                self.leave(&deployment, workload.as_deref()).await?;
+            (Stage::NotInjected, Some(target), _) => self.ask_for_injection(&target).await?,
+            (Stage::Leave, Some(target), workload) => {
+                self.leave(&target, workload.as_deref()).await?;
             }
             (Stage::Gone, _, Some(workload)) => self.gone(&workload).await?,
             _ => return Ok(stage != Stage::Done),
@@ -222,10 +232,10 @@ impl Task {
 
     async fn lead(
         &mut self,
-        deployment: &Deployment,
+        target: &Target,
         workload: Option<Arc<ScaledWorkload>>,
     ) -> Result<(), WriteError> {
-        let Some(workload) = self.ensure_workload(deployment, workload).await? else {
+        let Some(workload) = self.ensure_workload(target, workload).await? else {
             return Ok(());
         };
         if self.state.is_none() {
@@ -242,16 +252,17 @@ impl Task {
             self.policy = Policy::new(state != State::Enrolling, self.ctx.now());
             self.enter(state);
         }
-        let planned = self.plan(deployment, &workload);
+        let planned = self.plan(target, &workload);
         let services = planned.as_ref().map(Vec::as_slice).unwrap_or_default();
-        self.keep_services(deployment, &workload, services).await?;
-        let look = self.look(deployment, &workload, services);
+        self.keep_services(target, &workload, services).await?;
+        let look = self.look(target, &workload, services);
         let state = self.state.unwrap_or_default();
+        self.show(&look, state);
         let step = machine::step(state, &look.facts, &self.ctx.delays);
-        self.act(deployment, &workload, services, &step).await?;
-        self.tell_woken(deployment);
+        self.act(target, &workload, services, &step).await?;
+        self.tell_woken(target);
         if look.verdict.overruled {
-            self.tell_overruled(deployment, look.facts.replicas);
+            self.tell_overruled(target, look.facts.replicas);
         }
         let reason = match (&planned, &step.reason) {
             (Err(obstacles), _) => obstacles.clone(),
@@ -268,7 +279,7 @@ impl Task {
         if let Err(obstacles) = &planned
             && self.state_since.elapsed() > OBSTACLE_PATIENCE
         {
-            self.tell_obstacles(deployment, obstacles);
+            self.tell_obstacles(target, obstacles);
         }
         self.write_status(&workload, &look, (step.state, services, reason))
             .await
@@ -277,7 +288,7 @@ impl Task {
     /// Runs a step's actions in order; the first failure leaves the state as it was.
     async fn act(
         &mut self,
-        deployment: &Deployment,
+        target: &Target,
         workload: &ScaledWorkload,
         services: &[PlannedService],
         step: &Step,
@@ -288,23 +299,32 @@ impl Task {
                 Action::RemoveActivators => self.remove_activators(services).await?,
                 Action::HoldSelector => self.hold_selector(workload, services).await?,
                 Action::RestoreSelector => self.restore_selector(services).await?,
-                Action::Scale { from, to } => self.scale(deployment, from, to).await?,
+                Action::Scale { from, to } => self.scale(target, from, to).await?,
             }
         }
         Ok(())
     }
 
-    /// Awaits an API call, which takes its turn among all others unless somebody is held.
+    /// Awaits an API call of the leader, which takes its turn among all others unless somebody is
+    /// held.
     async fn call<T>(
         &self,
-        what: &'static str,
+        what: Purpose,
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, WriteError> {
-        let turn = self.turn().await;
-        if turn.is_some() && !self.ctx.leadership.is_leader() {
-            // It waited for its turn for too long; who is held may be woken by any replica.
-            return Err(WriteError::NotLeader { what });
-        }
+        let _turn = self.turn().await;
+        let call = self.ctx.call(what, call);
+        let answer = self.ctx.leadership.write(&self.key, call).await;
+        answer.unwrap_or(Err(WriteError::NotLeader { what }))
+    }
+
+    /// As [`Self::call`], for what any replica may do: wake, on condition of the version read.
+    async fn call_as_any<T>(
+        &self,
+        what: Purpose,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, WriteError> {
+        let _turn = self.turn().await;
         self.ctx.call(what, call).await
     }
 
@@ -329,7 +349,17 @@ impl Task {
         turn
     }
 
+    /// Puts what was seen and decided into the metrics.
+    fn show(&self, look: &Look, state: State) {
+        self.series.observe(look.numbers(state));
+        if look.verdict.decided {
+            let oldest = look.measured.oldest;
+            self.ctx.metrics.decided(look.why(), oldest);
+        }
+    }
+
     fn enter(&mut self, state: State) {
+        self.series.enter(state);
         self.woken_told &= state != State::Waking;
         self.state = Some(state);
         self.state_since = Instant::now();
@@ -347,20 +377,32 @@ impl std::fmt::Display for Key {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use serde_json::json;
+    use lull_contract::names::INJECTED_ANNOTATION;
+    use serde_json::{Value, json};
 
-    fn deployment(annotations: &serde_json::Value, injected: bool) -> Deployment {
+    use super::*;
+    use crate::target::tests::{resource, target};
+
+    fn deployment(annotations: &Value, injected: bool) -> Target {
         let template = if injected {
             json!({ INJECTED_ANNOTATION: "{}" })
         } else {
             json!({})
         };
-        serde_json::from_value(json!({
+        let object = json!({
             "metadata": { "name": "shop", "annotations": annotations },
             "spec": { "selector": {}, "template": { "metadata": { "annotations": template } } },
-        }))
-        .unwrap()
+        });
+        target(&resource("apps", "Deployment"), &object)
+    }
+
+    fn scaled() -> ScaledWorkload {
+        let spec = json!({
+            "target": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": "u" },
+            "podSelector": {}, "ports": [], "settings": lull_contract::Settings::default(),
+            "originalReplicas": 1,
+        });
+        ScaledWorkload::new("shop", serde_json::from_value(spec).unwrap())
     }
 
     #[test]
@@ -378,11 +420,17 @@ mod tests {
         for (annotations, injected, expected) in rows {
             let deployment = deployment(&annotations, injected);
             assert_eq!(
-                stage(Some(&deployment), None),
+                stage_of(Some(&deployment), None, true),
                 expected,
                 "{annotations} {injected}"
             );
         }
-        assert_eq!(stage(None, None), Stage::Done);
+        assert_eq!(stage_of(None, None, true), Stage::Done);
+    }
+
+    #[test]
+    fn an_object_of_a_kind_that_is_not_watched_is_not_taken_for_deleted() {
+        assert_eq!(stage_of(None, Some(&scaled()), true), Stage::Gone);
+        assert_eq!(stage_of(None, Some(&scaled()), false), Stage::Unknown);
     }
 }

@@ -15,12 +15,14 @@ use axum::{
     routing::post,
 };
 use k8s_openapi::ByteString;
+use lull_cluster_settings::Settings;
+use lull_contract::target_resource::TargetResource;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    inject::{self, InjectConfig, Refusal},
+    inject::{self, Image, InjectConfig, Refusal},
     metrics::{Metrics, Outcome},
 };
 
@@ -60,7 +62,7 @@ struct Request {
     uid: String,
     operation: String,
     #[serde(default)]
-    kind: Kind,
+    resource: Resource,
     #[serde(default)]
     sub_resource: String,
     #[serde(default)]
@@ -74,30 +76,47 @@ struct Request {
 }
 
 #[derive(Default, Deserialize)]
-struct Kind {
+struct Resource {
     #[serde(default)]
     group: String,
     #[serde(default)]
-    kind: String,
+    resource: String,
 }
 
 #[derive(Debug)]
 struct Server {
-    config: InjectConfig,
+    image: Image,
+    targets: Vec<TargetResource>,
+    settings: Settings,
     metrics: Metrics,
 }
 
-/// The admission server's routes.
-pub fn router(config: InjectConfig, metrics: Metrics) -> Router {
+/// The admission server's routes: templates of the kinds `targets` get `image`, and workloads what
+/// `settings` has at that moment where they don't say it themselves.
+pub fn router(
+    image: Image,
+    targets: Vec<TargetResource>,
+    settings: Settings,
+    metrics: Metrics,
+) -> Router {
     Router::new()
         .route(PATH, post(handle))
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .with_state(Arc::new(Server { config, metrics }))
+        .with_state(Arc::new(Server {
+            image,
+            targets,
+            settings,
+            metrics,
+        }))
 }
 
 async fn handle(State(server): State<Arc<Server>>, body: Bytes) -> Response {
     let started = Instant::now();
-    let (outcome, response) = match review(&body, &server.config) {
+    let config = InjectConfig {
+        image: server.image.clone(),
+        defaults: Arc::clone(&server.settings.borrow().defaults),
+    };
+    let (outcome, response) = match review(&body, &config, &server.targets) {
         Ok((outcome, answer)) => {
             let json = [(header::CONTENT_TYPE, "application/json")];
             (outcome, (json, answer.to_string()).into_response())
@@ -119,13 +138,17 @@ async fn handle(State(server): State<Arc<Server>>, body: Bytes) -> Response {
 ///
 /// # Errors
 /// The body is no review, or has no object.
-pub fn review(body: &[u8], config: &InjectConfig) -> Result<(Outcome, Value), ReviewError> {
+pub fn review(
+    body: &[u8],
+    config: &InjectConfig,
+    targets: &[TargetResource],
+) -> Result<(Outcome, Value), ReviewError> {
     let review: Review = serde_json::from_slice(body).map_err(ReviewError::Malformed)?;
     if review.api_version != "admission.k8s.io/v1" {
         return Err(ReviewError::Version(review.api_version));
     }
     let request = review.request;
-    if !concerns_us(&request) {
+    if !concerns_us(&request, targets) {
         return Ok((Outcome::Unchanged, allowed(&request.uid, None, &[])));
     }
     if request.object.is_null() {
@@ -152,11 +175,12 @@ pub fn review(body: &[u8], config: &InjectConfig) -> Result<(Outcome, Value), Re
 }
 
 /// A webhook configuration that sends more than it should must not break anything.
-fn concerns_us(request: &Request) -> bool {
+fn concerns_us(request: &Request, targets: &[TargetResource]) -> bool {
+    let Resource { group, resource } = &request.resource;
+    let is_target = |target: &TargetResource| target.group == *group && target.plural == *resource;
     matches!(request.operation.as_str(), "CREATE" | "UPDATE")
-        && request.kind.group == "apps"
-        && request.kind.kind == "Deployment"
         && request.sub_resource.is_empty()
+        && targets.iter().any(is_target)
 }
 
 fn outcome(patch: &json_patch::Patch, object: &Value) -> Outcome {
@@ -171,7 +195,8 @@ fn log(request: &Request, outcome: Outcome) {
     if outcome != Outcome::Unchanged {
         tracing::info!(
             namespace = request.namespace,
-            deployment = request.name,
+            resource = request.resource.resource,
+            name = request.name,
             operation = request.operation,
             ?outcome,
             "admission"

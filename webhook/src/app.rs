@@ -4,6 +4,7 @@ use std::{io, sync::Arc, time::Duration};
 
 use axum::http::StatusCode;
 use kube::Client;
+use lull_cluster_settings::{Settings, Watcher};
 use lull_process::{
     readiness::Readiness,
     server::{self, Answer},
@@ -53,6 +54,9 @@ pub async fn run(args: &Args, client: &Client, stop: CancellationToken) -> Resul
     let metrics = Metrics::register(&mut registry);
     let resolver = Arc::new(Resolver::default());
     let keeper = Keeper::new(client, args.names(), Arc::clone(&resolver), &readiness);
+    let (namespace, rejected) = (args.namespace.as_str(), metrics.settings_rejected.clone());
+    let (watcher, settings) =
+        Watcher::new(client, (namespace, &args.settings), &readiness, rejected);
 
     let admission = listen(args.port).await?;
     let (end, lame_duck) = (CancellationToken::new(), stop.clone());
@@ -63,15 +67,16 @@ pub async fn run(args: &Args, client: &Client, stop: CancellationToken) -> Resul
         ),
         (
             "admin",
-            spawn_admin(args.admin_port, &readiness, &end).await?,
+            spawn_admin(args, &settings, &readiness, &end).await?,
         ),
+        ("settings", tokio::spawn(watcher.run(end.clone()))),
         ("certificates", tokio::spawn(keeper.run(end.clone()))),
         (
             "admission",
             tokio::spawn(serve::serve(
                 admission,
                 server_config(resolver)?,
-                admission::router(args.inject_config(), metrics),
+                admission::router(args.image(), args.targets.clone(), settings, metrics),
                 end.clone(),
             )),
         ),
@@ -134,24 +139,24 @@ async fn spawn_metrics(
 }
 
 async fn spawn_admin(
-    port: u16,
+    args: &Args,
+    settings: &Settings,
     readiness: &Readiness,
     end: &CancellationToken,
 ) -> Result<JoinHandle<()>, AppError> {
-    let readiness = readiness.clone();
-    let listener = listen(port).await?;
+    let (args, settings, readiness) = (args.clone(), settings.clone(), readiness.clone());
+    let listener = listen(args.admin_port).await?;
     Ok(tokio::spawn(server::serve(
         listener,
         end.clone(),
         move |request| {
-            let readiness = readiness.clone();
-            async move {
-                match request.uri().path() {
-                    "/live" => server::text(StatusCode::OK, "live\n"),
-                    "/ready" => ready(&readiness),
-                    _ => not_found(),
-                }
-            }
+            let answer = match request.uri().path() {
+                "/live" => server::text(StatusCode::OK, "live\n"),
+                "/ready" => ready(&readiness),
+                "/config" => server::json(&args.page(&settings.borrow())),
+                _ => not_found(),
+            };
+            std::future::ready(answer)
         },
     )))
 }

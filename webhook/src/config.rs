@@ -1,13 +1,15 @@
 //! Command line and environment.
 
 use clap::{Parser, builder::BoolishValueParser};
-use lull_contract::ports;
-use lull_process::logging::LogFilter;
-
-use crate::{
-    certs::keeper::Names,
-    inject::{Image, InjectConfig},
+use lull_cluster_settings::Current;
+use lull_contract::{
+    ports,
+    target_resource::{DEFAULT_TARGETS, TargetResource},
 };
+use lull_process::logging::LogFilter;
+use serde_json::{Value, json};
+
+use crate::{certs::keeper::Names, inject::Image};
 
 /// Lull's admission server: validates annotations and injects the queue-proxy.
 #[derive(Debug, Clone, Parser)]
@@ -29,6 +31,9 @@ pub struct Args {
     /// Secret that holds the certificate authority; made if it is not there.
     #[arg(long, env = "WEBHOOK_SECRET_NAME", default_value = "lull-webhook-ca")]
     pub secret_name: String,
+    /// ConfigMap in the namespace with the cluster-wide default settings; it may be missing.
+    #[arg(long, env = "WEBHOOK_SETTINGS", default_value = "lull-settings")]
+    pub settings: String,
     /// Image of the sidecar.
     #[arg(long, env = "WEBHOOK_QUEUE_PROXY_IMAGE")]
     pub queue_proxy_image: String,
@@ -40,6 +45,14 @@ pub struct Args {
         value_parser = ["Always", "IfNotPresent", "Never"]
     )]
     pub queue_proxy_image_pull_policy: String,
+    /// Kinds that are injected, as GROUP/VERSION/PLURAL; others are left alone.
+    #[arg(
+        long,
+        env = "WEBHOOK_TARGETS",
+        default_value = DEFAULT_TARGETS,
+        value_delimiter = ','
+    )]
+    pub targets: Vec<TargetResource>,
     /// Log filter, for instance info or info,kube=debug.
     #[arg(long, env = "WEBHOOK_LOG", default_value = "info")]
     pub log: LogFilter,
@@ -52,7 +65,7 @@ pub struct Args {
     /// Prometheus text.
     #[arg(long, env = "WEBHOOK_METRICS_PORT", default_value_t = ports::METRICS)]
     pub metrics_port: u16,
-    /// /live and /ready, plain HTTP.
+    /// /live, /ready and /config, plain HTTP.
     #[arg(long, env = "WEBHOOK_ADMIN_PORT", default_value_t = ports::ADMIN)]
     pub admin_port: u16,
 }
@@ -60,16 +73,34 @@ pub struct Args {
 // === impl Args ===
 
 impl Args {
-    /// What the injection is told.
+    /// The sidecar that templates get.
     #[must_use]
-    pub fn inject_config(&self) -> InjectConfig {
-        InjectConfig {
-            image: Image {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                reference: self.queue_proxy_image.clone(),
-                pull_policy: self.queue_proxy_image_pull_policy.clone(),
-            },
+    pub fn image(&self) -> Image {
+        Image {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            reference: self.queue_proxy_image.clone(),
+            pull_policy: self.queue_proxy_image_pull_policy.clone(),
         }
+    }
+
+    /// What the admin page `/config` shows, with the settings in force.
+    #[must_use]
+    pub fn page(&self, current: &Current) -> Value {
+        json!({
+            "namespace": self.namespace,
+            "serviceName": self.service_name,
+            "configurationName": self.configuration_name,
+            "secretName": self.secret_name,
+            "settings": self.settings,
+            "queueProxyImage": self.queue_proxy_image,
+            "queueProxyImagePullPolicy": self.queue_proxy_image_pull_policy,
+            "log": self.log,
+            "logJson": self.log_json,
+            "port": self.port,
+            "adminPort": self.admin_port,
+            "metricsPort": self.metrics_port,
+            "clusterSettings": current.page(),
+        })
     }
 
     /// What the keeper of certificates works on.

@@ -1,4 +1,4 @@
-//! What becomes of a Deployment: a pure function of the old object, the new one and the config.
+//! What becomes of a workload (a Deployment, StatefulSet or the like): a pure function of the old object, the new one and the config.
 //!
 //! ```text
 //! opted in ----------> template as it was, where the user left it alone; else injected afresh
@@ -8,11 +8,12 @@
 //!
 //! Objects stay raw JSON: a typed round trip would drop fields that this build doesn't know.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use lull_contract::{
     Class,
-    annotations::{self, Leave, Wanted},
+    annotations::{self, Defaults, Leave, Wanted},
+    injected::Sidecar,
 };
 use serde_json::Value;
 
@@ -21,13 +22,14 @@ mod probes;
 mod record;
 mod render;
 mod shape;
+mod sidecar;
 mod strip;
 
-pub use record::{Image, Record, Sidecar};
+pub use record::{Image, Record};
 use render::render;
 use strip::strip;
 
-/// Where a Deployment keeps its pod template.
+/// Where every kind that Lull scales keeps its pod template.
 const TEMPLATE: &str = "/spec/template";
 
 /// What the operator of the cluster decides about injection.
@@ -35,6 +37,8 @@ const TEMPLATE: &str = "/spec/template";
 pub struct InjectConfig {
     /// The sidecar that a template gets when it is injected afresh.
     pub image: Image,
+    /// What workloads get that don't say it themselves.
+    pub defaults: Arc<Defaults>,
 }
 
 /// The object as it shall be, and what the user should know about it.
@@ -50,13 +54,15 @@ pub struct Mutation {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .messages.join("\n"))]
 pub struct Refusal {
-    /// Every reason, one line each, with the Deployment's name in front.
+    /// Every reason, one line each, with the object's kind and name in front.
     pub messages: Vec<String>,
 }
 
 /// The injected template that the old object had.
 struct Before<'a> {
     template: &'a Value,
+    /// The old object's own.
+    annotations: BTreeMap<String, String>,
     /// `None` where it can't be read.
     record: Option<Record>,
     /// The template without our parts.
@@ -76,12 +82,13 @@ pub fn mutate(
     if new.pointer("/metadata/deletionTimestamp").is_some() {
         return Ok(unchanged(new));
     }
-    let annotations = shape::string_map(new.pointer("/metadata/annotations"));
+    let annotations = annotations_of(new);
     if annotations::leave(&annotations) == Some(Leave::Uninject) {
         return Ok(uninject(old, new, &annotations));
     }
     let wanted = if annotations.contains_key(annotations::SCALE) {
-        Some(annotations::parse(&annotations).map_err(|faults| refusal(new, &faults))?)
+        let wanted = annotations::parse_with(&annotations, &config.defaults);
+        Some(wanted.map_err(|faults| refusal(new, &faults))?)
     } else {
         None
     };
@@ -97,10 +104,14 @@ pub fn mutate(
     }
 }
 
-/// Whether the Deployment's template carries the sidecar.
+/// Whether the object's template carries the sidecar.
 #[must_use]
-pub fn is_injected(deployment: &Value) -> bool {
-    deployment.pointer(TEMPLATE).is_some_and(shape::is_injected)
+pub fn is_injected(object: &Value) -> bool {
+    object.pointer(TEMPLATE).is_some_and(shape::is_injected)
+}
+
+fn annotations_of(object: &Value) -> BTreeMap<String, String> {
+    shape::string_map(object.pointer("/metadata/annotations"))
 }
 
 fn unchanged(new: &Value) -> Mutation {
@@ -119,9 +130,10 @@ fn left_alone(new: &Value, why: &str) -> Mutation {
 
 fn refusal<E: ToString>(new: &Value, reasons: &[E]) -> Refusal {
     let name = shape::name(new).unwrap_or("(no name)");
+    let kind = shape::kind(new).to_ascii_lowercase();
     let messages = reasons
         .iter()
-        .map(|reason| format!("deployment {name}: {}", reason.to_string()))
+        .map(|reason| format!("{kind} {name}: {}", reason.to_string()))
         .collect();
     Refusal { messages }
 }
@@ -133,7 +145,7 @@ fn enrol(
     wanted: &Wanted,
     config: &InjectConfig,
 ) -> Result<Mutation, Refusal> {
-    let Some(name) = shape::name(new) else {
+    let Some(name) = shape::workload_id(new) else {
         return Ok(left_alone(
             new,
             "it has no name yet (metadata.generateName); its next update takes it up",
@@ -147,13 +159,12 @@ fn enrol(
     if let Err(why) = shape::understood(Some(&base)) {
         return Ok(left_alone(new, &why));
     }
-    let sidecar = Sidecar::resolve(wanted, &base).map_err(|why| refusal(new, &[why]))?;
-    let same = before.is_some_and(|before| {
-        before.base == base && before.record.as_ref().is_some_and(|r| r.sidecar == sidecar)
-    });
+    let sidecar = sidecar::resolve(wanted, &base).map_err(|why| refusal(new, &[why]))?;
     let template = match before {
-        Some(before) if same => before.template.clone(),
-        _ => render(&base, name, &sidecar, &config.image).map_err(|why| refusal(new, &[why]))?,
+        Some(before) if before.base == base && before.still_fits(&sidecar, new) => {
+            before.template.clone()
+        }
+        _ => render(&base, &name, &sidecar, &config.image).map_err(|why| refusal(new, &[why]))?,
     };
     let mut mutation = with_template(new, template);
     if before.is_some() && wanted.settings.class != Class::None {
@@ -172,7 +183,7 @@ fn keep_injected(before: &Before<'_>, new: &Value) -> Result<Mutation, Refusal> 
     if base == before.base {
         return Ok(with_template(new, before.template.clone()));
     }
-    let (Some(record), Some(name)) = (&before.record, shape::name(new)) else {
+    let (Some(record), Some(name)) = (&before.record, shape::workload_id(new)) else {
         return Ok(left_alone(
             new,
             "the template's annotation lull.dev/injected can't be read",
@@ -181,7 +192,7 @@ fn keep_injected(before: &Before<'_>, new: &Value) -> Result<Mutation, Refusal> 
     if let Err(why) = shape::understood(Some(&base)) {
         return Ok(left_alone(new, &why));
     }
-    render(&base, name, &record.sidecar, &record.image)
+    render(&base, &name, &record.sidecar, &record.image)
         .map(|template| with_template(new, template))
         .map_err(|why| refusal(new, &[why]))
 }
@@ -243,9 +254,21 @@ impl<'a> Before<'a> {
         let base = strip(template, None);
         Some(Self {
             template,
+            annotations: annotations_of(old),
             record,
             base,
         })
+    }
+
+    /// Whether the sidecar in the template is right for `new`, which asks for `sidecar`: it is that
+    /// one, or one that only the defaults of another day have made different.
+    fn still_fits(&self, sidecar: &Sidecar, new: &Value) -> bool {
+        let annotations = (&self.annotations, &annotations_of(new));
+        self.record
+            .as_ref()
+            .is_some_and(|Record { sidecar: runs, .. }| {
+                runs == sidecar || sidecar::is_as_the_user_left_it(runs, sidecar, annotations)
+            })
     }
 }
 

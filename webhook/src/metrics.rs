@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 
@@ -16,6 +16,8 @@ const BUCKETS: [f64; 8] = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.01, 0.0
 pub struct Metrics {
     admissions: Family<AdmissionLabels, Counter>,
     duration: Histogram,
+    /// 1 while the newest edit of the cluster-wide settings is not taken.
+    pub settings_rejected: Gauge,
 }
 
 /// How an admission request ended.
@@ -72,6 +74,7 @@ impl Metrics {
         let metrics = Self {
             admissions: Family::default(),
             duration: Histogram::new(BUCKETS),
+            settings_rejected: Gauge::default(),
         };
         for result in Outcome::ALL {
             // Makes the series: a rate needs its zero.
@@ -88,6 +91,11 @@ impl Metrics {
             "admission_duration_seconds",
             "Time to decide about an admission request",
             metrics.duration.clone(),
+        );
+        registry.register(
+            "settings_rejected",
+            "Whether the newest edit of the cluster-wide settings is wrong and not taken",
+            metrics.settings_rejected.clone(),
         );
         metrics
     }

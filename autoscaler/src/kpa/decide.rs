@@ -31,6 +31,8 @@ pub struct Decision {
     pub want: u32,
     /// Spare capacity beyond the target burst capacity; negative: activators belong in the path.
     pub excess_burst_capacity: i64,
+    /// Load has been far above what the pods are for, lately: the count only grows.
+    pub panicking: bool,
     /// Why, in a few words.
     pub reason: Reason,
 }
@@ -119,7 +121,8 @@ impl Decider {
         } else {
             Reason::Idle
         };
-        if self.panic_since.is_some() {
+        let panicking = self.panic_since.is_some();
+        if panicking {
             self.max_panic_pods = self.max_panic_pods.max(want.max(panic));
             want = self.max_panic_pods;
             reason = Reason::Panic {
@@ -134,6 +137,7 @@ impl Decider {
         Decision {
             want: delayed,
             excess_burst_capacity: excess_burst_capacity(settings, observed),
+            panicking,
             reason,
         }
     }

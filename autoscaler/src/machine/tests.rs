@@ -14,6 +14,7 @@ fn busy() -> Facts {
         may_sleep: true,
         in_flight: 3,
         known: true,
+        may_shrink: true,
         services_switched: true,
         native_ready: true,
         activators: 2,
@@ -223,9 +224,17 @@ fn nothing_shrinks_in_a_rollout_or_while_unknown() {
     assert_eq!(
         scale(Facts {
             known: false,
+            may_shrink: false,
             ..shrink
         }),
         []
+    );
+    assert_eq!(
+        scale(Facts {
+            known: false,
+            ..shrink
+        }),
+        [Action::Scale { from: 5, to: 2 }]
     );
     assert_eq!(
         scale(Facts {
@@ -248,7 +257,7 @@ prop_compose! {
     fn any_facts()(
         (replicas, ready, want, activators) in (0u32..4, 0u32..4, 0u32..4, 0u32..3),
         (in_flight, held, forwarding) in (0u64..2, 0u64..2, 0u64..2),
-        flags in any::<[bool; 10]>(),
+        flags in any::<[bool; 11]>(),
         since in 0u64..700,
     ) -> Facts {
         Facts {
@@ -257,6 +266,7 @@ prop_compose! {
             zero_only: flags[0], may_sleep: flags[1], burst_short: flags[2], arrived: flags[3],
             known: flags[4], rolling: flags[5], services_switched: flags[6],
             selector_held: flags[7], native_ready: flags[8], bypassed: flags[9],
+            may_shrink: flags[4] || flags[10],
             since: Duration::from_secs(since),
         }
     }
@@ -290,7 +300,7 @@ proptest! {
                     prop_assert!(quiet || facts.ready == 0);
                 }
                 Action::Scale { from, to } if to < from => {
-                    prop_assert!(facts.known && !facts.rolling && !facts.zero_only);
+                    prop_assert!(facts.may_shrink && !facts.rolling && !facts.zero_only);
                 }
                 _ => {}
             }

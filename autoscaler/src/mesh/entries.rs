@@ -14,9 +14,9 @@ use lull_process::readiness::{Pending, Readiness};
 
 use super::{API_VERSION, WorkloadEntry};
 use crate::{
-    cache::{Cache, Writer},
+    cache::{Cache, Keys, Writer},
     config::API_TIMEOUT,
-    stores::{OnTouched, Touched, follow, label},
+    stores::{OnTouched, Touched, Watch, bare, by_name, label},
 };
 
 /// What the API server calls them in paths.
@@ -51,7 +51,8 @@ impl Entries {
     /// certain that there is none, or the first list is complete.
     #[must_use]
     pub fn start(client: &Client, readiness: &Readiness, on_touched: &OnTouched) -> Self {
-        let writer = Writer::new(workload_of);
+        let keys: Keys<WorkloadEntry> = by_name(workload_of);
+        let writer = Writer::new(keys);
         let entries = Self {
             cache: writer.cache(),
             is_known: Arc::default(),
@@ -67,7 +68,16 @@ impl Entries {
             );
             let api = Api::<WorkloadEntry>::all(client);
             let ours = watcher::Config::default().labels(WORKLOAD_LABEL);
-            follow(api, ours, (PLURAL, pending), writer, (on_touched, touched)).await;
+            let watch = Watch {
+                name: PLURAL.to_owned(),
+                pending,
+                keys,
+                touched,
+                on_touched,
+            };
+            watch
+                .run((api, ours), writer, bare::<WorkloadEntry>, || {})
+                .await;
         });
         entries
     }

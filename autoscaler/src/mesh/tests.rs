@@ -1,3 +1,6 @@
+use k8s_openapi::api::core::v1 as core;
+use lull_contract::names::ISTIO_PROXY_CONTAINER;
+
 use super::*;
 
 fn workload() -> ScaledWorkload {
@@ -17,12 +20,15 @@ fn workload() -> ScaledWorkload {
     .unwrap()
 }
 
+fn slim(pod: Value) -> Pod {
+    serde_json::from_value::<core::Pod>(pod).unwrap().into()
+}
+
 fn activator() -> Pod {
-    serde_json::from_value(json!({
+    slim(json!({
         "metadata": { "name": "lull-activator-1", "namespace": "lull-system", "uid": "a-1" },
         "status": { "podIP": "10.0.0.9" },
     }))
-    .unwrap()
 }
 
 fn template(value: Value) -> PodTemplateSpec {
@@ -62,7 +68,7 @@ fn an_entry_has_the_pods_identity_but_for_the_label_of_pods() {
 #[test]
 fn an_activator_without_an_address_has_no_entry() {
     let pod = Pod {
-        status: None,
+        ip: None,
         ..activator()
     };
     assert_eq!(entry(&workload(), &identity(), &pod), None);
@@ -137,7 +143,7 @@ fn pod(list: &str, container: &str, leaves: bool) -> Arc<Pod> {
     if leaves {
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
     }
-    Arc::new(serde_json::from_value(pod).unwrap())
+    Arc::new(slim(pod))
 }
 
 #[test]

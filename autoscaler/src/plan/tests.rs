@@ -20,6 +20,7 @@ fn template() -> Template {
         labels: [("app".to_owned(), "shop".to_owned())].into(),
         named_ports: vec![("web".into(), 8080)],
         app_ports: vec![8080, 9000],
+        headless_sibling: false,
     }
 }
 
@@ -46,6 +47,24 @@ fn apply(service: &Service, patch: &Value) -> Service {
         }
     }
     serde_json::from_value(value).unwrap()
+}
+
+#[test]
+fn a_stateful_set_keeps_its_headless_service_and_needs_another() {
+    let mut headless = plain();
+    headless.metadata.name = Some("pods".into());
+    headless.spec.as_mut().unwrap().cluster_ip = Some("None".into());
+    let stateful = Template {
+        headless_sibling: true,
+        ..template()
+    };
+    let planned = plan(&stateful, &[&headless, &plain()], &[]).unwrap();
+    assert_eq!(planned.len(), 1);
+    assert_eq!(planned[0].name, "shop");
+    let alone = plan(&stateful, &[&headless], &[]).unwrap_err();
+    assert_eq!(alone[0].reason, "NoService");
+    let deployment = plan(&template(), &[&headless, &plain()], &[]).unwrap_err();
+    assert_eq!(deployment[0].reason, "Headless");
 }
 
 #[test]

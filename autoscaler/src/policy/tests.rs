@@ -12,6 +12,7 @@ fn load(load: f64) -> Measured {
         stable: load,
         panic: load,
         heard: true,
+        mostly_heard: true,
         ..Measured::default()
     }
 }
@@ -25,6 +26,7 @@ fn held(count: u64) -> Measured {
     Measured {
         totals,
         heard: true,
+        mostly_heard: true,
         ..Measured::default()
     }
 }
@@ -48,6 +50,69 @@ fn a_wake_is_sized_by_what_is_held() {
         ..settings
     };
     assert_eq!(wanted_for_held(&bounded, 1), 2);
+}
+
+#[test]
+fn above_one_pod_a_horizontal_pod_autoscaler_has_the_count_to_itself() {
+    let settings = Settings {
+        class: Class::Hpa,
+        max_scale: 2,
+        ..Settings::default()
+    };
+    assert_eq!(wanted_for_held(&settings, 250), 1);
+    let want = |measured: &Measured, replicas| {
+        let mut policy = Policy::new(true, at(0));
+        policy.verdict(&settings, measured, pods(replicas), at(100))
+    };
+    let busy = want(&load(900.0), 3);
+    assert_eq!((busy.want, busy.rule), (3, Rule::Hpa));
+    assert!(busy.to_string().starts_with("class hpa"), "{busy}");
+    assert_eq!(want(&load(0.0), 3).want, 0);
+    assert_eq!(want(&load(0.0), 0).want, 0);
+    assert_eq!(want(&held(250), 0).want, 1);
+}
+
+#[test]
+fn class_none_is_never_scaled() {
+    let settings = Settings {
+        class: Class::None,
+        ..Settings::default()
+    };
+    for measured in [load(900.0), load(0.0), held(3)] {
+        let mut policy = Policy::new(true, at(0));
+        let verdict = policy.verdict(&settings, &measured, pods(3), at(100));
+        let facts = verdict.facts(&settings, &measured, pods(3));
+        assert_eq!(
+            (verdict.want, facts.may_sleep, facts.zero_only),
+            (3, false, true)
+        );
+    }
+}
+
+#[test]
+fn a_silent_pod_counts_as_full_and_keeps_only_itself() {
+    let settings = Settings {
+        target: 10.0,
+        target_utilization_percentage: 100.0,
+        ..Settings::default()
+    };
+    let measured = Measured {
+        heard: false,
+        silent: 1,
+        ..load(15.0)
+    };
+    let mut policy = Policy::new(true, at(0));
+    policy.verdict(&settings, &load(15.0), pods(4), at(100));
+    // The panic that a start with several pods begins with is over.
+    let verdict = policy.verdict(&settings, &measured, pods(4), at(200));
+    assert_eq!(
+        (verdict.want, verdict.known, verdict.may_shrink),
+        (3, false, true)
+    );
+    assert_eq!(
+        verdict.to_string(),
+        "load 25.0 / 10.0 per pod; 1 silent, counted as full"
+    );
 }
 
 #[test]
@@ -112,10 +177,72 @@ fn somebody_elses_count_is_kept_for_one_window() {
     assert_eq!((later.want, later.overruled), (4, false));
     let after = policy.verdict(&settings, &busy, pods(4), at(64));
     assert_eq!(
-        (after.want, after.respected),
-        (2, None),
+        (after.want, after.rule),
+        (2, Rule::Algorithm),
         "half for each decision"
     );
+}
+
+#[test]
+fn a_verdict_says_what_its_count_follows_from() {
+    let settings = Settings::default;
+    let bounds = Settings {
+        min_scale: 2,
+        max_scale: 3,
+        ..settings()
+    };
+    let unscaled = Settings {
+        class: Class::None,
+        ..settings()
+    };
+    let initial = Settings {
+        initial_scale: 4,
+        ..settings()
+    };
+    let retention = Settings {
+        scale_to_zero_pod_retention_period: HumanDuration::from_secs(90),
+        ..settings()
+    };
+    let rows = [
+        (settings(), load(0.0), 1, "idle"),
+        (settings(), load(35.0), 1, "load 35.0 / 70.0 per pod"),
+        (settings(), load(700.0), 1, "panic: 700.0 / 70.0 per pod"),
+        (settings(), held(250), 0, "requests wait at activators"),
+        (bounds.clone(), load(0.0), 1, "min-scale (load asks for 0)"),
+        (bounds, load(700.0), 1, "max-scale (10 asked for)"),
+        (initial, load(1.0), 1, "initial scale (load asks for 1)"),
+        (
+            retention,
+            load(0.0),
+            1,
+            "idle: the last pod stays for its retention period",
+        ),
+        (
+            unscaled,
+            load(9.0),
+            3,
+            "class none: Lull leaves the count alone",
+        ),
+    ];
+    for (settings, measured, count, said) in rows {
+        let mut policy = Policy::new(false, at(0));
+        let verdict = policy.verdict(&settings, &measured, pods(count), at(2));
+        assert_eq!(verdict.to_string(), said, "{verdict:?}");
+        assert_eq!(policy.last(), Some(&verdict));
+    }
+}
+
+#[test]
+fn a_decision_that_is_kept_is_not_a_new_one() {
+    let (settings, mut policy) = (Settings::default(), Policy::new(true, at(0)));
+    let mut decided = |measured: &Measured, second| {
+        let verdict = policy.verdict(&settings, measured, pods(1), at(second));
+        verdict.decided
+    };
+    assert!(decided(&load(1.0), 2));
+    assert!(!decided(&load(1.0), 3));
+    assert!(decided(&load(1.0), 4));
+    assert!(decided(&held(1), 5), "at once when requests are held");
 }
 
 #[test]
@@ -152,7 +279,7 @@ fn a_count_of_zero_by_somebody_else_is_just_sleep() {
     let mut policy = Policy::new(true, at(0));
     policy.verdict(&settings, &load(1.0), pods(1), at(2));
     let verdict = policy.verdict(&settings, &load(0.0), pods(0), at(4));
-    assert_eq!((verdict.overruled, verdict.respected), (true, None));
+    assert_eq!((verdict.overruled, verdict.rule), (true, Rule::Algorithm));
     assert_eq!(policy.verdict(&settings, &held(3), pods(0), at(5)).want, 1);
 }
 

@@ -8,25 +8,30 @@ use std::{
 
 use k8s_openapi::{
     api::autoscaling::v1::Scale,
-    api::{apps::v1::Deployment, core::v1::Service, discovery::v1::EndpointSlice},
+    api::{core::v1::Service, discovery::v1::EndpointSlice},
 };
 use kube::{
     Api, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams},
+    core::DynamicObject,
 };
 use lull_contract::{
-    annotations, names::FIELD_MANAGER, report::Woken, scaled_workload::ScaledWorkload,
+    annotations,
+    names::FIELD_MANAGER,
+    report::Woken,
+    scaled_workload::{ScaledWorkload, State},
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Task, look::is_rolling};
+use super::Task;
 use crate::{
     context::WriteError,
-    metrics::WRITING_SCALE,
     objects::{self, Audience},
     plan::{self, PlannedService},
-    policy::wanted_for_held,
+    policy::{HELD, wanted_for_held},
+    purpose::Purpose,
+    target::Target,
 };
 
 /// Server-side apply as Lull; what we apply is ours alone.
@@ -65,7 +70,7 @@ impl Task {
         &self,
         service: &Service,
         patch: Value,
-        what: &'static str,
+        what: Purpose,
     ) -> Result<(), WriteError> {
         let Ok(patch) = serde_json::from_value(patch) else {
             // Our own patches are well-formed; a test of each builder says so.
@@ -79,7 +84,7 @@ impl Task {
         };
         self.call(what, api.patch(&name, &params, &Patch::Json::<()>(patch)))
             .await?;
-        tracing::info!(workload = %self.key, service = name, what, "Service patched");
+        tracing::info!(workload = %self.key, service = name, %what, "Service patched");
         Ok(())
     }
 
@@ -123,7 +128,7 @@ impl Task {
         }
         let api: Api<EndpointSlice> = self.api();
         self.call(
-            "writing the activators' slice",
+            Purpose::WriteSlice,
             api.patch(name, &apply(), &Patch::Apply(wanted)),
         )
         .await
@@ -150,7 +155,7 @@ impl Task {
             let name = audience.slice(&service.name);
             let there = self.ctx.stores.slices.get(&self.key.namespace, &name);
             if there.is_some() {
-                self.remove::<EndpointSlice>(&name, "deleting the activators' slice")
+                self.remove::<EndpointSlice>(&name, Purpose::DeleteSlice)
                     .await?;
             }
         }
@@ -158,7 +163,7 @@ impl Task {
     }
 
     /// Deletes one of our objects; that it is gone already is as good.
-    pub(super) async fn remove<K>(&self, name: &str, what: &'static str) -> Result<(), WriteError>
+    pub(super) async fn remove<K>(&self, name: &str, what: Purpose) -> Result<(), WriteError>
     where
         K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
             + Clone
@@ -184,7 +189,7 @@ impl Task {
         for service in services.iter().filter_map(|s| self.service(&s.name)) {
             if !plan::is_held(&service) {
                 let patch = plan::hold_patch(&service, &uid);
-                self.patch_service(&service, patch, "holding the selector")
+                self.patch_service(&service, patch, Purpose::HoldSelector)
                     .await?;
             }
         }
@@ -198,7 +203,7 @@ impl Task {
         for service in services.iter().filter_map(|s| self.service(&s.name)) {
             if plan::is_held(&service) {
                 let patch = plan::release_patch(&service);
-                self.patch_service(&service, patch, "giving the selector back")
+                self.patch_service(&service, patch, Purpose::RestoreSelector)
                     .await?;
             }
         }
@@ -207,26 +212,27 @@ impl Task {
 
     /// Writes `to` to `/scale`, if it is at `from`.
     ///
-    /// The condition is the Deployment's resourceVersion: a JSON patch can't test for a 0, which
+    /// The condition is the object's resourceVersion: a JSON patch can't test for a 0, which
     /// Kubernetes leaves out of the object.
     pub(super) async fn scale(
         &mut self,
-        deployment: &Deployment,
+        target: &Target,
         from: u32,
         to: u32,
     ) -> Result<(), WriteError> {
-        let version = deployment.resource_version();
         let (held_since, sent) = (self.mailbox.demand.lock().held_since(), self.ctx.now());
-        let write = match self.patch_scale(version, to).await {
+        let version = target.resource_version.clone();
+        let write = match self.patch_scale(target, version, (from, to)).await {
             Err(error) if error.is_conflict() => {
-                let api: Api<Deployment> = self.api();
+                let api = self.target_api(target);
                 let scale = self
-                    .call("reading /scale", api.get_scale(&self.key.name))
+                    .call_as_any(Purpose::ReadScale, api.get_scale(&target.name))
                     .await?;
                 if replicas_of(&scale) != from {
                     return Err(error);
                 }
-                self.patch_scale(scale.metadata.resource_version, to).await
+                let version = scale.metadata.resource_version;
+                self.patch_scale(target, version, (from, to)).await
             }
             other => other,
         };
@@ -238,47 +244,61 @@ impl Task {
             self.ctx.metrics.woken(after(sent), after(self.ctx.now()));
         }
         self.policy.wrote(to);
-        let decision = self.policy.decision();
-        let reason = decision.map(|d| d.reason.to_string()).unwrap_or_default();
+        let verdict = self.policy.last().map(ToString::to_string);
+        let reason = match held_since {
+            // A replica that does not lead has no verdict.
+            Some(_) if from == 0 => HELD.to_owned(),
+            _ if self.state == Some(State::Leaving) => "it leaves Lull".to_owned(),
+            _ => verdict.unwrap_or_default(),
+        };
         tracing::info!(workload = %self.key, from, to, reason, "scaled");
         let (word, note) = match (from, to) {
-            (0, _) => ("Waking", format!("Scaled from 0 to {to} pods")),
+            (0, _) => ("Waking", format!("Scaled from 0 to {to} pods: {reason}")),
             (_, 0) => ("FellAsleep", "No traffic: all pods are let go".to_owned()),
             _ => (
                 "Scaled",
                 format!("Scaled from {from} to {to} pods: {reason}"),
             ),
         };
-        self.ctx
-            .event(deployment.object_ref(&()), false, word, note);
+        self.ctx.event(target.reference(), false, word, note);
         Ok(())
     }
 
     /// An Event with the phases of a wake that has ended; of several activators that held for it,
     /// one tells.
-    pub(super) fn tell_woken(&mut self, deployment: &Deployment) {
+    pub(super) fn tell_woken(&mut self, target: &Target) {
         let Some(woken) = self.mailbox.demand.lock().take_woken() else {
             return;
         };
         if !std::mem::replace(&mut self.woken_told, true) {
-            let object = deployment.object_ref(&());
+            let object = target.reference();
             self.ctx.event(object, false, "Woken", woken_note(&woken));
         }
     }
 
     /// An Event where somebody else has changed the count.
-    pub(super) fn tell_overruled(&self, deployment: &Deployment, replicas: u32) {
+    pub(super) fn tell_overruled(&self, target: &Target, replicas: u32) {
         let note = match replicas {
             0 => "Scaled to 0 by somebody else: the next request wakes it".to_owned(),
             _ => format!("Scaled to {replicas} by somebody else: kept for a window"),
         };
         tracing::info!(workload = %self.key, replicas, "scaled by somebody else");
         self.ctx
-            .event(deployment.object_ref(&()), false, "ScaledByOther", note);
+            .event(target.reference(), false, "ScaledByOther", note);
     }
 
-    async fn patch_scale(&self, version: Option<String>, to: u32) -> Result<Scale, WriteError> {
-        let api: Api<Deployment> = self.api();
+    fn target_api(&self, target: &Target) -> Api<DynamicObject> {
+        let (client, namespace) = (self.ctx.client.clone(), &self.key.namespace);
+        Api::namespaced_with(client, namespace, &*target.resource)
+    }
+
+    async fn patch_scale(
+        &self,
+        target: &Target,
+        version: Option<String>,
+        (from, to): (u32, u32),
+    ) -> Result<Scale, WriteError> {
+        let api = self.target_api(target);
         let patch = json!({
             "metadata": { "resourceVersion": version },
             "spec": { "replicas": to },
@@ -287,46 +307,48 @@ impl Task {
             field_manager: Some(FIELD_MANAGER.into()),
             ..PatchParams::default()
         };
-        self.call(
-            WRITING_SCALE,
-            api.patch_scale(&self.key.name, &params, &Patch::Merge(&patch)),
-        )
-        .await
+        let patch = Patch::Merge(&patch);
+        let write = api.patch_scale(&target.name, &params, &patch);
+        match from {
+            0 => self.call_as_any(Purpose::WriteScale, write).await,
+            _ => self.call(Purpose::WriteScale, write).await,
+        }
     }
 
     /// What a replica that doesn't lead does: only the first step out of sleep.
     pub(super) async fn wake_as_follower(
         &mut self,
-        deployment: &Deployment,
+        target: &Target,
         workload: &ScaledWorkload,
     ) -> Result<(), WriteError> {
         let held = self.mailbox.demand.lock().held();
         let settings = &workload.spec.settings;
-        if held == 0
-            || self.replicas(deployment) != 0
-            || settings.class == lull_contract::Class::None
-        {
+        if held == 0 || self.replicas(target) != 0 || settings.class == lull_contract::Class::None {
             return Ok(());
         }
-        self.scale(deployment, 0, wanted_for_held(settings, held).max(1))
+        self.scale(target, 0, wanted_for_held(settings, held).max(1))
             .await
     }
 
-    /// Pushes a Deployment that the webhook has missed through admission once more: a patch that
+    /// Pushes an object that the webhook has missed through admission once more: a patch that
     /// changes nothing is admitted, and mutated, like any other.
-    pub(super) async fn ask_for_injection(
-        &mut self,
-        deployment: &Deployment,
-    ) -> Result<(), WriteError> {
+    pub(super) async fn ask_for_injection(&mut self, target: &Target) -> Result<(), WriteError> {
         const AGAIN: Duration = std::time::Duration::from_secs(10);
-        if self.injection_asked.is_some_and(|at| at.elapsed() < AGAIN) || is_rolling(deployment) {
+        if self.injection_asked.is_some_and(|at| at.elapsed() < AGAIN) || target.is_rolling {
             return Ok(());
         }
         self.injection_asked = Some(Instant::now());
-        self.annotate(deployment, (annotations::SCALE, json!("true")))
+        if target.template.is_none() {
+            let text = format!(
+                "{target} has no pod template at spec.template: nothing to put the sidecar into"
+            );
+            self.tell_obstacles(target, &text);
+            return Ok(());
+        }
+        self.annotate(target, (annotations::SCALE, json!("true")))
             .await?;
         self.ctx.event(
-            deployment.object_ref(&()),
+            target.reference(),
             true,
             "NotInjected",
             "The template has no queue-proxy: the webhook was not reached; asked again".to_owned(),
@@ -336,15 +358,14 @@ impl Task {
 
     pub(super) async fn annotate(
         &self,
-        deployment: &Deployment,
+        target: &Target,
         (key, value): (&str, Value),
     ) -> Result<(), WriteError> {
-        let api: Api<Deployment> = self.api();
+        let api = self.target_api(target);
         let patch = json!({ "metadata": { "annotations": { key: value } } });
-        let name = deployment.name_any();
         self.call(
-            "annotating the Deployment",
-            api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)),
+            Purpose::Annotate,
+            api.patch(&target.name, &PatchParams::default(), &Patch::Merge(&patch)),
         )
         .await
         .map(drop)

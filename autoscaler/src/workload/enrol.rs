@@ -5,82 +5,25 @@ use std::{
     sync::Arc,
 };
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
-use kube::{Api, Resource, ResourceExt, api::Patch};
+use k8s_openapi::api::core::v1::Service;
+use kube::{Api, ResourceExt, api::Patch};
 use lull_contract::{
-    AppPort, AppProtocol, annotations,
-    names::{FINALIZER, POD_LABEL, QUEUE_PROXY_CONTAINER, label_value, private_service},
-    scaled_workload::{ScaledWorkload, ScaledWorkloadSpec, State, Target, WorkloadPort},
+    AppPort, Class,
+    names::{FINALIZER, POD_LABEL, label_value, private_service},
+    scaled_workload::{ScaledWorkload, ScaledWorkloadSpec, State, WorkloadPort},
 };
 use serde_json::json;
 
-use super::{Task, act::apply, look::is_rolling};
+use super::{Task, act::apply};
 use crate::{
     allocate::free_port,
     context::WriteError,
-    objects,
-    plan::{self, PlannedService, Template},
+    injected, objects,
+    plan::{self, Obstacle, PlannedService, Template},
+    purpose::Purpose,
+    stores::Hpa,
+    target::Target,
 };
-
-/// App ports as the injected sidecar serves them: `QP_PORTS="8012=8080/http,8013=5432/tcp"`.
-fn served_ports(deployment: &Deployment) -> Vec<AppPort> {
-    let spec = deployment
-        .spec
-        .as_ref()
-        .and_then(|s| s.template.spec.as_ref());
-    let sidecar = spec
-        .into_iter()
-        .flat_map(|spec| &spec.containers)
-        .find(|container| container.name == QUEUE_PROXY_CONTAINER);
-    let value = sidecar
-        .and_then(|c| {
-            c.env
-                .as_ref()?
-                .iter()
-                .find(|e| e.name == "QP_PORTS")?
-                .value
-                .clone()
-        })
-        .unwrap_or_default();
-    value.split(',').filter_map(served_port).collect()
-}
-
-fn served_port(item: &str) -> Option<AppPort> {
-    let (number, protocol) = item.split_once('=')?.1.split_once('/')?;
-    let protocol = if protocol == "tcp" {
-        AppProtocol::Tcp
-    } else {
-        AppProtocol::Http
-    };
-    Some(AppPort {
-        number: number.parse().ok()?,
-        protocol,
-    })
-}
-
-/// What of `deployment` its Services are planned by.
-fn template_of(deployment: &Deployment) -> Template {
-    let Some(template) = deployment.spec.as_ref().map(|s| &s.template) else {
-        return Template::default();
-    };
-    let containers = template.spec.iter().flat_map(|spec| &spec.containers);
-    Template {
-        labels: template
-            .metadata
-            .as_ref()
-            .and_then(|m| m.labels.clone())
-            .unwrap_or_default(),
-        named_ports: containers
-            .filter(|container| container.name != QUEUE_PROXY_CONTAINER)
-            .flat_map(|container| container.ports.iter().flatten())
-            .filter_map(|port| Some((port.name.clone()?, u16::try_from(port.container_port).ok()?)))
-            .collect(),
-        app_ports: served_ports(deployment)
-            .iter()
-            .map(|port| port.number)
-            .collect(),
-    }
-}
 
 // === impl Task ===
 
@@ -89,11 +32,14 @@ impl Task {
     /// no earlier one.
     pub(super) async fn ensure_workload(
         &mut self,
-        deployment: &Deployment,
+        target: &Target,
         there: Option<Arc<ScaledWorkload>>,
     ) -> Result<Option<Arc<ScaledWorkload>>, WriteError> {
-        let wanted = match annotations::parse(deployment.annotations()) {
-            Ok(wanted) => wanted,
+        let defaults = Arc::clone(&self.ctx.settings.borrow().defaults);
+        let template = target.template.as_ref();
+        let record = template.and_then(|template| template.injected.as_deref());
+        let settings = match injected::settings(&target.annotations, &defaults, record) {
+            Ok(settings) => settings,
             Err(faults) => {
                 // The webhook refuses these; it can only have been away.
                 let text = faults
@@ -101,7 +47,7 @@ impl Task {
                     .map(ToString::to_string)
                     .collect::<Vec<_>>()
                     .join("; ");
-                self.tell_obstacles(deployment, &text);
+                self.tell_obstacles(target, &text);
                 return Ok(there);
             }
         };
@@ -113,20 +59,15 @@ impl Task {
             self.drop_finalizer(gone).await?;
             return Ok(None);
         }
-        let ports = self.ports(deployment, there.as_deref())?;
+        let ports = self.ports(target, there.as_deref())?;
         let spec = ScaledWorkloadSpec {
-            target: Target {
-                api_version: "apps/v1".into(),
-                kind: "Deployment".into(),
-                name: self.key.name.clone(),
-                uid: deployment.uid().unwrap_or_default(),
-            },
+            target: target.as_scaled(),
             pod_selector: BTreeMap::from([(POD_LABEL.to_owned(), label_value(&self.key.name))]),
             ports,
-            settings: wanted.settings,
+            settings,
             original_replicas: match &there {
                 Some(there) => there.spec.original_replicas,
-                None => self.replicas(deployment),
+                None => self.replicas(target),
             },
         };
         if there.as_ref().is_some_and(|there| there.spec == spec) {
@@ -135,11 +76,11 @@ impl Task {
         let mut workload = ScaledWorkload::new(&self.key.name, spec);
         workload.metadata.namespace = Some(self.key.namespace.clone());
         workload.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
-        workload.metadata.owner_references = deployment.controller_owner_ref(&()).map(|o| vec![o]);
+        workload.metadata.owner_references = Some(vec![target.owner_reference()]);
         let api: Api<ScaledWorkload> = self.api();
         let written = self
             .call(
-                "writing the ScaledWorkload",
+                Purpose::WriteWorkload,
                 api.patch(&self.key.name, &apply(), &Patch::Apply(&workload)),
             )
             .await?;
@@ -149,12 +90,13 @@ impl Task {
     /// Activator ports: those there are stay, new ones are allocated.
     fn ports(
         &self,
-        deployment: &Deployment,
+        target: &Target,
         there: Option<&ScaledWorkload>,
     ) -> Result<Vec<WorkloadPort>, WriteError> {
         let known = there.map(|w| w.spec.ports.as_slice()).unwrap_or_default();
         let mut ports = Vec::new();
-        for AppPort { number, protocol } in served_ports(deployment) {
+        let served = target.template.iter().flat_map(|t| t.served.clone());
+        for AppPort { number, protocol } in served {
             let activator_port = match known.iter().find(|port| port.app_port == number) {
                 Some(port) => port.activator_port,
                 None => self.allocate(number)?,
@@ -168,7 +110,8 @@ impl Task {
         Ok(ports)
     }
 
-    /// A new activator port, reserved until the cache shows it.
+    /// A new activator port of this workload's shard, reserved until the cache shows it: other
+    /// shards' leaders give out others at the same time.
     fn allocate(&self, app_port: u16) -> Result<u16, WriteError> {
         let mut reserved = self.ctx.reserved.lock();
         let workloads = self.ctx.stores.workloads.all();
@@ -184,8 +127,8 @@ impl Task {
             self.key.name.as_str(),
             app_port,
         );
-        let range = &self.ctx.activator_ports;
-        let port = free_port(place, &used, range)
+        let (range, shards) = (&self.ctx.activator_ports, self.ctx.leadership.shards());
+        let port = free_port(place, &used, (range, shards))
             .ok_or_else(|| WriteError::PortsExhausted(range.clone()))?;
         reserved.insert(port);
         Ok(port)
@@ -194,21 +137,33 @@ impl Task {
     /// The Services that carry the workload's traffic, or what stands in the way as text.
     pub(super) fn plan(
         &self,
-        deployment: &Deployment,
+        target: &Target,
         workload: &ScaledWorkload,
     ) -> Result<Vec<PlannedService>, String> {
         let services = self.ctx.stores.services.in_namespace(&self.key.namespace);
         let services: Vec<&Service> = services.iter().map(Arc::as_ref).collect();
-        let others: Vec<_> = self
-            .ctx
-            .stores
-            .deployments
-            .in_namespace(&self.key.namespace)
+        let others = self.ctx.stores.targets.in_namespace(&self.key.namespace);
+        let others: Vec<_> = others
             .iter()
-            .filter(|d| d.name_any() != workload.name_any())
-            .map(|d| (d.name_any(), template_of(d).labels))
+            .filter(|other| other.id() != self.key.name)
+            .filter_map(|other| {
+                let template = other.template.as_ref()?;
+                Some((other.to_string(), template.plan.labels.clone()))
+            })
             .collect();
-        plan::plan(&template_of(deployment), &services, &others).map_err(|obstacles| {
+        let without = Template::default();
+        let template = target.template.as_ref().map_or(&without, |t| &t.plan);
+        let planned = plan::plan(template, &services, &others);
+        let planned = match self.other_scaler(target, workload) {
+            Some(obstacle) => Err(planned
+                .err()
+                .into_iter()
+                .flatten()
+                .chain([obstacle])
+                .collect()),
+            None => planned,
+        };
+        planned.map_err(|obstacles| {
             obstacles
                 .iter()
                 .map(|o| o.message.clone())
@@ -217,16 +172,39 @@ impl Task {
         })
     }
 
+    /// A HorizontalPodAutoscaler that would fight with us over the count.
+    fn other_scaler(&self, target: &Target, workload: &ScaledWorkload) -> Option<Obstacle> {
+        if workload.spec.settings.class != Class::Kpa {
+            return None;
+        }
+        let group = Hpa::target_of(&target.resource.kind, &target.name);
+        let hpas = &self.ctx.stores.hpas;
+        let hpa = hpas
+            .in_group(&self.key.namespace, &group)
+            .into_iter()
+            .next()?;
+        Some(Obstacle {
+            reason: "OtherScaler",
+            message: format!(
+                "HorizontalPodAutoscaler {} scales {target} too; set lull.dev/class: \"hpa\" (it \
+                 scales above one pod, Lull between none and one) or delete it",
+                hpa.name
+            ),
+        })
+    }
+
     /// Makes the private Service and switches the public ones, once every ready pod has the sidecar.
     ///
     /// Later it puts back what somebody's `kubectl apply` has undone.
     pub(super) async fn keep_services(
         &mut self,
-        deployment: &Deployment,
+        target: &Target,
         workload: &ScaledWorkload,
         services: &[PlannedService],
     ) -> Result<(), WriteError> {
-        if self.state == Some(State::Enrolling) && is_rolling(deployment) {
+        if self.state == Some(State::Enrolling)
+            && (target.is_rolling || !self.endpoints_have_sidecars(services))
+        {
             return Ok(());
         }
         if let Some(first) = services.first() {
@@ -238,7 +216,7 @@ impl Task {
             };
             if !plan::is_switched(&service, planned) {
                 let patch = plan::switch_patch(&service, planned);
-                self.patch_service(&service, patch, "switching to named ports")
+                self.patch_service(&service, patch, Purpose::SwitchService)
                     .await?;
             }
         }
@@ -257,7 +235,7 @@ impl Task {
         let private = objects::private(workload, &public, planned);
         let api: Api<Service> = self.api();
         self.call(
-            "writing the private Service",
+            Purpose::WritePrivateService,
             api.patch(&name, &apply(), &Patch::Apply(&private)),
         )
         .await
@@ -265,16 +243,12 @@ impl Task {
     }
 
     /// An Event with what stands in the way, once for each text.
-    pub(super) fn tell_obstacles(&mut self, deployment: &Deployment, text: &str) {
+    pub(super) fn tell_obstacles(&mut self, target: &Target, text: &str) {
         if self.obstacles_told != text {
             tracing::warn!(workload = %self.key, obstacles = text, "can't be enrolled");
             text.clone_into(&mut self.obstacles_told);
-            self.ctx.event(
-                deployment.object_ref(&()),
-                true,
-                "NotEnrolled",
-                text.to_owned(),
-            );
+            self.ctx
+                .event(target.reference(), true, "NotEnrolled", text.to_owned());
         }
     }
 
@@ -287,7 +261,7 @@ impl Task {
         let name = workload.name_any();
         match self
             .call(
-                "letting the ScaledWorkload go",
+                Purpose::DropFinalizer,
                 api.patch(
                     &name,
                     &kube::api::PatchParams::default(),
@@ -299,34 +273,5 @@ impl Task {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn served_ports_are_read_from_the_sidecar() {
-        let deployment: Deployment = serde_json::from_value(json!({
-            "spec": { "selector": {}, "template": { "spec": { "containers": [
-                { "name": "app", "ports": [{ "name": "web", "containerPort": 8080 }] },
-                { "name": QUEUE_PROXY_CONTAINER, "ports": [{ "name": "lull-8080", "containerPort": 8012 }],
-                  "env": [{ "name": "QP_PORTS", "value": "8012=8080/http,8013=5432/tcp,odd" }] },
-            ] } } },
-        }))
-        .unwrap();
-        let ports = served_ports(&deployment);
-        assert_eq!(ports.len(), 2);
-        assert_eq!(
-            ports[1],
-            AppPort {
-                number: 5432,
-                protocol: AppProtocol::Tcp
-            }
-        );
-        let template = template_of(&deployment);
-        assert_eq!(template.named_ports, [("web".to_owned(), 8080)]);
-        assert_eq!(template.app_ports, [8080, 5432]);
     }
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
+use k8s_openapi::api::core::v1::Service;
 use kube::{Api, ResourceExt, api::DeleteParams};
 use lull_contract::{
     Class,
@@ -18,10 +18,12 @@ use lull_contract::{
 };
 use serde_json::json;
 
-use super::{Task, is_injected, look::is_ready, status::Say};
+use super::{Task, status::Say};
 use crate::{
     context::WriteError,
     plan::{self, PlannedService},
+    purpose::Purpose,
+    target::Target,
 };
 
 /// After this, a workload whose pods don't get ready is given back as it is.
@@ -32,7 +34,7 @@ const WAKE_LIMIT: Duration = Duration::from_secs(120);
 impl Task {
     pub(super) async fn leave(
         &mut self,
-        deployment: &Deployment,
+        target: &Target,
         workload: Option<&ScaledWorkload>,
     ) -> Result<(), WriteError> {
         if self.state != Some(State::Leaving) {
@@ -41,10 +43,10 @@ impl Task {
         let services = self.our_services(workload);
         let planned = only_names(&services);
         if let Some(workload) = workload {
-            if !self.is_awake(deployment, workload).await? {
+            if !self.is_awake(target, workload).await? {
                 self.say(workload, Say::leaving("waking before it leaves"))
                     .await?;
-                return self.add_activators_as_planned(deployment, workload).await;
+                return self.add_activators_as_planned(target, workload).await;
             }
             let switched = services.iter().any(|s| plan::restore_patch(s).is_some());
             if switched {
@@ -54,7 +56,7 @@ impl Task {
         }
         for service in &services {
             if let Some(patch) = plan::restore_patch(service) {
-                self.patch_service(service, patch, "giving the Service back")
+                self.patch_service(service, patch, Purpose::RestoreService)
                     .await?;
                 self.restored_at = Some(Instant::now());
             }
@@ -69,8 +71,8 @@ impl Task {
             return Ok(());
         }
         self.remove_activators(&planned).await?;
-        if is_injected(deployment) {
-            return self.uninject(deployment).await;
+        if target.is_injected() {
+            return self.uninject(target).await;
         }
         match workload {
             Some(workload) => self.delete(workload).await,
@@ -78,12 +80,12 @@ impl Task {
         }
     }
 
-    /// The Deployment is gone: only Services and our own objects are left to look after.
+    /// Its object is gone: only Services and our own objects are left to look after.
     pub(super) async fn gone(&mut self, workload: &ScaledWorkload) -> Result<(), WriteError> {
         let services = self.our_services(Some(workload));
         for service in &services {
             if let Some(patch) = plan::restore_patch(service) {
-                self.patch_service(service, patch, "giving the Service back")
+                self.patch_service(service, patch, Purpose::RestoreService)
                     .await?;
             }
         }
@@ -94,30 +96,30 @@ impl Task {
     /// Scales to what the user had; whether a pod is ready, or none will be.
     async fn is_awake(
         &mut self,
-        deployment: &Deployment,
+        target: &Target,
         workload: &ScaledWorkload,
     ) -> Result<bool, WriteError> {
-        if !is_injected(deployment) {
+        if !target.is_injected() {
             return Ok(true);
         }
-        let replicas = self.replicas(deployment);
+        let replicas = self.replicas(target);
         let wanted = workload.spec.original_replicas.max(1);
         let ours = replicas == 0 || workload.spec.settings.class == Class::Kpa;
         if replicas < wanted && ours {
-            self.scale(deployment, replicas, wanted).await?;
+            self.scale(target, replicas, wanted).await?;
         }
-        let ready = self.pods().iter().any(|pod| is_ready(pod));
+        let ready = self.pods().iter().any(|pod| pod.is_ready);
         Ok(ready || self.state_since.elapsed() >= WAKE_LIMIT)
     }
 
     /// While it wakes on its way out, activators stay where they are, and dead ones leave.
     async fn add_activators_as_planned(
         &self,
-        deployment: &Deployment,
+        target: &Target,
         workload: &ScaledWorkload,
     ) -> Result<(), WriteError> {
-        match self.plan(deployment, workload) {
-            Ok(planned) if !self.pods().iter().any(|pod| is_ready(pod)) => {
+        match self.plan(target, workload) {
+            Ok(planned) if !self.pods().iter().any(|pod| pod.is_ready) => {
                 self.add_activators(workload, &planned).await
             }
             _ => Ok(()),
@@ -138,14 +140,14 @@ impl Task {
     }
 
     /// Tells the webhook, by the one annotation that it waits for, to take the sidecar out.
-    async fn uninject(&mut self, deployment: &Deployment) -> Result<(), WriteError> {
+    async fn uninject(&mut self, target: &Target) -> Result<(), WriteError> {
         const AGAIN: Duration = Duration::from_secs(3);
-        let asked = annotations::leave(deployment.annotations()) == Some(Leave::Uninject);
+        let asked = annotations::leave(&target.annotations) == Some(Leave::Uninject);
         if asked && self.injection_asked.is_some_and(|at| at.elapsed() < AGAIN) {
             return Ok(());
         }
         self.injection_asked = Some(Instant::now());
-        self.annotate(deployment, (annotations::LEAVE, json!("uninject")))
+        self.annotate(target, (annotations::LEAVE, json!("uninject")))
             .await
     }
 
@@ -155,7 +157,7 @@ impl Task {
         if workload.metadata.deletion_timestamp.is_none() {
             match self
                 .call(
-                    "deleting the ScaledWorkload",
+                    Purpose::DeleteWorkload,
                     api.delete(&self.key.name, &DeleteParams::default()),
                 )
                 .await

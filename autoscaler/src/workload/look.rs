@@ -2,14 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{Pod, Service},
-};
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::ResourceExt;
 use lull_contract::{
     assignment::{self, Activator},
-    names, ports,
+    names,
     report::{MAX_QUEUE_PROXY_BYTES, QueueProxyReport},
     scaled_workload::{ScaledWorkload, State},
 };
@@ -18,9 +15,13 @@ use super::Task;
 use crate::{
     demand::{Measured, Reporter},
     machine::Facts,
+    metrics::{Asked, Numbers},
     objects,
     plan::{self, PlannedService},
+    pod::Pod,
     policy::{Seen, Verdict},
+    target::Target,
+    why::Why,
 };
 
 /// Longest wait for one pod's report: less than a tick.
@@ -47,63 +48,41 @@ impl Look {
             State::Waking => format!("no pod is ready yet, {} held", self.facts.held),
             State::Settling => "pods are ready, activators are about to leave".to_owned(),
             State::FallingAsleep => "idle: activators first, then the pods go".to_owned(),
-            _ if !self.measured.heard => {
-                "not every pod and activator is heard: nothing shrinks".to_owned()
-            }
-            _ if !self.facts.known => "watched for less than a window: nothing shrinks".to_owned(),
-            _ if self.facts.want == 0 && self.facts.bypassed => {
-                "connections go round the queue-proxy: it stays awake".to_owned()
-            }
-            _ => self.verdict.to_string(),
+            _ => self.why().text(&self.verdict, &self.facts),
         }
     }
-}
 
-pub(super) fn is_ready(pod: &Pod) -> bool {
-    pod.metadata.deletion_timestamp.is_none()
-        && pod.status.as_ref().is_some_and(|status| {
-            status
-                .conditions
-                .iter()
-                .flatten()
-                .any(|condition| condition.type_ == "Ready" && condition.status == "True")
-        })
+    /// What of it is shown, for a workload in `state`.
+    pub(super) fn numbers(&self, state: State) -> Numbers {
+        let Facts {
+            want,
+            ready,
+            in_flight,
+            held,
+            ..
+        } = self.facts;
+        Numbers {
+            state,
+            desired: want,
+            ready,
+            in_flight,
+            held,
+            panicking: self.verdict.decision.panicking,
+            heard: self.measured.heard,
+        }
+    }
+
+    /// Why the workload has the count that it has.
+    pub(super) fn why(&self) -> Why {
+        Why::of(&self.verdict, &self.facts, &self.measured)
+    }
 }
 
 fn reporters(pods: &[Arc<Pod>]) -> impl Iterator<Item = Reporter<'_>> + Clone {
     pods.iter().map(|pod| Reporter {
-        name: pod.metadata.name.as_deref().unwrap_or_default(),
-        ready: is_ready(pod),
+        name: &pod.name,
+        ready: pod.is_ready,
     })
-}
-
-fn node_of(pod: &Pod) -> &str {
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-    node.unwrap_or_default()
-}
-
-/// The number behind the container port called `name`, else `default`.
-fn port_of(pod: &Pod, name: &str, default: u16) -> u16 {
-    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-    containers
-        .flat_map(|container| container.ports.iter().flatten())
-        .find(|port| port.name.as_deref() == Some(name))
-        .and_then(|port| u16::try_from(port.container_port).ok())
-        .unwrap_or(default)
-}
-
-/// Whether old and new pods stand side by side, or the controller hasn't seen the template yet.
-pub(super) fn is_rolling(deployment: &Deployment) -> bool {
-    let Some(status) = &deployment.status else {
-        return true;
-    };
-    let seen =
-        status.observed_generation.unwrap_or(0) >= deployment.metadata.generation.unwrap_or(0);
-    let (all, updated) = (
-        status.replicas.unwrap_or(0),
-        status.updated_replicas.unwrap_or(0),
-    );
-    !seen || updated < all
 }
 
 // === impl Task ===
@@ -126,23 +105,23 @@ impl Task {
             .all()
             .into_iter()
             .filter(|pod| {
-                let name = pod.metadata.name.as_deref().unwrap_or_default();
-                let hearing = self.ctx.hearing(name);
-                is_ready(pod) && hearing.is_some_and(|h| demand.listens((name, h), ports()))
+                let hearing = self.ctx.hearing(&pod.name);
+                let listens = |h| demand.listens((&pod.name, h), ports());
+                pod.is_ready && hearing.is_some_and(listens)
             })
             .collect();
         drop(demand);
         let assigned: Vec<String> = {
             let candidates = usable.iter().map(|pod| Activator {
-                name: pod.metadata.name.as_deref().unwrap_or_default(),
-                node: node_of(pod),
+                name: &pod.name,
+                node: pod.node.as_deref().unwrap_or_default(),
             });
             let uid = workload.uid().unwrap_or_default();
             let assigned = assignment::assigned(&uid, candidates);
             assigned.into_iter().map(str::to_owned).collect()
         };
-        usable.retain(|pod| assigned.contains(&pod.name_any()));
-        usable.sort_by_key(|pod| pod.name_any());
+        usable.retain(|pod| assigned.contains(&pod.name));
+        usable.sort_by(|a, b| a.name.cmp(&b.name));
         usable
     }
 
@@ -151,13 +130,8 @@ impl Task {
     }
 
     /// `spec.replicas`, or what we wrote just now.
-    pub(super) fn replicas(&mut self, deployment: &Deployment) -> u32 {
-        let seen = deployment
-            .spec
-            .as_ref()
-            .and_then(|s| s.replicas)
-            .unwrap_or(1);
-        let seen = u32::try_from(seen).unwrap_or(0);
+    pub(super) fn replicas(&mut self, target: &Target) -> u32 {
+        let seen = target.replicas;
         match self.written_replicas {
             Some((written, at)) if written != seen && at.elapsed() < WRITTEN_BELIEVED => written,
             _ => {
@@ -169,27 +143,41 @@ impl Task {
 
     /// Every Service has a ready pod in Kubernetes' own slices.
     pub(super) fn native_ready(&self, services: &[PlannedService]) -> bool {
-        let slices = |service: &str| {
-            let slices = &self.ctx.stores.slices;
-            slices.in_group(&self.key.namespace, service)
-        };
         let is_ready = |service: &PlannedService| {
-            objects::native_ready(slices(&service.name).iter().map(Arc::as_ref)) > 0
+            let slices = self.slices_of(service);
+            let mut ready = objects::native_ready(slices.iter().map(Arc::as_ref));
+            ready.next().is_some()
         };
         !services.is_empty() && services.iter().all(is_ready)
     }
 
+    /// Every ready address in Kubernetes' own slices is a pod with the sidecar; not every controller
+    /// tells how far a rollout is.
+    pub(super) fn endpoints_have_sidecars(&self, services: &[PlannedService]) -> bool {
+        let pods = self.pods();
+        let is_ours = |address: &str| pods.iter().any(|pod| pod.has_address(address));
+        services.iter().all(|service| {
+            let slices = self.slices_of(service);
+            objects::native_ready(slices.iter().map(Arc::as_ref)).all(is_ours)
+        })
+    }
+
+    fn slices_of(&self, service: &PlannedService) -> Vec<Arc<EndpointSlice>> {
+        let slices = &self.ctx.stores.slices;
+        slices.in_group(&self.key.namespace, &service.name)
+    }
+
     pub(super) fn look(
         &mut self,
-        deployment: &Deployment,
+        target: &Target,
         workload: &ScaledWorkload,
         services: &[PlannedService],
     ) -> Look {
         let settings = &workload.spec.settings;
         let (now, pods) = (self.ctx.now(), self.pods());
         let seen = Seen {
-            replicas: self.replicas(deployment),
-            ready: count(pods.iter().filter(|pod| is_ready(pod)).count()),
+            replicas: self.replicas(target),
+            ready: count(pods.iter().filter(|pod| pod.is_ready).count()),
         };
         let measured = {
             let activators = self.ctx.stores.activators.all();
@@ -204,7 +192,7 @@ impl Task {
         };
         let facts = Facts {
             arrived: measured.totals.arrivals != self.arrivals_at_state,
-            rolling: is_rolling(deployment),
+            rolling: target.is_rolling,
             services_switched: !services.is_empty() && services.iter().all(switched),
             selector_held: services.iter().any(|s| {
                 self.service(&s.name)
@@ -230,14 +218,7 @@ impl Task {
         let pods: Vec<(String, String, u16)> = self
             .pods()
             .iter()
-            .filter_map(|pod| {
-                let ip = pod.status.as_ref()?.pod_ip.clone()?;
-                Some((
-                    pod.name_any(),
-                    ip,
-                    port_of(pod, "lull-report", ports::REPORT),
-                ))
-            })
+            .filter_map(|pod| Some((pod.name.clone(), pod.ip.clone()?, pod.report_port)))
             .collect();
         if pods.is_empty() {
             return false;
@@ -248,18 +229,23 @@ impl Task {
                 let (ctx, mailbox) = (&ctx, &mailbox);
                 async move {
                     let limits = (PULL_TIMEOUT, MAX_QUEUE_PROXY_BYTES);
+                    let begun = ctx.now();
                     match ctx.puller.get((ip, *port), "/report", limits).await {
-                        Ok(body) => match QueueProxyReport::parse(&body) {
-                            Ok(report) => {
-                                mailbox.demand.lock().pod_reported(name, &report, ctx.now());
+                        Ok(body) => {
+                            let now = ctx.now();
+                            ctx.metrics.pulled(now.saturating_sub(begun));
+                            match QueueProxyReport::parse(&body) {
+                                Ok(report) => {
+                                    mailbox.demand.lock().pod_reported(name, &report, now);
+                                }
+                                Err(error) => {
+                                    ctx.metrics.refused(Asked::Pod, &error);
+                                    tracing::warn!(pod = name, %error, "report refused");
+                                }
                             }
-                            Err(error) => {
-                                ctx.metrics.reports_refused.inc();
-                                tracing::warn!(pod = name, %error, "report refused");
-                            }
-                        },
+                        }
                         Err(error) => {
-                            ctx.metrics.pulls_failed.inc();
+                            ctx.metrics.pull_failed(Asked::Pod, &error);
                             tracing::debug!(pod = name, %error, "report not had");
                         }
                     }

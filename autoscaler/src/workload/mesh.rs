@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt, api::Patch};
 use lull_contract::{names::label_value, scaled_workload::ScaledWorkload};
 
@@ -12,6 +11,8 @@ use crate::{
     mesh::{self, PodIdentity, Signs, WorkloadEntry},
     objects::Audience,
     plan::PlannedService,
+    pod::Pod,
+    purpose::Purpose,
 };
 
 // === impl Task ===
@@ -23,10 +24,8 @@ impl Task {
         if !stores.entries.is_known() {
             return None;
         }
-        let deployment = stores
-            .deployments
-            .get(&self.key.namespace, &self.key.name)?;
-        let identity = PodIdentity::of(&deployment.spec.as_ref()?.template);
+        let target = stores.targets.get(&self.key.namespace, &self.key.name)?;
+        let identity = target.template.as_ref()?.identity.clone();
         let has_open_slice = services.iter().any(|service| {
             let slice = Audience::Everyone.slice(&service.name);
             stores.slices.get(&self.key.namespace, &slice).is_some()
@@ -63,10 +62,7 @@ impl Task {
             if !known.is_some_and(|entry| mesh::entry_is(entry, &wanted)) {
                 let (params, patch) = (apply(), Patch::Apply(&wanted));
                 let write = api.patch(&name, &params, &patch);
-                match self
-                    .call("writing an activator's WorkloadEntry", write)
-                    .await
-                {
+                match self.call(Purpose::WriteEntry, write).await {
                     // The mesh was taken off the cluster: the slices are for all who are left.
                     Err(error) if error.is_not_found() => {
                         tracing::debug!(workload = %self.key, %error, "no WorkloadEntries here");
@@ -84,7 +80,7 @@ impl Task {
         for entry in self.entries() {
             let name = entry.name_any();
             if !kept.contains(&name) {
-                self.remove::<WorkloadEntry>(&name, "deleting an activator's WorkloadEntry")
+                self.remove::<WorkloadEntry>(&name, Purpose::DeleteEntry)
                     .await?;
             }
         }

@@ -12,7 +12,7 @@ use lull_contract::scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State
 use serde_json::json;
 
 use super::{Task, look::Look};
-use crate::{context::WriteError, plan::PlannedService};
+use crate::{context::WriteError, plan::PlannedService, purpose::Purpose};
 
 /// Numbers alone are written at most this often.
 const NUMBERS_EVERY: Duration = Duration::from_secs(2);
@@ -109,7 +109,7 @@ impl Task {
         let patch = json!({ "status": status });
         let name = workload.name_any();
         self.call(
-            "writing the ScaledWorkload's status",
+            Purpose::WriteStatus,
             api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)),
         )
         .await?;

@@ -6,6 +6,12 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 {{- end }}
 
+{{- /* Kinds that are scaled, as autoscaler and webhook read them. */ -}}
+{{- define "lull.targets" -}}
+apps/v1/deployments,apps/v1/statefulsets
+{{- range .Values.targets }},{{ required "targets: each needs apiGroup, apiVersion and resource (plural)" .apiGroup }}/{{ required "targets: each needs apiVersion" .apiVersion }}/{{ required "targets: each needs resource (plural)" .resource }}{{ end }}
+{{- end }}
+
 {{- define "lull.selector" -}}
 app.kubernetes.io/part-of: lull
 app.kubernetes.io/instance: {{ .root.Release.Name }}

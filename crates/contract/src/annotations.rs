@@ -1,18 +1,27 @@
 //! The `lull.dev/*` annotations on a workload: keys, allowed values, and how they become
 //! [`Settings`].
 //!
-//! [`parse`] reads everything and reports every fault at once, each with key, value and what is
-//! allowed; the webhook turns the list into the refusal that the user sees.
+//! [`parse_with`] reads everything and reports every fault at once, each with key, value and what is
+//! allowed; the webhook turns the list into the refusal that the user sees. A setting is the
+//! workload's own, else the cluster-wide one ([`Defaults`]), else the built-in one.
 
 use std::collections::BTreeMap;
 
 use crate::{
-    HumanDuration,
+    injected::Sidecar,
     settings::{
-        AppPort, AppProtocol, Class, DEFAULT_BURST_CAPACITY_WITH_LIMIT, DEFAULT_TARGET_RPS, Ignore,
-        MIN_TARGET, Metric, QUEUE_DEPTH_PER_SLOT, Settings,
+        AppPort, AppProtocol, Class, DEFAULT_BURST_CAPACITY_WITH_LIMIT, DEFAULT_TARGET_CONCURRENCY,
+        DEFAULT_TARGET_RPS, Ignore, MIN_TARGET, Metric, QUEUE_DEPTH_PER_SLOT, Settings,
     },
 };
+use reader::{Origin, Reader, number, whole};
+
+mod defaults;
+mod reader;
+mod resources;
+
+pub use defaults::{DefaultError, Defaults};
+pub use resources::SidecarResources;
 
 /// Prefix of all our annotations and labels.
 pub const PREFIX: &str = "lull.dev/";
@@ -23,38 +32,30 @@ pub const PORTS: &str = "lull.dev/ports";
 /// Set by the autoscaler while a workload leaves: see [`Leave`].
 pub const LEAVE: &str = "lull.dev/leave";
 
+// Keys that are named more than once.
+const METRIC: &str = "lull.dev/metric";
+const TARGET: &str = "lull.dev/target";
+const MAX_SCALE: &str = "lull.dev/max-scale";
+
 /// Keys under our prefix on a workload that are not settings.
 const INTERNAL_KEYS: [&str; 2] = [LEAVE, crate::names::ORIGINAL_ANNOTATION];
 
-/// Longest annotation value that is looked at, bytes.
-const MAX_VALUE: usize = 4096;
+/// What is allowed for a switch.
+const BOOLEAN: &str = "must be \"true\" or \"false\"";
 
 /// What the annotations of one workload say.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Wanted {
     /// The resolved settings.
     pub settings: Settings,
     /// App ports, where the user named them; else the template's declared ports count.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ports: Option<Vec<AppPort>>,
     /// Resources of the sidecar.
     pub sidecar: SidecarResources,
     /// Whether the sidecar writes a line for each request.
     pub access_log: bool,
-}
-
-/// Requests and limits of the injected queue-proxy, as Kubernetes quantities.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SidecarResources {
-    /// CPU request.
-    pub cpu_request: String,
-    /// Memory request.
-    pub memory_request: String,
-    /// CPU limit; none by default, so that the sidecar is never throttled.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu_limit: Option<String>,
-    /// Memory limit.
-    pub memory_limit: String,
 }
 
 /// How far a workload has got on its way out of Lull (value of [`LEAVE`]).
@@ -95,17 +96,41 @@ pub fn opted_in(annotations: &Annotations) -> bool {
     annotations.get(SCALE).is_some_and(|value| value == "true") && leave(annotations).is_none()
 }
 
-/// Reads every `lull.dev/` annotation of a workload.
+/// Reads every `lull.dev/` annotation of a workload, with the built-in defaults.
 ///
 /// # Errors
 /// Every wrong value and every unknown key, in the order of the keys' names.
 pub fn parse(annotations: &Annotations) -> Result<Wanted, Vec<AnnotationError>> {
-    let mut reader = Reader {
-        annotations,
-        errors: Vec::new(),
-        known: INTERNAL_KEYS.to_vec(),
-    };
-    reader.read(SCALE, "must be \"true\" or \"false\"", |v| {
+    parse_with(annotations, &Defaults::default())
+}
+
+/// The same with cluster-wide defaults for what the workload does not say itself.
+///
+/// What the workload says always wins: where a default clashes with it (a `max-scale` below the
+/// workload's own `min-scale`), the default takes the workload's value. A default never makes a
+/// fault.
+///
+/// # Errors
+/// Every wrong value and every unknown key, in the order of the keys' names.
+pub fn parse_with(
+    annotations: &Annotations,
+    defaults: &Defaults,
+) -> Result<Wanted, Vec<AnnotationError>> {
+    parse_injected(annotations, defaults, None)
+}
+
+/// The same for a workload that runs with `sidecar`: what it was told counts, and what follows from
+/// that (`target-burst-capacity`, `hold-timeout`), whatever annotations and defaults say by now.
+///
+/// # Errors
+/// Every wrong value and every unknown key, in the order of the keys' names.
+pub fn parse_injected(
+    annotations: &Annotations,
+    defaults: &Defaults,
+    sidecar: Option<&Sidecar>,
+) -> Result<Wanted, Vec<AnnotationError>> {
+    let mut reader = Reader::new(annotations, &defaults.values);
+    reader.read(SCALE, BOOLEAN, |v| {
         matches!(v, "true" | "false").then_some(())
     });
     let ports = reader.read(
@@ -114,158 +139,34 @@ pub fn parse(annotations: &Annotations) -> Result<Wanted, Vec<AnnotationError>> 
          where its bytes are not HTTP, for instance \"8080,5432/tcp\"",
         parse_ports,
     );
-    let settings = read_settings(&mut reader);
-    let sidecar = read_sidecar(&mut reader);
-    let access_log = reader.read_or(
-        "lull.dev/access-log",
-        false,
-        "must be \"true\" or \"false\"",
-        |v| v.parse().ok(),
-    );
-    reader.refuse_unknown();
-    if reader.errors.is_empty() {
-        Ok(Wanted {
-            settings,
-            ports,
-            sidecar,
-            access_log,
-        })
-    } else {
-        reader.errors.sort_by(|a, b| a.key.cmp(&b.key));
-        Err(reader.errors)
-    }
+    let shared = read_shared(&mut reader, sidecar);
+    reader.refuse_unread(&INTERNAL_KEYS, "is not a key that Lull knows; known are");
+    reader.finish(Wanted { ports, ..shared })
 }
 
-struct Reader<'a> {
-    annotations: &'a Annotations,
-    errors: Vec<AnnotationError>,
-    known: Vec<&'static str>,
-}
-
-// === impl Reader ===
-
-impl Reader<'_> {
-    /// The value of `key` if it is there and right; a wrong one is kept as an error.
-    fn read<T>(
-        &mut self,
-        key: &'static str,
-        allowed: &str,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Option<T> {
-        self.known.push(key);
-        let value = self.annotations.get(key)?;
-        let parsed = if value.len() <= MAX_VALUE {
-            parse(value)
-        } else {
-            None
-        };
-        if parsed.is_none() {
-            self.fail(key, value, allowed);
-        }
-        parsed
+/// Everything that a workload can have from the cluster-wide defaults.
+fn read_shared(r: &mut Reader<'_>, injected: Option<&Sidecar>) -> Wanted {
+    Wanted {
+        settings: read_settings(r, injected),
+        ports: None,
+        sidecar: SidecarResources::read(r),
+        access_log: r.read_or("lull.dev/access-log", false, BOOLEAN, |v| v.parse().ok()),
     }
-
-    fn read_or<T>(
-        &mut self,
-        key: &'static str,
-        default: T,
-        allowed: &str,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> T {
-        self.read(key, allowed, parse).unwrap_or(default)
-    }
-
-    fn count(&mut self, key: &'static str, default: u32, min: u32) -> u32 {
-        let allowed = format!("must be a whole number from {min} to {}", i32::MAX);
-        self.read_or(key, default, &allowed, |v| {
-            whole(v).filter(|n| (min..=i32::MAX.unsigned_abs()).contains(n))
-        })
-    }
-
-    fn duration(&mut self, key: &'static str, min: u64, max: u64) -> Option<HumanDuration> {
-        let (low, high) = (HumanDuration::from_secs(min), HumanDuration::from_secs(max));
-        let allowed = format!("must be a duration from {low} to {high}, for instance \"90s\"");
-        self.read(key, &allowed, |v| {
-            v.parse::<HumanDuration>()
-                .ok()
-                .filter(|d| (low..=high).contains(d))
-        })
-    }
-
-    fn percentage(&mut self, key: &'static str, default: f64, min: f64, max: f64) -> f64 {
-        let allowed = format!("must be a number from {min} to {max} (percent, without the sign)");
-        self.read_or(key, default, &allowed, |v| {
-            number(v).filter(|n| (min..=max).contains(n))
-        })
-    }
-
-    fn fail(&mut self, key: &str, value: &str, allowed: &str) {
-        let shown: String = value.chars().take(80).collect();
-        self.errors.push(AnnotationError {
-            key: key.to_owned(),
-            value: shown,
-            allowed: allowed.to_owned(),
-        });
-    }
-
-    fn refuse_unknown(&mut self) {
-        let unknown: Vec<(String, String)> = self
-            .annotations
-            .iter()
-            .filter(|(key, _)| key.starts_with(PREFIX) && !self.known.contains(&key.as_str()))
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect();
-        let mut names: Vec<&str> = self
-            .known
-            .iter()
-            .filter(|key| !INTERNAL_KEYS.contains(key))
-            .filter_map(|key| key.strip_prefix(PREFIX))
-            .collect();
-        names.sort_unstable();
-        let allowed = format!(
-            "is not a key that Lull knows; known are {}",
-            names.join(", ")
-        );
-        for (key, value) in unknown {
-            self.fail(&key, &value, &allowed);
-        }
-    }
-}
-
-fn whole(value: &str) -> Option<u32> {
-    // `parse` alone would take "+3".
-    value
-        .bytes()
-        .all(|b| b.is_ascii_digit())
-        .then(|| value.parse().ok())
-        .flatten()
-}
-
-fn number(value: &str) -> Option<f64> {
-    value.parse::<f64>().ok().filter(|n| n.is_finite())
 }
 
 /// A day: no request, hold or delay is meant to last longer.
 const DAY_SECS: u64 = 86_400;
 
-fn read_settings(r: &mut Reader<'_>) -> Settings {
+fn read_settings(r: &mut Reader<'_>, injected: Option<&Sidecar>) -> Settings {
     let defaults = Settings::default();
     let metric = r.read_or(
-        "lull.dev/metric",
-        Metric::Concurrency,
+        METRIC,
+        defaults.metric,
         "must be concurrency or rps",
-        |v| match v {
-            "concurrency" => Some(Metric::Concurrency),
-            "rps" => Some(Metric::Rps),
-            _ => None,
-        },
+        parse_metric,
     );
-    let default_target = if metric == Metric::Rps {
-        DEFAULT_TARGET_RPS
-    } else {
-        defaults.target
-    };
     let limit = r.count("lull.dev/container-concurrency", 0, 0);
+    let limit = injected.map_or(limit, |sidecar| sidecar.container_concurrency);
     let default_burst = if limit > 0 {
         DEFAULT_BURST_CAPACITY_WITH_LIMIT
     } else {
@@ -274,8 +175,9 @@ fn read_settings(r: &mut Reader<'_>) -> Settings {
     let timeout = r
         .duration("lull.dev/timeout", 1, DAY_SECS)
         .unwrap_or(defaults.timeout);
+    let timeout = injected.map_or(timeout, |sidecar| sidecar.timeout);
     let hold = r.duration("lull.dev/hold-timeout", 1, 3600);
-    let settings = Settings {
+    let mut settings = Settings {
         class: r.read_or(
             "lull.dev/class",
             Class::Kpa,
@@ -288,16 +190,11 @@ fn read_settings(r: &mut Reader<'_>) -> Settings {
             },
         ),
         min_scale: r.count("lull.dev/min-scale", defaults.min_scale, 0),
-        max_scale: r.count("lull.dev/max-scale", defaults.max_scale, 0),
+        max_scale: r.count(MAX_SCALE, defaults.max_scale, 0),
         initial_scale: r.count("lull.dev/initial-scale", defaults.initial_scale, 1),
         activation_scale: r.count("lull.dev/activation-scale", defaults.activation_scale, 1),
         metric,
-        target: r.read_or(
-            "lull.dev/target",
-            default_target,
-            "must be a number of at least 0.01",
-            |v| number(v).filter(|n| (MIN_TARGET..=1e9).contains(n)),
-        ),
+        target: read_target(r, metric),
         target_utilization_percentage: r.percentage(
             "lull.dev/target-utilization-percentage",
             defaults.target_utilization_percentage,
@@ -351,31 +248,66 @@ fn read_settings(r: &mut Reader<'_>) -> Settings {
         server_timing: r.read_or(
             "lull.dev/server-timing",
             defaults.server_timing,
-            "must be \"true\" or \"false\"",
+            BOOLEAN,
             |v| v.parse().ok(),
         ),
         splice_max_age: r.duration("lull.dev/splice-max-age", 1, DAY_SECS),
         ignore: read_ignore(r, &defaults),
     };
-    check_bounds(r, &settings);
+    if let Some(sidecar) = injected {
+        settings.queue_depth = sidecar.queue_depth;
+        settings.response_start_timeout = sidecar.response_start_timeout;
+        settings.idle_timeout = sidecar.idle_timeout;
+        settings.ignore = sidecar.ignore.clone();
+    }
+    keep_bounds(r, &mut settings);
     settings
 }
 
-/// Rules between two keys.
-fn check_bounds(r: &mut Reader<'_>, settings: &Settings) {
-    let max = settings.max_scale;
-    if max == 0 {
+fn parse_metric(value: &str) -> Option<Metric> {
+    match value {
+        "concurrency" => Some(Metric::Concurrency),
+        "rps" => Some(Metric::Rps),
+        _ => None,
+    }
+}
+
+fn read_target(r: &mut Reader<'_>, metric: Metric) -> f64 {
+    let built_in = match metric {
+        Metric::Concurrency => DEFAULT_TARGET_CONCURRENCY,
+        Metric::Rps => DEFAULT_TARGET_RPS,
+    };
+    let target = r.read_or(TARGET, built_in, "must be a number of at least 0.01", |v| {
+        number(v).filter(|n| (MIN_TARGET..=1e9).contains(n))
+    });
+    // A cluster-wide target is one of the cluster-wide metric.
+    let meant_for = r.cluster_wide(METRIC).and_then(parse_metric);
+    let meant_for = meant_for.unwrap_or(Metric::Concurrency);
+    if r.origin(TARGET) == Origin::ClusterWide && meant_for != metric {
+        return built_in;
+    }
+    target
+}
+
+/// Rules between the counts.
+fn keep_bounds(r: &mut Reader<'_>, settings: &mut Settings) {
+    let Settings {
+        max_scale,
+        min_scale,
+        activation_scale,
+        initial_scale,
+        ..
+    } = settings;
+    if *max_scale == 0 {
         return;
     }
-    for (key, value) in [
-        ("lull.dev/min-scale", settings.min_scale),
-        ("lull.dev/activation-scale", settings.activation_scale),
-        ("lull.dev/initial-scale", settings.initial_scale),
+    for (key, scale) in [
+        ("lull.dev/min-scale", min_scale),
+        ("lull.dev/activation-scale", activation_scale),
+        ("lull.dev/initial-scale", initial_scale),
     ] {
-        if value > max {
-            let allowed = format!("must not be more than lull.dev/max-scale, which is {max}");
-            r.fail(key, &value.to_string(), &allowed);
-        }
+        let max = (MAX_SCALE, &mut *max_scale);
+        r.keep_order((key, scale), max, |n| f64::from(*n));
     }
 }
 
@@ -400,23 +332,6 @@ fn read_ignore(r: &mut Reader<'_>, defaults: &Settings) -> Ignore {
     )
 }
 
-fn read_sidecar(r: &mut Reader<'_>) -> SidecarResources {
-    let mut quantity = |key, default: &str| {
-        r.read(
-            key,
-            "must be a Kubernetes quantity such as \"25m\" or \"64Mi\"",
-            parse_quantity,
-        )
-        .unwrap_or_else(|| default.to_owned())
-    };
-    SidecarResources {
-        cpu_request: quantity("lull.dev/sidecar-cpu-request", "25m"),
-        memory_request: quantity("lull.dev/sidecar-memory-request", "16Mi"),
-        memory_limit: quantity("lull.dev/sidecar-memory-limit", "256Mi"),
-        cpu_limit: Some(quantity("lull.dev/sidecar-cpu-limit", "")).filter(|v| !v.is_empty()),
-    }
-}
-
 fn parse_ports(value: &str) -> Option<Vec<AppPort>> {
     let mut ports: Vec<AppPort> = Vec::new();
     for item in value.split(',').map(str::trim) {
@@ -436,16 +351,6 @@ fn parse_ports(value: &str) -> Option<Vec<AppPort>> {
         ports.push(AppPort { number, protocol });
     }
     Some(ports)
-}
-
-/// A positive quantity with Kubernetes' common suffixes.
-fn parse_quantity(value: &str) -> Option<String> {
-    const SUFFIXES: [&str; 10] = ["m", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti", ""];
-    let digits = value
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(value.len());
-    let positive = number(&value[..digits]).is_some_and(|n| n > 0.0);
-    (positive && SUFFIXES.contains(&&value[digits..])).then(|| value.to_owned())
 }
 
 #[cfg(test)]

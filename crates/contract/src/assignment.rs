@@ -3,7 +3,7 @@
 //! Where there are many, each workload has a few of them: an activator then listens to few wakes of
 //! each, and a hard limit is divided among few. All who ask get the same answer without talking.
 
-use crate::names::fnv1a;
+use crate::names::spread_hash;
 
 /// Most activators that are listed for one workload: two may be lost at once, and a hard limit is
 /// not cut into crumbs.
@@ -41,13 +41,7 @@ pub fn assigned<'a>(
 }
 
 fn rank(uid: &str, name: &str) -> u64 {
-    // FNV's high bits hardly know the last bytes, in which names of pods differ: finish as
-    // MurmurHash3 does (fmix64).
-    let mut hash = fnv1a(format!("{uid}/{name}").as_bytes());
-    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
-        hash = (hash ^ (hash >> 33)).wrapping_mul(factor);
-    }
-    hash ^ (hash >> 33)
+    spread_hash(format!("{uid}/{name}").as_bytes())
 }
 
 #[cfg(test)]

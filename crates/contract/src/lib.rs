@@ -8,12 +8,16 @@ pub mod annotations;
 pub mod assignment;
 pub mod duration;
 pub mod headers;
+pub mod injected;
 pub mod names;
 pub mod ports;
 pub mod report;
 #[cfg(feature = "crd")]
 pub mod scaled_workload;
 pub mod settings;
+pub mod shards;
+pub mod target_resource;
 
 pub use duration::HumanDuration;
 pub use settings::{AppPort, AppProtocol, Class, Metric, Settings};
+pub use shards::Shards;

@@ -35,6 +35,17 @@ pub const MULTICLUSTER_SERVICE_LABEL: &str = "multicluster.kubernetes.io/service
 /// Longest label value and Service name that Kubernetes takes.
 const MAX_LABEL: usize = 63;
 
+/// Name of the ScaledWorkload of the object `name` of `kind`, by which Lull calls the workload
+/// everywhere: a Deployment's own name, and `<name>.<kind>` for other kinds, since objects of
+/// different kinds may share a name.
+#[must_use]
+pub fn workload_id(kind: &str, name: &str) -> String {
+    match kind {
+        "Deployment" => name.to_owned(),
+        _ => format!("{name}.{}", kind.to_ascii_lowercase()),
+    }
+}
+
 /// `name` as a label value: unchanged where it fits, else cut and made unique by a hash.
 #[must_use]
 pub fn label_value(name: &str) -> String {
@@ -88,6 +99,19 @@ pub fn fnv1a(bytes: &[u8]) -> u64 {
     })
 }
 
+/// [`fnv1a`] for choices among few: each bit knows every byte.
+///
+/// FNV's high bits hardly know the last bytes, in which names of pods differ, and its lowest bit is
+/// no more than a parity. This finishes as MurmurHash3 does (fmix64).
+#[must_use]
+pub fn spread_hash(bytes: &[u8]) -> u64 {
+    let mut hash = fnv1a(bytes);
+    for factor in [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53] {
+        hash = (hash ^ (hash >> 33)).wrapping_mul(factor);
+    }
+    hash ^ (hash >> 33)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +129,13 @@ mod tests {
             activator_entry("shop", "lull-activator-1"),
             "shop-lull-activator-1"
         );
+    }
+
+    #[test]
+    fn workloads_of_different_kinds_may_share_a_name() {
+        assert_eq!(workload_id("Deployment", "shop"), "shop");
+        assert_eq!(workload_id("StatefulSet", "shop"), "shop.statefulset");
+        assert_eq!(private_service("shop.statefulset"), "shop-statefulset-lull");
     }
 
     #[test]

@@ -54,11 +54,17 @@ pub fn quoted(cell: &str) -> Vec<&str> {
 }
 
 /// Differences between the metrics that `section` of `markdown` documents (columns `metric`,
-/// `type`, `labels`) and those of `exposed`, an OpenMetrics text in which every series is there.
+/// `type`, `labels`) and those of `exposed`, an OpenMetrics text in which every series is there. A
+/// label that is documented without values has any.
 #[must_use]
 pub fn metric_differences(markdown: &str, section: &str, exposed: &str) -> Vec<String> {
     let documented = documented_metrics(&table(markdown, section));
-    let exposed = exposed_metrics(exposed);
+    let mut exposed = exposed_metrics(exposed);
+    for (name, metric) in &mut exposed {
+        if let Some(documented) = documented.get(name) {
+            metric.leave_out_values(documented);
+        }
+    }
     let names: BTreeSet<&String> = documented.keys().chain(exposed.keys()).collect();
     names
         .into_iter()
@@ -73,7 +79,8 @@ pub fn metric_differences(markdown: &str, section: &str, exposed: &str) -> Vec<S
         .collect()
 }
 
-/// The same for the metrics that `register` adds to a registry, each with all of its series.
+/// The same for the metrics that `register` adds to a registry, each with all of its series; what it
+/// returns is kept until they have been looked at.
 ///
 /// # Panics
 /// Where a metric can't be encoded.
@@ -83,7 +90,7 @@ pub fn registry_differences<T>(
     register: impl FnOnce(&mut Registry) -> T,
 ) -> Vec<String> {
     let mut registry = Registry::default();
-    register(&mut registry);
+    let _kept = register(&mut registry);
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)
         .expect("writing to a string does not fail");
@@ -138,6 +145,17 @@ pub fn config_differences<T: Serialize>(
     let undocumented = undocumented.iter();
     differences.extend(undocumented.map(|variable| format!("{variable} is not documented")));
     differences
+}
+
+impl Metric {
+    /// Forgets the values of labels that are `documented` without any.
+    fn leave_out_values(&mut self, documented: &Self) {
+        for (label, values) in &mut self.labels {
+            if documented.labels.get(label).is_some_and(BTreeSet::is_empty) {
+                values.clear();
+            }
+        }
+    }
 }
 
 /// An environment that notes what it is asked for.
@@ -330,5 +348,14 @@ h_seconds_bucket{le=\"1.0\"} 0
         assert_eq!(difference(DOC, &more), "new is exposed and not documented");
         let none = TEXT.replace("h_seconds", "h");
         assert!(difference(DOC, &none).contains("h_seconds is documented and not exposed"));
+    }
+
+    #[test]
+    fn a_label_that_is_documented_without_values_has_any() {
+        let doc = DOC.replace("`who`: `z`", "`who`");
+        assert_eq!(metric_differences(&doc, "shop", TEXT), [""; 0]);
+        let without = TEXT.replace(",who=\"z\"", "");
+        let differences = metric_differences(&doc, "shop", &without);
+        assert!(differences[0].contains("a_total is documented as"));
     }
 }

@@ -63,6 +63,20 @@ enum Task {
         #[arg(last = true, required = true)]
         words: Vec<String>,
     },
+    /// Make a process of the cluster stand still.
+    Pause {
+        #[command(flatten)]
+        cluster: Name,
+        /// Which process (`kube-apiserver`, `kubelet-n0`, ...).
+        component: String,
+    },
+    /// Make a process that stands still go on.
+    Resume {
+        #[command(flatten)]
+        cluster: Name,
+        /// Which process.
+        component: String,
+    },
     /// Show what a process of the cluster logs.
     Logs {
         #[command(flatten)]
@@ -130,6 +144,8 @@ fn main() -> Result<()> {
             node,
             words,
         } => exec(&cluster.name, node, &words),
+        Task::Pause { cluster, component } => lull_cluster::pause(&cluster.name, &component),
+        Task::Resume { cluster, component } => lull_cluster::resume(&cluster.name, &component),
         Task::Logs {
             cluster,
             component,

@@ -191,7 +191,8 @@ pub(crate) fn tail(log: &Path) -> String {
     checked(Command::new("tail").args(["-n", "15"]).arg(log)).unwrap_or_default()
 }
 
-fn read(pid_file: &Path) -> Option<Identity> {
+/// The process of a pid file, running or not.
+pub(crate) fn read(pid_file: &Path) -> Option<Identity> {
     let text = fs::read_to_string(pid_file).ok()?;
     let (pid, started) = text.trim().split_once(' ')?;
     Some(Identity {

@@ -89,7 +89,10 @@ impl Services<'_> {
         )
     }
 
-    /// The short monitor period bounds how long a node that became Ready may stay tainted.
+    /// The short monitor period bounds how long a node that became Ready may stay tainted. The long
+    /// grace period is for an API server that stands still: a controller manager that elects a leader
+    /// would end and begin anew then; ours goes on, and would blame the nodes for their silence.
+    /// HorizontalPodAutoscalers are looked at every 2 s instead of every 15.
     pub(crate) fn controller_manager(&self) -> Service {
         self.kubernetes(
             "kube-controller-manager",
@@ -101,6 +104,8 @@ impl Services<'_> {
                 &format!("--flex-volume-plugin-dir={}", self.path("volume-plugins")),
                 "--use-service-account-credentials=true",
                 "--node-monitor-period=1s",
+                "--node-monitor-grace-period=5m",
+                "--horizontal-pod-autoscaler-sync-period=2s",
                 "--leader-elect=false",
                 "--kube-api-qps=100",
                 "--kube-api-burst=200",

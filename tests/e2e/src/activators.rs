@@ -11,11 +11,7 @@ use kube::{
 use lull_contract::ports;
 use serde_json::{Value, json};
 
-use crate::{
-    Cluster, Workload,
-    cluster::{call, is_ready},
-    eventually,
-};
+use crate::{Cluster, Workload, cluster::call, eventually};
 
 /// The chart's name of the Deployment.
 const DEPLOYMENT: &str = "lull-activator";
@@ -27,12 +23,7 @@ const CHANGE: Duration = Duration::from_secs(100);
 /// # Errors
 /// Where they can't be listed.
 pub async fn ready(cluster: &Cluster) -> anyhow::Result<BTreeSet<String>> {
-    let pods = cluster.component_pods("activator").await?;
-    Ok(pods
-        .iter()
-        .filter(|pod| is_ready(pod))
-        .map(Pod::name_any)
-        .collect())
+    cluster.ready_names("activator").await
 }
 
 /// Requests and connections that all of them hold for `workload`, by their own pages.

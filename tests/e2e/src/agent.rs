@@ -166,7 +166,8 @@ impl Agent {
     pub async fn start(&self, spec: &RunSpec) -> anyhow::Result<Run<'_>> {
         let RunId { id } = self.ask("POST", "runs", Some(spec)).await?;
         let seconds = spec.seconds.unwrap_or(MAX_SECONDS).min(MAX_SECONDS);
-        let cap = Duration::from_secs_f64(seconds) + Duration::from_millis(spec.timeout_ms);
+        let (delay, timeout) = (spec.delay_ms, spec.timeout_ms);
+        let cap = Duration::from_secs_f64(seconds) + Duration::from_millis(delay + timeout);
         Ok(Run {
             agent: self,
             id,

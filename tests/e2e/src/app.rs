@@ -1,13 +1,12 @@
-//! The app under test: a Deployment and its Service, made from the sample app's image.
+//! The app under test: a workload and its Service, made from the sample app's image.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
-use kube::api::PostParams;
+use k8s_openapi::api::apps::v1::Deployment;
 use lull_contract::annotations::SCALE;
 use serde_json::{Value, json};
 
-use crate::{Namespace, Workload, cluster::call};
+use crate::{Kind, Namespace, Workload, workload::peers};
 
 /// Image of app and agent unless `E2E_IMAGE` names another.
 const IMAGE: &str = "lull-test/sample-app:dev";
@@ -31,10 +30,11 @@ pub struct Port {
     pub app_protocol: Option<&'static str>,
 }
 
-/// A builder for a Deployment and its Service.
+/// A builder for a workload, a Deployment unless told otherwise, and its Service.
 #[derive(Debug, Clone)]
 pub struct App {
     name: String,
+    kind: Kind,
     replicas: u32,
     annotations: BTreeMap<String, String>,
     args: Vec<String>,
@@ -97,6 +97,7 @@ impl App {
     pub fn plain(name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            kind: Kind::Deployment,
             replicas: 1,
             annotations: BTreeMap::new(),
             args: vec!["serve".to_owned()],
@@ -107,7 +108,14 @@ impl App {
         }
     }
 
-    /// Adds an annotation to the Deployment.
+    /// Makes it a workload of another kind.
+    #[must_use]
+    pub fn kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// Adds an annotation to the workload.
     #[must_use]
     pub fn annotate(mut self, key: &str, value: &str) -> Self {
         self.annotations.insert(key.to_owned(), value.to_owned());
@@ -128,7 +136,7 @@ impl App {
         self
     }
 
-    /// Sets the replicas that the Deployment starts with.
+    /// Sets the replicas that the workload starts with.
     #[must_use]
     pub fn replicas(mut self, replicas: u32) -> Self {
         self.replicas = replicas;
@@ -156,25 +164,23 @@ impl App {
         self
     }
 
-    /// Creates Deployment and Service.
+    /// Creates the workload and its Services.
     ///
     /// # Errors
     /// Where the API server refuses one.
     pub async fn deploy(&self, namespace: &Namespace) -> anyhow::Result<Workload> {
-        let params = PostParams::default();
-        let service: Service = serde_json::from_value(self.service())?;
-        let create = namespace.api::<Service>();
-        call("create the Service", create.create(&params, &service)).await?;
-        let create = namespace.api::<Deployment>();
-        call(
-            "create the Deployment",
-            create.create(&params, &self.deployment()?),
-        )
-        .await?;
-        Ok(Workload::new(namespace, &self.name))
+        let (cluster, within) = (&namespace.cluster, &namespace.name);
+        let services = format!("/api/v1/namespaces/{within}/services");
+        cluster.create(&services, &self.service()).await?;
+        if self.kind == Kind::StatefulSet {
+            cluster.create(&services, &self.headless_service()).await?;
+        }
+        let objects = self.kind.path(within);
+        cluster.create(&objects, &self.object()).await?;
+        Ok(Workload::of(self.kind, namespace, &self.name))
     }
 
-    /// Creates Deployment and Service and waits until the workload has been put to sleep.
+    /// Creates the workload and its Services and waits until the workload has been put to sleep.
     ///
     /// # Errors
     /// Where it can't be created or doesn't fall asleep.
@@ -185,13 +191,19 @@ impl App {
         Ok(workload)
     }
 
-    /// The Deployment.
+    /// The workload as a Deployment.
     ///
     /// # Errors
-    /// Never, as long as the literals here are right.
+    /// Where it is of another kind.
     pub fn deployment(&self) -> serde_json::Result<Deployment> {
+        serde_json::from_value(self.object())
+    }
+
+    fn object(&self) -> Value {
         let labels = json!({ APP_LABEL: self.name });
-        serde_json::from_value(json!({
+        let mut object = json!({
+            "apiVersion": self.kind.api_version(),
+            "kind": self.kind.name(),
             "metadata": { "name": self.name, "annotations": self.annotations },
             "spec": {
                 "replicas": self.replicas,
@@ -201,7 +213,11 @@ impl App {
                     "spec": { "containers": [self.container()] },
                 },
             },
-        }))
+        });
+        if self.kind == Kind::StatefulSet {
+            object["spec"]["serviceName"] = json!(peers(&self.name));
+        }
+        object
     }
 
     fn container(&self) -> Value {
@@ -238,9 +254,19 @@ impl App {
     fn service(&self) -> Value {
         let ports: Vec<Value> = self.ports.iter().map(service_port).collect();
         json!({
+            "apiVersion": "v1",
+            "kind": "Service",
             "metadata": { "name": self.name, "labels": { APP_LABEL: self.name } },
             "spec": { "selector": { APP_LABEL: self.name }, "ports": ports },
         })
+    }
+
+    /// Gives each pod of a StatefulSet a name of its own.
+    fn headless_service(&self) -> Value {
+        let mut service = self.service();
+        service["metadata"]["name"] = json!(peers(&self.name));
+        service["spec"]["clusterIP"] = json!("None");
+        service
     }
 }
 
@@ -268,6 +294,8 @@ fn service_port(port: &Port) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Service};
+
     use super::*;
 
     #[test]
@@ -289,5 +317,14 @@ mod tests {
         let service: Service =
             serde_json::from_value(App::plain("shop").ports([Port::http()]).service()).unwrap();
         assert_eq!(service.spec.unwrap().ports.unwrap()[0].port, 80);
+    }
+    #[test]
+    fn a_stateful_set_names_its_headless_service() {
+        let app = App::new("store").kind(Kind::StatefulSet);
+        let headless: Service = serde_json::from_value(app.headless_service()).unwrap();
+        let set: StatefulSet = serde_json::from_value(app.object()).unwrap();
+        assert_eq!(set.spec.unwrap().service_name, headless.metadata.name);
+        assert_eq!(headless.spec.unwrap().cluster_ip.unwrap(), "None");
+        assert!(app.deployment().is_err());
     }
 }

@@ -1,10 +1,10 @@
 //! The cluster under test, reached by the current kubeconfig.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, Client, api::ListParams};
+use kube::{Api, Client, ResourceExt as _, api::ListParams};
 use lull_contract::scaled_workload::ScaledWorkload;
 use serde_json::Value;
 
@@ -108,6 +108,16 @@ impl Cluster {
             .items)
     }
 
+    /// Names of one of Lull's components' pods that are ready and stay.
+    ///
+    /// # Errors
+    /// Where they can't be listed.
+    pub async fn ready_names(&self, component: &str) -> anyhow::Result<BTreeSet<String>> {
+        let pods = self.component_pods(component).await?;
+        let ready = pods.iter().filter(|pod| is_ready(pod));
+        Ok(ready.map(Pod::name_any).collect())
+    }
+
     /// What the API server has at `path`, as it sends it: no field is lost in a typed round trip.
     ///
     /// # Errors
@@ -161,11 +171,38 @@ impl Cluster {
     /// # Errors
     /// Where the answer is not 2xx.
     pub async fn text(&self, method: &str, path: &str, body: Vec<u8>) -> anyhow::Result<String> {
+        self.send((method, path), "application/json", body).await
+    }
+
+    /// Creates `object` among those at `path`.
+    ///
+    /// # Errors
+    /// Where the API server refuses.
+    pub async fn create(&self, path: &str, object: &Value) -> anyhow::Result<()> {
+        let body = serde_json::to_vec(object)?;
+        self.text("POST", path, body).await.map(drop)
+    }
+
+    /// Changes the object at `path` by a patch of the content type `kind`.
+    ///
+    /// # Errors
+    /// Where the API server refuses.
+    pub async fn patch(&self, path: &str, kind: &str, patch: &Value) -> anyhow::Result<()> {
+        let body = serde_json::to_vec(patch)?;
+        self.send(("PATCH", path), kind, body).await.map(drop)
+    }
+
+    async fn send(
+        &self,
+        (method, path): (&str, &str),
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> anyhow::Result<String> {
         let what = format!("{method} {path}");
         let request = http::Request::builder()
             .method(method)
             .uri(path)
-            .header(http::header::CONTENT_TYPE, "application/json")
+            .header(http::header::CONTENT_TYPE, content_type)
             .body(body)
             .with_context(|| what.clone())?;
         call(&what, self.client.request_text(request)).await
@@ -175,9 +212,15 @@ impl Cluster {
 /// Whether an error is the API server's "there is no such thing".
 #[must_use]
 pub fn is_not_found(error: &anyhow::Error) -> bool {
+    has_code(error, 404)
+}
+
+/// Whether an error is an answer of the API server with that status code.
+#[must_use]
+pub fn has_code(error: &anyhow::Error, code: u16) -> bool {
     matches!(
         error.downcast_ref::<kube::Error>(),
-        Some(kube::Error::Api(status)) if status.code == 404
+        Some(kube::Error::Api(status)) if status.code == code
     )
 }
 

@@ -8,7 +8,7 @@ use kube::{
 use serde_json::Value;
 
 use crate::{
-    Namespace,
+    Kind, Namespace,
     cluster::{COMPONENTS, call},
     workload::has_sidecar,
 };
@@ -19,11 +19,8 @@ const TAIL: i64 = 60;
 /// Writes everything; what can't be had is said so.
 pub async fn dump(namespace: &Namespace) {
     let name = &namespace.name;
-    for (title, path) in [
-        (
-            "deployments",
-            format!("/apis/apps/v1/namespaces/{name}/deployments"),
-        ),
+    let workloads = Kind::ALL.map(|kind| (kind.plural(), kind.path(name)));
+    let others = [
         (
             "scaledworkloads",
             format!("/apis/lull.dev/v1alpha1/namespaces/{name}/scaledworkloads"),
@@ -33,10 +30,11 @@ pub async fn dump(namespace: &Namespace) {
             "slices",
             format!("/apis/discovery.k8s.io/v1/namespaces/{name}/endpointslices"),
         ),
-    ] {
+    ];
+    for (title, path) in workloads.into_iter().chain(others) {
         eprintln!("--- {title} of {name}");
-        match namespace.cluster.get(&path).await {
-            Ok(list) => show_list(&list),
+        match namespace.cluster.get_if_there(&path).await {
+            Ok(list) => show_list(&list.unwrap_or_default()),
             Err(error) => eprintln!("{error:#}"),
         }
     }

@@ -3,7 +3,7 @@
 use lull_contract::{annotations::PREFIX, names};
 use serde_json::Value;
 
-use crate::Cluster;
+use crate::{Cluster, Kind};
 
 /// Lists of kinds that Lull writes; one that the cluster doesn't know is no leftover.
 const KINDS: [(&str, &str); 7] = [
@@ -18,8 +18,8 @@ const KINDS: [(&str, &str); 7] = [
 
 /// Objects of Lull, and traces of it on others, in `namespace`, or in all where it is empty.
 ///
-/// Pods are looked at for the label that the webhook adds, and Deployments and Services for
-/// annotations and labels of ours; the user's own `lull.dev/` settings on a Deployment are his.
+/// Pods are looked at for the label that the webhook adds, and templates and Services for
+/// annotations and labels of ours; the user's own `lull.dev/` settings on a workload are his.
 ///
 /// # Errors
 /// Where something can't be listed.
@@ -48,9 +48,12 @@ pub async fn leftovers(cluster: &Cluster, namespace: &str) -> anyhow::Result<Vec
     found.extend(listed(cluster, &pods, "pods", |_| true).await?);
     let services = format!("/api/v1{within}/services");
     found.extend(listed(cluster, &services, "services", has_traces).await?);
-    let deployments = format!("/apis/apps/v1{within}/deployments");
     let injected = |item: &Value| template_has_traces(&item["spec"]["template"]);
-    found.extend(listed(cluster, &deployments, "deployments", injected).await?);
+    for kind in Kind::ALL {
+        let plural = kind.plural();
+        let workloads = format!("/apis/{}{within}/{plural}", kind.api_version());
+        found.extend(listed(cluster, &workloads, plural, injected).await?);
+    }
     found.sort();
     found.dedup();
     Ok(found)

@@ -15,7 +15,7 @@ use crate::{cluster::call, diagnostics, eventually};
 
 /// Label on every namespace that the suite makes.
 pub const SUITE_LABEL: &str = "lull-e2e";
-/// Longest time of one test: the whole suite has 6 minutes.
+/// Longest time of a test unless it says so: the whole suite has 6 minutes.
 const TEST: Duration = Duration::from_secs(300);
 /// The same in a mesh, where each pod takes some seconds more to start.
 const MESH_TEST: Duration = Duration::from_secs(600);
@@ -29,19 +29,31 @@ pub struct Namespace {
     pub name: String,
 }
 
-/// Runs `test` in a namespace of its own.
+/// Runs `test` in a namespace of its own, for 5 minutes at most.
 ///
 /// When the test fails, what is known about the namespace and Lull's components goes to standard
 /// error. The namespace is deleted in the end, unless `E2E_KEEP` is set.
 ///
 /// # Errors
-/// Those of the test, its panic, or that it took longer than 5 minutes.
+/// Those of the test, its panic, or that it took too long.
 pub async fn in_namespace(
     purpose: &str,
     test: impl AsyncFnOnce(&Namespace) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    in_namespace_for(TEST, purpose, test).await
+}
+
+/// As [`in_namespace`], for `limit` at most.
+///
+/// # Errors
+/// Those of the test, its panic, or that it took too long.
+pub async fn in_namespace_for(
+    limit: Duration,
+    purpose: &str,
+    test: impl AsyncFnOnce(&Namespace) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let labels = json!({ SUITE_LABEL: "true" });
-    run((purpose, &labels, TEST), test).await
+    run((purpose, &labels, limit), test).await
 }
 
 /// Runs `test` in a namespace of its own whose pods get Istio's container; else as [`in_namespace`].
@@ -57,16 +69,16 @@ pub async fn in_mesh(
 }
 
 async fn run(
-    (purpose, labels, cap): (&str, &Value, Duration),
+    (purpose, labels, limit): (&str, &Value, Duration),
     test: impl AsyncFnOnce(&Namespace) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let cluster = crate::Cluster::connect().await?;
     let namespace = Namespace::create(cluster, purpose, labels).await?;
     let guarded = AssertUnwindSafe(test(&namespace)).catch_unwind();
-    let outcome = match Box::pin(tokio::time::timeout(cap, guarded)).await {
+    let outcome = match Box::pin(tokio::time::timeout(limit, guarded)).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(panic)) => Err(anyhow!("the test panicked: {}", panic_text(&*panic))),
-        Err(_) => Err(anyhow!("the test took longer than {cap:?}")),
+        Err(_) => Err(anyhow!("the test took longer than {limit:?}")),
     };
     if let Err(error) = &outcome {
         eprintln!(

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Longest wait for a watch's first list.
-const START: Duration = Duration::from_secs(15);
+pub(crate) const START: Duration = Duration::from_secs(15);
 
 /// When each step was seen first, microseconds since 1970 on this machine's clock.
 ///
@@ -134,7 +134,7 @@ impl Timeline {
 }
 
 /// Watches and notes; the receiver hears when the first list is through.
-fn follow<K>(
+pub(crate) fn follow<K>(
     tasks: &mut JoinSet<()>,
     api: Api<K>,
     config: watcher::Config,

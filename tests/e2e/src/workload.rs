@@ -3,11 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
-use kube::{
-    Api,
-    api::{ListParams, Patch, PatchParams},
-};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, api::ListParams};
 use lull_contract::{
     names,
     report::QueueProxyReport,
@@ -16,7 +13,7 @@ use lull_contract::{
 use serde_json::{Value, json};
 
 use crate::{
-    Cluster, Namespace,
+    Cluster, Kind, Namespace,
     app::{APP_LABEL, CONTAINER},
     cluster::{call, is_ready},
     eventually,
@@ -29,26 +26,40 @@ const SLEEP: Duration = Duration::from_secs(60);
 /// DNS domain of the cluster unless `E2E_CLUSTER_DOMAIN` names another.
 const DOMAIN: &str = "cluster.local";
 
-/// A Deployment with its Service, both of one name.
+/// A workload with its Service, both of one name.
 #[derive(Debug, Clone)]
 pub struct Workload {
     /// The cluster.
     pub cluster: Cluster,
+    /// What it is.
+    pub kind: Kind,
     /// Namespace of both.
     pub namespace: String,
     /// Name of both.
     pub name: String,
 }
 
+/// Name of the headless Service of the StatefulSet `name`.
+pub(crate) fn peers(name: &str) -> String {
+    format!("{name}-peers")
+}
+
 // === impl Workload ===
 
 impl Workload {
-    /// The workload called `name`.
+    /// The Deployment called `name`.
     #[must_use]
     pub fn new(namespace: &Namespace, name: &str) -> Self {
+        Self::of(Kind::Deployment, namespace, name)
+    }
+
+    /// The workload called `name`.
+    #[must_use]
+    pub fn of(kind: Kind, namespace: &Namespace, name: &str) -> Self {
         let (cluster, namespace) = (namespace.cluster.clone(), namespace.name.clone());
         Self {
             cluster,
+            kind,
             namespace,
             name: name.to_owned(),
         }
@@ -59,11 +70,22 @@ impl Workload {
     /// The whole name: a client with `ndots: 1`, as the agent is, asks the DNS once.
     #[must_use]
     pub fn host(&self) -> String {
+        self.within_cluster(&self.name)
+    }
+
+    /// The address of a StatefulSet's pod by way of its headless Service, without a scheme.
+    #[must_use]
+    pub fn pod_host(&self, ordinal: u32) -> String {
+        let Self { name, .. } = self;
+        self.within_cluster(&format!("{name}-{ordinal}.{}", peers(name)))
+    }
+
+    fn within_cluster(&self, name: &str) -> String {
         let named = std::env::var("E2E_CLUSTER_DOMAIN")
             .ok()
             .filter(|name: &String| !name.is_empty());
         let domain = named.unwrap_or_else(|| DOMAIN.to_owned());
-        format!("{}.{}.svc.{domain}", self.name, self.namespace)
+        format!("{name}.{}.svc.{domain}", self.namespace)
     }
 
     /// URL of the Service's port 80 with `path`.
@@ -72,35 +94,17 @@ impl Workload {
         format!("http://{}{path}", self.host())
     }
 
-    fn deployments(&self) -> Api<Deployment> {
-        Api::namespaced(self.cluster.client.clone(), &self.namespace)
+    /// Path of the workload on the API server.
+    fn path(&self) -> String {
+        format!("{}/{}", self.kind.path(&self.namespace), self.name)
     }
 
-    /// The Deployment.
+    /// The workload as the API server sends it.
     ///
     /// # Errors
     /// Where it can't be had.
-    pub async fn deployment(&self) -> anyhow::Result<Deployment> {
-        call(
-            &format!("get Deployment {}", self.name),
-            self.deployments().get(&self.name),
-        )
-        .await
-    }
-
-    /// The Deployment as the API server sends it.
-    ///
-    /// # Errors
-    /// Where it can't be had.
-    pub async fn deployment_json(&self) -> anyhow::Result<Value> {
-        let Self {
-            namespace, name, ..
-        } = self;
-        self.cluster
-            .get(&format!(
-                "/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
-            ))
-            .await
+    pub async fn object_json(&self) -> anyhow::Result<Value> {
+        self.cluster.get(&self.path()).await
     }
 
     /// The Service as the API server sends it.
@@ -108,12 +112,26 @@ impl Workload {
     /// # Errors
     /// Where it can't be had.
     pub async fn service_json(&self) -> anyhow::Result<Value> {
-        let Self {
-            namespace, name, ..
-        } = self;
-        self.cluster
-            .get(&format!("/api/v1/namespaces/{namespace}/services/{name}"))
-            .await
+        self.service(&self.name).await
+    }
+
+    /// Names of its Services.
+    #[must_use]
+    pub fn service_names(&self) -> Vec<String> {
+        let mut names = vec![self.name.clone()];
+        if self.kind == Kind::StatefulSet {
+            names.push(peers(&self.name));
+        }
+        names
+    }
+
+    /// The Service `name` as the API server sends it.
+    ///
+    /// # Errors
+    /// Where it can't be had.
+    pub async fn service(&self, name: &str) -> anyhow::Result<Value> {
+        let path = format!("/api/v1/namespaces/{}/services/{name}", self.namespace);
+        self.cluster.get(&path).await
     }
 
     /// The workload's pods, those that are going included.
@@ -144,33 +162,25 @@ impl Workload {
             .find(|scaled| scaled.spec.target.name == self.name))
     }
 
-    /// `spec.replicas` of the Deployment.
+    /// `spec.replicas`.
     ///
     /// # Errors
     /// Where it can't be had.
-    pub async fn replicas(&self) -> anyhow::Result<i32> {
-        let spec = self
-            .deployment()
-            .await?
-            .spec
-            .context("the Deployment has no spec")?;
-        spec.replicas.context("the Deployment has no replicas")
+    pub async fn replicas(&self) -> anyhow::Result<i64> {
+        let replicas = self.object_json().await?["spec"]["replicas"].as_i64();
+        replicas.with_context(|| format!("{} {} has no replicas", self.kind.name(), self.name))
     }
 
-    /// Changes the Deployment by a strategic merge patch, which knows containers by their names.
+    /// Changes the workload by a patch of its kind ([`Kind::patch_type`]).
     ///
     /// # Errors
     /// Where the API server refuses.
     pub async fn patch(&self, patch: &Value) -> anyhow::Result<()> {
-        let (deployments, params) = (self.deployments(), PatchParams::default());
-        let patched = deployments
-            .patch(&self.name, &params, &Patch::Strategic(patch))
-            .await;
-        patched.with_context(|| format!("patch Deployment {}", self.name))?;
-        Ok(())
+        let kind = self.kind.patch_type();
+        self.cluster.patch(&self.path(), kind, patch).await
     }
 
-    /// Sets annotations on the Deployment; `None` removes one.
+    /// Sets annotations on the workload; `None` removes one.
     ///
     /// # Errors
     /// Where the API server refuses.
@@ -197,29 +207,29 @@ impl Workload {
     ///
     /// # Errors
     /// Where that takes longer than a minute.
-    pub async fn rolled_out(&self) -> anyhow::Result<i32> {
+    pub async fn rolled_out(&self) -> anyhow::Result<i64> {
         eventually(
             &format!("the rollout of {}", self.name),
             ROLLOUT,
             async || {
-                let deployment = self.deployment().await?;
-                let wanted = deployment
-                    .spec
-                    .and_then(|spec| spec.replicas)
-                    .unwrap_or_default();
-                let status = deployment.status.unwrap_or_default();
-                let generation = deployment.metadata.generation;
+                let object = self.object_json().await?;
+                let (spec, status) = (&object["spec"], &object["status"]);
+                // What is 0 is left out.
+                let count = |key: &str| status[key].as_i64().unwrap_or_default();
+                let wanted = spec["replicas"].as_i64().unwrap_or_default();
                 let (updated, ready, all) = (
-                    status.updated_replicas.unwrap_or_default(),
-                    status.ready_replicas.unwrap_or_default(),
-                    status.replicas.unwrap_or_default(),
+                    count("updatedReplicas"),
+                    count("readyReplicas"),
+                    count("replicas"),
+                );
+                let (generation, observed) = (
+                    &object["metadata"]["generation"],
+                    &status["observedGeneration"],
                 );
                 ensure!(
-                    status.observed_generation == generation
-                        && (updated, ready, all) == (wanted, wanted, wanted),
+                    observed == generation && (updated, ready, all) == (wanted, wanted, wanted),
                     "wanted {wanted}, updated {updated}, ready {ready}, all {all}, generation \
-                 {generation:?} of which {:?} observed",
-                    status.observed_generation,
+                     {generation} of which {observed} observed",
                 );
                 Ok(wanted)
             },

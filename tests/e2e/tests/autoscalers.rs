@@ -1,13 +1,15 @@
-//! The autoscaler's replicas: who leads, and what happens when the leader dies.
+//! The autoscaler's replicas: who leads what, and what happens when a leader dies.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, ensure};
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use kube::Api;
+use futures::future::{join_all, try_join_all};
 use lull_contract::scaled_workload::State;
 use lull_e2e::{
-    Agent, App, Cluster, Workload, all_answered, cluster, eventually, in_namespace, process,
+    Agent, App, Workload, all_answered, autoscalers, eventually, in_namespace, process,
 };
 use sample_app::wire::RunSpec;
 
@@ -18,25 +20,85 @@ const TAKEOVER: Duration = Duration::from_secs(3);
 /// For what the test itself needs to see it: API calls on a busy machine.
 const SIGHT: Duration = Duration::from_millis(750);
 
-async fn lease(cluster: &Cluster) -> anyhow::Result<LeaseSpec> {
-    let leases: Api<Lease> = Api::namespaced(cluster.client.clone(), &cluster.lull_namespace);
-    let lease = cluster::call("read the lease", leases.get("lull-autoscaler")).await?;
-    lease.spec.context("the lease is empty")
-}
-
 async fn state(workload: &Workload) -> anyhow::Result<(State, u32)> {
     let scaled = workload.scaled().await?.context("no ScaledWorkload")?;
     let status = scaled.status.context("no status")?;
     Ok((status.state, status.ready))
 }
 
+/// Kills the replica that leads `workload`'s shard, and waits for one that leads it after that.
+async fn replace_leader(workload: &Workload) -> anyhow::Result<()> {
+    let leader = autoscalers::lease(workload).await?.holder_identity;
+    let leader = leader.context("nobody leads")?;
+    process::kill(&leader)?;
+    let (killed_at, killed) = (jiff::Timestamp::now(), Instant::now());
+    eventually("a leader", TAKEOVER + SIGHT, async || {
+        let lease = autoscalers::lease(workload).await?;
+        let renewed = lease.renew_time.context("never renewed")?.0;
+        ensure!(renewed > killed_at, "last renewed at {renewed}");
+        Ok(())
+    })
+    .await?;
+    let took = killed.elapsed();
+    eprintln!("the lease was renewed {took:.2?} after the kill");
+    Ok(())
+}
+
+/// One after the other: both kill replicas.
 #[tokio::test]
+async fn replicas_share_the_work_and_replace_each_other() -> anyhow::Result<()> {
+    each_replica_decides_for_its_shard_and_another_one_after_its_crash().await?;
+    a_leader_that_dies_under_load_is_replaced_and_no_count_moves().await
+}
+
+async fn each_replica_decides_for_its_shard_and_another_one_after_its_crash() -> anyhow::Result<()>
+{
+    in_namespace("shards", async |namespace| {
+        let cluster = &namespace.cluster;
+        let leaders = autoscalers::spread(cluster).await?;
+        let replicas = BTreeSet::from_iter(leaders.values());
+        ensure!(replicas.len() > 1, "one leads alone: {leaders:?}");
+        let (shards, agent) = (
+            autoscalers::shards(cluster).await?,
+            Agent::deploy(namespace).await?,
+        );
+        let of_shard = |shard| autoscalers::name_in((shards, shard), &namespace.name, "shop");
+        let apps: Vec<App> = shards
+            .all()
+            .map(|shard| App::new(&of_shard(shard)))
+            .collect();
+        let workloads = apps.iter().map(|app| app.deploy_asleep(namespace));
+        let workloads = try_join_all(workloads).await?;
+        wake_and_sleep(&agent, &workloads).await?;
+        let first = workloads.first().context("there is no shard")?;
+        replace_leader(first).await?;
+        wake_and_sleep(&agent, &workloads).await
+    })
+    .await
+}
+
+/// Only the leader of its shard puts a workload to sleep.
+async fn wake_and_sleep(agent: &Agent, workloads: &[Workload]) -> anyhow::Result<()> {
+    for workload in workloads {
+        let woken = agent.get(&workload.url("/")).await?;
+        ensure!(woken.status == Some(200), "{}: {woken:?}", workload.name);
+    }
+    for slept in join_all(workloads.iter().map(Workload::asleep)).await {
+        slept?;
+    }
+    Ok(())
+}
+
 async fn a_leader_that_dies_under_load_is_replaced_and_no_count_moves() -> anyhow::Result<()> {
     in_namespace("leader", async |namespace| {
         let agent = Agent::deploy(namespace).await?;
+        // Of one shard, so of one leader.
+        let shards = autoscalers::shards(&namespace.cluster).await?;
+        let shard = shards.of(&namespace.name, "busy");
+        let asleep = autoscalers::name_in((shards, shard), &namespace.name, "asleep");
         let (busy, asleep) = (
             App::new("busy").annotate("lull.dev/max-scale", "2"),
-            App::new("asleep"),
+            App::new(&asleep),
         );
         let (busy, asleep) = tokio::try_join!(
             busy.deploy_asleep(namespace),
@@ -62,23 +124,10 @@ async fn a_leader_that_dies_under_load_is_replaced_and_no_count_moves() -> anyho
         .await?;
 
         let pods = busy.ready_pods().await?;
-        let leader = lease(&busy.cluster).await?.holder_identity;
-        let leader = leader.context("nobody leads")?;
-        let killed_at = jiff::Timestamp::now();
-        let killed = Instant::now();
-        process::kill(&leader)?;
-        eventually("a leader", TAKEOVER + SIGHT, async || {
-            let lease = lease(&busy.cluster).await?;
-            let renewed = lease.renew_time.context("never renewed")?.0;
-            ensure!(renewed > killed_at, "last renewed at {renewed}");
-            Ok(())
-        })
-        .await?;
-        let took = killed.elapsed();
+        replace_leader(&busy).await?;
         // Any replica wakes; that the new leader does, shows that it decides.
         let woken = agent.get(&asleep.url("/")).await?;
         ensure!(woken.status == Some(200), "{woken:?}");
-        eprintln!("the lease was renewed {took:.2?} after the kill");
 
         let result = load.finished().await?;
         all_answered(&result)?;

@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use lull_contract::annotations::SCALE;
-use lull_e2e::{Agent, App, Workload, all_answered, eventually, in_namespace, leftovers, slices};
+use lull_e2e::{Agent, App, Original, Workload, all_answered, eventually, in_namespace, slices};
 use sample_app::wire::RunSpec;
 use serde_json::json;
 
@@ -164,15 +164,14 @@ async fn annotation_removed_under_load_gives_everything_back() -> anyhow::Result
         let scout = Agent::deploy_as("scout", namespace).await?;
         let workload = App::plain("shop").replicas(2).deploy(namespace).await?;
         workload.rolled_out().await?;
-        let service = workload.service_json().await?;
-        let template = workload.deployment_json().await?["spec"]["template"].clone();
+        let original = Original::of(&workload).await?;
         workload
             .annotate(&[(SCALE, Some("true")), ("lull.dev/window", Some("6s"))])
             .await?;
         workload.enrolled().await?;
         workload.rolled_out().await?;
         ensure!(
-            workload.service_json().await?["spec"] != service["spec"],
+            original.is_changed(&workload).await?,
             "nothing to give back"
         );
         scout.reaches_alone(&workload).await?;
@@ -196,7 +195,7 @@ async fn annotation_removed_under_load_gives_everything_back() -> anyhow::Result
             .annotate(&[(SCALE, None), ("lull.dev/window", None)])
             .await?;
         eventually("everything to be given back", FOLLOW, async || {
-            given_back(&workload, &service, &template).await
+            original.given_back(&workload).await
         })
         .await?;
         for run in [kept, fresh] {
@@ -208,41 +207,7 @@ async fn annotation_removed_under_load_gives_everything_back() -> anyhow::Result
             );
         }
         // Nothing came back while the load ended.
-        given_back(&workload, &service, &template).await
+        original.given_back(&workload).await
     })
     .await
-}
-
-async fn given_back(
-    workload: &Workload,
-    service: &serde_json::Value,
-    template: &serde_json::Value,
-) -> anyhow::Result<()> {
-    let now = workload.service_json().await?;
-    ensure!(
-        now["spec"] == service["spec"],
-        "the Service's spec is {}",
-        now["spec"]
-    );
-    for part in ["labels", "annotations"] {
-        let (now, then) = (&now["metadata"][part], &service["metadata"][part]);
-        ensure!(now == then, "the Service's {part} are {now}, were {then}");
-    }
-    let now = workload.deployment_json().await?;
-    let (metadata, spec) = (&now["metadata"], &now["spec"]);
-    ensure!(
-        spec["template"] == *template,
-        "the template is {}",
-        spec["template"]
-    );
-    let replicas = spec["replicas"].as_i64().context("no replicas")?;
-    ensure!(replicas >= 2, "{replicas} replicas, 2 before");
-    ensure!(
-        !leftovers::has_traces(&json!({ "metadata": metadata })),
-        "metadata is {metadata}"
-    );
-    let left = leftovers::leftovers(&workload.cluster, &workload.namespace).await?;
-    ensure!(left.is_empty(), "left behind: {}", left.join(", "));
-    slices::pods_only(workload, 2).await?;
-    Ok(())
 }

@@ -1,9 +1,11 @@
 //! The app and the load client that Lull's e2e suite runs inside the cluster.
 //!
 //! Both live in one static binary and one image. The suite drives the client ([`agent`]) from
-//! outside, through the API server's pod proxy, with the JSON types of [`wire`].
+//! outside, through the API server's pod proxy, with the JSON types of [`wire`]. [`metrics_api`] gives
+//! a HorizontalPodAutoscaler something to go by.
 
 pub mod agent;
+pub mod metrics_api;
 pub mod serve;
 pub mod wire;
 

@@ -1,10 +1,10 @@
 //! `sample-app serve` is the app that the tests put to sleep; `sample-app agent` is the load client
-//! that runs beside it in the cluster.
+//! that runs beside it in the cluster; `sample-app metrics-api` is a metric to scale by.
 
 use anyhow::Context as _;
 use clap::Parser;
 use lull_process::logging::{self, LogFilter};
-use sample_app::{agent, serve};
+use sample_app::{agent, metrics_api, serve};
 
 /// Test app and load client of Lull's e2e suite.
 #[derive(Debug, Parser)]
@@ -13,6 +13,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Run the load client.
     Agent(agent::AgentArgs),
+    /// Run the external metrics API.
+    MetricsApi(metrics_api::MetricsApiArgs),
 }
 
 #[tokio::main]
@@ -22,5 +24,6 @@ async fn main() -> anyhow::Result<()> {
     match Command::parse() {
         Command::Serve(args) => serve::run(args, stop).await,
         Command::Agent(args) => agent::run(&args, stop).await,
+        Command::MetricsApi(args) => metrics_api::run(&args, stop).await,
     }
 }

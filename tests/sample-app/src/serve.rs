@@ -182,7 +182,7 @@ impl Drop for InFlight<'_> {
 }
 
 /// The next connection; none once `stop` is cancelled.
-async fn accept(listener: &TcpListener, stop: &CancellationToken) -> Option<TcpStream> {
+pub(crate) async fn accept(listener: &TcpListener, stop: &CancellationToken) -> Option<TcpStream> {
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return None,

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 /// Longest run, seconds.
 pub const MAX_SECONDS: f64 = 600.0;
+/// Longest time before a run's first request, milliseconds.
+pub const MAX_DELAY_MS: u64 = 60_000;
 /// Most requests of one run.
 pub const MAX_REQUESTS: u64 = 5_000_000;
 /// Most connections of one run.
@@ -35,6 +37,8 @@ pub struct RunSpec {
     pub requests: Option<u64>,
     /// Time after which no new request is sent.
     pub seconds: Option<f64>,
+    /// Time before the first request; everything else counts from its end.
+    pub delay_ms: u64,
     /// Requests per second over all connections; as fast as answers come where absent.
     pub rate: Option<f64>,
     /// Use a connection for many requests; else a new one for each.
@@ -205,6 +209,7 @@ impl Default for RunSpec {
             connections: 1,
             requests: None,
             seconds: None,
+            delay_ms: 0,
             rate: None,
             keep_alive: true,
             h2c: false,
@@ -227,6 +232,12 @@ impl RunSpec {
         }
         if self.requests.is_none() && self.seconds.is_none() {
             return Err("requests or seconds must be given".to_owned());
+        }
+        if self.delay_ms > MAX_DELAY_MS {
+            return Err(format!(
+                "delay_ms={}: must be at most {MAX_DELAY_MS}",
+                self.delay_ms
+            ));
         }
         if let Some(requests) = self.requests.filter(|n| !(1..=MAX_REQUESTS).contains(n)) {
             return Err(format!("requests={requests}: must be 1 to {MAX_REQUESTS}"));

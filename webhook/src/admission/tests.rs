@@ -1,14 +1,17 @@
 use axum::{body::Body, http::Request as HttpRequest};
 use http_body_util::BodyExt;
+use lull_cluster_settings::Current;
+use lull_contract::{annotations::Defaults, target_resource::DEFAULT_TARGETS};
 use prometheus_client::registry::Registry;
+use tokio::sync::watch;
 use tower::ServiceExt;
 
 use super::*;
-use crate::inject::Image;
 
 struct Rig {
     router: Router,
     registry: Registry,
+    settings_tx: watch::Sender<Arc<Current>>,
 }
 
 impl Rig {
@@ -20,9 +23,13 @@ impl Rig {
             reference: "lull/queue-proxy:1".to_owned(),
             pull_policy: "IfNotPresent".to_owned(),
         };
+        let targets = DEFAULT_TARGETS.split(',').map(|t| t.parse().unwrap());
+        let targets = targets.collect();
+        let (settings_tx, settings) = watch::channel(Arc::default());
         Self {
-            router: router(InjectConfig { image }, metrics),
+            router: router(image, targets, settings, metrics),
             registry,
+            settings_tx,
         }
     }
 
@@ -90,6 +97,23 @@ async fn an_opted_in_deployment_is_injected_and_otherwise_kept() {
 }
 
 #[tokio::test]
+async fn changed_settings_are_in_the_next_injection() {
+    let (rig, review) = (Rig::new(), create());
+    let data = [("timeout".to_owned(), "20s".to_owned())].into();
+    let current = Current {
+        defaults: Arc::new(Defaults::parse(&data).unwrap()),
+        ..Current::default()
+    };
+    rig.settings_tx.send_replace(Arc::new(current));
+    let object = patched(&review, &rig.review(&review).await);
+    let record = &object["spec"]["template"]["metadata"]["annotations"]["lull.dev/injected"];
+    assert!(
+        record.as_str().unwrap().contains(r#""timeout":"20s""#),
+        "{record}"
+    );
+}
+
+#[tokio::test]
 async fn an_update_of_the_stored_object_is_not_patched() {
     let (rig, mut review) = (Rig::new(), create());
     let stored = patched(&review, &rig.review(&review).await);
@@ -132,6 +156,13 @@ async fn leaving_is_counted_as_uninjected() {
 }
 
 #[tokio::test]
+async fn every_kind_that_is_configured_is_injected() {
+    let (rig, mut review) = (Rig::new(), create());
+    review["request"]["resource"]["resource"] = "statefulsets".into();
+    assert!(rig.review(&review).await["patch"].is_string());
+}
+
+#[tokio::test]
 async fn a_wrong_annotation_is_refused() {
     let (rig, mut review) = (Rig::new(), create());
     review["request"]["object"]["metadata"]["annotations"]["lull.dev/window"] = "5s".into();
@@ -151,8 +182,8 @@ async fn what_does_not_concern_us_is_allowed() {
     let rig = Rig::new();
     for (pointer, value) in [
         ("/request/operation", "DELETE"),
-        ("/request/kind/kind", "StatefulSet"),
-        ("/request/kind/group", "example.com"),
+        ("/request/resource/resource", "daemonsets"),
+        ("/request/resource/group", "example.com"),
         ("/request/subResource", "scale"),
     ] {
         let mut review = create();

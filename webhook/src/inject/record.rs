@@ -1,15 +1,10 @@
 //! What the webhook notes on a template that it injected, so that it can take it back exactly.
 
-use lull_contract::{
-    AppPort, HumanDuration,
-    annotations::{SidecarResources, Wanted},
-    names::INJECTED_ANNOTATION,
-    settings::Ignore,
-};
+use lull_contract::{injected::Sidecar, names::INJECTED_ANNOTATION};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::ports::{self, SmallPorts};
+use super::ports::SmallPorts;
 
 /// Value of the template annotation `lull.dev/injected`, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,33 +54,6 @@ pub struct Image {
     pub pull_policy: String,
 }
 
-/// What goes from the annotations into the sidecar; a change of it renders the sidecar anew.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Sidecar {
-    /// App ports, in the order of their traffic ports.
-    pub ports: Vec<AppPort>,
-    /// Hard limit of requests in flight; 0 = none.
-    pub container_concurrency: u32,
-    /// Requests that may wait for a slot.
-    pub queue_depth: u32,
-    /// Longest time of a request.
-    pub timeout: HumanDuration,
-    /// Longest time to the first byte of the answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub response_start_timeout: Option<HumanDuration>,
-    /// Longest time without a byte.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub idle_timeout: Option<HumanDuration>,
-    /// What does not count.
-    pub ignore: Ignore,
-    /// Whether there is a line for each request.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub access_log: bool,
-    /// Requests and limits.
-    pub resources: SidecarResources,
-}
-
 // === impl Record ===
 
 impl Record {
@@ -97,28 +65,5 @@ impl Record {
             .get(INJECTED_ANNOTATION)?
             .as_str()?;
         serde_json::from_str(text).ok()
-    }
-}
-
-// === impl Sidecar ===
-
-impl Sidecar {
-    /// The sidecar of a template (without our parts) whose annotations say `wanted`.
-    ///
-    /// # Errors
-    /// The template declares no port and the annotations name none.
-    pub(super) fn resolve(wanted: &Wanted, template: &Value) -> Result<Self, String> {
-        let settings = &wanted.settings;
-        Ok(Self {
-            ports: ports::app_ports(wanted.ports.as_deref(), template)?,
-            container_concurrency: settings.container_concurrency,
-            queue_depth: settings.queue_depth,
-            timeout: settings.timeout,
-            response_start_timeout: settings.response_start_timeout,
-            idle_timeout: settings.idle_timeout,
-            ignore: settings.ignore.clone(),
-            access_log: wanted.access_log,
-            resources: wanted.sidecar.clone(),
-        })
     }
 }

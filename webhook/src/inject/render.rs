@@ -2,6 +2,7 @@
 
 use lull_contract::{
     annotations::SidecarResources,
+    injected::Sidecar,
     names::{
         INJECTED_ANNOTATION, ISTIO_EXCLUDE_INBOUND_PORTS, ISTIO_INCLUDE_INBOUND_PORTS, POD_LABEL,
         QUEUE_PROXY_CONTAINER, label_value,
@@ -13,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::{
     ports::{self, Allocation, SmallPorts},
     probes,
-    record::{Image, Included, Record, Sidecar},
+    record::{Image, Included, Record},
     shape,
 };
 
@@ -24,13 +25,14 @@ const DEFAULT_GRACE_SECS: u64 = 30;
 /// The image's nonroot user.
 const USER: u32 = 65532;
 
-/// `base`, which [`shape::understood`] has passed, with the sidecar.
+/// `base`, which [`shape::understood`] has passed, with the sidecar; `id` is what Lull calls the
+/// workload.
 ///
 /// # Errors
 /// Why this template can't carry one.
 pub(super) fn render(
     base: &Value,
-    name: &str,
+    id: &str,
     sidecar: &Sidecar,
     image: &Image,
 ) -> Result<Value, String> {
@@ -63,7 +65,7 @@ pub(super) fn render(
         }
         containers.push(container);
     }
-    add_metadata(&mut template, name, (&mut record, &allocation))?;
+    add_metadata(&mut template, id, (&mut record, &allocation))?;
     Ok(template)
 }
 
@@ -100,7 +102,7 @@ fn add_pre_stop(container: &mut Value, record: &mut Record) {
 
 fn add_metadata(
     template: &mut Value,
-    name: &str,
+    id: &str,
     (record, allocation): (&mut Record, &Allocation),
 ) -> Result<(), String> {
     let not_understood = || "spec.template.metadata is not an object".to_owned();
@@ -108,7 +110,7 @@ fn add_metadata(
     let metadata = entry(template, "metadata", "metadata", record).ok_or_else(not_understood)?;
     entry(metadata, "labels", "labels", record)
         .ok_or_else(not_understood)?
-        .insert(POD_LABEL.to_owned(), label_value(name).into());
+        .insert(POD_LABEL.to_owned(), label_value(id).into());
     let annotations =
         entry(metadata, "annotations", "annotations", record).ok_or_else(not_understood)?;
     record.exclude_inbound_ports = annotations

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lull_contract::names::{INJECTED_ANNOTATION, QUEUE_PROXY_CONTAINER};
+use lull_contract::names::{self, INJECTED_ANNOTATION, QUEUE_PROXY_CONTAINER};
 use serde_json::Value;
 
 /// Containers that some tools write into the template but that are not the user's app.
@@ -14,6 +14,17 @@ pub(super) fn name(object: &Value) -> Option<&str> {
         .pointer("/metadata/name")?
         .as_str()
         .filter(|name| !name.is_empty())
+}
+
+/// The object's kind, which every object that is admitted names.
+pub(super) fn kind(object: &Value) -> &str {
+    let kind = object.get("kind").and_then(Value::as_str);
+    kind.unwrap_or("object")
+}
+
+/// What Lull calls the workload, where it has a name.
+pub(super) fn workload_id(object: &Value) -> Option<String> {
+    name(object).map(|name| names::workload_id(kind(object), name))
 }
 
 /// The strings of a map of strings; anything else is no entry.

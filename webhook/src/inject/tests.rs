@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod defaults;
 mod leave;
 mod properties;
 mod rules;
@@ -22,6 +23,19 @@ fn image(reference: &str) -> InjectConfig {
             reference: reference.to_owned(),
             pull_policy: "IfNotPresent".to_owned(),
         },
+        defaults: Arc::default(),
+    }
+}
+
+/// The same with cluster-wide defaults.
+fn defaults(pairs: &[(&str, &str)]) -> InjectConfig {
+    let data = pairs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
+    InjectConfig {
+        defaults: Arc::new(Defaults::parse(&data).expect("valid")),
+        ..config()
     }
 }
 

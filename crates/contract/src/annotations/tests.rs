@@ -1,4 +1,5 @@
 use super::*;
+use crate::HumanDuration;
 use proptest::prelude::*;
 
 fn annotations(pairs: &[(&str, &str)]) -> Annotations {
@@ -142,6 +143,61 @@ fn scales_must_fit_the_maximum() {
             .contains("lull.dev/max-scale, which is 3"),
         "{errors:?}"
     );
+}
+
+#[test]
+fn requests_must_fit_their_limits_and_the_built_in_ones_give_way() {
+    let errors = parse(&annotations(&[
+        ("lull.dev/sidecar-memory-request", "1Gi"),
+        ("lull.dev/sidecar-memory-limit", "512Mi"),
+    ]))
+    .expect_err("request over limit");
+    assert_eq!(
+        errors[0].to_string(),
+        "annotation lull.dev/sidecar-memory-request=\"1Gi\": \
+         must not be more than lull.dev/sidecar-memory-limit, which is 512Mi"
+    );
+    for (key, value, request, limit) in [
+        ("lull.dev/sidecar-memory-request", "1Gi", "1Gi", "1Gi"),
+        ("lull.dev/sidecar-memory-limit", "8M", "8M", "8M"),
+        ("lull.dev/sidecar-memory-limit", "17Mi", "16Mi", "17Mi"),
+    ] {
+        let sidecar = parse(&annotations(&[(key, value)])).expect(key).sidecar;
+        assert_eq!(sidecar.memory_request, request);
+        assert_eq!(sidecar.memory_limit, limit);
+    }
+}
+
+#[test]
+fn what_the_sidecar_was_told_counts_and_what_follows_from_it() {
+    let annotations = annotations(&[
+        ("lull.dev/container-concurrency", "10"),
+        ("lull.dev/timeout", "30s"),
+        ("lull.dev/idle-timeout", "3s"),
+        ("lull.dev/ignore", "/new"),
+        ("lull.dev/window", "6s"),
+    ]);
+    let wanted = parse(&annotations).expect("valid");
+    let sidecar = Sidecar {
+        ports: Vec::new(),
+        container_concurrency: 0,
+        queue_depth: 0,
+        timeout: HumanDuration::from_secs(60),
+        response_start_timeout: Some(HumanDuration::from_secs(5)),
+        idle_timeout: None,
+        ignore: Settings::default().ignore,
+        access_log: false,
+        resources: wanted.sidecar,
+    };
+    let runs = parse_injected(&annotations, &Defaults::default(), Some(&sidecar)).expect("valid");
+    let expected = Settings {
+        window: HumanDuration::from_secs(6),
+        timeout: HumanDuration::from_secs(60),
+        hold_timeout: HumanDuration::from_secs(60),
+        response_start_timeout: Some(HumanDuration::from_secs(5)),
+        ..Settings::default()
+    };
+    assert_eq!(runs.settings, expected);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use lull_e2e::{
     Agent, App, Cluster, Namespace, Workload, eventually,
     histogram::Histogram,
     in_namespace, say,
+    spread::Spread,
     timeline::{Observer, Timeline},
 };
 use sample_app::wire::{ProbeAnswer, ProbeSpec};
@@ -257,7 +258,9 @@ fn table(lull: &[Phases], plain: &[Phases]) -> String {
         "plain max"
     );
     for (name, of) in rows {
-        let ((p50, p99, max), (plain_p50, _, plain_max)) = (spread(lull, of), spread(plain, of));
+        let Spread { p50, p99, max } = spread(lull, of);
+        let plain = spread(plain, of);
+        let (plain_p50, plain_max) = (plain.p50, plain.max);
         // Writing to a String can't fail.
         let _ = writeln!(
             text,
@@ -265,23 +268,15 @@ fn table(lull: &[Phases], plain: &[Phases]) -> String {
         );
     }
     let (lull, plain) = (
-        spread(lull, |p| p.answered).0,
-        spread(plain, |p| p.answered).0,
+        spread(lull, |p| p.answered).p50,
+        spread(plain, |p| p.answered).p50,
     );
     let _ = write!(text, "Lull adds {:.0} ms at p50", lull - plain);
     text
 }
 
-/// Median, what 99 % do not exceed, and maximum.
-fn spread(all: &[Phases], of: impl Fn(&Phases) -> f64) -> (f64, f64, f64) {
-    let mut values: Vec<f64> = all.iter().map(of).collect();
-    values.sort_by(f64::total_cmp);
-    let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
-    (
-        at(values.len().saturating_sub(1) / 2),
-        at((values.len() * 99).div_ceil(100).saturating_sub(1)),
-        at(values.len().saturating_sub(1)),
-    )
+fn spread(all: &[Phases], of: impl Fn(&Phases) -> f64) -> Spread {
+    Spread::of(all.iter().map(of))
 }
 
 #[cfg(test)]

@@ -2,31 +2,15 @@
 //!
 //! Cold starts among them are measured by `coldstart` on the same cluster.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
-use futures::{TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Pod;
-use kube::{
-    Api, ResourceExt as _,
-    api::{DeleteParams, ListParams},
-};
-use lull_contract::{
-    ports,
-    scaled_workload::{ScaledWorkload, State},
-};
-use lull_e2e::{App, Cluster, Namespace, activators, cluster, eventually, process, say};
+use kube::{Api, ResourceExt as _, api::DeleteParams};
+use lull_contract::ports;
+use lull_e2e::{App, Cluster, activators, cluster, eventually, fleet, process, say};
 
-/// Workloads of one namespace.
-const OF_NAMESPACE: usize = 100;
-/// Objects created at once.
-const AT_ONCE: usize = 16;
-/// Longest wait for all of them to be asleep.
-const ASLEEP: Duration = Duration::from_secs(1_200);
 /// Longest wait for a new activator to be ready.
 const START: Duration = Duration::from_secs(120);
 /// Activators settle for so long before their memory is read.
@@ -47,13 +31,15 @@ async fn main() -> anyhow::Result<()> {
     let cluster = Cluster::connect().await?;
     report(&cluster, "before").await?;
     let begun = Instant::now();
-    fill(&cluster, args.workloads).await?;
+    // Without pods from the beginning.
+    let app = |number: usize| App::new(&format!("sleeper-{number}")).replicas(0);
+    fleet::deploy(&cluster, "many", args.workloads, app).await?;
     say(format!(
         "{} workloads created in {:.0} s",
         args.workloads,
         begun.elapsed().as_secs_f64()
     ));
-    all_asleep(&cluster, args.workloads).await?;
+    fleet::all_asleep(&cluster, args.workloads).await?;
     say(format!(
         "all enrolled and asleep after {:.0} s",
         begun.elapsed().as_secs_f64()
@@ -61,48 +47,6 @@ async fn main() -> anyhow::Result<()> {
     tokio::time::sleep(SETTLE).await;
     report(&cluster, "with all of them").await?;
     restart(&cluster, args.workloads).await
-}
-
-/// Creates the workloads, without pods from the beginning.
-async fn fill(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
-    for first in (0..count).step_by(OF_NAMESPACE) {
-        let name = format!("many-{}", first / OF_NAMESPACE);
-        let namespace = &Namespace::named(cluster.clone(), &name).await?;
-        let numbers = first..count.min(first + OF_NAMESPACE);
-        stream::iter(numbers.map(Ok::<_, anyhow::Error>))
-            .try_for_each_concurrent(AT_ONCE, async |number| {
-                let app = App::new(&format!("sleeper-{number}")).replicas(0);
-                app.deploy(namespace).await.map(drop)
-            })
-            .await?;
-    }
-    Ok(())
-}
-
-async fn all_asleep(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
-    let workloads: Api<ScaledWorkload> = Api::all(cluster.client.clone());
-    let mut told = Instant::now();
-    eventually("all workloads to be asleep", ASLEEP, async || {
-        let listed = workloads.list(&ListParams::default()).await?;
-        let mut states: BTreeMap<String, usize> = BTreeMap::new();
-        for workload in &listed.items {
-            // One without a status is being enrolled, too.
-            let state = workload.status.as_ref().map(|status| status.state);
-            *states
-                .entry(state.unwrap_or_default().to_string())
-                .or_default() += 1;
-        }
-        if told.elapsed() > Duration::from_secs(20) {
-            told = Instant::now();
-            say(format!("{states:?}"));
-        }
-        // Not too often: it is a large list.
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let asleep = states.get(&State::Asleep.to_string());
-        ensure!(asleep == Some(&count), "{states:?}");
-        Ok(())
-    })
-    .await
 }
 
 /// Memory of each autoscaler and activator, and the activators' open ports.

@@ -25,6 +25,7 @@ use crate::wire::{MAX_SECONDS, RunResult, RunSpec};
 #[derive(Debug)]
 pub(super) struct Run {
     spec: RunSpec,
+    /// May be to come.
     started: Instant,
     stop: CancellationToken,
     /// Number of the next request.
@@ -39,12 +40,14 @@ pub(super) struct Run {
 impl Run {
     /// Starts a checked load.
     pub(super) fn start(spec: RunSpec) -> Arc<Self> {
+        let delay = Duration::from_millis(spec.delay_ms);
+        let started_at_unix_ms = crate::unix_us() / 1000 + spec.delay_ms;
         let run = Arc::new(Self {
             spec,
-            started: Instant::now(),
+            started: Instant::now() + delay,
             stop: CancellationToken::new(),
             next: AtomicU64::new(0),
-            totals: Mutex::new(Totals::new(crate::unix_us() / 1000)),
+            totals: Mutex::new(Totals::new(started_at_unix_ms)),
             took: Mutex::new(None),
         });
         tokio::spawn(Arc::clone(&run).drive());
@@ -80,6 +83,10 @@ impl Run {
         };
         match Target::resolve(&wanted).await {
             Ok(target) => {
+                tokio::select! {
+                    () = self.stop.cancelled() => {}
+                    () = sleep_until(self.started) => {}
+                }
                 let target = Arc::new(target);
                 let mut workers = JoinSet::new();
                 for _ in 0..self.spec.connections {

@@ -111,6 +111,22 @@ async fn a_rate_bounds_the_requests_and_a_time_ends_the_run() {
 }
 
 #[tokio::test]
+async fn a_delayed_run_begins_later_and_counts_from_then() {
+    let spec = RunSpec {
+        requests: Some(3),
+        delay_ms: 300,
+        ..spec(app().await)
+    };
+    let asked = std::time::Instant::now();
+    let result = finished(spec).await;
+    assert!(asked.elapsed() >= Duration::from_millis(300));
+    assert!(
+        result.ok == 3 && result.elapsed_ms < 300.0,
+        "counted from the beginning: {result:?}"
+    );
+}
+
+#[tokio::test]
 async fn refused_connections_and_unresolved_hosts_are_failures() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();

@@ -101,6 +101,16 @@ fn every_fault_has_a_line() {
 }
 
 #[test]
+fn other_kinds_are_injected_under_a_name_of_their_own() {
+    let new = with(opted_in(), "/kind", json!("StatefulSet"));
+    let labels = create(&new)["spec"]["template"]["metadata"]["labels"].clone();
+    assert_eq!(labels[POD_LABEL], "shop.statefulset");
+    let wrong = json!({ "lull.dev/scale": "true", "lull.dev/class": "x" });
+    let text = refused(&with(deployment(&wrong), "/kind", json!("StatefulSet")));
+    assert!(text.starts_with("statefulset shop: annotation "), "{text}");
+}
+
+#[test]
 fn a_faulty_object_may_be_deleted() {
     let new = deployment(&json!({ "lull.dev/scale": "true", "lull.dev/window": "1s" }));
     let new = with(

@@ -1,0 +1,99 @@
+//! The cluster-wide settings, as far as this process makes them known: `/config`, and an Event for
+//! an edit that was not taken.
+
+use lull_cluster_settings::Current;
+use serde_json::{Value, json};
+
+use crate::{
+    config::Args,
+    context::{Context, Key},
+};
+
+/// Longest note of an Event that the API server takes, bytes.
+const MAX_NOTE: usize = 1024;
+
+/// What the admin page `/config` shows.
+pub(crate) fn page(args: &Args, current: &Current) -> Value {
+    let (first, last) = args.activator_ports.clone().into_inner();
+    json!({
+        "namespace": args.namespace,
+        "podName": args.pod_name,
+        "activatorSelector": args.activator_selector,
+        "activatorPorts": format!("{first}-{last}"),
+        "propagationDelay": args.propagation_delay,
+        "wakeDeadline": args.wake_deadline,
+        "peers": args.peers,
+        "shards": args.shards.count(),
+        "targets": args.targets.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "settings": args.settings,
+        "log": args.log,
+        "logJson": args.log_json,
+        "adminPort": args.admin_port,
+        "metricsPort": args.metrics_port,
+        "clusterSettings": current.page(),
+    })
+}
+
+/// Puts an Event on the ConfigMap whose newest edit is not taken, where that is this replica's and
+/// `told`, the version that it last told about, is another one.
+pub(crate) fn tell_rejected(ctx: &Context, told: &mut Option<String>) {
+    let current = ctx.settings.borrow().clone();
+    let Some(rejected) = &current.rejected else {
+        return;
+    };
+    // Of all replicas, the one that would decide for a workload of this name.
+    let key = Key {
+        namespace: rejected.object.namespace.clone().unwrap_or_default(),
+        name: rejected.object.name.clone().unwrap_or_default(),
+    };
+    if ctx.leadership.term(&key).is_none() {
+        return;
+    }
+    if told.as_ref() != Some(&rejected.resource_version) {
+        *told = Some(rejected.resource_version.clone());
+        let note = cut(format!(
+            "Not taken, the last good settings stay: {rejected}"
+        ));
+        let object = rejected.object.clone();
+        ctx.event(object, true, "SettingsRejected", note);
+    }
+}
+
+/// `text`, or as much of it as an Event may carry.
+fn cut(mut text: String) -> String {
+    if text.len() > MAX_NOTE {
+        text.truncate(text.floor_char_boundary(MAX_NOTE - 3));
+        text.push_str("...");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[test]
+    fn a_note_fits_an_event() {
+        assert_eq!(cut("short".to_owned()), "short");
+        let long = cut("\u{e4}".repeat(MAX_NOTE));
+        assert!(
+            long.len() <= MAX_NOTE && long.ends_with("\u{e4}..."),
+            "{}",
+            long.len()
+        );
+    }
+
+    #[test]
+    fn the_page_has_the_arguments_and_the_settings_in_force() {
+        let args = Args::try_parse_from(["autoscaler"]).unwrap();
+        let page = page(&args, &Current::default());
+        assert_eq!(page["propagationDelay"], "3s");
+        assert_eq!(page["activatorPorts"], "10000-31999");
+        assert_eq!(page["settings"], "lull-settings");
+        let settings = &page["clusterSettings"];
+        assert_eq!(settings["resourceVersion"], Value::Null);
+        assert_eq!(settings["effective"]["settings"]["window"], "60s");
+    }
+}

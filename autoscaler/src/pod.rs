@@ -1,0 +1,134 @@
+//! Pods of workloads and activators, as much of them as Lull reads.
+
+use k8s_openapi::api::core::v1 as api;
+use kube::ResourceExt;
+use lull_contract::{
+    names::{ISTIO_PROXY_CONTAINER, POD_LABEL},
+    ports,
+};
+
+/// A pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// Uid.
+    pub uid: String,
+    /// The workload that it says it belongs to: its [`POD_LABEL`].
+    pub workload: Option<String>,
+    /// Node that it runs on.
+    pub node: Option<String>,
+    /// Its address, by which it is reached.
+    pub ip: Option<String>,
+    /// Its addresses of other families.
+    pub more_ips: Vec<String>,
+    /// It takes traffic: ready, and not on its way out.
+    pub is_ready: bool,
+    /// Where its queue-proxy tells its load.
+    pub report_port: u16,
+    /// It is on its way out.
+    pub is_leaving: bool,
+    /// It has Istio's container.
+    pub is_meshed: bool,
+}
+
+impl From<api::Pod> for Pod {
+    fn from(pod: api::Pod) -> Self {
+        let ip = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
+        let ips = pod.status.iter().flat_map(|s| s.pod_ips.iter().flatten());
+        let more_ips = ips
+            .map(|other| other.ip.clone())
+            .filter(|other| ip.as_ref() != Some(other));
+        Self {
+            is_ready: is_ready(&pod),
+            report_port: port_of(&pod, "lull-report", ports::REPORT),
+            is_leaving: pod.metadata.deletion_timestamp.is_some(),
+            is_meshed: has_container(&pod, ISTIO_PROXY_CONTAINER),
+            workload: pod.labels().get(POD_LABEL).cloned(),
+            namespace: pod.namespace().unwrap_or_default(),
+            name: pod.name_any(),
+            uid: pod.uid().unwrap_or_default(),
+            more_ips: more_ips.collect(),
+            node: pod.spec.and_then(|spec| spec.node_name),
+            ip,
+        }
+    }
+}
+
+// === impl Pod ===
+
+impl Pod {
+    /// Whether `address` is one of the pod's.
+    #[must_use]
+    pub fn has_address(&self, address: &str) -> bool {
+        self.ip.as_deref() == Some(address) || self.more_ips.iter().any(|ip| ip == address)
+    }
+}
+
+fn is_ready(pod: &api::Pod) -> bool {
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten());
+    let mut ready = conditions.filter(|c| c.type_ == "Ready" && c.status == "True");
+    pod.metadata.deletion_timestamp.is_none() && ready.next().is_some()
+}
+
+/// Whether there is such a container; a native sidecar is among the init containers.
+fn has_container(pod: &api::Pod, name: &str) -> bool {
+    let mut containers = pod.spec.iter().flat_map(|spec| {
+        let init = spec.init_containers.iter().flatten();
+        spec.containers.iter().chain(init)
+    });
+    containers.any(|container| container.name == name)
+}
+
+/// The number behind the container port called `name`, else `default`.
+fn port_of(pod: &api::Pod, name: &str, default: u16) -> u16 {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    containers
+        .flat_map(|container| container.ports.iter().flatten())
+        .find(|port| port.name.as_deref() == Some(name))
+        .and_then(|port| u16::try_from(port.container_port).ok())
+        .unwrap_or(default)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(object: Value) -> Pod {
+        Pod::from(serde_json::from_value::<api::Pod>(object).unwrap())
+    }
+
+    #[test]
+    fn a_pod_on_its_way_out_takes_no_traffic() {
+        let status = json!({
+            "podIP": "10.0.0.1", "podIPs": [{ "ip": "10.0.0.1" }, { "ip": "fd00::1" }],
+            "conditions": [{ "type": "Ready", "status": "True" }],
+        });
+        let there = pod(json!({ "metadata": { "name": "p" }, "status": status }));
+        assert!(there.is_ready && there.ip.as_deref() == Some("10.0.0.1"));
+        assert!(there.has_address("10.0.0.1") && there.has_address("fd00::1"));
+        assert!(!there.has_address("10.0.0.2"));
+        let metadata = json!({ "name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z" });
+        assert!(!pod(json!({ "metadata": metadata, "status": status })).is_ready);
+        assert!(!pod(json!({ "metadata": { "name": "p" } })).is_ready);
+    }
+
+    #[test]
+    fn the_reports_port_is_found_by_its_name() {
+        let ports = json!([{ "name": "lull-report", "containerPort": 9190 }]);
+        let spec = json!({ "containers": [{ "name": "c", "ports": ports }] });
+        let named = pod(json!({ "metadata": { "name": "p" }, "spec": spec }));
+        assert_eq!(named.report_port, 9190);
+        assert_eq!(
+            pod(json!({ "metadata": { "name": "p" } })).report_port,
+            ports::REPORT
+        );
+    }
+}

@@ -1,0 +1,134 @@
+//! The objects that may be scaled, of every kind that the configuration names.
+
+use std::{sync::Arc, time::Duration};
+
+use kube::{Api, Client, core::ApiResource, core::DynamicObject, runtime::watcher};
+use lull_contract::{scaled_workload, target_resource::TargetResource};
+use lull_process::readiness::Pending;
+use parking_lot::RwLock;
+
+use super::{OnTouched, Touched, Watch};
+use crate::{
+    cache::{Cache, Keys, Writer},
+    target::{DiscoveryError, Target, discover, is_of_kind},
+};
+
+/// Between two questions for a kind that is not there: its CRD may come later.
+const DISCOVER_EVERY: Duration = Duration::from_secs(10);
+/// Between two questions where the API server gave no answer.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+const KEYS: Keys<Target> = Keys {
+    place: |target| (target.namespace.clone(), target.id()),
+    group: |_| None,
+};
+
+/// Objects by namespace and [`Target::id`]. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Targets {
+    /// Kinds whose first list is complete.
+    kinds: Arc<RwLock<Vec<Kind>>>,
+}
+
+#[derive(Debug, Clone)]
+struct Kind {
+    resource: Arc<ApiResource>,
+    cache: Cache<Target>,
+}
+
+// === impl Targets ===
+
+impl Targets {
+    /// The object of this id.
+    #[must_use]
+    pub fn get(&self, namespace: &str, id: &str) -> Option<Arc<Target>> {
+        let kinds = self.kinds.read();
+        kinds.iter().find_map(|kind| kind.cache.get(namespace, id))
+    }
+
+    /// Every object of a namespace.
+    #[must_use]
+    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<Target>> {
+        let kinds = self.kinds.read();
+        let found = kinds.iter().map(|kind| kind.cache.in_namespace(namespace));
+        found.flatten().collect()
+    }
+
+    /// Every object.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Target>> {
+        let kinds = self.kinds.read();
+        kinds.iter().flat_map(|kind| kind.cache.all()).collect()
+    }
+
+    /// Whether all objects of this one's kind are known: where they are not, one that isn't found
+    /// may still be there.
+    #[must_use]
+    pub fn knows_kind_of(&self, target: &scaled_workload::Target) -> bool {
+        let kinds = self.kinds.read();
+        kinds.iter().any(|kind| is_of_kind(target, &kind.resource))
+    }
+
+    /// Looks for `resource` until the API server has it, and watches it from then on. `pending`
+    /// goes with its first list, or when it turns out that it isn't there yet.
+    pub(super) fn watch(
+        &self,
+        client: &Client,
+        resource: &TargetResource,
+        pending: Pending,
+        on_touched: &OnTouched,
+    ) {
+        let (kinds, client) = (Arc::clone(&self.kinds), client.clone());
+        let (wanted, on_touched) = (resource.clone(), Arc::clone(on_touched));
+        tokio::spawn(async move {
+            let mut pending = Some(pending);
+            let resource = Arc::new(discovered(&client, &wanted, &mut pending).await);
+            let writer = Writer::new(KEYS);
+            let kind = Kind {
+                resource: Arc::clone(&resource),
+                cache: writer.cache(),
+            };
+            let watch = Watch {
+                name: wanted.to_string(),
+                pending,
+                keys: KEYS,
+                touched: |target: &Target| Touched::Workload(target.namespace.clone(), target.id()),
+                on_touched,
+            };
+            let api: Api<DynamicObject> = Api::all_with(client, &*resource);
+            let kept = |object| Target::new(&resource, object);
+            let on_listed = || {
+                let mut kinds = kinds.write();
+                if !kinds.iter().any(|known| known.resource == kind.resource) {
+                    kinds.push(kind.clone());
+                }
+            };
+            let what = (api, watcher::Config::default());
+            watch.run(what, writer, kept, on_listed).await;
+        });
+    }
+}
+
+/// Asks until the kind is there; nobody waits for one that isn't.
+async fn discovered(
+    client: &Client,
+    wanted: &TargetResource,
+    pending: &mut Option<Pending>,
+) -> ApiResource {
+    loop {
+        let pause = match discover(wanted, client).await {
+            Ok(resource) => return resource,
+            Err(error @ DiscoveryError::Api { .. }) => {
+                tracing::warn!(%error, "it is asked again");
+                ASK_AGAIN
+            }
+            Err(error) => {
+                if pending.take().is_some() {
+                    tracing::warn!(%error, "its objects are left alone until it is there");
+                }
+                DISCOVER_EVERY
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}

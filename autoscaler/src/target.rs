@@ -1,0 +1,418 @@
+//! Objects whose `/scale` Lull writes: Deployments, StatefulSets and whatever else the configuration
+//! names. Of each only what Lull reads is kept.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use k8s_openapi::{
+    api::core::v1::{Container, ObjectReference, PodTemplateSpec},
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
+use kube::{
+    Client,
+    core::{ApiResource, DynamicObject, GroupVersionKind},
+};
+use lull_contract::{
+    AppPort, AppProtocol,
+    annotations::PREFIX,
+    names::{INJECTED_ANNOTATION, QUEUE_PROXY_CONTAINER, workload_id},
+    scaled_workload,
+    target_resource::TargetResource,
+};
+use serde_json::Value;
+
+use crate::{mesh::PodIdentity, plan};
+
+/// The API group of Deployments and StatefulSets.
+const APPS: &str = "apps";
+
+/// Why a kind can't be looked after.
+#[derive(Debug, thiserror::Error)]
+pub enum DiscoveryError {
+    /// The API server doesn't know it (yet).
+    #[error("the API server has no {0}")]
+    Unknown(TargetResource),
+    /// It can't be scaled.
+    #[error("{0} has no /scale subresource; Lull can't scale it")]
+    NoScale(TargetResource),
+    /// The API server can't say.
+    #[error("asking the API server about {what}: {source}")]
+    Api {
+        /// What was asked for.
+        what: TargetResource,
+        /// Why it failed.
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+/// One object, as much of it as Lull reads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    /// Its kind.
+    pub resource: Arc<ApiResource>,
+    /// Namespace.
+    pub namespace: String,
+    /// Its own name.
+    pub name: String,
+    /// Uid.
+    pub uid: String,
+    /// Version that a write is conditional on.
+    pub resource_version: Option<String>,
+    /// It is being deleted.
+    pub is_deleted: bool,
+    /// `lull.dev/` annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// `spec.replicas`; Kubernetes takes 1 where there is none.
+    pub replicas: u32,
+    /// Its pods; `None` where there is no pod template at `spec.template`.
+    pub template: Option<PodTemplate>,
+    /// Old and new pods stand side by side, or the controller hasn't seen the template yet.
+    pub is_rolling: bool,
+}
+
+/// What of a pod template matters here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodTemplate {
+    /// What Services are planned by.
+    pub plan: plan::Template,
+    /// App ports as the injected sidecar serves them.
+    pub served: Vec<AppPort>,
+    /// Record of what the webhook has added, where it has.
+    pub injected: Option<String>,
+    /// Who the pods are for a mesh.
+    pub identity: PodIdentity,
+}
+
+/// Resolves kind and `/scale` with the API server.
+///
+/// # Errors
+/// [`DiscoveryError`]; a kind that is not known may come later, with its CRD.
+pub async fn discover(
+    wanted: &TargetResource,
+    client: &Client,
+) -> Result<ApiResource, DiscoveryError> {
+    let list = if wanted.group.is_empty() {
+        client.list_core_api_resources(&wanted.version).await
+    } else {
+        let group_version = format!("{}/{}", wanted.group, wanted.version);
+        client.list_api_group_resources(&group_version).await
+    };
+    let list = match list {
+        Ok(list) => list,
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            return Err(DiscoveryError::Unknown(wanted.clone()));
+        }
+        Err(error) => {
+            return Err(DiscoveryError::Api {
+                what: wanted.clone(),
+                source: Box::new(error),
+            });
+        }
+    };
+    let named = |name: &str| list.resources.iter().find(|r| r.name == name);
+    let found = named(&wanted.plural).ok_or_else(|| DiscoveryError::Unknown(wanted.clone()))?;
+    if named(&format!("{}/scale", wanted.plural)).is_none() {
+        return Err(DiscoveryError::NoScale(wanted.clone()));
+    }
+    let kind = GroupVersionKind::gvk(&wanted.group, &wanted.version, &found.kind);
+    Ok(ApiResource::from_gvk_with_plural(&kind, &wanted.plural))
+}
+
+// === impl Target ===
+
+impl Target {
+    /// What matters of `object`, which is of kind `resource`.
+    #[must_use]
+    pub fn new(resource: &Arc<ApiResource>, object: DynamicObject) -> Self {
+        let DynamicObject {
+            metadata, mut data, ..
+        } = object;
+        let is_rolling = is_rolling(resource, metadata.generation, data.get("status"));
+        let replicas = data.pointer("/spec/replicas").and_then(Value::as_u64);
+        let is_stateful = resource.group == APPS && resource.kind == "StatefulSet";
+        let template = data
+            .pointer_mut("/spec/template")
+            .map(Value::take)
+            .and_then(|template| serde_json::from_value(template).ok())
+            .map(|template| PodTemplate::new(&template, is_stateful));
+        let mut annotations = metadata.annotations.unwrap_or_default();
+        annotations.retain(|key, _| key.starts_with(PREFIX));
+        Self {
+            resource: Arc::clone(resource),
+            namespace: metadata.namespace.unwrap_or_default(),
+            name: metadata.name.unwrap_or_default(),
+            uid: metadata.uid.unwrap_or_default(),
+            resource_version: metadata.resource_version,
+            is_deleted: metadata.deletion_timestamp.is_some(),
+            annotations,
+            replicas: replicas.map_or(1, |n| u32::try_from(n).unwrap_or(u32::MAX)),
+            template,
+            is_rolling,
+        }
+    }
+
+    /// Name of its ScaledWorkload.
+    #[must_use]
+    pub fn id(&self) -> String {
+        workload_id(&self.resource.kind, &self.name)
+    }
+
+    /// Whether its pods carry the sidecar.
+    #[must_use]
+    pub fn is_injected(&self) -> bool {
+        let template = self.template.as_ref();
+        template.is_some_and(|template| template.injected.is_some())
+    }
+
+    /// How a ScaledWorkload names it.
+    #[must_use]
+    pub fn as_scaled(&self) -> scaled_workload::Target {
+        scaled_workload::Target {
+            api_version: self.resource.api_version.clone(),
+            kind: self.resource.kind.clone(),
+            name: self.name.clone(),
+            uid: self.uid.clone(),
+        }
+    }
+
+    /// How Events name it.
+    #[must_use]
+    pub fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some(self.resource.api_version.clone()),
+            kind: Some(self.resource.kind.clone()),
+            namespace: Some(self.namespace.clone()),
+            name: Some(self.name.clone()),
+            uid: Some(self.uid.clone()),
+            ..ObjectReference::default()
+        }
+    }
+
+    /// How what is owned by it names it.
+    #[must_use]
+    pub fn owner_reference(&self) -> OwnerReference {
+        OwnerReference {
+            api_version: self.resource.api_version.clone(),
+            kind: self.resource.kind.clone(),
+            name: self.name.clone(),
+            uid: self.uid.clone(),
+            controller: Some(true),
+            block_owner_deletion: None,
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.resource.kind, self.name)
+    }
+}
+
+/// Whether `named` is of the kind `resource`, in whatever version.
+#[must_use]
+pub fn is_of_kind(named: &scaled_workload::Target, resource: &ApiResource) -> bool {
+    let group = named
+        .api_version
+        .split_once('/')
+        .map_or("", |(group, _)| group);
+    group == resource.group && named.kind == resource.kind
+}
+
+/// From a controller's own account of a rollout.
+///
+/// Kubernetes' own kinds leave a count of 0 out; other controllers may not tell at all, and Argo
+/// Rollouts writes the generation as text.
+fn is_rolling(resource: &ApiResource, generation: Option<i64>, status: Option<&Value>) -> bool {
+    let tells = resource.group == APPS;
+    let field = |name: &str| status.and_then(|status| status.get(name));
+    let number = |name: &str| {
+        let value = field(name)?;
+        value.as_i64().or_else(|| value.as_str()?.parse().ok())
+    };
+    let default = tells.then_some(0);
+    let seen = number("observedGeneration").or(default);
+    let is_seen = seen.is_none_or(|seen| seen >= generation.unwrap_or(0));
+    let all = number("replicas").unwrap_or(0);
+    let updated = number("updatedReplicas").or(default).unwrap_or(all);
+    (tells && status.is_none()) || !is_seen || updated < all
+}
+
+// === impl PodTemplate ===
+
+impl PodTemplate {
+    fn new(template: &PodTemplateSpec, is_stateful: bool) -> Self {
+        let metadata = template.metadata.as_ref();
+        let containers = || template.spec.iter().flat_map(|spec| &spec.containers);
+        let served = served_ports(containers());
+        let named_ports = containers()
+            .filter(|container| container.name != QUEUE_PROXY_CONTAINER)
+            .flat_map(|container| container.ports.iter().flatten())
+            .filter_map(|port| Some((port.name.clone()?, u16::try_from(port.container_port).ok()?)))
+            .collect();
+        Self {
+            plan: plan::Template {
+                labels: metadata.and_then(|m| m.labels.clone()).unwrap_or_default(),
+                named_ports,
+                app_ports: served.iter().map(|port| port.number).collect(),
+                headless_sibling: is_stateful,
+            },
+            served,
+            identity: PodIdentity::of(template),
+            injected: metadata
+                .and_then(|m| m.annotations.as_ref()?.get(INJECTED_ANNOTATION).cloned()),
+        }
+    }
+}
+
+/// App ports as the injected sidecar serves them: `QP_PORTS="8012=8080/http,8013=5432/tcp"`.
+fn served_ports<'a>(mut containers: impl Iterator<Item = &'a Container>) -> Vec<AppPort> {
+    let sidecar = containers.find(|container| container.name == QUEUE_PROXY_CONTAINER);
+    let value = sidecar.and_then(|container| {
+        let ports = container
+            .env
+            .as_ref()?
+            .iter()
+            .find(|e| e.name == "QP_PORTS");
+        ports?.value.as_deref()
+    });
+    let items = value.unwrap_or_default().split(',');
+    items.filter_map(served_port).collect()
+}
+
+fn served_port(item: &str) -> Option<AppPort> {
+    let (number, protocol) = item.split_once('=')?.1.split_once('/')?;
+    let protocol = if protocol == "tcp" {
+        AppProtocol::Tcp
+    } else {
+        AppProtocol::Http
+    };
+    Some(AppPort {
+        number: number.parse().ok()?,
+        protocol,
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    pub(crate) fn resource(group: &str, kind: &str) -> Arc<ApiResource> {
+        let gvk = GroupVersionKind::gvk(group, "v1", kind);
+        Arc::new(ApiResource::from_gvk(&gvk))
+    }
+
+    pub(crate) fn target(resource: &Arc<ApiResource>, object: &Value) -> Target {
+        Target::new(resource, serde_json::from_value(object.clone()).unwrap())
+    }
+
+    #[test]
+    fn what_the_sidecar_serves_is_read_from_the_template() {
+        let object = json!({
+            "metadata": {
+                "name": "shop", "namespace": "ns",
+                "annotations": { "lull.dev/scale": "true", "note": "long" },
+            },
+            "spec": { "template": { "spec": { "containers": [
+                { "name": "app", "ports": [{ "name": "web", "containerPort": 8080 }] },
+                { "name": QUEUE_PROXY_CONTAINER, "ports": [{ "name": "lull-8080", "containerPort": 8012 }],
+                  "env": [{ "name": "QP_PORTS", "value": "8012=8080/http,8013=5432/tcp,odd" }] },
+            ] } } },
+        });
+        let target = target(&resource("apps", "StatefulSet"), &object);
+        assert_eq!(
+            (target.id().as_str(), target.replicas),
+            ("shop.statefulset", 1)
+        );
+        assert_eq!(target.annotations.len(), 1);
+        let template = target.template.unwrap();
+        let tcp = AppPort {
+            number: 5432,
+            protocol: AppProtocol::Tcp,
+        };
+        assert_eq!((template.served.len(), template.served[1]), (2, tcp));
+        assert_eq!(template.plan.named_ports, [("web".to_owned(), 8080)]);
+        assert_eq!(template.plan.app_ports, [8080, 5432]);
+        assert!(template.plan.headless_sibling);
+    }
+
+    #[test]
+    fn an_odd_object_is_read_as_far_as_it_goes() {
+        for spec in [
+            json!(null),
+            json!(3),
+            json!({ "template": "x", "replicas": "many" }),
+        ] {
+            let object = json!({ "metadata": { "name": "odd" }, "spec": spec, "status": [] });
+            let target = target(&resource("example.org", "Thing"), &object);
+            assert_eq!(
+                (target.id().as_str(), target.replicas),
+                ("odd.thing", 1),
+                "{spec}"
+            );
+            assert!(target.template.is_none() && !target.is_rolling, "{spec}");
+        }
+    }
+
+    #[test]
+    fn a_rollout_is_known_from_what_its_controller_tells() {
+        let rows = [
+            ("apps", json!(null), true),
+            (
+                "apps",
+                json!({ "observedGeneration": 1, "replicas": 2, "updatedReplicas": 2 }),
+                true,
+            ),
+            (
+                "apps",
+                json!({ "observedGeneration": 2, "replicas": 2, "updatedReplicas": 2 }),
+                false,
+            ),
+            (
+                "apps",
+                json!({ "observedGeneration": 2, "replicas": 2 }),
+                true,
+            ),
+            ("apps", json!({ "observedGeneration": 2 }), false),
+            ("example.org", json!(null), false),
+            ("example.org", json!({ "replicas": 2 }), false),
+            (
+                "example.org",
+                json!({ "replicas": 2, "updatedReplicas": 1 }),
+                true,
+            ),
+            (
+                "argoproj.io",
+                json!({ "observedGeneration": "1", "replicas": 1 }),
+                true,
+            ),
+            (
+                "argoproj.io",
+                json!({ "observedGeneration": "2", "replicas": 1 }),
+                false,
+            ),
+        ];
+        for (group, status, expected) in rows {
+            let mut object = json!({ "metadata": { "name": "x", "generation": 2 } });
+            if !status.is_null() {
+                object["status"] = status.clone();
+            }
+            let target = target(&resource(group, "Thing"), &object);
+            assert_eq!(target.is_rolling, expected, "{group} {status}");
+        }
+    }
+
+    #[test]
+    fn kinds_are_told_apart_by_group_and_kind_in_any_version() {
+        let named = target(&resource("apps", "Deployment"), &json!({ "metadata": {} })).as_scaled();
+        let other_version = scaled_workload::Target {
+            api_version: "apps/v2".into(),
+            ..named.clone()
+        };
+        assert!(is_of_kind(&named, &resource("apps", "Deployment")));
+        assert!(is_of_kind(&other_version, &resource("apps", "Deployment")));
+        assert!(!is_of_kind(&named, &resource("apps", "StatefulSet")));
+        assert!(!is_of_kind(&named, &resource("extensions", "Deployment")));
+    }
+}

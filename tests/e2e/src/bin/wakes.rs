@@ -1,0 +1,329 @@
+//! Fifty wakes a second, beside a loop that only patches `/scale` at the same rate.
+//!
+//! Workloads are of a kind that nobody runs: no pod is started, all that counts is the way from a
+//! caller's first byte to the watch event that shows replicas. Services are called directly, so this
+//! must run where they can be reached: on a node.
+
+use std::{
+    fmt::Write as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use clap::Parser;
+use kube::ResourceExt as _;
+use lull_contract::ports;
+use lull_e2e::{
+    App, Cluster, Kind, Workload, counters, fleet, rollouts, say,
+    spread::Spread,
+    watches::{Sleepers, Wakes},
+};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::oneshot,
+    task::JoinSet,
+    time::{interval, timeout},
+};
+
+/// Workloads that are only patched; each is at zero again within milliseconds.
+const PATCHED: usize = 100;
+/// Longest wait for a wake.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The promise of issue 6: p99 of a wake against that of a patch alone.
+const RATIO: f64 = 3.0;
+
+/// Measures wakes on the cluster of the current kubeconfig.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Sleeping workloads.
+    #[arg(long, default_value_t = 1_000)]
+    workloads: usize,
+    /// Wakes a second, and patches a second.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    rate: u32,
+    /// For so many seconds.
+    #[arg(long, default_value_t = 60)]
+    seconds: u32,
+}
+
+/// Everything that is used at once.
+#[derive(Debug)]
+struct Bench {
+    sleepers: Vec<Sleeper>,
+    patched: Vec<Workload>,
+    asleep: Sleepers,
+    wakes: Wakes,
+}
+
+#[derive(Debug)]
+struct Sleeper {
+    workload: Workload,
+    /// Address and port of its Service.
+    address: String,
+}
+
+/// Times in milliseconds, and what went wrong.
+#[derive(Debug, Default)]
+struct Tally {
+    took: Vec<f64>,
+    failures: Vec<String>,
+}
+
+/// Calls of the API server so far.
+#[derive(Debug, Clone, Copy)]
+struct Calls {
+    /// Lull's writes of `/scale`.
+    scale: f64,
+    /// What else Lull asks for, Events and watches left out.
+    other: f64,
+    /// Events of the newer API, which here nobody but Lull writes.
+    events: f64,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    ensure!(args.workloads > 0, "--workloads 0: must be at least 1");
+    let cluster = Cluster::connect().await?;
+    rollouts::install(&cluster).await?;
+    let bench = Arc::new(Bench::set_up(&cluster, args.workloads).await?);
+    let before = Calls::read(&cluster).await?;
+    let (wakes, patches) = drive(&bench, &args).await;
+    let calls = Calls::read(&cluster).await?.since(before);
+    say(table(&args, (&wakes, &patches), calls));
+    let failures: Vec<&String> = wakes.failures.iter().chain(&patches.failures).collect();
+    ensure!(
+        failures.is_empty(),
+        "{} failed, at first: {}",
+        failures.len(),
+        failures[0]
+    );
+    let ratio = ratio(&wakes, &patches);
+    ensure!(
+        ratio <= RATIO,
+        "a wake takes {ratio:.1} x a patch at p99, {RATIO} are promised"
+    );
+    Ok(())
+}
+
+/// Wakes and patches take turns, so that both meet the same machine.
+async fn drive(bench: &Arc<Bench>, args: &Args) -> (Tally, Tally) {
+    let mut tick = interval(Duration::from_secs(1) / (2 * args.rate));
+    let (mut wakes, mut patches) = (JoinSet::new(), JoinSet::new());
+    let mut place = 0;
+    for turn in 0..(args.rate * args.seconds) as usize {
+        tick.tick().await;
+        let asleep = bench.next_asleep(place);
+        place = asleep.map_or(place, |index| index + 1);
+        wakes.spawn(Arc::clone(bench).wake(asleep));
+        tick.tick().await;
+        patches.spawn(Arc::clone(bench).patch(turn % bench.patched.len()));
+    }
+    (Tally::of(wakes).await, Tally::of(patches).await)
+}
+
+/// Sets the replicas of a workload as any client would.
+async fn scale(workload: &Workload, replicas: u32) -> anyhow::Result<()> {
+    let objects = workload.kind.path(&workload.namespace);
+    let path = format!("{objects}/{}/scale", workload.name);
+    let patch = json!({ "spec": { "replicas": replicas } });
+    let cluster = &workload.cluster;
+    cluster
+        .patch(&path, "application/merge-patch+json", &patch)
+        .await
+}
+
+async fn heard(seen: oneshot::Receiver<Instant>) -> anyhow::Result<Instant> {
+    let seen = timeout(PATIENCE, seen).await;
+    seen.with_context(|| format!("no replicas were seen in {PATIENCE:?}"))?
+        .context("the watch has ended")
+}
+
+// === impl Bench ===
+
+impl Bench {
+    async fn set_up(cluster: &Cluster, workloads: usize) -> anyhow::Result<Self> {
+        let app = |name: String| App::new(&name).kind(Kind::Rollout).replicas(0);
+        let sleepers = |number: usize| app(format!("sleeper-{number}"));
+        let sleepers = fleet::deploy(cluster, "wakes", workloads, sleepers).await?;
+        let plain = |number: usize| {
+            let app = App::plain(&format!("patched-{number}"));
+            app.kind(Kind::Rollout).replicas(0)
+        };
+        let patched = fleet::deploy(cluster, "patches", PATCHED, plain).await?;
+        fleet::all_asleep(cluster, workloads).await?;
+        say(format!("{workloads} workloads are asleep"));
+        let mut addressed = Vec::with_capacity(sleepers.len());
+        for workload in sleepers {
+            let service = workload.service_json().await?;
+            let ip = service["spec"]["clusterIP"].as_str();
+            let address = format!("{}:80", ip.context("a Service has no address")?);
+            addressed.push(Sleeper { workload, address });
+        }
+        Ok(Self {
+            sleepers: addressed,
+            patched,
+            asleep: Sleepers::start(cluster).await?,
+            wakes: Wakes::start(cluster, Kind::Rollout).await?,
+        })
+    }
+
+    /// The first workload from `place` on, and round, that is asleep.
+    fn next_asleep(&self, place: usize) -> Option<usize> {
+        let count = self.sleepers.len();
+        let mut places = (0..count).map(|step| (place + step) % count);
+        places.find(|index| self.asleep.has(&self.sleepers[*index].workload))
+    }
+
+    /// From a caller's connection to replicas seen, ms.
+    async fn wake(self: Arc<Self>, asleep: Option<usize>) -> anyhow::Result<f64> {
+        let Sleeper { workload, address } = &self.sleepers[asleep.context("nobody is asleep")?];
+        let seen = self.wakes.next(workload);
+        let begun = Instant::now();
+        let connected = timeout(PATIENCE, TcpStream::connect(address)).await;
+        let mut stream = connected
+            .with_context(|| format!("{address} doesn't take connections from here"))?
+            .with_context(|| format!("connect to {address}: this must run on a node"))?;
+        stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: sleeper\r\n\r\n")
+            .await?;
+        let mut answer = [0; 256];
+        let at = tokio::select! {
+            at = heard(seen) => at?,
+            read = stream.read(&mut answer) => {
+                let text = String::from_utf8_lossy(&answer[..read?]).into_owned();
+                bail!("{} was not held: {text:?}", workload.name)
+            }
+        };
+        // The caller goes away, and the workload is asleep again.
+        drop(stream);
+        scale(workload, 0).await?;
+        Ok(sample_app::ms(at - begun))
+    }
+
+    /// From a patch sent to replicas seen, ms.
+    async fn patch(self: Arc<Self>, index: usize) -> anyhow::Result<f64> {
+        let workload = &self.patched[index];
+        let seen = self.wakes.next(workload);
+        let begun = Instant::now();
+        let ((), at) = tokio::try_join!(scale(workload, 1), heard(seen))?;
+        scale(workload, 0).await?;
+        Ok(sample_app::ms(at - begun))
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    async fn of(mut tasks: JoinSet<anyhow::Result<f64>>) -> Self {
+        let mut tally = Self::default();
+        while let Some(ended) = tasks.join_next().await {
+            match ended.map_err(anyhow::Error::from).flatten() {
+                Ok(took) => tally.took.push(took),
+                Err(error) => tally.failures.push(format!("{error:#}")),
+            }
+        }
+        tally
+    }
+
+    fn spread(&self) -> Spread {
+        Spread::of(self.took.iter().copied())
+    }
+}
+
+// === impl Calls ===
+
+impl Calls {
+    async fn read(cluster: &Cluster) -> anyhow::Result<Self> {
+        const CALLS: &str = "lull_autoscaler_api_calls_total";
+        let server = cluster.text("GET", "/metrics", Vec::new()).await?;
+        let written = |verb| {
+            let events = ["group=\"events.k8s.io\"", "resource=\"events\"", verb];
+            counters::sum(&server, "apiserver_request_total", &events)
+        };
+        let mut calls = Self {
+            scale: 0.0,
+            other: 0.0,
+            events: written("verb=\"POST\"") + written("verb=\"PATCH\""),
+        };
+        for pod in cluster.component_pods("autoscaler").await? {
+            let name = pod.name_any();
+            let page = cluster.page(&name, ports::METRICS, "metrics").await?;
+            let scale = counters::sum(&page, CALLS, &["resource=\"targets/scale\""]);
+            calls.scale += scale;
+            calls.other += counters::sum(&page, CALLS, &[]) - scale;
+        }
+        Ok(calls)
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            scale: self.scale - before.scale,
+            other: self.other - before.other,
+            events: self.events - before.events,
+        }
+    }
+}
+
+fn ratio(wakes: &Tally, patches: &Tally) -> f64 {
+    wakes.spread().p99 / patches.spread().p99
+}
+
+fn table(args: &Args, (wakes, patches): (&Tally, &Tally), calls: Calls) -> String {
+    let mut text = format!(
+        "\n{} wakes a second for {} s among {} workloads, and as many patches of /scale\n\
+         {:<34}{:>8}{:>8}{:>10}{:>10}{:>10}\n",
+        args.rate, args.seconds, args.workloads, "ms", "done", "failed", "p50", "p99", "max"
+    );
+    for (name, tally) in [
+        ("first byte until replicas seen", wakes),
+        ("patch sent until replicas seen", patches),
+    ] {
+        let Spread { p50, p99, max } = tally.spread();
+        let (done, failed) = (tally.took.len(), tally.failures.len());
+        // Writing to a String can't fail.
+        let _ = writeln!(
+            text,
+            "{name:<34}{done:>8}{failed:>8}{p50:>10.1}{p99:>10.1}{max:>10.1}"
+        );
+    }
+    let number = f64::from(u32::try_from(wakes.took.len()).unwrap_or(u32::MAX));
+    let _ = write!(
+        text,
+        "p99 of a wake is {:.2} x that of a patch (at most {RATIO})\n\
+         API calls of Lull for a wake and the way back: {:.2} of /scale, {:.2} others, {:.2} Events",
+        ratio(wakes, patches),
+        calls.scale / number,
+        calls.other / number,
+        calls.events / number,
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_shows_both_their_ratio_and_the_calls_of_a_wake() {
+        let args = Args::parse_from(["wakes"]);
+        let tally = |took: [f64; 2]| Tally {
+            took: took.into(),
+            failures: Vec::new(),
+        };
+        let calls = Calls {
+            scale: 2.0,
+            other: 7.0,
+            events: 4.0,
+        };
+        let text = table(&args, (&tally([8.0, 10.0]), &tally([3.0, 4.0])), calls);
+        assert!(text.contains("is 2.50 x that"), "{text}");
+        assert!(
+            text.contains("1.00 of /scale, 3.50 others, 2.00 Events"),
+            "{text}"
+        );
+    }
+}
