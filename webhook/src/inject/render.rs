@@ -223,7 +223,9 @@ fn container(
             "failureThreshold": 2,
             "timeoutSeconds": 1,
         },
-        "lifecycle": { "preStop": { "exec": { "command": ["/queue-proxy", "drain"] } } },
+        // Only a note, so that the app's containers wait for the drain however late the signal that
+        // begins it comes. An exec would be a process more to start just then.
+        "lifecycle": { "preStop": { "httpGet": { "path": "/stopping", "port": small.admin } } },
         "securityContext": {
             "runAsNonRoot": true,
             "runAsUser": USER,
