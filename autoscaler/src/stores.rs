@@ -294,12 +294,6 @@ impl<K: Send + Sync + 'static> Watch<K> {
                 (self.on_touched)(change);
             }
         }
-        let is_listed = matches!(event, Event::InitDone);
-        let change = change_of(&event, &touched);
-        writer.take(event);
-        if is_listed {
-            drop(pending.take());
-        }
         tracing::error!("watch of {} ended", self.name);
     }
 }
