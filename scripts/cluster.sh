@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# cluster.sh up|install|down|kubeconfig: a cluster by $CLUSTER (builtin, kind, current), Lull on it.
+# cluster.sh up|mesh|install|down|kubeconfig: a cluster by $CLUSTER (builtin, kind, current), Istio and
+# Lull on it.
 . "$(dirname "$0")/common.sh"
 cd "$root"
 
@@ -26,6 +27,14 @@ up() {
       kind get clusters | grep -qx "$LULL_CLUSTER" || kind create cluster --name "$LULL_CLUSTER" ;;
     current) : ;;
     *) die "CLUSTER=$CLUSTER: must be builtin, kind or current" ;;
+  esac
+}
+
+mesh() {
+  case $CLUSTER in
+    builtin) lull_cluster mesh ;;
+    *) "$(tool kubectl)" --kubeconfig "$(kubeconfig)" get crd workloadentries.networking.istio.io >/dev/null ||
+         die "CLUSTER=$CLUSTER: install Istio on it first (https://istio.io/latest/docs/setup)" ;;
   esac
 }
 

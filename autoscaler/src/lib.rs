@@ -1,5 +1,5 @@
 //! The autoscaler: enrols workloads, pulls reports, decides, and writes `/scale`, Services,
-//! EndpointSlices and ScaledWorkloads.
+//! EndpointSlices, WorkloadEntries and ScaledWorkloads.
 //!
 //! One task for each workload ([`workload`]) reads the watch caches ([`stores`]) and what was
 //! reported ([`demand`]), asks the pure parts ([`policy`] with [`kpa`], [`machine`], [`plan`]) what to do and does
@@ -17,6 +17,7 @@ mod injected;
 pub mod kpa;
 pub mod lease;
 pub mod machine;
+pub mod mesh;
 pub mod metrics;
 pub mod objects;
 pub mod plan;

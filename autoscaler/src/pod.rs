@@ -2,7 +2,10 @@
 
 use k8s_openapi::api::core::v1 as api;
 use kube::ResourceExt;
-use lull_contract::{names::POD_LABEL, ports};
+use lull_contract::{
+    names::{ISTIO_PROXY_CONTAINER, POD_LABEL},
+    ports,
+};
 
 /// A pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +28,10 @@ pub struct Pod {
     pub is_ready: bool,
     /// Where its queue-proxy tells its load.
     pub report_port: u16,
+    /// It is on its way out.
+    pub is_leaving: bool,
+    /// It has Istio's container.
+    pub is_meshed: bool,
 }
 
 impl From<api::Pod> for Pod {
@@ -37,6 +44,8 @@ impl From<api::Pod> for Pod {
         Self {
             is_ready: is_ready(&pod),
             report_port: port_of(&pod, "lull-report", ports::REPORT),
+            is_leaving: pod.metadata.deletion_timestamp.is_some(),
+            is_meshed: has_container(&pod, ISTIO_PROXY_CONTAINER),
             workload: pod.labels().get(POD_LABEL).cloned(),
             namespace: pod.namespace().unwrap_or_default(),
             name: pod.name_any(),
@@ -65,6 +74,15 @@ fn is_ready(pod: &api::Pod) -> bool {
         .flat_map(|s| s.conditions.iter().flatten());
     let mut ready = conditions.filter(|c| c.type_ == "Ready" && c.status == "True");
     pod.metadata.deletion_timestamp.is_none() && ready.next().is_some()
+}
+
+/// Whether there is such a container; a native sidecar is among the init containers.
+fn has_container(pod: &api::Pod, name: &str) -> bool {
+    let mut containers = pod.spec.iter().flat_map(|spec| {
+        let init = spec.init_containers.iter().flatten();
+        spec.containers.iter().chain(init)
+    });
+    containers.any(|container| container.name == name)
 }
 
 /// The number behind the container port called `name`, else `default`.

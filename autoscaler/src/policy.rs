@@ -69,7 +69,7 @@ pub struct Verdict {
     pub known: bool,
     /// The same of activators and most pods: it may shrink.
     pub may_shrink: bool,
-    /// Ready pods that are silent; each counts as one at its target.
+    /// Ready pods that are silent; each of them stays.
     pub silent: u32,
     /// Somebody else's count was seen for the first time.
     pub overruled: bool,
@@ -126,7 +126,7 @@ impl Policy {
         let (decision, decided) = self.decide(settings, measured, seen.ready, now);
         let (want, rule) = match self.respected(settings, now) {
             Some(count) => (count, Rule::Others),
-            None => self.want(settings, measured, (&decision, seen.replicas), now),
+            None => self.want(settings, measured, (&decision, seen), now),
         };
         let verdict = Verdict {
             want,
@@ -196,11 +196,9 @@ impl Policy {
             return (decision.clone(), false);
         }
         let decider = self.decider.get_or_insert_with(|| Decider::new(ready, now));
-        // Unknown is busy: what a silent pod has is taken for all that it should have.
-        let unheard = f64::from(measured.silent) * settings.target_per_pod();
         let observed = Observed {
-            stable: measured.stable + unheard,
-            panic: measured.panic + unheard,
+            stable: measured.stable,
+            panic: measured.panic,
             ready,
         };
         let decision = decider.decide(settings, observed, now);
@@ -214,9 +212,10 @@ impl Policy {
         &mut self,
         settings: &Settings,
         measured: &Measured,
-        (decision, replicas): (&Decision, u32),
+        (decision, seen): (&Decision, Seen),
         now: Duration,
     ) -> (u32, Rule) {
+        let replicas = seen.replicas;
         if settings.class == Class::None {
             return (replicas, Rule::Unscaled);
         }
@@ -228,7 +227,11 @@ impl Policy {
         let asked = match settings.class {
             // Its pods don't go one after the other: there is one step down, and it is all of it.
             Class::Hpa if measured.stable == 0.0 && measured.silent == 0 => 0,
-            _ => decision.want,
+            // Unknown is busy: a silent pod stays, and none of the others goes in its place.
+            _ => seen
+                .ready
+                .min(decision.want + measured.silent)
+                .max(decision.want),
         };
         let (mut want, mut rule) = (asked, Rule::Algorithm);
         for (pods, lift) in lifts {
@@ -333,7 +336,7 @@ impl fmt::Display for Verdict {
         }?;
         match self.silent {
             0 => Ok(()),
-            silent => write!(f, "; {silent} silent, counted as full"),
+            silent => write!(f, "; {silent} silent, counted as busy"),
         }
     }
 }

@@ -42,6 +42,7 @@ pub use self::{
 };
 use crate::{
     cache::{Cache, Keys, Writer},
+    mesh::Entries,
     objects::SERVICE_NAME_LABEL,
     pod::Pod,
 };
@@ -71,6 +72,8 @@ pub struct Stores {
     pub budgets: Cache<Budget>,
     /// Lull's own namespace, for its labels; by its name, in no namespace.
     pub own_namespace: Cache<Namespace>,
+    /// WorkloadEntries that we wrote.
+    pub entries: Entries,
 }
 
 /// Which object changed, as far as its workload is concerned.
@@ -107,13 +110,13 @@ pub struct Watched<'a> {
 }
 
 /// How one kind is watched.
-struct Watch<K> {
+pub(crate) struct Watch<K> {
     /// What it is called in logs, and while it is waited for.
-    name: String,
-    pending: Option<Pending>,
-    keys: Keys<K>,
-    touched: fn(&K) -> Touched,
-    on_touched: OnTouched,
+    pub(crate) name: String,
+    pub(crate) pending: Option<Pending>,
+    pub(crate) keys: Keys<K>,
+    pub(crate) touched: fn(&K) -> Touched,
+    pub(crate) on_touched: OnTouched,
 }
 
 // === impl Stores ===
@@ -234,6 +237,7 @@ impl Stores {
                 all().fields(&format!("metadata.name={}", watched.namespace)),
                 bare::<Namespace>,
             ),
+            entries: Entries::start(client, readiness, on_touched),
         }
     }
 }
@@ -243,7 +247,7 @@ const PODS: Keys<Pod> = Keys {
     group: |pod| pod.workload.as_deref(),
 };
 
-fn by_name<K: Resource>(group: fn(&K) -> Option<&str>) -> Keys<K> {
+pub(crate) fn by_name<K: Resource>(group: fn(&K) -> Option<&str>) -> Keys<K> {
     Keys {
         place: |object| (object.namespace().unwrap_or_default(), object.name_any()),
         group,
@@ -255,7 +259,7 @@ fn pod(pod: core::Pod) -> Pod {
 }
 
 /// The object without what others note on it, `kubectl apply`'s copy of it first of all.
-fn bare<K: Resource>(mut object: K) -> K {
+pub(crate) fn bare<K: Resource>(mut object: K) -> K {
     let metadata = object.meta_mut();
     metadata.managed_fields = None;
     if let Some(annotations) = &mut metadata.annotations {
@@ -277,7 +281,7 @@ fn touched_by_slice(slice: &EndpointSlice) -> Touched {
     }
 }
 
-fn label<'a>(object: &'a impl Resource, key: &str) -> Option<&'a str> {
+pub(crate) fn label<'a>(object: &'a impl Resource, key: &str) -> Option<&'a str> {
     let labels = object.meta().labels.as_ref();
     labels
         .and_then(|labels| labels.get(key))
@@ -310,7 +314,7 @@ impl<K: Send + Sync + 'static> Watch<K> {
     }
 
     /// Fills `writer` until the process ends; `on_listed` is called after each complete list.
-    async fn run<R>(
+    pub(crate) async fn run<R>(
         mut self,
         (api, config): (Api<R>, watcher::Config),
         mut writer: Writer<K>,

@@ -6,6 +6,7 @@ mod act;
 mod enrol;
 mod leave;
 mod look;
+mod mesh;
 mod planning;
 mod status;
 

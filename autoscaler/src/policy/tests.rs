@@ -90,7 +90,7 @@ fn class_none_is_never_scaled() {
 }
 
 #[test]
-fn a_silent_pod_counts_as_full_and_keeps_only_itself() {
+fn a_silent_pod_keeps_only_itself_and_adds_none() {
     let settings = Settings {
         target: 10.0,
         target_utilization_percentage: 100.0,
@@ -111,8 +111,16 @@ fn a_silent_pod_counts_as_full_and_keeps_only_itself() {
     );
     assert_eq!(
         verdict.to_string(),
-        "load 25.0 / 10.0 per pod; 1 silent, counted as full"
+        "load 15.0 / 10.0 per pod; 1 silent, counted as busy"
     );
+    // One that is new, and has not been asked yet, is no reason to grow.
+    let new = Measured {
+        stable: 5.0,
+        panic: 5.0,
+        ..measured
+    };
+    let mut policy = Policy::new(true, at(0));
+    assert_eq!(policy.verdict(&settings, &new, pods(1), at(100)).want, 1);
 }
 
 #[test]

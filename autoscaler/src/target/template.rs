@@ -10,7 +10,10 @@ use lull_contract::{
 };
 use serde_json::Value;
 
-use crate::plan::{self, Rollout};
+use crate::{
+    mesh::PodIdentity,
+    plan::{self, Rollout},
+};
 
 /// Kubernetes' `terminationGracePeriodSeconds`.
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
@@ -24,6 +27,8 @@ pub struct PodTemplate {
     pub served: Vec<AppPort>,
     /// Record of what the webhook has added, where it has.
     pub injected: Option<String>,
+    /// Who the pods are for a mesh.
+    pub identity: PodIdentity,
 }
 
 // === impl PodTemplate ===
@@ -75,6 +80,7 @@ impl PodTemplate {
                 rollout,
             },
             served,
+            identity: PodIdentity::of(template),
             injected: metadata
                 .and_then(|m| m.annotations.as_ref()?.get(INJECTED_ANNOTATION).cloned()),
         }

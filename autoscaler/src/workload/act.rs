@@ -1,6 +1,7 @@
 //! What is written for a running workload.
 
 use std::{
+    fmt::Debug,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -20,12 +21,13 @@ use lull_contract::{
     report::Woken,
     scaled_workload::{ScaledWorkload, State},
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::Task;
 use crate::{
     context::WriteError,
-    objects,
+    objects::{self, Audience},
     plan::{self, Family, Finding, PlannedService, Reason},
     policy::{HELD, wanted_for_held},
     purpose::Purpose,
@@ -86,6 +88,7 @@ impl Task {
         Ok(())
     }
 
+    /// Tells every caller of the activators, each kind of caller by what it reads.
     pub(super) async fn add_activators(
         &self,
         workload: &ScaledWorkload,
@@ -97,54 +100,90 @@ impl Task {
             return Ok(());
         }
         let activators: Vec<_> = activators.iter().map(Arc::as_ref).collect();
-        let slices = services.iter().flat_map(|service| {
-            service
-                .families
-                .iter()
-                .map(move |family| (service, *family))
-        });
-        for (service, family) in slices {
-            let wanted = objects::slice(workload, (service, family), &activators);
-            let name = objects::slice_name(&service.name, family);
-            let there = self.ctx.stores.slices.get(&self.key.namespace, &name);
-            if there.is_some_and(|slice| objects::slice_is(&slice, &wanted)) {
-                continue;
+        let mesh = self.in_mesh(services);
+        let audience = match &mesh {
+            Some(_) => Audience::AllButIstio,
+            None => Audience::Everyone,
+        };
+        for service in services {
+            for family in service.families.iter().copied() {
+                let listed = (audience, activators.as_slice());
+                let wanted = objects::slice(workload, (service, family), listed);
+                let name = audience.slice(&service.name, family);
+                self.write_slice(&name, &wanted).await?;
             }
-            let api: Api<EndpointSlice> = self.api();
-            self.call(
-                Purpose::WriteSlice,
-                api.patch(&name, &apply(), &Patch::Apply(&wanted)),
-            )
-            .await?;
+        }
+        // After the slices: where Istio's own admission is away, everybody else still hears of it.
+        if let Some(identity) = mesh.as_ref().filter(|_| !services.is_empty()) {
+            self.write_entries(workload, identity, &activators).await?;
+        }
+        // What is there from before the workload came into the mesh, or went out of it.
+        self.remove_slices(services, audience.other()).await?;
+        if mesh.is_none() {
+            self.remove_entries_but(&[]).await?;
         }
         Ok(())
+    }
+
+    async fn write_slice(&self, name: &str, wanted: &Value) -> Result<(), WriteError> {
+        let there = self.ctx.stores.slices.get(&self.key.namespace, name);
+        if there.is_some_and(|slice| objects::slice_is(&slice, wanted)) {
+            return Ok(());
+        }
+        let api: Api<EndpointSlice> = self.api();
+        self.call(
+            Purpose::WriteSlice,
+            api.patch(name, &apply(), &Patch::Apply(wanted)),
+        )
+        .await
+        .map(drop)
     }
 
     pub(super) async fn remove_activators(
         &self,
         services: &[PlannedService],
     ) -> Result<(), WriteError> {
-        let names = services.iter().flat_map(|service| {
-            Family::ALL.map(|family| objects::slice_name(&service.name, family))
-        });
+        self.remove_entries_but(&[]).await?;
+        for audience in Audience::ALL {
+            self.remove_slices(services, audience).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_slices(
+        &self,
+        services: &[PlannedService],
+        audience: Audience,
+    ) -> Result<(), WriteError> {
+        let names = services
+            .iter()
+            .flat_map(|service| Family::ALL.map(|family| audience.slice(&service.name, family)));
         for name in names {
             let there = self.ctx.stores.slices.get(&self.key.namespace, &name);
-            if there.is_none() {
-                continue;
-            }
-            let api: Api<EndpointSlice> = self.api();
-            match self
-                .call(
-                    Purpose::DeleteSlice,
-                    api.delete(&name, &DeleteParams::default()),
-                )
-                .await
-            {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => {}
+            if there.is_some() {
+                self.remove::<EndpointSlice>(&name, Purpose::DeleteSlice)
+                    .await?;
             }
         }
         Ok(())
+    }
+
+    /// Deletes one of our objects; that it is gone already is as good.
+    pub(super) async fn remove<K>(&self, name: &str, what: Purpose) -> Result<(), WriteError>
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + Debug,
+    {
+        let api: Api<K> = self.api();
+        match self
+            .call(what, api.delete(name, &DeleteParams::default()))
+            .await
+        {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     pub(super) async fn hold_selector(

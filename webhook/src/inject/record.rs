@@ -23,9 +23,21 @@ pub struct Record {
     /// Istio's list of excluded ports before ours were added, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) exclude_inbound_ports: Option<String>,
+    /// Istio's list of captured ports, where ours were added to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) include_inbound_ports: Option<Included>,
     /// Maps that the user's template had although they were empty: these don't go with our parts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) keep_empty: Vec<String>,
+}
+
+/// A list of captured ports that got ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Included {
+    /// What the user wrote.
+    pub(super) before: String,
+    /// Our traffic ports behind it.
+    pub(super) added: Vec<u16>,
 }
 
 /// The sidecar's image.
