@@ -1,7 +1,7 @@
 //! What all workload tasks share.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     future::Future,
     ops::RangeInclusive,
     sync::{
@@ -80,8 +80,8 @@ pub struct Context {
     pub delays: Delays,
     /// Numbers for activator ports.
     pub activator_ports: RangeInclusive<u16>,
-    /// Ports given out that the watch cache may not show yet.
-    pub reserved: Mutex<HashSet<u16>>,
+    /// Ports given out, by workload and app port, that the watch cache may not show yet.
+    pub reserved: Mutex<HashMap<(Key, u16), u16>>,
     /// Calls at one time that are not urgent.
     pub turns: Arc<Semaphore>,
     /// Where Lull's own pods are.
@@ -123,6 +123,12 @@ pub enum WriteError {
         /// What was to be done.
         what: Purpose,
     },
+    /// The count is another one than was decided on.
+    #[error("{what}: the count is not what it was when it was decided on")]
+    Moved {
+        /// What was done.
+        what: Purpose,
+    },
     /// No activator port of the workload's shard is free.
     #[error(
         "every activator port of {0:?} for the workload's shard is taken; widen autoscaler.activatorPorts"
@@ -137,8 +143,13 @@ impl WriteError {
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         // 422 is how a failed `test` operation of a JSON patch is answered.
-        matches!(self, Self::Api { source, .. }
-            if matches!(source.as_ref(), kube::Error::Api(s) if s.code == 409 || s.code == 422))
+        match self {
+            Self::Moved { .. } => true,
+            Self::Api { source, .. } => {
+                matches!(source.as_ref(), kube::Error::Api(s) if s.code == 409 || s.code == 422)
+            }
+            _ => false,
+        }
     }
 
     /// Whether another replica leads by now and decides.

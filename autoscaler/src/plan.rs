@@ -108,6 +108,17 @@ pub struct Components {
     pub autoscalers: Labels,
 }
 
+/// Another workload of the namespace.
+#[derive(Debug, Clone, Copy)]
+pub struct Other<'a> {
+    /// Its kind.
+    pub kind: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// Labels of its pods.
+    pub labels: &'a BTreeMap<String, String>,
+}
+
 /// All that a plan is made from.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
@@ -122,7 +133,7 @@ pub struct Situation<'a> {
     /// Services of the namespace.
     pub services: &'a [Arc<Service>],
     /// Kind and name, and template labels, of the namespace's other workloads.
-    pub others: &'a [(String, Labels)],
+    pub others: &'a [Other<'a>],
     /// Names of the HorizontalPodAutoscalers that scale it.
     pub scalers: &'a [String],
     /// NetworkPolicies of the namespace.

@@ -36,8 +36,10 @@ pub struct Pod {
 
 impl From<api::Pod> for Pod {
     fn from(pod: api::Pod) -> Self {
-        let ip = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
-        let ips = pod.status.iter().flat_map(|s| s.pod_ips.iter().flatten());
+        // One that has ended keeps its address in the API while others may have got it.
+        let status = pod.status.as_ref().filter(|status| !has_ended(status));
+        let ip = status.and_then(|status| status.pod_ip.clone());
+        let ips = status.into_iter().flat_map(|s| s.pod_ips.iter().flatten());
         let more_ips = ips
             .map(|other| other.ip.clone())
             .filter(|other| ip.as_ref() != Some(other));
@@ -65,6 +67,10 @@ impl Pod {
     pub fn has_address(&self, address: &str) -> bool {
         self.ip.as_deref() == Some(address) || self.more_ips.iter().any(|ip| ip == address)
     }
+}
+
+fn has_ended(status: &api::PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"))
 }
 
 fn is_ready(pod: &api::Pod) -> bool {
@@ -118,6 +124,14 @@ mod tests {
         let metadata = json!({ "name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z" });
         assert!(!pod(json!({ "metadata": metadata, "status": status })).is_ready);
         assert!(!pod(json!({ "metadata": { "name": "p" } })).is_ready);
+    }
+
+    #[test]
+    fn a_pod_that_has_ended_has_no_address_any_more() {
+        let status =
+            json!({ "podIP": "10.0.0.1", "podIPs": [{ "ip": "10.0.0.1" }], "phase": "Failed" });
+        let evicted = pod(json!({ "metadata": { "name": "p" }, "status": status }));
+        assert_eq!((evicted.ip, evicted.more_ips.len()), (None, 0));
     }
 
     #[test]

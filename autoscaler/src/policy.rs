@@ -241,7 +241,13 @@ impl Policy {
         }
         if want == 0 {
             let since = *self.idle_since.get_or_insert(now);
-            if now < since + settings.scale_to_zero_pod_retention_period.0 && replicas > 0 {
+            let retention = settings.scale_to_zero_pod_retention_period.0;
+            let stays = match settings.class {
+                // Its one step down does not pass the algorithm's delay.
+                Class::Hpa => retention.max(settings.scale_down_delay.0),
+                _ => retention,
+            };
+            if now < since + stays && replicas > 0 {
                 (want, rule) = (1, Rule::Retention);
             }
         } else {
@@ -259,7 +265,8 @@ impl Policy {
     /// Fewest pods until the initial scale has been there once. An initial scale of one is what
     /// every workload that is enrolled awake has anyway.
     fn initial(&mut self, settings: &Settings, replicas: u32) -> u32 {
-        self.initialised |= replicas >= settings.initial_scale;
+        // Above zero a HorizontalPodAutoscaler may never go as far.
+        self.initialised |= replicas >= settings.initial_scale || settings.class == Class::Hpa;
         if self.initialised || settings.initial_scale <= 1 || replicas == 0 {
             0
         } else {
@@ -308,6 +315,7 @@ impl Verdict {
             want: self.want,
             zero_only: settings.class != Class::Kpa,
             may_sleep: settings.min_scale == 0 && settings.class != Class::None,
+            may_wake: settings.class != Class::None,
             burst_short: self.decision.excess_burst_capacity < 0,
             in_flight: totals.in_flight,
             held: totals.held,

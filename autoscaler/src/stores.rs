@@ -117,6 +117,8 @@ pub(crate) struct Watch<K> {
     pub(crate) keys: Keys<K>,
     pub(crate) touched: fn(&K) -> Touched,
     pub(crate) on_touched: OnTouched,
+    /// Whether everything waits for its first list, however often that fails.
+    pub(crate) is_vital: bool,
 }
 
 // === impl Stores ===
@@ -299,6 +301,7 @@ impl<K: Send + Sync + 'static> Watch<K> {
             keys,
             touched: |_| Touched::Everything,
             on_touched: Arc::clone(on_touched),
+            is_vital: true,
         }
     }
 
@@ -331,6 +334,9 @@ impl<K: Send + Sync + 'static> Watch<K> {
                 Err(error) => {
                     // The watcher comes back by itself, with backoff.
                     tracing::warn!(%error, "watch of {} failed", self.name);
+                    if !self.is_vital {
+                        drop(self.pending.take());
+                    }
                     continue;
                 }
             };

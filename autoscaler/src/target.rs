@@ -225,7 +225,10 @@ fn is_rolling(resource: &ApiResource, generation: Option<i64>, status: Option<&V
     let is_seen = seen.is_none_or(|seen| seen >= generation.unwrap_or(0));
     let all = number("replicas").unwrap_or(0);
     let updated = number("updatedReplicas").or(default).unwrap_or(all);
-    (tells && status.is_none()) || !is_seen || updated < all
+    // A StatefulSet counts pods that end among all, and not among the updated.
+    let is_one_revision =
+        field("updateRevision").is_some_and(|revision| field("currentRevision") == Some(revision));
+    (tells && status.is_none()) || !is_seen || (updated < all && !is_one_revision)
 }
 
 #[cfg(test)]
@@ -313,6 +316,18 @@ pub(crate) mod tests {
                 true,
             ),
             ("apps", json!({ "observedGeneration": 2 }), false),
+            (
+                "apps",
+                json!({ "observedGeneration": 2, "replicas": 3, "updatedReplicas": 1,
+                        "currentRevision": "a", "updateRevision": "a" }),
+                false,
+            ),
+            (
+                "apps",
+                json!({ "observedGeneration": 2, "replicas": 3, "updatedReplicas": 1,
+                        "currentRevision": "a", "updateRevision": "b" }),
+                true,
+            ),
             ("example.org", json!(null), false),
             ("example.org", json!({ "replicas": 2 }), false),
             (

@@ -77,8 +77,8 @@ struct Task {
     state_since: Instant,
     arrivals_at_state: u64,
     policy: Policy,
-    /// What we wrote to `/scale` and the watch may not show yet.
-    written_replicas: Option<(u32, Instant)>,
+    /// What we wrote to `/scale`, and where there was before, which the watch may still show.
+    written_replicas: Option<Written>,
     restored_at: Option<Instant>,
     status_written: Option<(ScaledWorkloadStatus, Instant)>,
     injection_asked: Option<Instant>,
@@ -89,6 +89,14 @@ struct Task {
     pull: Option<JoinHandle<()>>,
     /// Ticks until the next look at a workload that rests.
     rest: u32,
+}
+
+/// A count that we wrote.
+#[derive(Debug, Clone, Copy)]
+struct Written {
+    from: u32,
+    to: u32,
+    at: Instant,
 }
 
 /// Looks after the workload `key` until it is neither ours nor wants to be.
@@ -213,7 +221,7 @@ impl Task {
         }
         if term.is_none() {
             self.series.hide();
-            self.mailbox.demand.lock().take_woken();
+            self.forget_the_gone();
             if let (Stage::Run, Some(target), Some(workload)) = (stage, target, workload) {
                 self.wake_as_follower(&target, &workload).await?;
             }
@@ -228,7 +236,12 @@ impl Task {
             (Stage::Leave, Some(target), workload) => {
                 self.leave(&target, workload.as_deref()).await?;
             }
-            (Stage::Gone, _, Some(workload)) => self.gone(&workload).await?,
+            (Stage::Gone, _, Some(workload)) => {
+                // What comes under the same name is another one.
+                self.state = None;
+                self.gone(&workload).await?;
+            }
+            (Stage::Unknown, _, Some(workload)) => self.say_unknown(&workload).await?,
             _ => return Ok(stage != Stage::Done),
         }
         Ok(true)

@@ -74,6 +74,7 @@ impl Entries {
                 keys,
                 touched,
                 on_touched,
+                is_vital: true,
             };
             watch
                 .run((api, ours), writer, bare::<WorkloadEntry>, || {})

@@ -83,10 +83,11 @@ fn plan_service(
     }
     behaviour(spec, &mut found);
     let sharing = situation.others.iter();
-    let sharing = sharing.filter(|(_, labels)| selects(service, labels));
-    if let Some(other) = sharing.map(|(other, _)| other).min() {
-        let message =
-            format!("also selects the pods of {other}; give each workload a Service of its own");
+    let sharing = sharing.filter(|other| selects(service, other.labels));
+    if let Some((kind, name)) = sharing.map(|other| (other.kind, other.name)).min() {
+        let message = format!(
+            "also selects the pods of {kind} {name}; give each workload a Service of its own"
+        );
         found(Reason::SharedService, &message);
     }
     let all = || spec.ports.iter().flatten().enumerate();

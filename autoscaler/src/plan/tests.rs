@@ -166,10 +166,13 @@ fn plan_of(case: &Case) -> Plan {
         let kind = kind_of(object);
         kind == "Deployment" || kind == "StatefulSet"
     });
-    let others: Vec<_> = others
-        .map(|other| {
-            let other = read_target(other);
-            (other.to_string(), other.template.unwrap().plan.labels)
+    let others: Vec<Target> = others.map(read_target).collect();
+    let others: Vec<Other<'_>> = others
+        .iter()
+        .map(|other| Other {
+            kind: &other.resource.kind,
+            name: &other.name,
+            labels: &other.template.as_ref().unwrap().plan.labels,
         })
         .collect();
     let own_timeout = target.annotations.contains_key(TIMEOUT);

@@ -70,6 +70,18 @@ fn above_one_pod_a_horizontal_pod_autoscaler_has_the_count_to_itself() {
     assert_eq!(want(&load(0.0), 3).want, 0);
     assert_eq!(want(&load(0.0), 0).want, 0);
     assert_eq!(want(&held(250), 0).want, 1);
+    let patient = Settings {
+        initial_scale: 5,
+        scale_down_delay: HumanDuration::from_secs(60),
+        ..settings.clone()
+    };
+    let mut policy = Policy::new(false, at(0));
+    let mut want = |second| {
+        policy
+            .verdict(&patient, &load(0.0), pods(3), at(second))
+            .want
+    };
+    assert_eq!((want(100), want(159), want(160)), (3, 3, 0));
 }
 
 #[test]

@@ -24,7 +24,7 @@ use lull_contract::{
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::Task;
+use super::{Task, Written};
 use crate::{
     context::WriteError,
     objects::{self, Audience},
@@ -228,22 +228,21 @@ impl Task {
     ) -> Result<(), WriteError> {
         let (held_since, sent) = (self.mailbox.demand.lock().held_since(), self.ctx.now());
         let version = target.resource_version.clone();
-        let write = match self.patch_scale(target, version, (from, to)).await {
-            Err(error) if error.is_conflict() => {
-                let api = self.target_api(target);
-                let scale = self
-                    .call_as_any(Purpose::ReadScale, api.get_scale(&target.name))
-                    .await?;
-                if replicas_of(&scale) != from {
-                    return Err(error);
-                }
-                let version = scale.metadata.resource_version;
-                self.patch_scale(target, version, (from, to)).await
-            }
-            other => other,
+        let write = if target.replicas == from {
+            self.patch_scale(target, version, (from, to)).await
+        } else {
+            // Decided on what we wrote, which the cache doesn't show yet.
+            self.patch_newest_scale(target, (from, to)).await
         };
-        write?;
-        self.written_replicas = Some((to, Instant::now()));
+        match write {
+            Err(error) if error.is_conflict() => self.patch_newest_scale(target, (from, to)).await,
+            other => other,
+        }?;
+        self.written_replicas = Some(Written {
+            from,
+            to,
+            at: Instant::now(),
+        });
         self.ctx.metrics.scaled(from, to);
         if let Some(since) = held_since.filter(|_| from == 0) {
             let after = |at: Duration| at.saturating_sub(since);
@@ -296,6 +295,22 @@ impl Task {
     fn target_api(&self, target: &Target) -> Api<DynamicObject> {
         let (client, namespace) = (self.ctx.client.clone(), &self.key.namespace);
         Api::namespaced_with(client, namespace, &*target.resource)
+    }
+
+    /// Writes the count where the API server still has the one that was decided on.
+    async fn patch_newest_scale(
+        &self,
+        target: &Target,
+        (from, to): (u32, u32),
+    ) -> Result<Scale, WriteError> {
+        let api = self.target_api(target);
+        let what = Purpose::ReadScale;
+        let scale = self.call_as_any(what, api.get_scale(&target.name)).await?;
+        if replicas_of(&scale) != from {
+            return Err(WriteError::Moved { what });
+        }
+        let version = scale.metadata.resource_version;
+        self.patch_scale(target, version, (from, to)).await
     }
 
     async fn patch_scale(

@@ -122,9 +122,14 @@ impl Task {
             .iter()
             .flat_map(|w| w.spec.ports.iter().map(|port| port.activator_port))
             .collect();
-        // What the cache shows needs no reservation any more.
-        reserved.retain(|port| !used.contains(port));
-        used.extend(reserved.iter());
+        // What the cache shows needs no reservation any more; one that was made keeps, however often
+        // the write that it was made for is tried.
+        reserved.retain(|_, port| !used.contains(port));
+        let reservation = (self.key.clone(), app_port);
+        if let Some(port) = reserved.get(&reservation) {
+            return Ok(*port);
+        }
+        used.extend(reserved.values());
         let place = (
             self.key.namespace.as_str(),
             self.key.name.as_str(),
@@ -133,7 +138,7 @@ impl Task {
         let (range, shards) = (&self.ctx.activator_ports, self.ctx.leadership.shards());
         let port = free_port(place, &used, (range, shards))
             .ok_or_else(|| WriteError::PortsExhausted(range.clone()))?;
-        reserved.insert(port);
+        reserved.insert(reservation, port);
         Ok(port)
     }
 

@@ -103,6 +103,9 @@ impl Task {
             return Ok(true);
         }
         let replicas = self.replicas(target);
+        if replicas == 0 && workload.spec.settings.class == Class::None {
+            return Ok(true);
+        }
         let wanted = workload.spec.original_replicas.max(1);
         let ours = replicas == 0 || workload.spec.settings.class == Class::Kpa;
         if replicas < wanted && ours {
@@ -152,18 +155,9 @@ impl Task {
 
     /// Deletes the ScaledWorkload; what it owns (private Service, slices) goes with it.
     async fn delete(&mut self, workload: &ScaledWorkload) -> Result<(), WriteError> {
-        let api: Api<ScaledWorkload> = self.api();
         if workload.metadata.deletion_timestamp.is_none() {
-            match self
-                .call(
-                    Purpose::DeleteWorkload,
-                    api.delete(&self.key.name, &DeleteParams::default()),
-                )
-                .await
-            {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => {}
-            }
+            self.remove::<ScaledWorkload>(&self.key.name, Purpose::DeleteWorkload)
+                .await?;
         }
         self.drop_finalizer(workload).await
     }

@@ -11,7 +11,7 @@ use lull_contract::{
     scaled_workload::{ScaledWorkload, State},
 };
 
-use super::Task;
+use super::{Task, Written};
 use crate::{
     demand::{Measured, Reporter},
     machine::Facts,
@@ -125,6 +125,14 @@ impl Task {
         usable
     }
 
+    /// What a replica that doesn't lead has to do itself: a leader does it with each measurement.
+    pub(super) fn forget_the_gone(&self) {
+        let (pods, activators) = (self.pods(), self.ctx.stores.activators.all());
+        let mut demand = self.mailbox.demand.lock();
+        demand.keep_only(reporters(&pods), reporters(&activators));
+        demand.take_woken();
+    }
+
     pub(super) fn service(&self, name: &str) -> Option<Arc<Service>> {
         self.ctx.stores.services.get(&self.key.namespace, name)
     }
@@ -133,7 +141,8 @@ impl Task {
     pub(super) fn replicas(&mut self, target: &Target) -> u32 {
         let seen = target.replicas;
         match self.written_replicas {
-            Some((written, at)) if written != seen && at.elapsed() < WRITTEN_BELIEVED => written,
+            // Any third count is somebody else's, and newer.
+            Some(Written { from, to, at }) if seen == from && at.elapsed() < WRITTEN_BELIEVED => to,
             _ => {
                 self.written_replicas = None;
                 seen
@@ -234,6 +243,14 @@ impl Task {
                             let now = ctx.now();
                             ctx.metrics.pulled(now.saturating_sub(begun));
                             match QueueProxyReport::parse(&body) {
+                                // The address is another pod's by now.
+                                Ok(report) if report.pod != *name => {
+                                    tracing::debug!(
+                                        pod = name,
+                                        other = report.pod,
+                                        "not its report"
+                                    );
+                                }
                                 Ok(report) => {
                                     mailbox.demand.lock().pod_reported(name, &report, now);
                                 }

@@ -12,7 +12,7 @@ use lull_contract::{
 use super::{OBSTACLE_PATIENCE, Task};
 use crate::{
     context::WriteError,
-    plan::{self, Asks, Finding, Plan, PlannedService, Reason, Situation, Template},
+    plan::{self, Asks, Finding, Other, Plan, PlannedService, Reason, Situation, Template},
     stores::Hpa,
     target::Target,
 };
@@ -23,14 +23,17 @@ impl Task {
     /// What enrolment would do, and everything that stands in the way.
     pub(super) fn plan(&self, target: &Target, workload: &ScaledWorkload) -> Plan {
         let (stores, namespace) = (&self.ctx.stores, &self.key.namespace);
-        let others: Vec<_> = stores
-            .targets
-            .in_namespace(namespace)
+        let targets = stores.targets.in_namespace(namespace);
+        let others: Vec<Other<'_>> = targets
             .iter()
-            .filter(|other| other.id() != self.key.name)
+            .filter(|other| other.uid != target.uid)
             .filter_map(|other| {
                 let template = other.template.as_ref()?;
-                Some((other.to_string(), template.plan.labels.clone()))
+                Some(Other {
+                    kind: &other.resource.kind,
+                    name: &other.name,
+                    labels: &template.plan.labels,
+                })
             })
             .collect();
         let group = Hpa::target_of(&target.resource.kind, &target.name);

@@ -104,6 +104,17 @@ impl Task {
         names
     }
 
+    /// Tells that nobody looks after it: its kind is not among those that are.
+    pub(super) async fn say_unknown(
+        &mut self,
+        workload: &ScaledWorkload,
+    ) -> Result<(), WriteError> {
+        let state = self.status_before(workload).state;
+        let reason =
+            "nobody looks after it: its kind is not in the chart's targets, or not there yet";
+        self.say(workload, Say { state, reason }).await
+    }
+
     pub(super) async fn say(
         &mut self,
         workload: &ScaledWorkload,
