@@ -122,12 +122,23 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
+{{- /* Annotations by which a Prometheus that looks for them finds the metrics; never beside a PodMonitor. */ -}}
+{{- define "lull.scrape" -}}
+{{- with .root.Values.monitoring }}
+{{- if and .scrapeAnnotations (not .podMonitor.enabled) -}}
+prometheus.io/scrape: "true"
+prometheus.io/port: "9091"
+prometheus.io/path: /metrics
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "lull.podTemplate" -}}
 {{- $pods := include "lull.pods" . | fromYaml }}
 {{- $labels := merge (dict "sidecar.istio.io/inject" "false") (include "lull.labels" . | fromYaml) $pods.labels -}}
 metadata:
   labels: {{ toYaml $labels | nindent 4 }}
-  {{- with $pods.annotations }}
+  {{- with merge (dict) $pods.annotations (include "lull.scrape" . | fromYaml) }}
   annotations: {{ toYaml . | nindent 4 }}
   {{- end }}
 spec:
