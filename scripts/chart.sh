@@ -112,6 +112,8 @@ cidr                                       networkPolicy.metricsFrom[0].cidr=10.
 podMonitr                                  monitoring.podMonitr.enabled=true
 /monitoring/podMonitor/interval            monitoring.podMonitor.interval=15
 /queueProxy/pullPolicy                     queueProxy.pullPolicy=Sometimes
+/test/namespace                            test.namespace=Default
+/test/timeout                              test.timeout=180
 /uninstall/timeout                         uninstall.timeout=600
 /serviceAccount                            webhook.serviceAccount.name=mine
 CASES

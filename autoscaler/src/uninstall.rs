@@ -130,7 +130,8 @@ async fn left(client: &Client) -> anyhow::Result<Vec<String>> {
     }
 }
 
-fn ignore_not_found(result: kube::Result<()>) -> kube::Result<()> {
+/// A deletion that finds nothing has nothing to do.
+pub(crate) fn ignore_not_found(result: kube::Result<()>) -> kube::Result<()> {
     match result {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         other => other,
