@@ -104,6 +104,31 @@ pub enum Command {
         #[arg(long, default_value = "10m")]
         timeout: HumanDuration,
     },
+    /// Send a workload of its own through sleep and wake (`helm test`).
+    Canary(CanaryArgs),
+    /// Be that workload: answer 200 to every request.
+    CanaryApp {
+        /// Where it listens.
+        #[arg(long, default_value_t = 8080)]
+        port: u16,
+    },
+}
+
+/// What the canary is made of.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CanaryArgs {
+    /// Namespace of the canary; not Lull's own.
+    #[arg(long)]
+    pub into: String,
+    /// The canary's image: the autoscaler's own.
+    #[arg(long)]
+    pub image: String,
+    /// Pull policy of that image.
+    #[arg(long, default_value = "IfNotPresent")]
+    pub image_pull_policy: String,
+    /// Longest wait for sleep, and again for the answer that wakes it.
+    #[arg(long, default_value = "3m")]
+    pub timeout: HumanDuration,
 }
 
 impl Args {
@@ -164,6 +189,22 @@ mod tests {
             labels_of("app=lull, part==x,other"),
             BTreeMap::from(expected)
         );
+    }
+
+    #[test]
+    fn the_chart_s_test_is_understood() {
+        let args = [
+            "autoscaler",
+            "canary",
+            "--into",
+            "default",
+            "--image",
+            "lull/autoscaler:1",
+        ];
+        let Some(Command::Canary(canary)) = Args::try_parse_from(args).unwrap().command else {
+            panic!("not a canary");
+        };
+        assert_eq!(canary.timeout, HumanDuration::from_secs(180));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 pub mod allocate;
 pub mod app;
 pub mod cache;
+pub mod canary;
 mod cluster_settings;
 pub mod config;
 pub mod context;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use autoscaler::{
-    app,
+    app, canary,
     config::{Args, Command},
     uninstall,
 };
@@ -54,6 +54,8 @@ fn start(args: Args) -> anyhow::Result<()> {
                 webhook_configuration,
                 timeout,
             }) => uninstall::run(&args.targets, &webhook_configuration, timeout.0).await,
+            Some(Command::Canary(canary)) => canary::run(&canary, &args.namespace).await,
+            Some(Command::CanaryApp { port }) => canary::serve(port).await,
             _ => app::run(args).await,
         }
     })

@@ -169,7 +169,8 @@ async fn left(client: &Client, targets: &[TargetResource]) -> anyhow::Result<BTr
     Ok(scaled.chain(asked).collect())
 }
 
-fn ignore_not_found(result: kube::Result<()>) -> kube::Result<()> {
+/// A deletion that finds nothing has nothing to do.
+pub(crate) fn ignore_not_found(result: kube::Result<()>) -> kube::Result<()> {
     match result {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         other => other,
