@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR := $(shell . scripts/common.sh; echo $$CARGO_TARGET_DIR)
 # Clients and servers that the queue-proxy is tested with (queue-proxy/tests/peers).
 PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql util-linux
 
-.PHONY: help demo demo-down test test-full check fmt lint doc unit slow fuzz chart e2e coldstart many wakes simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
+.PHONY: help demo demo-down test test-full check fmt lint doc unit slow fuzz chart chart-update e2e mesh e2e-mesh coldstart many wakes simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -27,7 +27,7 @@ fmt: ## Formatting
 	cargo fmt --all --check
 
 lint: packages ## Clippy, warnings denied
-	cargo clippy --locked --workspace --all-targets --features lull-e2e/crashes,lull-e2e/outage,lull-e2e/restore,lull-e2e/uninstall,lull-cluster/cluster-tests -- -D warnings
+	cargo clippy --locked --workspace --all-targets --features lull-e2e/crashes,lull-e2e/mesh,lull-e2e/outage,lull-e2e/restore,lull-e2e/uninstall,lull-cluster/cluster-tests -- -D warnings
 
 doc: ## Documentation builds without warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
@@ -44,8 +44,17 @@ fuzz: ## What parses foreign bytes, 60 s a target (needs a nightly toolchain)
 chart: ## Chart checks
 	@scripts/chart.sh
 
+chart-update: ## Golden renders (charts/golden) and the table of values (docs/chart.md) as the chart has them now
+	@scripts/chart.sh --update
+
 e2e: ## End-to-end suite on a real cluster (CLUSTER=builtin|kind|current)
 	@scripts/e2e.sh
+
+mesh: ## A real cluster with Istio, mutual TLS required, and Lull on it (CLUSTER=builtin|kind|current)
+	@scripts/mesh.sh
+
+e2e-mesh: ## End-to-end suite inside a real Istio mesh
+	@scripts/e2e-mesh.sh
 
 coldstart: ## Cold start table on a real cluster
 	@scripts/coldstart.sh

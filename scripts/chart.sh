@@ -1,20 +1,146 @@
 #!/usr/bin/env bash
-# Chart checks that need no cluster: lint, render, and the CRD as the code has it.
+# Chart checks that need no cluster: lint, golden renders, wrong values, the table of values, and the CRD
+# as the code has it. --update writes the golden renders and the table anew.
 . "$(dirname "$0")/common.sh"
 cd "$root"
+chart=charts/lull golden=charts/golden page=docs/chart.md
+
+# Sets of values: their names, and what helm takes for each.
+sets=(defaults everything)
+values_of() { [ "$1" = defaults ] || printf '%s\n' --values "$golden/$1.values.yaml"; }
+
+render() { "$helm" template lull $chart --namespace lull-system --kube-version 1.37.0 "$@"; }
+
+# A set as it is rendered; the CRD has a check of its own.
+rendered() {
+  local arguments; mapfile -t arguments < <(values_of "$1")
+  render "${arguments[@]}" | awk 'BEGIN { RS = ORS = "---\n" } NR > 1 && !/\/scaledworkloads\.yaml\n/'
+}
+
+# The documentation with the table that values.yaml gives.
+documented() {
+  local table; table=$(awk -f scripts/chart-values.awk $chart/values.yaml) || return
+  TABLE=$table awk '
+    /^<!-- end of values -->$/ { print ENVIRON["TABLE"]; inside = 0 }
+    !inside { print }
+    /^<!-- values:/ { inside = 1 }' $page
+}
+
+update() {
+  local text set
+  text=$(documented) && printf '%s\n' "$text" >$page
+  for set in "${sets[@]}"; do rendered "$set" >"$golden/$set.yaml"; done
+}
+
+lint() {
+  local set arguments
+  for set in "${sets[@]}"; do
+    mapfile -t arguments < <(values_of "$set")
+    "$helm" lint --strict $chart "${arguments[@]}" || return
+  done
+}
+
+renders_are_golden() {
+  local set
+  for set in "${sets[@]}"; do diff -u "$golden/$set.yaml" <(rendered "$set") || return; done
+}
+
+oldest_renders_the_same() { diff <(render) <(render --kube-version 1.33.0); }
+
+table_is_current() { diff -u $page <(documented); }
+
+settings_are_text() {
+  local map
+  map=$(render --show-only templates/settings.yaml \
+    --set settings.window=2m,settings.target=1000000,settings.server-timing=false) &&
+    grep -qx '  window: "2m"' <<<"$map" && grep -qx '  target: "1000000"' <<<"$map" &&
+    grep -qx '  server-timing: "false"' <<<"$map"
+}
+
+# What the message must name, and a wrong value.
+wrong_values() {
+  cat <<'CASES'
+activatr                                   activatr.replicas=2
+/activator/replicas                        activator.replicas=two
+/activator/replicas                        activator.replicas=-1
+replica                                    activator.replica=3
+/activator/resources/limits/memory         activator.resources.limits.memory=1GB
+request                                    activator.resources.request.cpu=1
+/activator/maxHeldPerWorkload              activator.maxHeldPerWorkload=0
+/activator/terminationGracePeriodSeconds   activator.terminationGracePeriodSeconds=5
+/activator/otlpEndpoint                    activator.otlpEndpoint=otel-collector:4318
+/activator/autoscaling/enabled             activator.autoscaling.enabled=yes
+activator.autoscaling.minReplicas          activator.autoscaling.enabled=true,activator.autoscaling.minReplicas=11
+targetCPUUtilizationPercentage             activator.autoscaling.enabled=true,activator.autoscaling.targetCPUUtilizationPercentage=0
+scaleDwn                                   activator.autoscaling.behavior.scaleDwn.x=1
+/autoscaler/shards                         autoscaler.shards=65
+/autoscaler/propagationDelay               autoscaler.propagationDelay=3
+/autoscaler/wakeDeadline                   autoscaler.wakeDeadline=10min
+/autoscaler/activatorPorts                 autoscaler.activatorPorts=10000
+/autoscaler/extraEnv/AUTOSCALER_LOG         autoscaler.extraEnv.AUTOSCALER_LOG.level=debug
+/webhook/timeoutSeconds                    webhook.timeoutSeconds=31
+/webhook/pods/tolerations                  webhook.pods.tolerations=all
+nodeselector                               webhook.pods.nodeselector.a=b
+podAntiaffinity                            pods.affinity.podAntiaffinity.a=b
+whenUnsatisfiable                          pods.topologySpreadConstraints[0].maxSkew=1,pods.topologySpreadConstraints[0].topologyKey=zone
+/pods/annotations/a                        pods.annotations.a=1
+app.kubernetes.io~1component               pods.labels.app\.kubernetes\.io/component=mine
+app.kubernetes.io~1instance                commonLabels.app\.kubernetes\.io/instance=mine
+/commonAnnotations/a                       commonAnnotations.a=true
+/podDisruptionBudget/enabled               podDisruptionBudget.enabled=1
+/image/tag                                 image.tag=12
+/image/repository                          image.repository=registry.example/
+/image/digests/webhook                     image.digests.webhook=latest
+queueProxy                                 image.digests.queueProxy=latest
+/image/pullPolicy                          image.pullPolicy=always
+/imagePullSecrets/0                        imagePullSecrets[0]=registry
+/log/level                                 log.level=verbose
+/log/json                                  log.json=sometimes
+resource                                   targets[0].apiGroup=argoproj.io,targets[0].apiVersion=v1alpha1
+/targets/0/apiVersion                      targets[0].apiGroup=a.io,targets[0].apiVersion=a.io/v1,targets[0].resource=rollouts
+/targets/0/resource                        targets[0].apiGroup=a.io,targets[0].apiVersion=v1,targets[0].resource=Rollout
+scale                                      settings.scale=true
+max-scales                                 settings.max-scales=1
+/settings/window                           settings.window=60
+/settings/max-scale                        settings.max-scale=many
+/settings/class                            settings.class=keda
+/settings/server-timing                    settings.server-timing=on
+/settings/sidecar-memory-limit             settings.sidecar-memory-limit=1GB
+/networkPolicy/enabled                     networkPolicy.enabled=ingress
+/networkPolicy/webhookFrom/0               networkPolicy.webhookFrom[0]=10.0.0.0/8
+cidr                                       networkPolicy.metricsFrom[0].cidr=10.0.0.0/8
+/monitoring/scrapeAnnotations              monitoring.scrapeAnnotations=on
+podMonitr                                  monitoring.podMonitr.enabled=true
+/monitoring/podMonitor/interval            monitoring.podMonitor.interval=15
+/queueProxy/pullPolicy                     queueProxy.pullPolicy=Sometimes
+/test/namespace                            test.namespace=Default
+/test/timeout                              test.timeout=180
+/uninstall/timeout                         uninstall.timeout=600
+/restore/enabled                           restore.enabled=1
+/serviceAccount                            webhook.serviceAccount.name=mine
+CASES
+}
+
+wrong_values_are_refused() {
+  local named value said code=0
+  while read -r named value; do
+    if said=$(render --set "$value" 2>&1 >/dev/null); then echo "$value is taken" && code=1
+    elif ! grep -qF -- "$named" <<<"$said"; then echo "$value: $named is not named in: $said" && code=1; fi
+  done < <(wrong_values)
+  return $code
+}
+
+crd_is_current() { diff <("$CARGO_TARGET_DIR/debug/autoscaler" crd) $chart/templates/scaledworkloads.yaml; }
+
 CLUSTER=builtin need_toolchains
 cargo build --locked -q -p lull-cluster -p autoscaler
 lull_cluster build
 helm=$(lull_cluster path helm)
-step "helm lint" "$helm" lint --strict charts/lull
-step "helm template" "$helm" template lull charts/lull --namespace lull-system --kube-version 1.37.0
-settings_are_text() {
-  local map
-  map=$("$helm" template lull charts/lull --kube-version 1.37.0 --show-only templates/settings.yaml \
-    --set settings.window=2m,settings.target=1000000,settings.server-timing=false)
-  grep -qx '  window: "2m"' <<<"$map" && grep -qx '  target: "1000000"' <<<"$map" &&
-    grep -qx '  server-timing: "false"' <<<"$map"
-}
+if [ "${1:-}" = --update ]; then update; fi
+step "helm lint" lint
+step "golden renders (else: make chart-update)" renders_are_golden
+step "the oldest Kubernetes gets the same" oldest_renders_the_same
+step "wrong values are refused by name" wrong_values_are_refused
 step "settings reach their ConfigMap as text" settings_are_text
-crd_is_current() { diff <("$CARGO_TARGET_DIR/debug/autoscaler" crd) charts/lull/templates/scaledworkloads.yaml; }
+step "docs/chart.md has every value (else: make chart-update)" table_is_current
 step "CRD in the chart is what the code says (else: make crd)" crd_is_current

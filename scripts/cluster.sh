@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# cluster.sh up|install|restore apply|restore delete|down|kubeconfig: a cluster by $CLUSTER (builtin, kind,
-# current), Lull on it; restore: the Job that gives workloads back where Lull is gone (docs/uninstall.md).
+# cluster.sh up|mesh|install|restore apply|restore delete|down|kubeconfig: a cluster by $CLUSTER (builtin,
+# kind, current), Istio and Lull on it; restore: the Job that gives workloads back where Lull is gone
+# (docs/uninstall.md).
 . "$(dirname "$0")/common.sh"
 cd "$root"
 
@@ -27,6 +28,14 @@ up() {
       kind get clusters | grep -qx "$LULL_CLUSTER" || kind create cluster --name "$LULL_CLUSTER" ;;
     current) : ;;
     *) die "CLUSTER=$CLUSTER: must be builtin, kind or current" ;;
+  esac
+}
+
+mesh() {
+  case $CLUSTER in
+    builtin) lull_cluster mesh ;;
+    *) "$(tool kubectl)" --kubeconfig "$(kubeconfig)" get crd workloadentries.networking.istio.io >/dev/null ||
+         die "CLUSTER=$CLUSTER: install Istio on it first (https://istio.io/latest/docs/setup)" ;;
   esac
 }
 

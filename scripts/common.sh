@@ -58,13 +58,20 @@ release_binary() { # COMPONENT [EXAMPLE]
 }
 
 # A cluster with this tree's Lull on it, for the script alone: taken down at its end.
-with_lull() { # NAME, where E2E_CLUSTER names no other
-  LULL_CLUSTER=${E2E_CLUSTER:-$1}; export LULL_CLUSTER
-  lull_up down_at_exit
+with_lull() { # NAME, where E2E_CLUSTER names no other; [COMMAND], as for lull_up
+  LULL_CLUSTER=${E2E_CLUSTER:-$1}; export LULL_CLUSTER; shift
+  lull_up down_at_exit "$@"
 }
 
-down_at_exit() {
+down_at_exit() { # [COMMAND], run then
   if [ "$CLUSTER" != current ] && [ -z "${E2E_KEEP:-}" ]; then trap 'scripts/cluster.sh down' EXIT; fi
+  "${@:-true}"
+}
+
+# Istio on the cluster.
+mesh_up() {
+  say "Istio"
+  scripts/cluster.sh mesh
 }
 
 # A cluster with this tree's Lull on it; exports KUBECONFIG.

@@ -8,6 +8,7 @@ with_lull e2e
 E2E_HELM=$(tool helm); export E2E_HELM
 say "suite"
 cargo test --locked -p lull-e2e --features cluster ${E2E_ARGS:-} -- --test-threads "${E2E_THREADS:-4}"
+step "helm test" "$E2E_HELM" test lull --namespace "$LULL_NAMESPACE"
 say "autoscalers that crash after each write"
 cargo test --locked -p lull-e2e --features crashes --test crashes
 if [ "$CLUSTER" = builtin ]; then

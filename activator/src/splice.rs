@@ -9,6 +9,7 @@
 mod age;
 mod pipe;
 mod pump;
+mod rest;
 
 use std::{future::poll_fn, io, task::Poll, time::Duration};
 
@@ -27,6 +28,7 @@ use crate::{
 };
 use age::{Age, Old};
 use pump::Pump;
+use rest::{Change, Rest};
 
 /// Longest time for a connect to a pod, which is mostly a hop or two away.
 pub(crate) const CONNECT: Duration = Duration::from_secs(1);
@@ -129,7 +131,7 @@ pub(crate) async fn serve(caller: TcpStream, bytes: Bytes, route: &Route, metric
             return;
         }
     };
-    let (slot, Pod { stream, answer }) = match connected {
+    let (mut slot, Pod { stream, answer }) = match connected {
         Ok(connected) => connected,
         Err(error) => {
             tracing::debug!(%namespace, %name, app_port, %error, "connection was not passed on");
@@ -141,7 +143,7 @@ pub(crate) async fn serve(caller: TcpStream, bytes: Bytes, route: &Route, metric
     // The beginning is in other hands now.
     drop(bytes);
     let max_age = route.workload.spec().settings.splice_max_age;
-    match copy(caller, stream, pump, max_age).await {
+    match copy((caller, stream), pump, max_age, &mut slot).await {
         Ok(End::Done) => {}
         Ok(End::Aged(old)) => {
             tracing::debug!(%namespace, %name, app_port, ?old, "connection reached its age");
@@ -223,17 +225,22 @@ async fn dial(slot: &Slot, hello: Option<&[u8]>, patience: Duration) -> Result<P
     Ok(Pod { stream, answer })
 }
 
-/// Each side may end alone; a half that has ended is closed at the other side.
+/// Each side may end alone; a half that has ended is closed at the other side. The slot counts while
+/// something moves.
 async fn copy(
-    mut caller: TcpStream,
-    mut pod: TcpStream,
+    (mut caller, mut pod): (TcpStream, TcpStream),
     mut pump: Pump,
     max_age: Option<HumanDuration>,
+    slot: &mut Slot,
 ) -> io::Result<End> {
     let mut age = max_age.map(|age| Age::new(age.0));
+    let mut rest = Rest::new();
     let ended = poll_fn(|cx| {
         if let Poll::Ready(ended) = pump.poll(cx, &mut caller, &mut pod) {
             return Poll::Ready(ended.map(|()| End::Done));
+        }
+        if let Some(change) = rest.poll(cx, pump.moved(), !pump.is_empty()) {
+            slot.set_resting(change == Change::Rests);
         }
         match &mut age {
             Some(age) => age.poll(cx, &pump).map(|old| Ok(End::Aged(old))),

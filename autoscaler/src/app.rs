@@ -94,6 +94,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         },
         activator_ports: args.activator_ports.clone(),
         reporter: args.pod_name.clone(),
+        lull: args.components(),
         crash,
     }));
     manage(&ctx, &readiness, touched_rx, &stop).await;
@@ -278,6 +279,13 @@ async fn poll_activator(ctx: Arc<Context>, name: String, ip: String) {
         let path = known.path(opened);
         let answer = ctx.puller.get((&ip, ports::REPORT), &path, limits).await;
         let report = match answer.map(|body| ActivatorReport::parse(&body)) {
+            Ok(Ok(report)) if report.pod != name => {
+                // The address is another activator's by now.
+                tracing::debug!(activator = name, other = report.pod, "not its report");
+                known = Known::default();
+                tokio::time::sleep(POLL_WAIT).await;
+                continue;
+            }
             Ok(Ok(report)) => report,
             Ok(Err(error)) => {
                 ctx.metrics.refused(Asked::Activator, &error);

@@ -1,6 +1,6 @@
 //! Command line and environment.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use clap::{Parser, Subcommand, builder::BoolishValueParser};
 use lull_contract::{
@@ -8,6 +8,11 @@ use lull_contract::{
     target_resource::{DEFAULT_TARGETS, TargetResource},
 };
 use lull_process::logging::LogFilter;
+
+use crate::plan::Components;
+
+/// Label that Kubernetes puts on every namespace.
+const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// Lull's controller: enrols workloads, scales them and switches their Services.
 #[derive(Debug, Clone, Parser)]
@@ -115,6 +120,58 @@ pub enum Command {
         #[arg(long)]
         dry_run: bool,
     },
+    /// Send a workload of its own through sleep and wake (`helm test`).
+    Canary(CanaryArgs),
+    /// Be that workload: answer 200 to every request.
+    CanaryApp {
+        /// Where it listens.
+        #[arg(long, default_value_t = 8080)]
+        port: u16,
+    },
+}
+
+/// What the canary is made of.
+#[derive(Debug, Clone, clap::Args)]
+pub struct CanaryArgs {
+    /// Namespace of the canary; not Lull's own.
+    #[arg(long)]
+    pub into: String,
+    /// The canary's image: the autoscaler's own.
+    #[arg(long)]
+    pub image: String,
+    /// Pull policy of that image.
+    #[arg(long, default_value = "IfNotPresent")]
+    pub image_pull_policy: String,
+    /// Longest wait for sleep, and again for the answer that wakes it.
+    #[arg(long, default_value = "3m")]
+    pub timeout: HumanDuration,
+}
+
+impl Args {
+    /// Where Lull's own pods are, by what their selectors say of their labels.
+    #[must_use]
+    pub fn components(&self) -> Components {
+        let name = (NAMESPACE_NAME_LABEL.to_owned(), self.namespace.clone());
+        Components {
+            namespace: self.namespace.clone(),
+            namespace_labels: BTreeMap::from([name]),
+            activators: labels_of(&self.activator_selector),
+            autoscalers: labels_of(&self.peers),
+        }
+    }
+}
+
+/// Labels that everything has which `selector` selects by equality.
+fn labels_of(selector: &str) -> BTreeMap<String, String> {
+    let pairs = selector.split(',').filter_map(|pair| pair.split_once('='));
+    pairs
+        .map(|(key, value)| {
+            (
+                key.trim().to_owned(),
+                value.trim_start_matches('=').trim().to_owned(),
+            )
+        })
+        .collect()
 }
 
 fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
@@ -138,6 +195,32 @@ mod tests {
         for wrong in ["", "1-2", "20000-10000", "x-y", "70000-80000"] {
             assert!(port_range(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn labels_are_read_from_a_selector() {
+        let expected =
+            [("app", "lull"), ("part", "x")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(
+            labels_of("app=lull, part==x,other"),
+            BTreeMap::from(expected)
+        );
+    }
+
+    #[test]
+    fn the_chart_s_test_is_understood() {
+        let args = [
+            "autoscaler",
+            "canary",
+            "--into",
+            "default",
+            "--image",
+            "lull/autoscaler:1",
+        ];
+        let Some(Command::Canary(canary)) = Args::try_parse_from(args).unwrap().command else {
+            panic!("not a canary");
+        };
+        assert_eq!(canary.timeout, HumanDuration::from_secs(180));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What all workload tasks share.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     future::Future,
     ops::RangeInclusive,
     sync::{
@@ -28,6 +28,7 @@ use crate::{
     lease::Leadership,
     machine::Delays,
     metrics::Metrics,
+    plan::Components,
     pull::Puller,
     purpose::Purpose,
     stores::Stores,
@@ -40,6 +41,9 @@ const TURNS: usize = 16;
 /// Cause that the API server names when it refuses to create anything in a namespace that is being
 /// deleted (`NamespaceTerminatingCause` of Kubernetes' core/v1).
 const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
+
+/// Longest note of an Event, bytes (`validation` of Kubernetes' events.k8s.io/v1).
+const MAX_NOTE: usize = 1024;
 
 /// Namespace and name of a workload (and of its ScaledWorkload).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -77,10 +81,12 @@ pub struct Context {
     pub delays: Delays,
     /// Numbers for activator ports.
     pub activator_ports: RangeInclusive<u16>,
-    /// Ports given out that the watch cache may not show yet.
-    pub reserved: Mutex<HashSet<u16>>,
+    /// Ports given out, by workload and app port, that the watch cache may not show yet.
+    pub reserved: Mutex<HashMap<(Key, u16), u16>>,
     /// Calls at one time that are not urgent.
     pub turns: Arc<Semaphore>,
+    /// Where Lull's own pods are.
+    pub lull: Components,
     /// Where a test wants the process to end.
     pub crash: Crash,
     recorder: Recorder,
@@ -120,6 +126,12 @@ pub enum WriteError {
         /// What was to be done.
         what: Purpose,
     },
+    /// The count is another one than was decided on.
+    #[error("{what}: the count is not what it was when it was decided on")]
+    Moved {
+        /// What was done.
+        what: Purpose,
+    },
     /// No activator port of the workload's shard is free.
     #[error(
         "every activator port of {0:?} for the workload's shard is taken; widen autoscaler.activatorPorts"
@@ -134,8 +146,13 @@ impl WriteError {
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         // 422 is how a failed `test` operation of a JSON patch is answered.
-        matches!(self, Self::Api { source, .. }
-            if matches!(source.as_ref(), kube::Error::Api(s) if s.code == 409 || s.code == 422))
+        match self {
+            Self::Moved { .. } => true,
+            Self::Api { source, .. } => {
+                matches!(source.as_ref(), kube::Error::Api(s) if s.code == 409 || s.code == 422)
+            }
+            _ => false,
+        }
     }
 
     /// Whether another replica leads by now and decides.
@@ -262,6 +279,8 @@ pub struct Parts {
     pub activator_ports: RangeInclusive<u16>,
     /// Name under which Events are reported.
     pub reporter: String,
+    /// Where Lull's own pods are.
+    pub lull: Components,
     /// Where a test wants the process to end.
     pub crash: Crash,
 }
@@ -296,6 +315,7 @@ impl Context {
             activator_ports: parts.activator_ports,
             reserved: Mutex::default(),
             turns: Arc::new(Semaphore::new(TURNS)),
+            lull: parts.lull,
             crash: parts.crash,
             start: Instant::now(),
             mailboxes: Mailboxes::default(),
@@ -355,6 +375,18 @@ impl Context {
 
     /// Puts an Event on `object`, beside the task: an Event is worth no delay.
     pub fn event(&self, object: ObjectReference, warning: bool, reason: &str, note: String) {
+        self.event_about((object, None), warning, reason, note);
+    }
+
+    /// The same for an Event in which another object plays a part: Events of one reason are merged
+    /// where that is the same too.
+    pub fn event_about(
+        &self,
+        (object, other): (ObjectReference, Option<ObjectReference>),
+        warning: bool,
+        reason: &str,
+        note: String,
+    ) {
         let (recorder, turns) = (self.recorder.clone(), Arc::clone(&self.turns));
         let event = Event {
             type_: if warning {
@@ -363,9 +395,9 @@ impl Context {
                 EventType::Normal
             },
             reason: reason.to_owned(),
-            note: Some(note),
+            note: Some(bounded(note)),
             action: reason.to_owned(),
-            secondary: None,
+            secondary: other,
         };
         tokio::spawn(async move {
             let _turn = turns.acquire().await;
@@ -377,6 +409,16 @@ impl Context {
             }
         });
     }
+}
+
+/// As long as the API server takes it.
+fn bounded(mut note: String) -> String {
+    const MORE: &str = "...";
+    if note.len() > MAX_NOTE {
+        note.truncate(note.floor_char_boundary(MAX_NOTE - MORE.len()));
+        note.push_str(MORE);
+    }
+    note
 }
 
 #[cfg(test)]
@@ -395,6 +437,13 @@ mod tests {
             what: Purpose::WriteSlice,
             source: Box::new(kube::Error::Api(status.into())),
         }
+    }
+
+    #[test]
+    fn a_long_note_is_cut_between_two_characters() {
+        assert_eq!(bounded("short".to_owned()), "short");
+        let cut = bounded("\u{e9}".repeat(MAX_NOTE));
+        assert!(cut.len() <= MAX_NOTE && cut.ends_with("\u{e9}..."));
     }
 
     #[test]

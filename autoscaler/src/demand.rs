@@ -314,9 +314,8 @@ impl Demand {
         now: Duration,
     ) -> Measured {
         let restarted = self.configure(settings);
-        forget_others(&mut self.pods, &pods);
         let named = activators.clone().map(|(activator, _)| activator);
-        forget_others(&mut self.activators, &named);
+        self.keep_only(pods.clone(), named);
         let pods = Ages::of(self.pods_reported_at(pods), now);
         let activators = Ages::of(self.activators_reported_at(activators), now);
         // The newest second is left out: its reports are still on their way.
@@ -331,6 +330,17 @@ impl Demand {
             oldest: pods.oldest.zip(activators.oldest).map(|(a, b)| a.max(b)),
             restarted,
         }
+    }
+
+    /// Forgets what others have reported than the pods and activators that there are: somebody who
+    /// was held by an activator that is gone waits no more.
+    pub fn keep_only<'a>(
+        &mut self,
+        pods: impl Iterator<Item = Reporter<'a>> + Clone,
+        activators: impl Iterator<Item = Reporter<'a>> + Clone,
+    ) {
+        forget_others(&mut self.pods, &pods);
+        forget_others(&mut self.activators, &activators);
     }
 
     /// When each ready pod was heard last; `None` for one that has said nothing.
@@ -601,6 +611,17 @@ mod tests {
         demand.pod_reported("p", &report(1, 2 * SEC, (0, 0, 0)), Duration::from_secs(2));
         assert!(measure(&mut demand, 11).totals.bypassed);
         assert!(!measure(&mut demand, 12).totals.bypassed);
+    }
+
+    #[test]
+    fn what_an_activator_held_that_is_gone_is_not_held_any_more() {
+        let mut demand = demand();
+        demand.activator_reported("a", (None, hearing(1, 1)), &held(3, 0));
+        let there = |name| Reporter { name, ready: true };
+        demand.keep_only([].into_iter(), [there("a"), there("b")].into_iter());
+        assert_eq!(demand.held(), 3);
+        demand.keep_only([].into_iter(), [there("b")].into_iter());
+        assert_eq!((demand.held(), demand.held_since()), (0, None));
     }
 
     fn hearing(complete: u64, secs: u64) -> Hearing {

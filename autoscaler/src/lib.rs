@@ -1,5 +1,5 @@
 //! The autoscaler: enrols workloads, pulls reports, decides, and writes `/scale`, Services,
-//! EndpointSlices and ScaledWorkloads.
+//! EndpointSlices, WorkloadEntries and ScaledWorkloads.
 //!
 //! One task for each workload ([`workload`]) reads the watch caches ([`stores`]) and what was
 //! reported ([`demand`]), asks the pure parts ([`policy`] with [`kpa`], [`machine`], [`plan`]) what to do and does
@@ -9,6 +9,7 @@
 pub mod allocate;
 pub mod app;
 pub mod cache;
+pub mod canary;
 mod cluster_settings;
 pub mod config;
 pub mod context;
@@ -18,6 +19,7 @@ mod injected;
 pub mod kpa;
 pub mod lease;
 pub mod machine;
+pub mod mesh;
 pub mod metrics;
 pub mod objects;
 pub mod plan;

@@ -27,6 +27,8 @@ pub struct Facts {
     pub zero_only: bool,
     /// Whether the workload may go to zero at all.
     pub may_sleep: bool,
+    /// Whether it is Lull that wakes it from zero.
+    pub may_wake: bool,
     /// Excess burst capacity is negative.
     pub burst_short: bool,
     /// In flight at pods plus held at activators.
@@ -146,7 +148,7 @@ impl Facts {
         let to = self.want.max(1);
         let (up, down) = (to > self.replicas, to < self.replicas);
         let allowed = if self.replicas == 0 {
-            up
+            up && self.may_wake
         } else {
             !self.zero_only
         };
@@ -158,8 +160,8 @@ impl Facts {
     }
 }
 
-/// The next step of an enrolled workload. `Enrolling` and `Leaving` have their own drivers; here
-/// `Enrolling` only waits for its Services.
+/// The next step of an enrolled workload. `Leaving` and `Planned` have their own drivers; `Enrolling`
+/// only waits for its Services here.
 #[must_use]
 pub fn step(state: State, facts: &Facts, delays: &Delays) -> Step {
     match state {
@@ -170,7 +172,7 @@ pub fn step(state: State, facts: &Facts, delays: &Delays) -> Step {
         State::Asleep => asleep(facts),
         State::Waking => waking(facts, delays),
         State::Settling => settling(facts, delays),
-        State::Leaving => Step::new(State::Leaving, []),
+        State::Leaving | State::Planned => Step::new(state, []),
     }
 }
 
@@ -270,7 +272,7 @@ fn asleep(facts: &Facts) -> Step {
     if facts.replicas > 0 {
         return Step::new(State::Waking, [AddActivators]);
     }
-    if facts.held > 0 || !facts.may_sleep {
+    if facts.may_wake && (facts.held > 0 || !facts.may_sleep) {
         let wake = Scale {
             from: 0,
             to: facts.want.max(1),

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use autoscaler::{
-    app,
+    app, canary,
     config::{Args, Command},
     restore, uninstall,
 };
@@ -68,6 +68,8 @@ fn start(args: Args) -> anyhow::Result<()> {
                 })
                 .await
             }
+            Some(Command::Canary(canary)) => canary::run(&canary, &args.namespace).await,
+            Some(Command::CanaryApp { port }) => canary::serve(port).await,
             _ => app::run(args).await,
         }
     })

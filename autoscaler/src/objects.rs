@@ -4,8 +4,8 @@ use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{Resource, ResourceExt};
 use lull_contract::{
     names::{
-        FIELD_MANAGER, MANAGED_BY, POD_LABEL, SLICE_MANAGED_BY_LABEL, WORKLOAD_LABEL,
-        activator_slice, label_value, private_service,
+        FIELD_MANAGER, MANAGED_BY, MULTICLUSTER_SERVICE_LABEL, POD_LABEL, SLICE_MANAGED_BY_LABEL,
+        WORKLOAD_LABEL, activator_slice, hidden_activator_slice, label_value, private_service,
     },
     ports::traffic_port_name,
     scaled_workload::ScaledWorkload,
@@ -13,12 +13,21 @@ use lull_contract::{
 use serde_json::{Value, json};
 
 use crate::{
-    plan::{self, PlannedService},
+    plan::{self, Family, PlannedService},
     pod::Pod,
 };
 
 /// Label by which Kubernetes tells whose slice it is.
 pub(crate) const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+
+/// Who reads a slice of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Whoever reads slices.
+    Everyone,
+    /// The same without Istio, which is told by WorkloadEntries.
+    AllButIstio,
+}
 
 /// Reference by which the garbage collector takes our objects away with the ScaledWorkload.
 fn owner(workload: &ScaledWorkload) -> Value {
@@ -30,7 +39,8 @@ fn owner(workload: &ScaledWorkload) -> Value {
     )
 }
 
-fn metadata(workload: &ScaledWorkload, name: &str) -> Value {
+/// Metadata of an object of ours called `name` that belongs to `workload`.
+pub(crate) fn metadata(workload: &ScaledWorkload, name: &str) -> Value {
     json!({
         "name": name,
         "namespace": workload.namespace(),
@@ -88,14 +98,21 @@ pub fn private_is(there: &Service, wanted: &Value) -> bool {
     }
 }
 
-/// The slice that adds `activators` to the endpoints of `service`.
+/// The slice that adds `activators` to the endpoints of `service` for callers of one family.
 ///
 /// `targetRef` is what makes Istio see the endpoint's pod, and its identity, at all.
 #[must_use]
-pub fn slice(workload: &ScaledWorkload, service: &PlannedService, activators: &[&Pod]) -> Value {
-    let mut meta = metadata(workload, &activator_slice(&service.name, false));
+pub fn slice(
+    workload: &ScaledWorkload,
+    (service, family): (&PlannedService, Family),
+    (audience, activators): (Audience, &[&Pod]),
+) -> Value {
+    let mut meta = metadata(workload, &audience.slice(&service.name, family));
     meta["labels"][SERVICE_NAME_LABEL] = json!(service.name);
     meta["labels"][SLICE_MANAGED_BY_LABEL] = json!(MANAGED_BY);
+    if audience == Audience::AllButIstio {
+        meta["labels"][MULTICLUSTER_SERVICE_LABEL] = json!(service.name);
+    }
     let ports: Vec<Value> = service
         .ports
         .iter()
@@ -120,14 +137,15 @@ pub fn slice(workload: &ScaledWorkload, service: &PlannedService, activators: &[
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": meta,
-        "addressType": "IPv4",
-        "endpoints": activators.iter().filter_map(|pod| endpoint(pod)).collect::<Vec<_>>(),
+        "addressType": family.name(),
+        "endpoints": activators.iter().filter_map(|pod| endpoint(pod, family)).collect::<Vec<_>>(),
         "ports": ports,
     })
 }
 
-fn endpoint(pod: &Pod) -> Option<Value> {
-    let ip = pod.ip.as_ref()?;
+fn endpoint(pod: &Pod, family: Family) -> Option<Value> {
+    let mut addresses = pod.ip.iter().chain(&pod.more_ips);
+    let ip = addresses.find(|address| family.has(address))?;
     Some(json!({
         "addresses": [ip],
         "conditions": { "ready": true, "serving": true, "terminating": false },
@@ -164,6 +182,32 @@ pub fn native_ready<'a>(
         .flat_map(|e| e.addresses.iter().map(String::as_str))
 }
 
+// === impl Audience ===
+
+impl Audience {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::AllButIstio, Self::Everyone];
+
+    /// Name of the slice for `service`'s callers of `family`.
+    #[must_use]
+    pub fn slice(self, service: &str, family: Family) -> String {
+        let is_ipv6 = family == Family::Ipv6;
+        match self {
+            Self::Everyone => activator_slice(service, is_ipv6),
+            Self::AllButIstio => hidden_activator_slice(service, is_ipv6),
+        }
+    }
+
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Everyone => Self::AllButIstio,
+            Self::AllButIstio => Self::Everyone,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use lull_contract::names::{HELD_LABEL, ORIGINAL_ANNOTATION};
@@ -172,12 +216,66 @@ mod tests {
     use crate::plan::PlannedPort;
 
     fn workload() -> ScaledWorkload {
-        let spec = json!({
-            "target": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": "u" },
-            "podSelector": {}, "ports": [], "settings": lull_contract::Settings::default(),
-            "originalReplicas": 1,
-        });
-        ScaledWorkload::new("shop", serde_json::from_value(spec).unwrap())
+        serde_json::from_value(json!({
+            "metadata": { "name": "shop", "namespace": "team", "uid": "u-1" },
+            "spec": {
+                "target": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": "d" },
+                "podSelector": {},
+                "ports": [{ "appPort": 8080, "protocol": "http", "activatorPort": 10_001 }],
+                "settings": lull_contract::Settings::default(),
+                "originalReplicas": 1,
+            },
+        }))
+        .unwrap()
+    }
+
+    fn service() -> PlannedService {
+        PlannedService {
+            name: "web".to_owned(),
+            families: Family::ALL.to_vec(),
+            ports: vec![PlannedPort {
+                index: 0,
+                name: Some("http".to_owned()),
+                app_protocol: None,
+                port: 80,
+                app_port: 8080,
+            }],
+        }
+    }
+
+    #[test]
+    fn a_slice_has_the_addresses_of_its_family() {
+        let status =
+            json!({ "podIP": "10.0.0.1", "podIPs": [{ "ip": "10.0.0.1" }, { "ip": "fd00::1" }] });
+        let pod =
+            json!({ "metadata": { "name": "a", "namespace": "s", "uid": "u" }, "status": status });
+        let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(pod).unwrap();
+        let activator = Pod::from(pod);
+        for (family, name, address) in [
+            (Family::Ipv4, "web-lull", "10.0.0.1"),
+            (Family::Ipv6, "web-lull-ipv6", "fd00::1"),
+        ] {
+            let listed = (Audience::Everyone, [&activator].as_slice());
+            let slice = slice(&workload(), (&service(), family), listed);
+            assert_eq!(slice["metadata"]["name"], name);
+            assert_eq!(slice["addressType"], family.name());
+            assert_eq!(slice["endpoints"][0]["addresses"], json!([address]));
+            serde_json::from_value::<EndpointSlice>(slice).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_slice_that_istio_must_not_see_has_another_name_and_says_the_same() {
+        let [hidden, open] = Audience::ALL
+            .map(|audience| slice(&workload(), (&service(), Family::Ipv4), (audience, &[])));
+        let label = |slice: &Value, key: &str| slice["metadata"]["labels"][key].clone();
+        assert_eq!(label(&open, MULTICLUSTER_SERVICE_LABEL), Value::Null);
+        assert_eq!(label(&hidden, MULTICLUSTER_SERVICE_LABEL), "web");
+        for (slice, name) in [(&open, "web-lull"), (&hidden, "web-lull-hidden")] {
+            assert_eq!(slice["metadata"]["name"], name);
+            assert_eq!(label(slice, SERVICE_NAME_LABEL), "web");
+            assert_eq!(slice["ports"][0]["port"], 10_001);
+        }
     }
 
     #[test]
@@ -185,32 +283,21 @@ mod tests {
         let public = |selector: Value| -> Service {
             let note = r#"{"ports":[],"selector":{"app":"shop"}}"#;
             serde_json::from_value(json!({
-                "metadata": { "name": "shop", "annotations": { ORIGINAL_ANNOTATION: note } },
+                "metadata": { "name": "web", "annotations": { ORIGINAL_ANNOTATION: note } },
                 "spec": { "selector": selector },
             }))
             .unwrap()
         };
-        let planned = |port| PlannedService {
-            name: "shop".into(),
-            ports: vec![PlannedPort {
-                index: 0,
-                name: Some("http".into()),
-                app_protocol: None,
-                port,
-                app_port: 8080,
-            }],
-        };
-        let plain = private(&workload(), &public(json!({ "app": "shop" })), &planned(80));
+        let plain = private(&workload(), &public(json!({ "app": "shop" })), &service());
         let there: Service = serde_json::from_value(plain.clone()).unwrap();
         assert!(private_is(&there, &plain));
         let held = public(json!({ HELD_LABEL: "uid" }));
-        assert!(private_is(
-            &there,
-            &private(&workload(), &held, &planned(80))
-        ));
+        assert!(private_is(&there, &private(&workload(), &held, &service())));
+        let mut other_port = service();
+        other_port.ports[0].port = 81;
         assert!(!private_is(
             &there,
-            &private(&workload(), &held, &planned(81))
+            &private(&workload(), &held, &other_port)
         ));
     }
 }

@@ -1,33 +1,158 @@
-//! Which Services a workload's traffic comes by, what has to be changed in them, and what stands
-//! in the way. Pure: objects in, JSON patches out.
+//! What enrolment would do with a workload, and what stands in the way: objects in, a [`Plan`] out.
+//! Pure; nothing is touched before it has been worked out.
+//!
+//! ```text
+//! template.rs   the workload's own spec            services.rs   Services, port by port
+//! policies.rs   NetworkPolicies                    budgets.rs    PodDisruptionBudgets
+//! patch.rs      what is then changed in a Service, and how it is given back
+//! ```
 
-use std::collections::BTreeMap;
+mod budgets;
+mod finding;
+mod patch;
+mod policies;
+mod services;
+mod template;
 
-use k8s_openapi::{
-    api::core::v1::{Service, ServicePort},
-    apimachinery::pkg::util::intstr::IntOrString,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
 };
-use lull_contract::{
-    names::{HELD_LABEL, ORIGINAL_ANNOTATION, WORKLOAD_LABEL},
-    original::{Original, OriginalPort, TargetPort},
-    ports::{app_port_of, traffic_port_name},
-};
-use serde_json::{Value, json};
+
+use k8s_openapi::api::core::v1::Service;
+use lull_contract::{AppPort, Class, ports::traffic_port_name};
+
+pub use finding::{Finding, Reason, Severity};
+pub(crate) use patch::user_selector;
+pub use patch::{hold_patch, is_held, is_switched, release_patch, restore_patch, switch_patch};
+pub(crate) use services::selects;
+
+use crate::stores::{Budget, NetworkPolicy};
 
 type Labels = BTreeMap<String, String>;
 
-/// What of a workload's pod template matters for its Services.
+/// What of a workload's spec matters for its plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Template {
     /// Labels of the pods.
     pub labels: Labels,
-    /// Named container ports.
+    /// Named container ports of the app.
     pub named_ports: Vec<(String, u16)>,
-    /// App ports that Lull serves.
-    pub app_ports: Vec<u16>,
+    /// App ports that Lull serves, or would.
+    pub app_ports: Vec<AppPort>,
+    /// The sidecar's port for each of them, in the same order.
+    pub traffic_ports: Vec<u16>,
+    /// The sidecar's port for probes.
+    pub admin_port: u16,
+    /// The sidecar's port for reports.
+    pub report_port: u16,
     /// A headless Service beside the others gives the pods their names, as StatefulSets want it;
     /// connections by it go round the queue-proxy and are seen there.
     pub headless_sibling: bool,
+    /// The pods use the node's network.
+    pub host_network: bool,
+    /// Time from a pod's deletion to its end.
+    pub grace: Duration,
+    /// Containers of the app with a preStop that isn't ours.
+    pub pre_stops: Vec<String>,
+    /// How pods get a new template.
+    pub rollout: Rollout,
+}
+
+/// How pods get a new template.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Rollout {
+    /// By their controller.
+    #[default]
+    Automatic,
+    /// Not before somebody resumes it.
+    Paused,
+    /// When somebody deletes them.
+    OnDelete,
+    /// By their controller, those from this number on.
+    Partition(u64),
+}
+
+/// Address family of a Service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+/// What the annotations say that matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asks {
+    /// Who decides about the number of pods.
+    pub class: Class,
+    /// Fewest pods.
+    pub min_scale: u32,
+    /// Longest request, where the user has said so for this workload.
+    pub timeout: Option<Duration>,
+    /// The user takes activators for callers that may come in.
+    pub accepts_activator_source: bool,
+}
+
+/// Where Lull's own pods are, as NetworkPolicies see them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Components {
+    /// Their namespace.
+    pub namespace: String,
+    /// Its labels.
+    pub namespace_labels: Labels,
+    /// Labels of the activators.
+    pub activators: Labels,
+    /// Labels of the autoscaler's replicas.
+    pub autoscalers: Labels,
+}
+
+/// Another workload of the namespace.
+#[derive(Debug, Clone, Copy)]
+pub struct Other<'a> {
+    /// Its kind.
+    pub kind: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// Labels of its pods.
+    pub labels: &'a BTreeMap<String, String>,
+}
+
+/// All that a plan is made from.
+#[derive(Debug, Clone, Copy)]
+pub struct Situation<'a> {
+    /// Kind and name of the workload.
+    pub workload: &'a str,
+    /// Its spec.
+    pub template: &'a Template,
+    /// Its annotations.
+    pub asks: Asks,
+    /// It is run by Lull already: its pods have the sidecar.
+    pub is_enrolled: bool,
+    /// Services of the namespace.
+    pub services: &'a [Arc<Service>],
+    /// Kind and name, and template labels, of the namespace's other workloads.
+    pub others: &'a [Other<'a>],
+    /// Names of the HorizontalPodAutoscalers that scale it.
+    pub scalers: &'a [String],
+    /// NetworkPolicies of the namespace.
+    pub policies: &'a [Arc<NetworkPolicy>],
+    /// PodDisruptionBudgets of the namespace.
+    pub budgets: &'a [Arc<Budget>],
+    /// Lull itself.
+    pub lull: &'a Components,
+}
+
+/// What would be done for a workload, and what there is to say about it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Services that can be switched, by name.
+    pub services: Vec<PlannedService>,
+    /// The workload's own first, then those about its Services, by name.
+    pub findings: Vec<Finding>,
 }
 
 /// A Service that carries the workload's traffic.
@@ -35,6 +160,8 @@ pub struct Template {
 pub struct PlannedService {
     /// Name of the Service.
     pub name: String,
+    /// Families of its addresses.
+    pub families: Vec<Family>,
     /// Its TCP ports.
     pub ports: Vec<PlannedPort>,
 }
@@ -54,343 +181,167 @@ pub struct PlannedPort {
     pub app_port: u16,
 }
 
-/// Why a workload can't be enrolled, and what to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Obstacle {
-    /// A word for conditions and Events.
-    pub reason: &'static str,
-    /// A sentence for people.
-    pub message: String,
+/// Works out which Services would be switched, and everything that stands in the way.
+#[must_use]
+pub fn plan(situation: &Situation<'_>) -> Plan {
+    let mut findings = Vec::new();
+    template::find(situation, &mut findings);
+    let services = services::find(situation, &mut findings);
+    scalers(situation, &mut findings);
+    policies::find(situation, &mut findings);
+    budgets::find(situation, &mut findings);
+    Plan { services, findings }
 }
 
-/// Every Service of the namespace that selects the template's pods, or all that stands in the way.
-///
-/// `others` are name (with kind) and template labels of the namespace's other workloads.
-///
-/// # Errors
-/// The obstacles, in the order of the Services.
-pub fn plan(
-    template: &Template,
-    services: &[&Service],
-    others: &[(String, Labels)],
-) -> Result<Vec<PlannedService>, Vec<Obstacle>> {
-    let (mut planned, mut obstacles) = (Vec::new(), Vec::new());
-    for service in services.iter().filter(|s| selects(s, &template.labels)) {
-        if template.headless_sibling && is_headless(service) {
-            continue;
-        }
-        match plan_service(template, service, others) {
-            Ok(service) => planned.push(service),
-            Err(obstacle) => obstacles.push(obstacle),
-        }
+/// A HorizontalPodAutoscaler that would fight with us over the count.
+fn scalers(situation: &Situation<'_>, findings: &mut Vec<Finding>) {
+    if situation.asks.class != Class::Kpa {
+        return;
     }
-    if planned.is_empty() && obstacles.is_empty() {
-        obstacles.push(Obstacle {
-            reason: "NoService",
-            message: "no Service of the namespace selects the workload's pods; create one, or \
-                      remove lull.dev/scale"
-                .to_owned(),
-        });
-    }
-    planned.sort_by(|a, b| a.name.cmp(&b.name));
-    if obstacles.is_empty() {
-        Ok(planned)
-    } else {
-        Err(obstacles)
-    }
-}
-
-/// The user's own selector, also while the sentinel stands in its place.
-pub(crate) fn user_selector(service: &Service) -> Labels {
-    let selector = service
-        .spec
-        .as_ref()
-        .and_then(|s| s.selector.clone())
-        .unwrap_or_default();
-    if !selector.contains_key(HELD_LABEL) {
-        return selector;
-    }
-    original(service).map(|o| o.selector).unwrap_or_default()
-}
-
-/// Whether pods with `labels` are behind `service`, which is none of ours.
-pub(crate) fn selects(service: &Service, labels: &Labels) -> bool {
-    let ours = service
-        .metadata
-        .labels
-        .as_ref()
-        .is_some_and(|l| l.contains_key(WORKLOAD_LABEL));
-    let selector = user_selector(service);
-    !ours && !selector.is_empty() && selector.iter().all(|(k, v)| labels.get(k) == Some(v))
-}
-
-fn plan_service(
-    template: &Template,
-    service: &Service,
-    others: &[(String, Labels)],
-) -> Result<PlannedService, Obstacle> {
-    let name = service.metadata.name.clone().unwrap_or_default();
-    let refuse = |reason, message: String| Err(Obstacle { reason, message });
-    let Some(spec) = &service.spec else {
-        return refuse("OddService", format!("Service {name} has no spec"));
-    };
-    if spec.type_.as_deref() == Some("ExternalName") {
-        return refuse(
-            "ExternalName",
+    let names = BTreeSet::from_iter(situation.scalers);
+    findings.extend(names.into_iter().map(|name| {
+        Finding::new(
+            Reason::OtherScaler,
+            format!("HorizontalPodAutoscaler {name}"),
             format!(
-                "Service {name} is an ExternalName: it has no endpoints that could be switched"
+                "scales {} too; set lull.dev/class: \"hpa\" (it scales above one pod, Lull between \
+                 none and one) or delete it",
+                situation.workload
             ),
-        );
+        )
+    }));
+}
+
+// === impl Template ===
+
+impl Template {
+    /// The app's container port of this name.
+    fn port_named(&self, name: &str) -> Option<u16> {
+        let mut named = self.named_ports.iter().filter(|(other, _)| other == name);
+        named.next().map(|(_, number)| *number)
     }
-    if is_headless(service) {
-        return refuse(
-            "Headless",
-            format!(
-                "Service {name} is headless: its callers go to pod addresses, past any activator; give it a ClusterIP"
-            ),
-        );
+
+    /// Names of an app port.
+    fn names_of(&self, app_port: u16) -> impl Iterator<Item = &str> {
+        let named = self.named_ports.iter();
+        named
+            .filter(move |(_, number)| *number == app_port)
+            .map(|(name, _)| name.as_str())
     }
-    for (field, policy) in [
-        ("internalTrafficPolicy", &spec.internal_traffic_policy),
-        ("externalTrafficPolicy", &spec.external_traffic_policy),
-    ] {
-        if policy.as_deref() == Some("Local") {
-            return refuse(
-                "LocalTraffic",
-                format!(
-                    "Service {name} has {field}: Local: activators on other nodes would not be reached; use Cluster"
-                ),
-            );
+
+    /// The sidecar's port for an app port; 0, which no rule opens, where it has none.
+    fn traffic_port(&self, app_port: u16) -> u16 {
+        let mut ports = self.app_ports.iter().zip(&self.traffic_ports);
+        let port = ports.find(|(app, _)| app.number == app_port);
+        port.map_or(0, |(_, traffic)| *traffic)
+    }
+}
+
+// === impl Family ===
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Ipv4, Self::Ipv6];
+
+    /// As Kubernetes names it, in Services and slices.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
         }
     }
-    if let Some((other, _)) = others.iter().find(|(_, labels)| selects(service, labels)) {
-        return refuse(
-            "SharedService",
-            format!(
-                "Service {name} also selects the pods of {other}; give each workload a Service of its own"
-            ),
-        );
+
+    /// The family of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|family| family.name() == name)
     }
-    let ports = spec
-        .ports
-        .iter()
-        .flatten()
-        .enumerate()
-        .filter(|(_, p)| is_tcp(p));
-    let ports: Result<Vec<_>, _> = ports
-        .map(|(index, port)| plan_port(template, service, (index, port)))
-        .collect();
-    Ok(PlannedService {
-        name,
-        ports: ports?,
-    })
-}
 
-fn is_headless(service: &Service) -> bool {
-    let spec = service.spec.as_ref();
-    spec.and_then(|spec| spec.cluster_ip.as_deref()) == Some("None")
-}
-
-fn is_tcp(port: &ServicePort) -> bool {
-    port.protocol.as_deref().unwrap_or("TCP") == "TCP"
-}
-
-fn plan_port(
-    template: &Template,
-    service: &Service,
-    (index, port): (usize, &ServicePort),
-) -> Result<PlannedPort, Obstacle> {
-    let target = user_target(service, port);
-    let number = match &target {
-        IntOrString::Int(number) => u16::try_from(*number).ok(),
-        IntOrString::String(name) => app_port_of(name).or_else(|| {
-            template
-                .named_ports
-                .iter()
-                .find(|(n, _)| n == name)
-                .map(|(_, p)| *p)
-        }),
-    };
-    let service_name = service.metadata.name.as_deref().unwrap_or_default();
-    let target = match target {
-        IntOrString::Int(number) => number.to_string(),
-        IntOrString::String(name) => name,
-    };
-    let known = || {
-        template
-            .app_ports
-            .iter()
-            .map(u16::to_string)
-            .collect::<Vec<_>>()
-            .join(",")
-    };
-    match number {
-        Some(app_port) if template.app_ports.contains(&app_port) => Ok(PlannedPort {
-            index,
-            name: port.name.clone(),
-            app_protocol: port.app_protocol.clone(),
-            port: port.port,
-            app_port,
-        }),
-        Some(other) => Err(Obstacle {
-            reason: "UndeclaredPort",
-            message: format!(
-                "Service {service_name} port {} targets {target}, which Lull does not serve; set \
-                 lull.dev/ports: \"{},{other}\"",
-                port.port,
-                known()
-            ),
-        }),
-        None => Err(Obstacle {
-            reason: "UnknownTargetPort",
-            message: format!(
-                "Service {service_name} port {} targets {target:?}, which no container declares; \
-                 served are {}",
-                port.port,
-                known()
-            ),
-        }),
-    }
-}
-
-fn original(service: &Service) -> Option<Original> {
-    let annotations = service.metadata.annotations.as_ref()?;
-    Original::parse(annotations.get(ORIGINAL_ANNOTATION)?)
-}
-
-fn is_ours(target: &IntOrString) -> bool {
-    matches!(target, IntOrString::String(name) if app_port_of(name).is_some())
-}
-
-/// What the user wrote as target of `port`: what stands there, or what stood there before us.
-fn user_target(service: &Service, port: &ServicePort) -> IntOrString {
-    let now = port
-        .target_port
-        .clone()
-        .unwrap_or(IntOrString::Int(port.port));
-    if !is_ours(&now) {
-        return now;
-    }
-    let before = original(service).and_then(|o| o.target(port.port).cloned());
-    before.map_or(now, |before| match before {
-        TargetPort::Number(number) => IntOrString::Int(number),
-        TargetPort::Name(name) => IntOrString::String(name),
-    })
-}
-
-fn noted(target: IntOrString) -> TargetPort {
-    match target {
-        IntOrString::Int(number) => TargetPort::Number(number),
-        IntOrString::String(name) => TargetPort::Name(name),
-    }
-}
-
-/// Whether every planned port of `service` is switched to its named port.
-#[must_use]
-pub fn is_switched(service: &Service, planned: &PlannedService) -> bool {
-    let ports = ports(service);
-    original(service).is_some()
-        && planned.ports.iter().all(|p| {
-            ports.get(p.index).is_some_and(|port| {
-                port.target_port == Some(IntOrString::String(traffic_port_name(p.app_port)))
-            })
-        })
-}
-
-/// Whether the sentinel stands in the place of the user's selector.
-#[must_use]
-pub fn is_held(service: &Service) -> bool {
-    let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref());
-    selector.is_some_and(|s| s.contains_key(HELD_LABEL))
-}
-
-/// JSON patch that points the planned ports of `service` at the named ports and writes down what
-/// was there; the patch fails if the Service has changed since it was read.
-#[must_use]
-pub fn switch_patch(service: &Service, planned: &PlannedService) -> Value {
-    let mut ops = guarded(service);
-    let ports = ports(service);
-    let original = Original {
-        ports: planned
-            .ports
-            .iter()
-            .filter_map(|p| ports.get(p.index))
-            .map(|port| OriginalPort {
-                port: port.port,
-                target_port: noted(user_target(service, port)),
-            })
-            .collect(),
-        selector: user_selector(service),
-    };
-    if service.metadata.annotations.is_none() {
-        ops.push(json!({ "op": "add", "path": "/metadata/annotations", "value": {} }));
-    }
-    ops.push(json!({ "op": "add", "path": original_path(), "value": original.to_text() }));
-    for port in &planned.ports {
-        let path = format!("/spec/ports/{}/targetPort", port.index);
-        ops.push(json!({ "op": "add", "path": path, "value": traffic_port_name(port.app_port) }));
-    }
-    Value::Array(ops)
-}
-
-/// JSON patch that gives `service` back as the user had it; `None` where it is not ours.
-#[must_use]
-pub fn restore_patch(service: &Service) -> Option<Value> {
-    let original = original(service)?;
-    let mut ops = guarded(service);
-    let ports = ports(service);
-    for (index, port) in ports.iter().enumerate() {
-        let ours = port.target_port.as_ref().is_some_and(is_ours);
-        let before = original.target(port.port);
-        if let (true, Some(before)) = (ours, before) {
-            let path = format!("/spec/ports/{index}/targetPort");
-            ops.push(json!({ "op": "add", "path": path, "value": before }));
+    /// Whether `address` is one of this family.
+    #[must_use]
+    pub fn has(self, address: &str) -> bool {
+        match address.parse() {
+            Ok(IpAddr::V4(_)) => self == Self::Ipv4,
+            Ok(IpAddr::V6(_)) => self == Self::Ipv6,
+            Err(_) => false,
         }
     }
-    if is_held(service) {
-        ops.push(json!({ "op": "add", "path": "/spec/selector", "value": original.selector }));
+}
+
+// === impl Components ===
+
+impl Components {
+    /// The same with the labels of the namespace as they are now.
+    #[must_use]
+    pub fn with_namespace_labels(&self, labels: &Labels) -> Self {
+        Self {
+            namespace_labels: labels.clone(),
+            ..self.clone()
+        }
     }
-    ops.push(json!({ "op": "remove", "path": original_path() }));
-    Some(Value::Array(ops))
 }
 
-/// JSON patch that puts the sentinel in the place of the user's selector.
-#[must_use]
-pub fn hold_patch(service: &Service, uid: &str) -> Value {
-    let mut ops = guarded(service);
-    ops.push(json!({ "op": "add", "path": "/spec/selector", "value": { HELD_LABEL: uid } }));
-    Value::Array(ops)
+// === impl Plan ===
+
+impl Plan {
+    /// What stops enrolment.
+    pub fn refusals(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.is_refusal())
+    }
+
+    /// What is only said.
+    pub fn warnings(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| !finding.is_refusal())
+    }
+
+    /// Whether anything stops enrolment.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.refusals().next().is_some()
+    }
+
+    /// What enrolment does, step by step, for people; `private` is the private Service's name.
+    #[must_use]
+    pub fn steps(&self, private: &str) -> Vec<String> {
+        let mut steps = vec![
+            "put the queue-proxy into the pod template, which starts a rollout".to_owned(),
+            format!("create Service {private}"),
+        ];
+        steps.extend(self.services.iter().map(|service| {
+            let port = |port: &PlannedPort| {
+                let name = traffic_port_name(port.app_port);
+                format!("port {} to {name}", port.port)
+            };
+            let ports: Vec<String> = service.ports.iter().map(port).collect();
+            format!("point Service {} at it: {}", service.name, ports.join(", "))
+        }));
+        steps
+    }
+
+    /// What a dry run says, in one line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let warnings = match self.warnings().count() {
+            0 => String::new(),
+            1 => ", 1 warning".to_owned(),
+            count => format!(", {count} warnings"),
+        };
+        let refusals: Vec<String> = self.refusals().map(ToString::to_string).collect();
+        if !refusals.is_empty() {
+            return format!("dry-run: refused: {}{warnings}", refusals.join("; "));
+        }
+        let services: Vec<String> = self.services.iter().map(ToString::to_string).collect();
+        format!("dry-run: would switch {}{warnings}", services.join(", "))
+    }
 }
 
-/// JSON patch that gives the user's selector back.
-#[must_use]
-pub fn release_patch(service: &Service) -> Value {
-    let mut ops = guarded(service);
-    let selector = user_selector(service);
-    ops.push(json!({ "op": "add", "path": "/spec/selector", "value": selector }));
-    Value::Array(ops)
-}
-
-fn ports(service: &Service) -> &[ServicePort] {
-    let spec = service.spec.as_ref();
-    spec.and_then(|spec| spec.ports.as_deref())
-        .unwrap_or_default()
-}
-
-fn guarded(service: &Service) -> Vec<Value> {
-    let version = service
-        .metadata
-        .resource_version
-        .as_deref()
-        .unwrap_or_default();
-    vec![json!({ "op": "test", "path": "/metadata/resourceVersion", "value": version })]
-}
-
-fn original_path() -> String {
-    format!(
-        "/metadata/annotations/{}",
-        ORIGINAL_ANNOTATION.replace('/', "~1")
-    )
+impl std::fmt::Display for PlannedService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let port = |port: &PlannedPort| format!("{} -> {}", port.port, port.app_port);
+        let ports: Vec<String> = self.ports.iter().map(port).collect();
+        write!(f, "Service {} ({})", self.name, ports.join(", "))
+    }
 }
 
 #[cfg(test)]

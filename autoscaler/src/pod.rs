@@ -2,7 +2,10 @@
 
 use k8s_openapi::api::core::v1 as api;
 use kube::ResourceExt;
-use lull_contract::{names::POD_LABEL, ports};
+use lull_contract::{
+    names::{ISTIO_PROXY_CONTAINER, POD_LABEL},
+    ports,
+};
 
 /// A pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,18 +28,26 @@ pub struct Pod {
     pub is_ready: bool,
     /// Where its queue-proxy tells its load.
     pub report_port: u16,
+    /// It is on its way out.
+    pub is_leaving: bool,
+    /// It has Istio's container.
+    pub is_meshed: bool,
 }
 
 impl From<api::Pod> for Pod {
     fn from(pod: api::Pod) -> Self {
-        let ip = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
-        let ips = pod.status.iter().flat_map(|s| s.pod_ips.iter().flatten());
+        // One that has ended keeps its address in the API while others may have got it.
+        let status = pod.status.as_ref().filter(|status| !has_ended(status));
+        let ip = status.and_then(|status| status.pod_ip.clone());
+        let ips = status.into_iter().flat_map(|s| s.pod_ips.iter().flatten());
         let more_ips = ips
             .map(|other| other.ip.clone())
             .filter(|other| ip.as_ref() != Some(other));
         Self {
             is_ready: is_ready(&pod),
             report_port: port_of(&pod, "lull-report", ports::REPORT),
+            is_leaving: pod.metadata.deletion_timestamp.is_some(),
+            is_meshed: has_container(&pod, ISTIO_PROXY_CONTAINER),
             workload: pod.labels().get(POD_LABEL).cloned(),
             namespace: pod.namespace().unwrap_or_default(),
             name: pod.name_any(),
@@ -58,6 +69,10 @@ impl Pod {
     }
 }
 
+fn has_ended(status: &api::PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"))
+}
+
 fn is_ready(pod: &api::Pod) -> bool {
     let conditions = pod
         .status
@@ -65,6 +80,15 @@ fn is_ready(pod: &api::Pod) -> bool {
         .flat_map(|s| s.conditions.iter().flatten());
     let mut ready = conditions.filter(|c| c.type_ == "Ready" && c.status == "True");
     pod.metadata.deletion_timestamp.is_none() && ready.next().is_some()
+}
+
+/// Whether there is such a container; a native sidecar is among the init containers.
+fn has_container(pod: &api::Pod, name: &str) -> bool {
+    let mut containers = pod.spec.iter().flat_map(|spec| {
+        let init = spec.init_containers.iter().flatten();
+        spec.containers.iter().chain(init)
+    });
+    containers.any(|container| container.name == name)
 }
 
 /// The number behind the container port called `name`, else `default`.
@@ -100,6 +124,14 @@ mod tests {
         let metadata = json!({ "name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z" });
         assert!(!pod(json!({ "metadata": metadata, "status": status })).is_ready);
         assert!(!pod(json!({ "metadata": { "name": "p" } })).is_ready);
+    }
+
+    #[test]
+    fn a_pod_that_has_ended_has_no_address_any_more() {
+        let status =
+            json!({ "podIP": "10.0.0.1", "podIPs": [{ "ip": "10.0.0.1" }], "phase": "Failed" });
+        let evicted = pod(json!({ "metadata": { "name": "p" }, "status": status }));
+        assert_eq!((evicted.ip, evicted.more_ips.len()), (None, 0));
     }
 
     #[test]

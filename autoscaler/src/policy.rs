@@ -69,7 +69,7 @@ pub struct Verdict {
     pub known: bool,
     /// The same of activators and most pods: it may shrink.
     pub may_shrink: bool,
-    /// Ready pods that are silent; each counts as one at its target.
+    /// Ready pods that are silent; each of them stays.
     pub silent: u32,
     /// Somebody else's count was seen for the first time.
     pub overruled: bool,
@@ -126,7 +126,7 @@ impl Policy {
         let (decision, decided) = self.decide(settings, measured, seen.ready, now);
         let (want, rule) = match self.respected(settings, now) {
             Some(count) => (count, Rule::Others),
-            None => self.want(settings, measured, (&decision, seen.replicas), now),
+            None => self.want(settings, measured, (&decision, seen), now),
         };
         let verdict = Verdict {
             want,
@@ -196,11 +196,9 @@ impl Policy {
             return (decision.clone(), false);
         }
         let decider = self.decider.get_or_insert_with(|| Decider::new(ready, now));
-        // Unknown is busy: what a silent pod has is taken for all that it should have.
-        let unheard = f64::from(measured.silent) * settings.target_per_pod();
         let observed = Observed {
-            stable: measured.stable + unheard,
-            panic: measured.panic + unheard,
+            stable: measured.stable,
+            panic: measured.panic,
             ready,
         };
         let decision = decider.decide(settings, observed, now);
@@ -214,9 +212,10 @@ impl Policy {
         &mut self,
         settings: &Settings,
         measured: &Measured,
-        (decision, replicas): (&Decision, u32),
+        (decision, seen): (&Decision, Seen),
         now: Duration,
     ) -> (u32, Rule) {
+        let replicas = seen.replicas;
         if settings.class == Class::None {
             return (replicas, Rule::Unscaled);
         }
@@ -228,7 +227,11 @@ impl Policy {
         let asked = match settings.class {
             // Its pods don't go one after the other: there is one step down, and it is all of it.
             Class::Hpa if measured.stable == 0.0 && measured.silent == 0 => 0,
-            _ => decision.want,
+            // Unknown is busy: a silent pod stays, and none of the others goes in its place.
+            _ => seen
+                .ready
+                .min(decision.want + measured.silent)
+                .max(decision.want),
         };
         let (mut want, mut rule) = (asked, Rule::Algorithm);
         for (pods, lift) in lifts {
@@ -238,7 +241,13 @@ impl Policy {
         }
         if want == 0 {
             let since = *self.idle_since.get_or_insert(now);
-            if now < since + settings.scale_to_zero_pod_retention_period.0 && replicas > 0 {
+            let retention = settings.scale_to_zero_pod_retention_period.0;
+            let stays = match settings.class {
+                // Its one step down does not pass the algorithm's delay.
+                Class::Hpa => retention.max(settings.scale_down_delay.0),
+                _ => retention,
+            };
+            if now < since + stays && replicas > 0 {
                 (want, rule) = (1, Rule::Retention);
             }
         } else {
@@ -256,7 +265,8 @@ impl Policy {
     /// Fewest pods until the initial scale has been there once. An initial scale of one is what
     /// every workload that is enrolled awake has anyway.
     fn initial(&mut self, settings: &Settings, replicas: u32) -> u32 {
-        self.initialised |= replicas >= settings.initial_scale;
+        // Above zero a HorizontalPodAutoscaler may never go as far.
+        self.initialised |= replicas >= settings.initial_scale || settings.class == Class::Hpa;
         if self.initialised || settings.initial_scale <= 1 || replicas == 0 {
             0
         } else {
@@ -305,6 +315,7 @@ impl Verdict {
             want: self.want,
             zero_only: settings.class != Class::Kpa,
             may_sleep: settings.min_scale == 0 && settings.class != Class::None,
+            may_wake: settings.class != Class::None,
             burst_short: self.decision.excess_burst_capacity < 0,
             in_flight: totals.in_flight,
             held: totals.held,
@@ -333,7 +344,7 @@ impl fmt::Display for Verdict {
         }?;
         match self.silent {
             0 => Ok(()),
-            silent => write!(f, "; {silent} silent, counted as full"),
+            silent => write!(f, "; {silent} silent, counted as busy"),
         }
     }
 }

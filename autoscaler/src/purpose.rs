@@ -13,6 +13,10 @@ pub enum Purpose {
     WriteSlice,
     /// Activators out of a Service's endpoints.
     DeleteSlice,
+    /// An activator as Istio is told of it.
+    WriteEntry,
+    /// An activator of which Istio is told no more.
+    DeleteEntry,
     /// The sentinel selector on a public Service.
     HoldSelector,
     /// The user's selector on a public Service.
@@ -39,11 +43,13 @@ pub enum Purpose {
 
 impl Purpose {
     /// Every one.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::ReadScale,
         Self::WriteScale,
         Self::WriteSlice,
         Self::DeleteSlice,
+        Self::WriteEntry,
+        Self::DeleteEntry,
         Self::HoldSelector,
         Self::RestoreSelector,
         Self::SwitchService,
@@ -61,6 +67,7 @@ impl Purpose {
         match self {
             Self::ReadScale | Self::WriteScale => "targets/scale",
             Self::WriteSlice | Self::DeleteSlice => "endpointslices",
+            Self::WriteEntry | Self::DeleteEntry => "workloadentries",
             Self::HoldSelector
             | Self::RestoreSelector
             | Self::SwitchService
@@ -76,7 +83,7 @@ impl Purpose {
     pub(crate) fn verb(self) -> &'static str {
         match self {
             Self::ReadScale => "get",
-            Self::DeleteSlice | Self::DeleteWorkload => "delete",
+            Self::DeleteSlice | Self::DeleteEntry | Self::DeleteWorkload => "delete",
             _ => "patch",
         }
     }
@@ -89,6 +96,8 @@ impl fmt::Display for Purpose {
             Self::WriteScale => "writing /scale",
             Self::WriteSlice => "writing the activators' slice",
             Self::DeleteSlice => "deleting the activators' slice",
+            Self::WriteEntry => "writing an activator's WorkloadEntry",
+            Self::DeleteEntry => "deleting an activator's WorkloadEntry",
             Self::HoldSelector => "holding the selector",
             Self::RestoreSelector => "giving the selector back",
             Self::SwitchService => "switching to named ports",
@@ -98,7 +107,7 @@ impl fmt::Display for Purpose {
             Self::WriteStatus => "writing the ScaledWorkload's status",
             Self::DeleteWorkload => "deleting the ScaledWorkload",
             Self::DropFinalizer => "letting the ScaledWorkload go",
-            Self::Annotate => "annotating the Deployment",
+            Self::Annotate => "annotating the workload",
         })
     }
 }

@@ -26,7 +26,7 @@ use kube::{
 };
 use lull_contract::{
     Shards,
-    names::{FIELD_MANAGER, POD_LABEL},
+    names::{FIELD_MANAGER, POD_LABEL, WORKLOAD_LABEL},
     scaled_workload::ScaledWorkload,
     target_resource::TargetResource,
 };
@@ -35,8 +35,9 @@ use serde_json::{Value, json};
 
 use self::steps::{Object, Planned, Seen, Step, steps};
 use crate::{
+    mesh::WorkloadEntry,
     pod::Pod,
-    uninstall::{ignore_not_found, objects},
+    uninstall::{PAGE, ignore_not_found, kinds},
 };
 
 /// Between two looks at what is left.
@@ -133,14 +134,39 @@ async fn nobody_leads(client: &Client, namespace: &str) -> anyhow::Result<()> {
 async fn look(client: &Client, options: &Options<'_>) -> anyhow::Result<Seen> {
     let pods = ListParams::default().labels(POD_LABEL);
     let pods: Vec<KubePod> = list(client, &pods).await?;
+    let ours = ListParams::default().labels(WORKLOAD_LABEL);
     let all = ListParams::default();
     Ok(Seen {
         targets: objects(client, options.targets).await?,
         services: list::<Service>(client, &all).await?,
         slices: list::<EndpointSlice>(client, &all).await?,
+        entries: list::<WorkloadEntry>(client, &ours).await?,
         pods: pods.into_iter().map(Pod::from).collect(),
         workloads: list::<ScaledWorkload>(client, &all).await?,
     })
+}
+
+/// Every object of the kinds that are there, with its kind, read page by page.
+async fn objects(
+    client: &Client,
+    targets: &[TargetResource],
+) -> anyhow::Result<Vec<(ApiResource, DynamicObject)>> {
+    let mut found = Vec::new();
+    for resource in kinds(client, targets).await? {
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+        let mut params = ListParams::default().limit(PAGE);
+        loop {
+            let page = api.list(&params).await;
+            let page = page.with_context(|| format!("listing {}", resource.plural))?;
+            let items = page.items.into_iter();
+            found.extend(items.map(|object| (resource.clone(), object)));
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params.continue_token = Some(token),
+                None => break,
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Every object of a kind; none where the API server doesn't know it.

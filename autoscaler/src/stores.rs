@@ -1,9 +1,11 @@
 //! What is known of the cluster: one watch each, kept in memory, and a callback per changed object.
 //!
-//! Of each object only what Lull reads is kept ([`Target`], [`Pod`], [`Hpa`]; the rest without what
+//! Of each object only what Lull reads is kept ([`Target`], [`Pod`], [`Hpa`] and the like; the rest without what
 //! other programs note on it): the caches are nearly all of this process's memory.
 
+mod budget;
 mod hpa;
+mod network_policy;
 mod targets;
 
 use std::{fmt::Debug, pin::pin, sync::Arc};
@@ -11,8 +13,10 @@ use std::{fmt::Debug, pin::pin, sync::Arc};
 use futures::TryStreamExt;
 use k8s_openapi::api::{
     autoscaling::v2::HorizontalPodAutoscaler,
-    core::v1::{self as core, Service},
+    core::v1::{self as core, Namespace, Service},
     discovery::v1::EndpointSlice,
+    networking::v1 as networking,
+    policy::v1::PodDisruptionBudget,
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
@@ -30,9 +34,15 @@ use lull_contract::{
 use lull_process::readiness::{Pending, Readiness};
 use serde::de::DeserializeOwned;
 
-pub use self::{hpa::Hpa, targets::Targets};
+pub use self::{
+    budget::Budget,
+    hpa::Hpa,
+    network_policy::{NetworkPolicy, Rule, Source},
+    targets::Targets,
+};
 use crate::{
     cache::{Cache, Keys, Writer},
+    mesh::Entries,
     objects::SERVICE_NAME_LABEL,
     pod::Pod,
 };
@@ -56,6 +66,14 @@ pub struct Stores {
     pub autoscalers: Cache<Pod>,
     /// All HorizontalPodAutoscalers, grouped by what they scale ([`Hpa::target`]).
     pub hpas: Cache<Hpa>,
+    /// All NetworkPolicies.
+    pub policies: Cache<NetworkPolicy>,
+    /// All PodDisruptionBudgets.
+    pub budgets: Cache<Budget>,
+    /// Lull's own namespace, for its labels; by its name, in no namespace.
+    pub own_namespace: Cache<Namespace>,
+    /// WorkloadEntries that we wrote.
+    pub entries: Entries,
 }
 
 /// Which object changed, as far as its workload is concerned.
@@ -92,13 +110,15 @@ pub struct Watched<'a> {
 }
 
 /// How one kind is watched.
-struct Watch<K> {
+pub(crate) struct Watch<K> {
     /// What it is called in logs, and while it is waited for.
-    name: String,
-    pending: Option<Pending>,
-    keys: Keys<K>,
-    touched: fn(&K) -> Touched,
-    on_touched: OnTouched,
+    pub(crate) name: String,
+    pub(crate) pending: Option<Pending>,
+    pub(crate) keys: Keys<K>,
+    pub(crate) touched: fn(&K) -> Touched,
+    pub(crate) on_touched: OnTouched,
+    /// Whether everything waits for its first list, however often that fails.
+    pub(crate) is_vital: bool,
 }
 
 // === impl Stores ===
@@ -183,6 +203,43 @@ impl Stores {
                 all(),
                 Hpa::from,
             ),
+            policies: Watch {
+                touched: |policy: &NetworkPolicy| Touched::Namespace(policy.namespace.clone()),
+                ..Watch::new(
+                    "networkpolicies",
+                    NetworkPolicy::KEYS,
+                    (readiness, on_touched),
+                )
+            }
+            .start(
+                Api::<networking::NetworkPolicy>::all(client.clone()),
+                all(),
+                NetworkPolicy::from,
+            ),
+            budgets: Watch {
+                touched: |budget: &Budget| Touched::Namespace(budget.namespace.clone()),
+                ..Watch::new(
+                    "poddisruptionbudgets",
+                    Budget::KEYS,
+                    (readiness, on_touched),
+                )
+            }
+            .start(
+                Api::<PodDisruptionBudget>::all(client.clone()),
+                all(),
+                Budget::from,
+            ),
+            own_namespace: Watch::new(
+                "namespace",
+                by_name::<Namespace>(|_| None),
+                (readiness, on_touched),
+            )
+            .start(
+                Api::<Namespace>::all(client.clone()),
+                all().fields(&format!("metadata.name={}", watched.namespace)),
+                bare::<Namespace>,
+            ),
+            entries: Entries::start(client, readiness, on_touched),
         }
     }
 }
@@ -192,7 +249,7 @@ const PODS: Keys<Pod> = Keys {
     group: |pod| pod.workload.as_deref(),
 };
 
-fn by_name<K: Resource>(group: fn(&K) -> Option<&str>) -> Keys<K> {
+pub(crate) fn by_name<K: Resource>(group: fn(&K) -> Option<&str>) -> Keys<K> {
     Keys {
         place: |object| (object.namespace().unwrap_or_default(), object.name_any()),
         group,
@@ -204,7 +261,7 @@ fn pod(pod: core::Pod) -> Pod {
 }
 
 /// The object without what others note on it, `kubectl apply`'s copy of it first of all.
-fn bare<K: Resource>(mut object: K) -> K {
+pub(crate) fn bare<K: Resource>(mut object: K) -> K {
     let metadata = object.meta_mut();
     metadata.managed_fields = None;
     if let Some(annotations) = &mut metadata.annotations {
@@ -226,7 +283,7 @@ fn touched_by_slice(slice: &EndpointSlice) -> Touched {
     }
 }
 
-fn label<'a>(object: &'a impl Resource, key: &str) -> Option<&'a str> {
+pub(crate) fn label<'a>(object: &'a impl Resource, key: &str) -> Option<&'a str> {
     let labels = object.meta().labels.as_ref();
     labels
         .and_then(|labels| labels.get(key))
@@ -244,6 +301,7 @@ impl<K: Send + Sync + 'static> Watch<K> {
             keys,
             touched: |_| Touched::Everything,
             on_touched: Arc::clone(on_touched),
+            is_vital: true,
         }
     }
 
@@ -259,7 +317,7 @@ impl<K: Send + Sync + 'static> Watch<K> {
     }
 
     /// Fills `writer` until the process ends; `on_listed` is called after each complete list.
-    async fn run<R>(
+    pub(crate) async fn run<R>(
         mut self,
         (api, config): (Api<R>, watcher::Config),
         mut writer: Writer<K>,
@@ -276,6 +334,9 @@ impl<K: Send + Sync + 'static> Watch<K> {
                 Err(error) => {
                     // The watcher comes back by itself, with backoff.
                     tracing::warn!(%error, "watch of {} failed", self.name);
+                    if !self.is_vital {
+                        drop(self.pending.take());
+                    }
                     continue;
                 }
             };

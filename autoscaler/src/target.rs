@@ -1,26 +1,26 @@
 //! Objects whose `/scale` Lull writes: Deployments, StatefulSets and whatever else the configuration
 //! names. Of each only what Lull reads is kept.
 
+mod template;
+
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use k8s_openapi::{
-    api::core::v1::{Container, ObjectReference, PodTemplateSpec},
-    apimachinery::pkg::apis::meta::v1::OwnerReference,
+    api::core::v1::ObjectReference, apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 use kube::{
     Client,
     core::{ApiResource, DynamicObject, GroupVersionKind},
 };
 use lull_contract::{
-    AppPort, AppProtocol,
-    annotations::PREFIX,
-    names::{INJECTED_ANNOTATION, QUEUE_PROXY_CONTAINER, workload_id},
+    annotations::{self, PREFIX},
+    names::workload_id,
     scaled_workload,
     target_resource::TargetResource,
 };
 use serde_json::Value;
 
-use crate::plan;
+pub use template::PodTemplate;
 
 /// The API group of Deployments and StatefulSets.
 const APPS: &str = "apps";
@@ -70,17 +70,6 @@ pub struct Target {
     pub is_rolling: bool,
 }
 
-/// What of a pod template matters here.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PodTemplate {
-    /// What Services are planned by.
-    pub plan: plan::Template,
-    /// App ports as the injected sidecar serves them.
-    pub served: Vec<AppPort>,
-    /// Record of what the webhook has added, where it has.
-    pub injected: Option<String>,
-}
-
 /// Resolves kind and `/scale` with the API server.
 ///
 /// # Errors
@@ -128,13 +117,17 @@ impl Target {
         let is_rolling = is_rolling(resource, metadata.generation, data.get("status"));
         let replicas = data.pointer("/spec/replicas").and_then(Value::as_u64);
         let is_stateful = resource.group == APPS && resource.kind == "StatefulSet";
+        let mut annotations = metadata.annotations.unwrap_or_default();
+        annotations.retain(|key, _| key.starts_with(PREFIX));
+        let rollout = template::rollout(data.get("spec"));
         let template = data
             .pointer_mut("/spec/template")
             .map(Value::take)
             .and_then(|template| serde_json::from_value(template).ok())
-            .map(|template| PodTemplate::new(&template, is_stateful));
-        let mut annotations = metadata.annotations.unwrap_or_default();
-        annotations.retain(|key, _| key.starts_with(PREFIX));
+            .map(|template| {
+                let named = annotations::named_ports(&annotations);
+                PodTemplate::new(&template, named, (is_stateful, rollout))
+            });
         Self {
             resource: Arc::clone(resource),
             namespace: metadata.namespace.unwrap_or_default(),
@@ -232,65 +225,15 @@ fn is_rolling(resource: &ApiResource, generation: Option<i64>, status: Option<&V
     let is_seen = seen.is_none_or(|seen| seen >= generation.unwrap_or(0));
     let all = number("replicas").unwrap_or(0);
     let updated = number("updatedReplicas").or(default).unwrap_or(all);
-    (tells && status.is_none()) || !is_seen || updated < all
-}
-
-// === impl PodTemplate ===
-
-impl PodTemplate {
-    fn new(template: &PodTemplateSpec, is_stateful: bool) -> Self {
-        let metadata = template.metadata.as_ref();
-        let containers = || template.spec.iter().flat_map(|spec| &spec.containers);
-        let served = served_ports(containers());
-        let named_ports = containers()
-            .filter(|container| container.name != QUEUE_PROXY_CONTAINER)
-            .flat_map(|container| container.ports.iter().flatten())
-            .filter_map(|port| Some((port.name.clone()?, u16::try_from(port.container_port).ok()?)))
-            .collect();
-        Self {
-            plan: plan::Template {
-                labels: metadata.and_then(|m| m.labels.clone()).unwrap_or_default(),
-                named_ports,
-                app_ports: served.iter().map(|port| port.number).collect(),
-                headless_sibling: is_stateful,
-            },
-            served,
-            injected: metadata
-                .and_then(|m| m.annotations.as_ref()?.get(INJECTED_ANNOTATION).cloned()),
-        }
-    }
-}
-
-/// App ports as the injected sidecar serves them: `QP_PORTS="8012=8080/http,8013=5432/tcp"`.
-fn served_ports<'a>(mut containers: impl Iterator<Item = &'a Container>) -> Vec<AppPort> {
-    let sidecar = containers.find(|container| container.name == QUEUE_PROXY_CONTAINER);
-    let value = sidecar.and_then(|container| {
-        let ports = container
-            .env
-            .as_ref()?
-            .iter()
-            .find(|e| e.name == "QP_PORTS");
-        ports?.value.as_deref()
-    });
-    let items = value.unwrap_or_default().split(',');
-    items.filter_map(served_port).collect()
-}
-
-fn served_port(item: &str) -> Option<AppPort> {
-    let (number, protocol) = item.split_once('=')?.1.split_once('/')?;
-    let protocol = if protocol == "tcp" {
-        AppProtocol::Tcp
-    } else {
-        AppProtocol::Http
-    };
-    Some(AppPort {
-        number: number.parse().ok()?,
-        protocol,
-    })
+    // A StatefulSet counts pods that end among all, and not among the updated.
+    let is_one_revision =
+        field("updateRevision").is_some_and(|revision| field("currentRevision") == Some(revision));
+    (tells && status.is_none()) || !is_seen || (updated < all && !is_one_revision)
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use lull_contract::{AppPort, AppProtocol, names::QUEUE_PROXY_CONTAINER};
     use serde_json::json;
 
     use super::*;
@@ -330,7 +273,8 @@ pub(crate) mod tests {
         };
         assert_eq!((template.served.len(), template.served[1]), (2, tcp));
         assert_eq!(template.plan.named_ports, [("web".to_owned(), 8080)]);
-        assert_eq!(template.plan.app_ports, [8080, 5432]);
+        assert_eq!(template.plan.app_ports, template.served);
+        assert_eq!(template.plan.traffic_ports, [8012, 8013]);
         assert!(template.plan.headless_sibling);
     }
 
@@ -372,6 +316,18 @@ pub(crate) mod tests {
                 true,
             ),
             ("apps", json!({ "observedGeneration": 2 }), false),
+            (
+                "apps",
+                json!({ "observedGeneration": 2, "replicas": 3, "updatedReplicas": 1,
+                        "currentRevision": "a", "updateRevision": "a" }),
+                false,
+            ),
+            (
+                "apps",
+                json!({ "observedGeneration": 2, "replicas": 3, "updatedReplicas": 1,
+                        "currentRevision": "a", "updateRevision": "b" }),
+                true,
+            ),
             ("example.org", json!(null), false),
             ("example.org", json!({ "replicas": 2 }), false),
             (

@@ -3,7 +3,10 @@
 //! The running autoscaler does the leaving; this only asks, waits, shows progress and cleans up. It
 //! can be cut anywhere and run again.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, bail};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
@@ -14,6 +17,7 @@ use kube::{
 };
 use lull_contract::{
     annotations::{self, LEAVE},
+    names::workload_id,
     scaled_workload::ScaledWorkload,
     target_resource::TargetResource,
 };
@@ -23,6 +27,10 @@ use crate::target::{DiscoveryError, discover};
 
 /// Between two looks at what is left.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Objects of a page when all are listed.
+pub(crate) const PAGE: u32 = 500;
+/// What the mark says until the autoscaler has dealt with it.
+const REQUESTED: &str = "requested";
 
 /// Makes every workload leave and deletes the webhook's configuration.
 ///
@@ -39,7 +47,7 @@ pub async fn run(
     let started = Instant::now();
     loop {
         ask_to_leave(&client, targets).await?;
-        let left = left(&client).await?;
+        let left: Vec<String> = left(&client, targets).await?.into_iter().collect();
         if left.is_empty() {
             break;
         }
@@ -62,74 +70,117 @@ pub async fn run(
     )
     .context("deleting the webhook's configuration")?;
     // Without the webhook nothing injects again, so the marks can go.
-    for (resource, object) in objects(&client, targets).await? {
-        if object.annotations().contains_key(LEAVE) {
-            annotate(&client, (&resource, &object), Value::Null).await?;
+    for object in ours(&client, targets).await? {
+        if object.leave.is_some() {
+            annotate(&client, &object, Value::Null).await?;
         }
     }
     tracing::info!("every workload is plain again");
     Ok(())
 }
 
-/// Every object of the kinds that are there, with its kind.
-pub(crate) async fn objects(
-    client: &Client,
-    targets: &[TargetResource],
-) -> anyhow::Result<Vec<(ApiResource, DynamicObject)>> {
+/// An object that Lull may run.
+struct Found {
+    resource: ApiResource,
+    namespace: String,
+    name: String,
+    is_opted_in: bool,
+    leave: Option<String>,
+}
+
+/// Objects of the kinds that are there that are Lull's, or on their way out; of each only its
+/// metadata is read, page by page: a cluster may have thousands that are none of our business.
+async fn ours(client: &Client, targets: &[TargetResource]) -> anyhow::Result<Vec<Found>> {
     let mut found = Vec::new();
-    for target in targets {
-        let resource = match discover(target, client).await {
-            Ok(resource) => resource,
-            Err(error @ DiscoveryError::Api { .. }) => return Err(error.into()),
-            // What the API server doesn't have, or Lull can't scale, has nothing to leave.
-            Err(_) => continue,
-        };
+    for resource in kinds(client, targets).await? {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-        let list = api.list(&ListParams::default()).await;
-        let list = list.with_context(|| format!("listing {target}"))?;
-        found.extend(list.items.into_iter().map(|o| (resource.clone(), o)));
+        let mut params = ListParams::default().limit(PAGE);
+        loop {
+            let page = api.list_metadata(&params).await;
+            let page = page.with_context(|| format!("listing {}", resource.plural))?;
+            let next = page.metadata.continue_.clone();
+            found.extend(page.items.iter().map(|object| Found {
+                resource: resource.clone(),
+                namespace: object.namespace().unwrap_or_default(),
+                name: object.name_any(),
+                is_opted_in: annotations::opted_in(object.annotations()),
+                leave: object.annotations().get(LEAVE).cloned(),
+            }));
+            found.retain(|object| object.is_opted_in || object.leave.is_some());
+            match next.filter(|token| !token.is_empty()) {
+                Some(token) => params.continue_token = Some(token),
+                None => break,
+            }
+        }
     }
     Ok(found)
 }
 
+/// Those of `targets` that the cluster has: what the API server doesn't know, or Lull can't scale, has
+/// nothing to leave.
+pub(crate) async fn kinds(
+    client: &Client,
+    targets: &[TargetResource],
+) -> anyhow::Result<Vec<ApiResource>> {
+    let mut kinds = Vec::new();
+    for target in targets {
+        match discover(target, client).await {
+            Ok(kind) => kinds.push(kind),
+            Err(error @ DiscoveryError::Api { .. }) => return Err(error.into()),
+            Err(DiscoveryError::Unknown(_) | DiscoveryError::NoScale(_)) => {}
+        }
+    }
+    Ok(kinds)
+}
+
 async fn ask_to_leave(client: &Client, targets: &[TargetResource]) -> anyhow::Result<()> {
-    for (resource, object) in objects(client, targets).await? {
-        if annotations::opted_in(object.annotations()) {
-            annotate(client, (&resource, &object), json!("requested")).await?;
+    for object in ours(client, targets).await? {
+        if object.is_opted_in {
+            annotate(client, &object, json!(REQUESTED)).await?;
         }
     }
     Ok(())
 }
 
-async fn annotate(
-    client: &Client,
-    (resource, object): (&ApiResource, &DynamicObject),
-    value: Value,
-) -> anyhow::Result<()> {
-    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, resource);
+async fn annotate(client: &Client, object: &Found, value: Value) -> anyhow::Result<()> {
+    let Found {
+        resource,
+        namespace,
+        name,
+        ..
+    } = object;
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, resource);
     let patch = json!({ "metadata": { "annotations": { LEAVE: value } } });
     let result = api
-        .patch(&name, &PatchParams::default(), &Patch::Merge(&patch))
+        .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
         .await;
     ignore_not_found(result.map(drop))
         .with_context(|| format!("annotating {} {namespace}/{name}", resource.kind))
 }
 
-/// Workloads that have not left; none where the CRD is gone already.
-async fn left(client: &Client) -> anyhow::Result<Vec<String>> {
+/// Workloads that have not left: those with a ScaledWorkload, none where the CRD is gone already, and
+/// those that have been asked and nobody has dealt with.
+async fn left(client: &Client, targets: &[TargetResource]) -> anyhow::Result<BTreeSet<String>> {
     let api: Api<ScaledWorkload> = Api::all(client.clone());
-    match api.list(&ListParams::default()).await {
-        Ok(list) => Ok(list
-            .items
-            .iter()
-            .map(|w| format!("{}/{}", w.namespace().unwrap_or_default(), w.name_any()))
-            .collect()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
-        Err(error) => Err(error).context("listing ScaledWorkloads"),
-    }
+    let scaled = match api.list(&ListParams::default()).await {
+        Ok(list) => list.items,
+        Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
+        Err(error) => return Err(error).context("listing ScaledWorkloads"),
+    };
+    let scaled = scaled
+        .iter()
+        .map(|w| format!("{}/{}", w.namespace().unwrap_or_default(), w.name_any()));
+    let asked = ours(client, targets).await?.into_iter();
+    let asked = asked
+        .filter(|object| object.leave.as_deref() == Some(REQUESTED))
+        .map(|object| {
+            let id = workload_id(&object.resource.kind, &object.name);
+            format!("{}/{id}", object.namespace)
+        });
+    Ok(scaled.chain(asked).collect())
 }
 
+/// A deletion that finds nothing has nothing to do.
 pub(crate) fn ignore_not_found(result: kube::Result<()>) -> kube::Result<()> {
     match result {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),

@@ -6,6 +6,8 @@ mod act;
 mod enrol;
 mod leave;
 mod look;
+mod mesh;
+mod planning;
 mod status;
 
 use std::{
@@ -16,7 +18,7 @@ use std::{
 };
 
 use lull_contract::{
-    annotations,
+    annotations::{self, ScaleMode},
     names::fnv1a,
     scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State},
 };
@@ -27,7 +29,7 @@ use crate::{
     context::{Context, Key, Mailbox, WriteError},
     machine::{self, Action, Step},
     metrics::Series,
-    plan::PlannedService,
+    plan::{Finding, PlannedService},
     policy::Policy,
     purpose::Purpose,
     target::Target,
@@ -49,6 +51,8 @@ enum Stage {
     Run,
     /// It wants to be ours, but its template has no sidecar: the webhook was not there.
     NotInjected,
+    /// It wants to be told what would be done, and nothing of ours is there.
+    Plan,
     /// Give everything back.
     Leave,
     /// Its object is gone.
@@ -73,17 +77,26 @@ struct Task {
     state_since: Instant,
     arrivals_at_state: u64,
     policy: Policy,
-    /// What we wrote to `/scale` and the watch may not show yet.
-    written_replicas: Option<(u32, Instant)>,
+    /// What we wrote to `/scale`, and where there was before, which the watch may still show.
+    written_replicas: Option<Written>,
     restored_at: Option<Instant>,
     status_written: Option<(ScaledWorkloadStatus, Instant)>,
     injection_asked: Option<Instant>,
-    obstacles_told: String,
+    /// What Events have told and still is so.
+    told: Vec<Finding>,
     /// The Event of the current wake has been written.
     woken_told: bool,
     pull: Option<JoinHandle<()>>,
     /// Ticks until the next look at a workload that rests.
     rest: u32,
+}
+
+/// A count that we wrote.
+#[derive(Debug, Clone, Copy)]
+struct Written {
+    from: u32,
+    to: u32,
+    at: Instant,
 }
 
 /// Looks after the workload `key` until it is neither ours nor wants to be.
@@ -104,7 +117,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         restored_at: None,
         status_written: None,
         injection_asked: None,
-        obstacles_told: String::new(),
+        told: Vec::new(),
         woken_told: false,
         pull: None,
         rest: 0,
@@ -168,6 +181,11 @@ fn stage(ctx: &Context, target: Option<&Target>, workload: Option<&ScaledWorkloa
     stage_of(target, workload, workload.is_none_or(knows_kind))
 }
 
+/// Whether a workload that is run again begins anew from this state: it was leaving, or only planned.
+fn starts_over(state: State) -> bool {
+    matches!(state, State::Leaving | State::Planned)
+}
+
 /// `knows_kind`: all objects of the kind that `workload` names are known.
 fn stage_of(target: Option<&Target>, workload: Option<&ScaledWorkload>, knows_kind: bool) -> Stage {
     let Some(target) = target.filter(|target| !target.is_deleted) else {
@@ -177,12 +195,15 @@ fn stage_of(target: Option<&Target>, workload: Option<&ScaledWorkload>, knows_ki
             None => Stage::Done,
         };
     };
-    let opted_in = annotations::opted_in(&target.annotations);
-    match (opted_in, target.is_injected(), workload) {
-        (true, true, _) => Stage::Run,
-        (true, false, _) => Stage::NotInjected,
-        (false, false, None) => Stage::Done,
-        (false, _, _) => Stage::Leave,
+    let is_plan = workload.is_none_or(|workload| workload.spec.is_dry_run());
+    let mode = annotations::mode(&target.annotations);
+    match (mode, target.is_injected(), workload) {
+        (ScaleMode::On, true, _) => Stage::Run,
+        (ScaleMode::On, false, _) => Stage::NotInjected,
+        // One that has been ours leaves first.
+        (ScaleMode::DryRun, false, _) if is_plan => Stage::Plan,
+        (ScaleMode::Off, false, None) => Stage::Done,
+        (ScaleMode::DryRun | ScaleMode::Off, _, _) => Stage::Leave,
     }
 }
 
@@ -200,7 +221,7 @@ impl Task {
         }
         if term.is_none() {
             self.series.hide();
-            self.mailbox.demand.lock().take_woken();
+            self.forget_the_gone();
             if let (Stage::Run, Some(target), Some(workload)) = (stage, target, workload) {
                 self.wake_as_follower(&target, &workload).await?;
             }
@@ -211,10 +232,16 @@ impl Task {
                 self.lead(&target, workload).await?;
             }
             (Stage::NotInjected, Some(target), _) => self.ask_for_injection(&target).await?,
+            (Stage::Plan, Some(target), workload) => self.show_plan(&target, workload).await?,
             (Stage::Leave, Some(target), workload) => {
                 self.leave(&target, workload.as_deref()).await?;
             }
-            (Stage::Gone, _, Some(workload)) => self.gone(&workload).await?,
+            (Stage::Gone, _, Some(workload)) => {
+                // What comes under the same name is another one.
+                self.state = None;
+                self.gone(&workload).await?;
+            }
+            (Stage::Unknown, _, Some(workload)) => self.say_unknown(&workload).await?,
             _ => return Ok(stage != Stage::Done),
         }
         Ok(true)
@@ -234,27 +261,20 @@ impl Task {
         target: &Target,
         workload: Option<Arc<ScaledWorkload>>,
     ) -> Result<(), WriteError> {
-        let Some(workload) = self.ensure_workload(target, workload).await? else {
+        let Some(workload) = self.ensure_workload(target, workload, false).await? else {
             return Ok(());
         };
-        if self.state.is_none() {
-            let state = workload
-                .status
-                .as_ref()
-                .map_or(State::Enrolling, |s| s.state);
-            // A workload that comes back while it was leaving starts over.
-            let state = if state == State::Leaving {
-                State::Enrolling
-            } else {
-                state
-            };
+        if self.state.is_none_or(starts_over) {
+            let there = workload.status.as_ref().map(|status| status.state);
+            let state = there.filter(|state| !starts_over(*state));
+            let state = state.unwrap_or(State::Enrolling);
             self.policy = Policy::new(state != State::Enrolling, self.ctx.now());
             self.enter(state);
         }
-        let planned = self.plan(target, &workload);
-        let services = planned.as_ref().map(Vec::as_slice).unwrap_or_default();
+        let plan = self.plan(target, &workload);
+        let services = self.services_of(&plan);
         self.keep_services(target, &workload, services).await?;
-        let look = self.look(target, &workload, services);
+        let look = self.look(target, &workload, &plan);
         let state = self.state.unwrap_or_default();
         self.show(&look, state);
         let step = machine::step(state, &look.facts, &self.ctx.delays);
@@ -263,10 +283,11 @@ impl Task {
         if look.verdict.overruled {
             self.tell_overruled(target, look.facts.replicas);
         }
-        let reason = match (&planned, &step.reason) {
-            (Err(obstacles), _) => obstacles.clone(),
-            (Ok(_), Some(reason)) => reason.clone(),
-            (Ok(_), None) => look.reason(step.state),
+        let refusals: Vec<String> = plan.refusals().map(ToString::to_string).collect();
+        let reason = match &step.reason {
+            _ if !refusals.is_empty() => refusals.join("; "),
+            Some(reason) => reason.clone(),
+            None => look.reason(step.state),
         };
         if step.state != state {
             tracing::info!(
@@ -275,12 +296,8 @@ impl Task {
             );
             self.enter(step.state);
         }
-        if let Err(obstacles) = &planned
-            && self.state_since.elapsed() > OBSTACLE_PATIENCE
-        {
-            self.tell_obstacles(target, obstacles);
-        }
-        self.write_status(&workload, &look, (step.state, services, reason))
+        self.tell_in_time(target, &plan);
+        self.write_status(&workload, &look, (step.state, &plan, reason))
             .await
     }
 
@@ -378,7 +395,7 @@ impl std::fmt::Display for Key {
 
 #[cfg(test)]
 mod tests {
-    use lull_contract::names::INJECTED_ANNOTATION;
+    use lull_contract::{AppProtocol, names::INJECTED_ANNOTATION, scaled_workload::WorkloadPort};
     use serde_json::{Value, json};
 
     use super::*;
@@ -417,6 +434,8 @@ mod tests {
             (json!({}), false, Stage::Done),
             (leaving, true, Stage::Leave),
             (json!({ "lull.dev/scale": "false" }), true, Stage::Leave),
+            (json!({ "lull.dev/scale": "dry-run" }), false, Stage::Plan),
+            (json!({ "lull.dev/scale": "dry-run" }), true, Stage::Leave),
         ];
         for (annotations, injected, expected) in rows {
             let deployment = deployment(&annotations, injected);
@@ -427,6 +446,22 @@ mod tests {
             );
         }
         assert_eq!(stage_of(None, None, true), Stage::Done);
+    }
+
+    #[test]
+    fn a_workload_that_was_run_leaves_before_its_plan_is_shown() {
+        let dry_run = deployment(&json!({ "lull.dev/scale": "dry-run" }), false);
+        let plan = scaled();
+        let mut run = scaled();
+        run.spec.ports.push(WorkloadPort {
+            app_port: 8080,
+            protocol: AppProtocol::Http,
+            activator_port: 10_000,
+        });
+        assert_eq!(stage_of(Some(&dry_run), Some(&plan), true), Stage::Plan);
+        assert_eq!(stage_of(Some(&dry_run), Some(&run), true), Stage::Leave);
+        let off = deployment(&json!({}), false);
+        assert_eq!(stage_of(Some(&off), Some(&plan), true), Stage::Leave);
     }
 
     #[test]

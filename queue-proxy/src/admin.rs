@@ -1,4 +1,5 @@
-//! What others may ask: admin pages, the autoscaler's report, Prometheus' text. Read-only.
+//! What others may ask: admin pages, the autoscaler's report, Prometheus' text. Read-only, but for
+//! the note of `/stopping`, which at most prolongs a wait.
 
 use std::{sync::Arc, time::Duration};
 
@@ -36,7 +37,11 @@ impl Pages {
             "/ready" => self.ready().await,
             "/config" => server::json(&*self.gateway.config),
             "/wait-for-drain" => self.wait_for_drain().await,
-            _ => not_found("/ready, /live, /config and /wait-for-drain"),
+            "/stopping" => {
+                self.gateway.drain.announce();
+                server::text(StatusCode::OK, "noted\n")
+            }
+            _ => not_found("/ready, /live, /config, /wait-for-drain and /stopping"),
         }
     }
 
@@ -79,11 +84,7 @@ impl Pages {
     /// waiting.
     async fn wait_for_drain(&self) -> Answer {
         let drain = &self.gateway.drain;
-        let unclaimed = self.gateway.config.unclaimed_wait.0;
-        if tokio::time::timeout(unclaimed, drain.begun())
-            .await
-            .is_err()
-        {
+        if !drain.begins(self.gateway.config.unclaimed_wait.0).await {
             return server::text(StatusCode::OK, "no drain has begun\n");
         }
         drain.done().await;

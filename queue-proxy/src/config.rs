@@ -7,7 +7,7 @@ use std::{
 
 use lull_contract::{
     AppProtocol, HumanDuration, ports,
-    settings::{self, QUEUE_DEPTH_PER_SLOT},
+    settings::{self, DRAIN_MIN, QUEUE_DEPTH_PER_SLOT},
 };
 use lull_process::{
     env::{EnvSource, Faults, Reader},
@@ -22,8 +22,6 @@ pub const DRAIN_SOCKET_KEY: &str = "QP_DRAIN_SOCKET";
 
 /// Longest time for a whole request (Knative's `revision-timeout-seconds`).
 const DEFAULT_TIMEOUT: HumanDuration = HumanDuration::from_secs(300);
-/// Endpoint changes reach every client within this time on the clusters that were measured.
-const DEFAULT_DRAIN_MIN: HumanDuration = HumanDuration::from_secs(10);
 /// No new request for so long: nobody sends here any more.
 const DEFAULT_DRAIN_QUIET: HumanDuration = HumanDuration::from_secs(5);
 /// Kubernetes' `terminationGracePeriodSeconds`.
@@ -150,7 +148,7 @@ impl Config {
             idle_timeout: positive(&mut reader, "QP_IDLE_TIMEOUT"),
             ignore: read_ignore(&mut reader),
             app_probes: read_probes(&mut reader, &ports),
-            drain_min: reader.read_or("QP_DRAIN_MIN", DEFAULT_DRAIN_MIN, DURATION),
+            drain_min: reader.read_or("QP_DRAIN_MIN", DRAIN_MIN, DURATION),
             drain_quiet: reader.read_or("QP_DRAIN_QUIET", DEFAULT_DRAIN_QUIET, DURATION),
             grace: reader.read_or("QP_GRACE", DEFAULT_GRACE, DURATION),
             unclaimed_wait: UNCLAIMED_WAIT,

@@ -2,7 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::Instant};
+use lull_contract::settings::DRAIN_APP_STOP;
+use parking_lot::Mutex;
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
 
 use crate::{
     config::Config,
@@ -11,8 +16,9 @@ use crate::{
 
 /// How often a drain looks at the traffic.
 const TICK: Duration = Duration::from_millis(50);
-/// Left of the grace period for the app, whose own stop begins when the drain has ended.
-const APP_STOP: Duration = Duration::from_secs(3);
+/// How long an announced end may take to begin: kubelet has a signal sent right after it, which on a
+/// node that is short of CPU takes seconds.
+const ANNOUNCED: Duration = Duration::from_secs(15);
 
 /// When a drain ends.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +44,7 @@ pub(crate) enum Phase {
 #[derive(Debug, Clone)]
 pub(crate) struct Drain {
     phase: Arc<watch::Sender<Phase>>,
+    announced_at: Arc<Mutex<Option<Instant>>>,
 }
 
 // === impl Plan ===
@@ -47,7 +54,7 @@ impl Plan {
         Self {
             min: config.drain_min.0,
             quiet: config.drain_quiet.0,
-            max: config.grace.0.saturating_sub(APP_STOP),
+            max: config.grace.0.saturating_sub(DRAIN_APP_STOP),
         }
     }
 
@@ -67,6 +74,23 @@ impl Drain {
     pub(crate) fn new() -> Self {
         Self {
             phase: Arc::new(watch::Sender::new(Phase::Serving)),
+            announced_at: Arc::default(),
+        }
+    }
+
+    /// Takes note that a drain is about to begin; it changes nothing else, so anybody may say it.
+    pub(crate) fn announce(&self) {
+        *self.announced_at.lock() = Some(Instant::now());
+    }
+
+    /// Waits for a drain to begin: `unclaimed`, or longer where it has been announced by then;
+    /// whether one has.
+    pub(crate) async fn begins(&self, unclaimed: Duration) -> bool {
+        let began = timeout(unclaimed, self.begun()).await.is_ok();
+        let announced_at = *self.announced_at.lock();
+        match announced_at.filter(|_| !began) {
+            Some(at) => timeout_at(at + ANNOUNCED, self.begun()).await.is_ok(),
+            None => began,
         }
     }
 
@@ -197,6 +221,26 @@ mod tests {
             ..PLAN
         };
         assert_eq!(ends_at(short, |_, _| idle_since(None)), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_announced_drain_is_waited_for_longer_but_not_for_ever() {
+        let drain = Drain::new();
+        assert!(!drain.begins(secs(2)).await);
+        drain.announce();
+        let later = drain.clone();
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(secs(9)).await;
+            later.begin();
+        });
+        assert!(drain.begins(secs(2)).await, "a signal that comes late");
+        task.await.unwrap();
+        let drain = Drain::new();
+        drain.announce();
+        tokio::time::sleep(ANNOUNCED).await;
+        let asked = Instant::now();
+        assert!(!drain.begins(secs(2)).await);
+        assert_eq!(asked.elapsed(), secs(2), "what was announced long ago");
     }
 
     #[tokio::test(start_paused = true)]

@@ -118,6 +118,7 @@ impl Workload {
             pod,
             ask,
             address,
+            is_resting: false,
         })
     }
 

@@ -23,6 +23,8 @@ pub(crate) struct Slot {
     pub(super) ask: Ask,
     /// Where to connect.
     pub(crate) address: SocketAddr,
+    /// Not among what the workload is forwarding.
+    pub(super) is_resting: bool,
 }
 
 /// Who is told when it is its turn.
@@ -197,6 +199,18 @@ impl Slot {
         }
     }
 
+    /// What it is for is open but not in use, or in use again; until told otherwise it is in use.
+    pub(crate) fn set_resting(&mut self, is_resting: bool) {
+        if std::mem::replace(&mut self.is_resting, is_resting) == is_resting {
+            return;
+        }
+        let mut state = self.workload.state.lock();
+        state.forwarding = match is_resting {
+            true => state.forwarding.saturating_sub(1),
+            false => state.forwarding + 1,
+        };
+    }
+
     /// The pod was reached.
     pub(crate) fn connected(&self) {
         let mut state = self.workload.state.lock();
@@ -208,6 +222,7 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        self.set_resting(false);
         self.workload.give_back(&self.pod, self.ask);
     }
 }

@@ -592,6 +592,27 @@ async fn a_reader_that_is_slow_stops_the_writer_and_loses_nothing() {
 }
 
 #[tokio::test]
+async fn a_connection_on_which_nothing_moves_does_not_count_until_something_does() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    let (mut caller, mut pod) = spliced(&activator, port).await;
+    assert_eq!(activator.forwarding().await, 1);
+    let start = Instant::now();
+    until(|| async { activator.forwarding().await == 0 }).await;
+    let age = start.elapsed();
+    assert!(age >= Duration::from_secs(4), "{age:?}");
+    caller.write_all(b"again").await.unwrap();
+    expect(&mut pod, b"again").await;
+    until(|| async { activator.forwarding().await == 1 }).await;
+    until(|| async { activator.forwarding().await == 0 }).await;
+    // It ends at rest, and is not taken off twice.
+    drop((caller, pod));
+    let ended = "lull_activator_splices 0\n";
+    until(|| async { activator.metrics().await.contains(ended) }).await;
+    assert_eq!(activator.forwarding().await, 0);
+    activator.stop().await;
+}
+
+#[tokio::test]
 async fn an_old_connection_is_closed_when_it_is_quiet() {
     let mut entry = workload("shop");
     entry.settings.splice_max_age = Some(HumanDuration(Duration::from_secs(2)));

@@ -12,6 +12,7 @@ fn busy() -> Facts {
         ready: 1,
         want: 1,
         may_sleep: true,
+        may_wake: true,
         in_flight: 3,
         known: true,
         may_shrink: true,
@@ -205,6 +206,34 @@ fn a_wake_that_never_gets_ready_is_given_up_when_nobody_waits() {
 }
 
 #[test]
+fn a_workload_of_class_none_that_somebody_has_put_to_zero_stays_there() {
+    let zero = Facts {
+        replicas: 0,
+        ready: 0,
+        may_sleep: false,
+        may_wake: false,
+        zero_only: true,
+        ..idle()
+    };
+    for state in [State::Awake, State::Asleep] {
+        let scales = |facts: Facts| {
+            let step = step(state, &facts, &delays());
+            step.actions
+                .iter()
+                .any(|action| matches!(action, Action::Scale { .. }))
+        };
+        assert!(!scales(zero), "{state}");
+        let held = Facts {
+            held: 1,
+            in_flight: 1,
+            activators: 0,
+            ..zero
+        };
+        assert!(!scales(held), "{state}");
+    }
+}
+
+#[test]
 fn nothing_shrinks_in_a_rollout_or_while_unknown() {
     let shrink = Facts {
         replicas: 5,
@@ -257,7 +286,7 @@ prop_compose! {
     fn any_facts()(
         (replicas, ready, want, activators) in (0u32..4, 0u32..4, 0u32..4, 0u32..3),
         (in_flight, held, forwarding) in (0u64..2, 0u64..2, 0u64..2),
-        flags in any::<[bool; 11]>(),
+        flags in any::<[bool; 12]>(),
         since in 0u64..700,
     ) -> Facts {
         Facts {
@@ -266,7 +295,7 @@ prop_compose! {
             zero_only: flags[0], may_sleep: flags[1], burst_short: flags[2], arrived: flags[3],
             known: flags[4], rolling: flags[5], services_switched: flags[6],
             selector_held: flags[7], native_ready: flags[8], bypassed: flags[9],
-            may_shrink: flags[4] || flags[10],
+            may_shrink: flags[4] || flags[10], may_wake: flags[11],
             since: Duration::from_secs(since),
         }
     }
@@ -309,7 +338,7 @@ proptest! {
 
     #[test]
     fn held_requests_always_lead_to_a_wake(facts in any_facts()) {
-        let facts = Facts { replicas: 0, ready: 0, held: 1, in_flight: 1, ..facts };
+        let facts = Facts { replicas: 0, ready: 0, held: 1, in_flight: 1, may_wake: true, ..facts };
         for state in [State::Asleep, State::Waking] {
             let step = step(state, &facts, &delays());
             let woken = step.actions.iter().any(|a| matches!(a, Action::Scale { from: 0, to } if *to > 0));

@@ -6,7 +6,7 @@ use lull_process::docs;
 
 use super::*;
 
-const STATES: [State; 8] = [
+const STATES: [State; 9] = [
     State::Enrolling,
     State::Awake,
     State::Bursting,
@@ -15,6 +15,7 @@ const STATES: [State; 8] = [
     State::Waking,
     State::Settling,
     State::Leaving,
+    State::Planned,
 ];
 
 fn key(name: &str) -> Key {

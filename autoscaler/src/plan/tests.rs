@@ -1,27 +1,279 @@
-use super::*;
+//! The table: sets of objects with the plan that is expected of them, in `tests/*.json`.
+//!
+//! Each case changes a base ([RFC 7386](https://www.rfc-editor.org/rfc/rfc7386)): the Deployment
+//! `shop` and the Service `shop` that fit each other. `objects` are all that is in the namespace.
 
-fn service(value: Value) -> Service {
-    let mut service: Service = serde_json::from_value(value).unwrap();
-    service.metadata.name.get_or_insert_with(|| "shop".into());
-    service.metadata.resource_version = Some("7".into());
-    service
+use std::{collections::BTreeSet, fs, path::Path};
+
+use k8s_openapi::{
+    api::{
+        autoscaling::v2::HorizontalPodAutoscaler, networking::v1 as networking,
+        policy::v1::PodDisruptionBudget,
+    },
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use lull_contract::{
+    annotations::{self, TIMEOUT},
+    names::WORKLOAD_LABEL,
+};
+use lull_process::docs;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::{
+    stores::Hpa,
+    target::{Target, tests as targets},
+};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    name: String,
+    /// Changes of the base workload.
+    #[serde(default)]
+    workload: Value,
+    #[serde(default)]
+    enrolled: bool,
+    /// By kind; each changes the base of its kind.
+    objects: Vec<Value>,
+    services: Vec<String>,
+    /// Severity, reason, object.
+    findings: Vec<String>,
+}
+
+fn cases() -> Vec<Case> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/plan/tests");
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    let read = |file: &std::path::PathBuf| -> Vec<Case> {
+        let text = fs::read_to_string(file).unwrap();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+    };
+    files.iter().flat_map(read).collect()
+}
+
+fn base(kind: &str) -> Value {
+    match kind {
+        "Service" => json!({
+            "metadata": { "name": "shop", "namespace": "ns", "resourceVersion": "7" },
+            "spec": {
+                "clusterIP": "10.96.0.9", "selector": { "app": "shop" },
+                "ports": [{ "name": "http", "port": 80, "targetPort": 8080 }],
+            },
+        }),
+        "HorizontalPodAutoscaler" => json!({
+            "metadata": { "name": "shop", "namespace": "ns" },
+            "spec": {
+                "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop" },
+                "maxReplicas": 3,
+            },
+        }),
+        "PodDisruptionBudget" | "NetworkPolicy" => json!({
+            "metadata": { "name": "shop", "namespace": "ns" },
+            "spec": {},
+        }),
+        _ => json!({
+            "metadata": { "name": "shop", "namespace": "ns" },
+            "spec": { "template": {
+                "metadata": { "labels": { "app": "shop" } },
+                "spec": { "containers": [
+                    { "name": "app", "ports": [{ "name": "web", "containerPort": 8080 }] },
+                ] },
+            } },
+        }),
+    }
+}
+
+/// JSON merge patch.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(changes) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (key, change) in changes {
+        match change {
+            Value::Null => {
+                target.as_object_mut().unwrap().remove(key);
+            }
+            _ => merge(&mut target[key], change),
+        }
+    }
+}
+
+fn kind_of(object: &Value) -> &str {
+    object["kind"].as_str().unwrap_or("Deployment")
+}
+
+fn merged(change: &Value) -> Value {
+    let mut object = base(kind_of(change));
+    if !change.is_null() {
+        merge(&mut object, change);
+    }
+    object
+}
+
+fn read_target(change: &Value) -> Target {
+    let mut object = merged(change);
+    object.as_object_mut().unwrap().remove("kind");
+    targets::target(&targets::resource("apps", kind_of(change)), &object)
+}
+
+fn components() -> Components {
+    let labels = |pairs: &[(&str, &str)]| -> Labels {
+        let pairs = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        pairs.collect()
+    };
+    Components {
+        namespace: "lull-system".into(),
+        namespace_labels: labels(&[("kubernetes.io/metadata.name", "lull-system")]),
+        activators: labels(&[("component", "activator")]),
+        autoscalers: labels(&[("component", "autoscaler")]),
+    }
+}
+
+fn plan_of(case: &Case) -> Plan {
+    let target = read_target(&case.workload);
+    let settings = annotations::parse(&target.annotations).unwrap().settings;
+    let of_kind = |kind: &'static str| {
+        let objects = case
+            .objects
+            .iter()
+            .filter(move |object| kind_of(object) == kind);
+        objects.map(merged)
+    };
+    let services: Vec<Arc<Service>> = of_kind("Service").map(read).map(Arc::new).collect();
+    let scalers = of_kind("HorizontalPodAutoscaler").map(read::<HorizontalPodAutoscaler>);
+    let group = Hpa::target_of(&target.resource.kind, &target.name);
+    let scalers: Vec<String> = scalers
+        .map(Hpa::from)
+        .filter(|hpa| hpa.target == group)
+        .map(|hpa| hpa.name)
+        .collect();
+    let policies = of_kind("NetworkPolicy").map(read::<networking::NetworkPolicy>);
+    let policies: Vec<Arc<NetworkPolicy>> = policies.map(|p| Arc::new(p.into())).collect();
+    let budgets = of_kind("PodDisruptionBudget").map(read::<PodDisruptionBudget>);
+    let budgets: Vec<Arc<Budget>> = budgets.map(|b| Arc::new(b.into())).collect();
+    let others = case.objects.iter().filter(|object| {
+        let kind = kind_of(object);
+        kind == "Deployment" || kind == "StatefulSet"
+    });
+    let others: Vec<Target> = others.map(read_target).collect();
+    let others: Vec<Other<'_>> = others
+        .iter()
+        .map(|other| Other {
+            kind: &other.resource.kind,
+            name: &other.name,
+            labels: &other.template.as_ref().unwrap().plan.labels,
+        })
+        .collect();
+    let own_timeout = target.annotations.contains_key(TIMEOUT);
+    plan(&Situation {
+        workload: &target.to_string(),
+        template: &target.template.as_ref().unwrap().plan,
+        asks: Asks {
+            class: settings.class,
+            min_scale: settings.min_scale,
+            timeout: own_timeout.then_some(settings.timeout.0),
+            accepts_activator_source: annotations::accepts_activator_source(&target.annotations),
+        },
+        is_enrolled: case.enrolled,
+        services: &services,
+        others: &others,
+        scalers: &scalers,
+        policies: &policies,
+        budgets: &budgets,
+        lull: &components(),
+    })
+}
+
+fn read<T: serde::de::DeserializeOwned>(object: Value) -> T {
+    serde_json::from_value(object).unwrap()
+}
+
+#[test]
+fn every_set_of_objects_has_the_plan_that_the_table_says() {
+    let cases = cases();
+    assert!(cases.len() >= 40, "{} cases", cases.len());
+    let mut seen = BTreeSet::new();
+    for case in &cases {
+        let plan = plan_of(case);
+        let services: Vec<String> = plan.services.iter().map(ToString::to_string).collect();
+        assert_eq!(services, case.services, "{}: {plan:?}", case.name);
+        let shown = |f: &Finding| format!("{:?} {} {}", f.reason.severity(), f.reason, f.object);
+        let findings: Vec<String> = plan.findings.iter().map(shown).collect();
+        assert_eq!(findings, case.findings, "{}: {plan:?}", case.name);
+        assert_eq!(plan_of(case), plan, "{}: planning is stable", case.name);
+        seen.extend(plan.findings.iter().map(|finding| finding.reason));
+    }
+    // Those two are found before there is anything to plan.
+    seen.extend([Reason::BadAnnotation, Reason::NoTemplate]);
+    let all = BTreeSet::from(Reason::ALL);
+    let missing: Vec<_> = all.difference(&seen).collect();
+    assert!(missing.is_empty(), "no case for {missing:?}");
+}
+
+#[test]
+fn every_reason_is_documented_with_its_severity_and_nothing_else_is() {
+    let documented = docs::table(include_str!("../../../docs/enrolment.md"), "Findings");
+    let documented: BTreeSet<(String, String)> = documented
+        .iter()
+        .map(|row| {
+            let reason = docs::quoted(&row["reason"]).concat();
+            assert!(!row["what to do"].is_empty(), "{reason}");
+            (reason, row["severity"].clone())
+        })
+        .collect();
+    let in_code = Reason::ALL.map(|reason| {
+        let severity = match reason.severity() {
+            Severity::Refuse => "refused",
+            Severity::Warn => "warning",
+        };
+        (reason.to_string(), severity.to_owned())
+    });
+    assert_eq!(documented, BTreeSet::from(in_code));
+}
+
+/// The plan of the base workload with these Services.
+fn planned(services: &[&Service]) -> Vec<PlannedService> {
+    let objects = services.iter().map(|service| {
+        let mut object = serde_json::to_value(service).unwrap();
+        object["kind"] = json!("Service");
+        object
+    });
+    let workload = json!({
+        "metadata": { "annotations": { "lull.dev/ports": "8080,9000" } },
+    });
+    let case = Case {
+        name: String::new(),
+        workload,
+        enrolled: false,
+        objects: objects.collect(),
+        services: Vec::new(),
+        findings: Vec::new(),
+    };
+    let plan = plan_of(&case);
+    assert!(!plan.is_refused(), "{plan:?}");
+    plan.services
 }
 
 fn plain() -> Service {
-    service(json!({ "spec": {
-        "clusterIP": "10.96.0.9", "selector": { "app": "shop" },
-        "ports": [{ "name": "http", "port": 80, "targetPort": "web" },
-                  { "name": "admin", "port": 81, "targetPort": 9000, "protocol": "TCP" },
-                  { "name": "dns", "port": 53, "targetPort": 53, "protocol": "UDP" }] } }))
-}
-
-fn template() -> Template {
-    Template {
-        labels: [("app".to_owned(), "shop".to_owned())].into(),
-        named_ports: vec![("web".into(), 8080)],
-        app_ports: vec![8080, 9000],
-        headless_sibling: false,
-    }
+    let ports = json!([
+        { "name": "http", "port": 80, "targetPort": "web" },
+        { "name": "admin", "port": 81, "targetPort": 9000, "protocol": "TCP" },
+        { "name": "dns", "port": 53, "targetPort": 53, "protocol": "UDP" },
+    ]);
+    read(merged(
+        &json!({ "kind": "Service", "spec": { "ports": ports } }),
+    ))
 }
 
 /// Applies a JSON patch as the API server would, minus the resourceVersion test.
@@ -50,42 +302,16 @@ fn apply(service: &Service, patch: &Value) -> Service {
 }
 
 #[test]
-fn a_stateful_set_keeps_its_headless_service_and_needs_another() {
-    let mut headless = plain();
-    headless.metadata.name = Some("pods".into());
-    headless.spec.as_mut().unwrap().cluster_ip = Some("None".into());
-    let stateful = Template {
-        headless_sibling: true,
-        ..template()
-    };
-    let planned = plan(&stateful, &[&headless, &plain()], &[]).unwrap();
-    assert_eq!(planned.len(), 1);
-    assert_eq!(planned[0].name, "shop");
-    let alone = plan(&stateful, &[&headless], &[]).unwrap_err();
-    assert_eq!(alone[0].reason, "NoService");
-    let deployment = plan(&template(), &[&headless, &plain()], &[]).unwrap_err();
-    assert_eq!(deployment[0].reason, "Headless");
-}
-
-#[test]
 fn a_switched_service_comes_back_byte_for_byte() {
     let before = plain();
-    let planned = plan(&template(), &[&before], &[]).unwrap();
-    assert!(!is_switched(&before, &planned[0]));
-    let switched = apply(&before, &switch_patch(&before, &planned[0]));
-    assert!(is_switched(&switched, &planned[0]));
-    assert_eq!(
-        plan(&template(), &[&switched], &[]).unwrap(),
-        planned,
-        "planning is stable"
-    );
+    let plan = planned(&[&before]);
+    assert!(!is_switched(&before, &plan[0]));
+    let switched = apply(&before, &switch_patch(&before, &plan[0]));
+    assert!(is_switched(&switched, &plan[0]));
+    assert_eq!(planned(&[&switched]), plan, "planning is stable");
     let held = apply(&switched, &hold_patch(&switched, "uid-1"));
     assert!(is_held(&held));
-    assert_eq!(
-        plan(&template(), &[&held], &[]).unwrap(),
-        planned,
-        "also while held"
-    );
+    assert_eq!(planned(&[&held]), plan, "also while held");
     let released = apply(&held, &release_patch(&held));
     assert_eq!(released.spec, switched.spec);
     for ours in [&switched, &held] {
@@ -99,12 +325,12 @@ fn a_switched_service_comes_back_byte_for_byte() {
 #[test]
 fn a_target_that_the_user_changed_meanwhile_is_the_new_original() {
     let before = plain();
-    let planned = plan(&template(), &[&before], &[]).unwrap();
-    let mut changed = apply(&before, &switch_patch(&before, &planned[0]));
+    let plan = planned(&[&before]);
+    let mut changed = apply(&before, &switch_patch(&before, &plan[0]));
     changed.spec.as_mut().unwrap().ports.as_mut().unwrap()[0].target_port =
         Some(IntOrString::Int(8080));
-    assert!(!is_switched(&changed, &planned[0]));
-    let again = apply(&changed, &switch_patch(&changed, &planned[0]));
+    assert!(!is_switched(&changed, &plan[0]));
+    let again = apply(&changed, &switch_patch(&changed, &plan[0]));
     let restored = apply(&again, &restore_patch(&again).unwrap());
     let ports = restored.spec.unwrap().ports.unwrap();
     assert_eq!(ports[0].target_port, Some(IntOrString::Int(8080)));
@@ -112,53 +338,100 @@ fn a_target_that_the_user_changed_meanwhile_is_the_new_original() {
 }
 
 #[test]
-fn what_stands_in_the_way_is_named_with_what_to_do() {
-    let with = |key: &str, value: Value| {
-        let mut service = serde_json::to_value(plain()).unwrap();
-        service["spec"][key] = value;
-        self::service(service)
+fn our_private_service_is_never_taken_for_a_public_one() {
+    let mut private = plain();
+    private.metadata.name = Some("shop-lull".into());
+    private.metadata.labels = Some([(WORKLOAD_LABEL.to_owned(), "shop".to_owned())].into());
+    let names: Vec<String> = planned(&[&plain(), &private])
+        .into_iter()
+        .map(|service| service.name)
+        .collect();
+    assert_eq!(names, ["shop"]);
+}
+
+fn findings_of(workload: Value, objects: Vec<Value>) -> String {
+    let case = Case {
+        name: String::new(),
+        workload,
+        enrolled: false,
+        objects,
+        services: Vec::new(),
+        findings: Vec::new(),
     };
-    let rows = [
-        (with("clusterIP", json!("None")), "Headless"),
-        (with("type", json!("ExternalName")), "ExternalName"),
-        (
-            with("internalTrafficPolicy", json!("Local")),
-            "LocalTraffic",
-        ),
-        (
-            with("externalTrafficPolicy", json!("Local")),
-            "LocalTraffic",
-        ),
-        (
-            with("ports", json!([{ "port": 80, "targetPort": 7 }])),
-            "UndeclaredPort",
-        ),
-        (
-            with("ports", json!([{ "port": 80, "targetPort": "nope" }])),
-            "UnknownTargetPort",
-        ),
-        (with("selector", json!({ "app": "other" })), "NoService"),
-    ];
-    for (service, reason) in rows {
-        let obstacles = plan(&template(), &[&service], &[]).unwrap_err();
-        assert_eq!(obstacles[0].reason, reason, "{obstacles:?}");
-    }
-    let others = [("blue".to_owned(), template().labels)];
-    assert_eq!(
-        plan(&template(), &[&plain()], &others).unwrap_err()[0].reason,
-        "SharedService"
-    );
-    let undeclared = with("ports", json!([{ "port": 80, "targetPort": 7 }]));
-    let text = &plan(&template(), &[&undeclared], &[]).unwrap_err()[0].message;
-    assert!(text.contains("lull.dev/ports: \"8080,9000,7\""), "{text}");
+    let plan = plan_of(&case);
+    let texts: Vec<String> = plan.findings.iter().map(ToString::to_string).collect();
+    texts.join("\n")
 }
 
 #[test]
-fn our_private_service_is_never_taken_for_a_public_one() {
-    let mut private = plain();
-    private.metadata.labels = Some([(WORKLOAD_LABEL.to_owned(), "shop".to_owned())].into());
+fn a_finding_says_what_to_write() {
+    let undeclared =
+        json!({ "kind": "Service", "spec": { "ports": [{ "port": 81, "targetPort": 7 }] } });
+    let workload = json!({ "metadata": { "annotations": { "lull.dev/ports": "8080,5432/tcp" } } });
+    let text = findings_of(workload, vec![undeclared]);
+    assert!(
+        text.starts_with("Service shop targets 7 with its port 81"),
+        "{text}"
+    );
+    assert!(
+        text.contains("lull.dev/ports: \"8080,5432/tcp,7\""),
+        "{text}"
+    );
+    let short = json!({
+        "metadata": { "annotations": { "lull.dev/timeout": "1m30s" } },
+        "spec": { "template": { "spec": { "terminationGracePeriodSeconds": 5 } } },
+    });
+    let text = findings_of(short, vec![json!({ "kind": "Service" })]);
+    assert!(text.contains("set it to 13 at least"), "{text}");
+    assert!(
+        text.contains("set the grace period to 93 at least"),
+        "{text}"
+    );
+    let policy = json!({ "kind": "NetworkPolicy", "spec": { "ingress": [{ "ports": [{ "port": 8080 }] }] } });
+    let text = findings_of(json!({}), vec![json!({ "kind": "Service" }), policy]);
+    for part in [
+        "lull-8080 (8012) from Lull's activators",
+        "lull-8080 (8012) from those who are let in on 8080",
+        "lull-admin (8022) from Lull's activators",
+        "lull-report (9090) from Lull's autoscaler",
+        "namespace lull-system",
+    ] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+}
+
+#[test]
+fn a_dry_run_is_told_in_one_line_and_in_steps() {
+    let case = |objects: Vec<Value>| Case {
+        name: String::new(),
+        workload: json!({}),
+        enrolled: false,
+        objects,
+        services: Vec::new(),
+        findings: Vec::new(),
+    };
+    let fits = plan_of(&case(vec![json!({ "kind": "Service" })]));
     assert_eq!(
-        plan(&template(), &[&private], &[]).unwrap_err()[0].reason,
-        "NoService"
+        fits.summary(),
+        "dry-run: would switch Service shop (80 -> 8080)"
+    );
+    assert_eq!(
+        fits.steps("shop-lull"),
+        [
+            "put the queue-proxy into the pod template, which starts a rollout",
+            "create Service shop-lull",
+            "point Service shop at it: port 80 to lull-8080",
+        ]
+    );
+    let sticky = json!({ "kind": "Service", "spec": { "sessionAffinity": "ClientIP" } });
+    let summary = plan_of(&case(vec![sticky])).summary();
+    assert_eq!(
+        summary,
+        "dry-run: would switch Service shop (80 -> 8080), 1 warning"
+    );
+    let none = plan_of(&case(Vec::new())).summary();
+    assert!(
+        none.starts_with("dry-run: refused: Deployment shop is selected by no Service"),
+        "{none}"
     );
 }

@@ -70,6 +70,18 @@ fn above_one_pod_a_horizontal_pod_autoscaler_has_the_count_to_itself() {
     assert_eq!(want(&load(0.0), 3).want, 0);
     assert_eq!(want(&load(0.0), 0).want, 0);
     assert_eq!(want(&held(250), 0).want, 1);
+    let patient = Settings {
+        initial_scale: 5,
+        scale_down_delay: HumanDuration::from_secs(60),
+        ..settings.clone()
+    };
+    let mut policy = Policy::new(false, at(0));
+    let mut want = |second| {
+        policy
+            .verdict(&patient, &load(0.0), pods(3), at(second))
+            .want
+    };
+    assert_eq!((want(100), want(159), want(160)), (3, 3, 0));
 }
 
 #[test]
@@ -90,7 +102,7 @@ fn class_none_is_never_scaled() {
 }
 
 #[test]
-fn a_silent_pod_counts_as_full_and_keeps_only_itself() {
+fn a_silent_pod_keeps_only_itself_and_adds_none() {
     let settings = Settings {
         target: 10.0,
         target_utilization_percentage: 100.0,
@@ -111,8 +123,16 @@ fn a_silent_pod_counts_as_full_and_keeps_only_itself() {
     );
     assert_eq!(
         verdict.to_string(),
-        "load 25.0 / 10.0 per pod; 1 silent, counted as full"
+        "load 15.0 / 10.0 per pod; 1 silent, counted as busy"
     );
+    // One that is new, and has not been asked yet, is no reason to grow.
+    let new = Measured {
+        stable: 5.0,
+        panic: 5.0,
+        ..measured
+    };
+    let mut policy = Policy::new(true, at(0));
+    assert_eq!(policy.verdict(&settings, &new, pods(1), at(100)).want, 1);
 }
 
 #[test]

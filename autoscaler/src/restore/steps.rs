@@ -23,6 +23,7 @@ use lull_injection::strip;
 use serde_json::{Value, json};
 
 use crate::{
+    mesh::WorkloadEntry,
     objects::{SERVICE_NAME_LABEL, native_ready},
     plan,
     pod::Pod,
@@ -37,6 +38,8 @@ pub(super) struct Seen {
     pub(super) services: Vec<Service>,
     /// Every slice.
     pub(super) slices: Vec<EndpointSlice>,
+    /// WorkloadEntries of Lull, where the cluster has a mesh.
+    pub(super) entries: Vec<WorkloadEntry>,
     /// Pods with the sidecar.
     pub(super) pods: Vec<Pod>,
     /// Where the CRD is still there.
@@ -63,7 +66,7 @@ pub(super) enum Step {
     RestoreService { target: Object, patch: Value },
     /// The template as the user wrote it, by a JSON patch.
     Uninject { target: Object, patch: Value },
-    /// A slice or a Service of ours.
+    /// A slice, a WorkloadEntry or a Service of ours.
     Delete { target: Object },
     /// A ScaledWorkload, with its finalizer.
     DeleteWorkload { target: Object },
@@ -90,6 +93,7 @@ pub(super) fn steps(seen: &Seen, is_late: bool) -> Vec<Planned> {
     let orphans = seen.services.iter().filter(|s| !known.contains(&place(*s)));
     planned.extend(orphans.filter_map(|service| restore(service, true)));
     planned.extend(slices_out(seen, is_late));
+    planned.extend(entries_out(seen, is_late));
     let last = last(seen, &planned);
     planned.extend(last);
     planned
@@ -107,30 +111,56 @@ fn restore(service: &Service, now: bool) -> Option<Planned> {
     Some(Planned { step, now })
 }
 
-/// Slices with activators go once Kubernetes' own list a pod, or nobody will.
+/// Slices with activators go once their Service can do without.
 fn slices_out(seen: &Seen, is_late: bool) -> Vec<Planned> {
-    let of_service = |slice: &EndpointSlice| {
-        let service = slice.labels().get(SERVICE_NAME_LABEL);
-        (
-            slice.namespace().unwrap_or_default(),
-            service.cloned().unwrap_or_default(),
-        )
-    };
     let ours = seen.slices.iter().filter(|slice| is_ours(slice));
     ours.map(|slice| {
-        let service = of_service(slice);
+        let service = service_of(slice);
         let there = seen.services.iter().find(|s| place(*s) == service);
-        let siblings = seen.slices.iter().filter(|s| of_service(s) == service);
-        let is_served = native_ready(siblings).next().is_some();
-        let is_noted = there.is_some_and(|s| plan::restore_patch(s).is_some());
         Planned {
             step: Step::Delete {
                 target: Object::of(slice),
             },
-            now: there.is_none() || (!is_noted && (is_served || is_late)),
+            now: there.is_none_or(|there| does_without(seen, there, is_late)),
         }
     })
     .collect()
+}
+
+/// WorkloadEntries of activators go once every Service that selects them can do without.
+fn entries_out(seen: &Seen, is_late: bool) -> Vec<Planned> {
+    let entries = seen.entries.iter();
+    entries
+        .map(|entry| {
+            let selecting = seen.services.iter().filter(|service| {
+                service.namespace() == entry.namespace()
+                    && plan::selects(service, &entry.spec.labels)
+            });
+            let mut selecting = selecting.map(|service| does_without(seen, service, is_late));
+            Planned {
+                step: Step::Delete {
+                    target: Object::of(entry),
+                },
+                now: selecting.all(|does| does),
+            }
+        })
+        .collect()
+}
+
+/// Whether `service` is the user's again and Kubernetes' own slices list a pod, or nobody will.
+fn does_without(seen: &Seen, service: &Service, is_late: bool) -> bool {
+    let place = place(service);
+    let siblings = seen.slices.iter().filter(|s| service_of(s) == place);
+    let is_served = native_ready(siblings).next().is_some();
+    plan::restore_patch(service).is_none() && (is_served || is_late)
+}
+
+fn service_of(slice: &EndpointSlice) -> (String, String) {
+    let service = slice.labels().get(SERVICE_NAME_LABEL);
+    (
+        slice.namespace().unwrap_or_default(),
+        service.cloned().unwrap_or_default(),
+    )
 }
 
 fn is_ours(slice: &EndpointSlice) -> bool {
@@ -209,7 +239,7 @@ impl<'a> Target<'a> {
                 target: self.as_object(),
                 patch,
             };
-            let now = self.noted.is_empty() && !self.has_slices(seen);
+            let now = self.noted.is_empty() && !self.has_activators(seen);
             planned.push(Planned { step, now });
         }
     }
@@ -239,13 +269,18 @@ impl<'a> Target<'a> {
         })
     }
 
-    fn has_slices(&self, seen: &Seen) -> bool {
-        let (namespace, label) = (self.object.namespace(), label_value(&self.id));
-        seen.slices.iter().any(|slice| {
-            is_ours(slice)
-                && slice.namespace() == namespace
-                && slice.labels().get(WORKLOAD_LABEL) == Some(&label)
-        })
+    /// Whether callers are still told of activators for it.
+    fn has_activators(&self, seen: &Seen) -> bool {
+        let label = label_value(&self.id);
+        let is_its = |namespace: Option<String>, labels: &BTreeMap<String, String>| {
+            namespace == self.object.namespace() && labels.get(WORKLOAD_LABEL) == Some(&label)
+        };
+        let mut slices = seen.slices.iter().filter(|slice| is_ours(slice));
+        slices.any(|slice| is_its(slice.namespace(), slice.labels()))
+            || seen
+                .entries
+                .iter()
+                .any(|e| is_its(e.namespace(), e.labels()))
     }
 
     /// The template as the user wrote it, and without the mark of somebody who was leaving; the

@@ -94,6 +94,7 @@ impl Targets {
                 keys: KEYS,
                 touched: |target: &Target| Touched::Workload(target.namespace.clone(), target.id()),
                 on_touched,
+                is_vital: is_builtin(&wanted),
             };
             let api: Api<DynamicObject> = Api::all_with(client, &*resource);
             let kept = |object| Target::new(&resource, object);
@@ -109,6 +110,12 @@ impl Targets {
     }
 }
 
+/// Whether every API server has it. One that is broken keeps nobody from the others; its own
+/// workloads are left alone until all of them are known.
+fn is_builtin(resource: &TargetResource) -> bool {
+    resource.group == "apps"
+}
+
 /// Asks until the kind is there; nobody waits for one that isn't.
 async fn discovered(
     client: &Client,
@@ -120,6 +127,9 @@ async fn discovered(
             Ok(resource) => return resource,
             Err(error @ DiscoveryError::Api { .. }) => {
                 tracing::warn!(%error, "it is asked again");
+                if !is_builtin(wanted) {
+                    drop(pending.take());
+                }
                 ASK_AGAIN
             }
             Err(error) => {

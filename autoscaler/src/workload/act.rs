@@ -1,6 +1,7 @@
 //! What is written for a running workload.
 
 use std::{
+    fmt::Debug,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,17 +17,18 @@ use kube::{
 };
 use lull_contract::{
     annotations,
-    names::{FIELD_MANAGER, activator_slice},
+    names::FIELD_MANAGER,
     report::Woken,
     scaled_workload::{ScaledWorkload, State},
 };
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::Task;
+use super::{Task, Written};
 use crate::{
     context::WriteError,
-    objects,
-    plan::{self, PlannedService},
+    objects::{self, Audience},
+    plan::{self, Family, Finding, PlannedService, Reason},
     policy::{HELD, wanted_for_held},
     purpose::Purpose,
     target::Target,
@@ -86,6 +88,7 @@ impl Task {
         Ok(())
     }
 
+    /// Tells every caller of the activators, each kind of caller by what it reads.
     pub(super) async fn add_activators(
         &self,
         workload: &ScaledWorkload,
@@ -97,46 +100,90 @@ impl Task {
             return Ok(());
         }
         let activators: Vec<_> = activators.iter().map(Arc::as_ref).collect();
+        let mesh = self.in_mesh(services);
+        let audience = match &mesh {
+            Some(_) => Audience::AllButIstio,
+            None => Audience::Everyone,
+        };
         for service in services {
-            let wanted = objects::slice(workload, service, &activators);
-            let name = activator_slice(&service.name, false);
-            let there = self.ctx.stores.slices.get(&self.key.namespace, &name);
-            if there.is_some_and(|slice| objects::slice_is(&slice, &wanted)) {
-                continue;
+            for family in service.families.iter().copied() {
+                let listed = (audience, activators.as_slice());
+                let wanted = objects::slice(workload, (service, family), listed);
+                let name = audience.slice(&service.name, family);
+                self.write_slice(&name, &wanted).await?;
             }
-            let api: Api<EndpointSlice> = self.api();
-            self.call(
-                Purpose::WriteSlice,
-                api.patch(&name, &apply(), &Patch::Apply(&wanted)),
-            )
-            .await?;
+        }
+        // After the slices: where Istio's own admission is away, everybody else still hears of it.
+        if let Some(identity) = mesh.as_ref().filter(|_| !services.is_empty()) {
+            self.write_entries(workload, identity, &activators).await?;
+        }
+        // What is there from before the workload came into the mesh, or went out of it.
+        self.remove_slices(services, audience.other()).await?;
+        if mesh.is_none() {
+            self.remove_entries_but(&[]).await?;
         }
         Ok(())
+    }
+
+    async fn write_slice(&self, name: &str, wanted: &Value) -> Result<(), WriteError> {
+        let there = self.ctx.stores.slices.get(&self.key.namespace, name);
+        if there.is_some_and(|slice| objects::slice_is(&slice, wanted)) {
+            return Ok(());
+        }
+        let api: Api<EndpointSlice> = self.api();
+        self.call(
+            Purpose::WriteSlice,
+            api.patch(name, &apply(), &Patch::Apply(wanted)),
+        )
+        .await
+        .map(drop)
     }
 
     pub(super) async fn remove_activators(
         &self,
         services: &[PlannedService],
     ) -> Result<(), WriteError> {
-        for service in services {
-            let name = activator_slice(&service.name, false);
+        self.remove_entries_but(&[]).await?;
+        for audience in Audience::ALL {
+            self.remove_slices(services, audience).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_slices(
+        &self,
+        services: &[PlannedService],
+        audience: Audience,
+    ) -> Result<(), WriteError> {
+        let names = services
+            .iter()
+            .flat_map(|service| Family::ALL.map(|family| audience.slice(&service.name, family)));
+        for name in names {
             let there = self.ctx.stores.slices.get(&self.key.namespace, &name);
-            if there.is_none() {
-                continue;
-            }
-            let api: Api<EndpointSlice> = self.api();
-            match self
-                .call(
-                    Purpose::DeleteSlice,
-                    api.delete(&name, &DeleteParams::default()),
-                )
-                .await
-            {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => {}
+            if there.is_some() {
+                self.remove::<EndpointSlice>(&name, Purpose::DeleteSlice)
+                    .await?;
             }
         }
         Ok(())
+    }
+
+    /// Deletes one of our objects; that it is gone already is as good.
+    pub(super) async fn remove<K>(&self, name: &str, what: Purpose) -> Result<(), WriteError>
+    where
+        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + Debug,
+    {
+        let api: Api<K> = self.api();
+        match self
+            .call(what, api.delete(name, &DeleteParams::default()))
+            .await
+        {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     pub(super) async fn hold_selector(
@@ -181,22 +228,21 @@ impl Task {
     ) -> Result<(), WriteError> {
         let (held_since, sent) = (self.mailbox.demand.lock().held_since(), self.ctx.now());
         let version = target.resource_version.clone();
-        let write = match self.patch_scale(target, version, (from, to)).await {
-            Err(error) if error.is_conflict() => {
-                let api = self.target_api(target);
-                let scale = self
-                    .call_as_any(Purpose::ReadScale, api.get_scale(&target.name))
-                    .await?;
-                if replicas_of(&scale) != from {
-                    return Err(error);
-                }
-                let version = scale.metadata.resource_version;
-                self.patch_scale(target, version, (from, to)).await
-            }
-            other => other,
+        let write = if target.replicas == from {
+            self.patch_scale(target, version, (from, to)).await
+        } else {
+            // Decided on what we wrote, which the cache doesn't show yet.
+            self.patch_newest_scale(target, (from, to)).await
         };
-        write?;
-        self.written_replicas = Some((to, Instant::now()));
+        match write {
+            Err(error) if error.is_conflict() => self.patch_newest_scale(target, (from, to)).await,
+            other => other,
+        }?;
+        self.written_replicas = Some(Written {
+            from,
+            to,
+            at: Instant::now(),
+        });
         self.ctx.metrics.scaled(from, to);
         if let Some(since) = held_since.filter(|_| from == 0) {
             let after = |at: Duration| at.saturating_sub(since);
@@ -251,6 +297,22 @@ impl Task {
         Api::namespaced_with(client, namespace, &*target.resource)
     }
 
+    /// Writes the count where the API server still has the one that was decided on.
+    async fn patch_newest_scale(
+        &self,
+        target: &Target,
+        (from, to): (u32, u32),
+    ) -> Result<Scale, WriteError> {
+        let api = self.target_api(target);
+        let what = Purpose::ReadScale;
+        let scale = self.call_as_any(what, api.get_scale(&target.name)).await?;
+        if replicas_of(&scale) != from {
+            return Err(WriteError::Moved { what });
+        }
+        let version = scale.metadata.resource_version;
+        self.patch_scale(target, version, (from, to)).await
+    }
+
     async fn patch_scale(
         &self,
         target: &Target,
@@ -298,10 +360,9 @@ impl Task {
         }
         self.injection_asked = Some(Instant::now());
         if target.template.is_none() {
-            let text = format!(
-                "{target} has no pod template at spec.template: nothing to put the sidecar into"
-            );
-            self.tell_obstacles(target, &text);
+            let text = "has no pod template at spec.template: nothing to put the sidecar into";
+            let finding = Finding::new(Reason::NoTemplate, target.to_string(), text);
+            self.tell(target, &[finding]);
             return Ok(());
         }
         self.annotate(target, (annotations::SCALE, json!("true")))

@@ -5,23 +5,23 @@ use std::{
     sync::Arc,
 };
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{Api, ResourceExt, api::Patch};
 use lull_contract::{
-    AppPort, Class,
-    names::{FINALIZER, POD_LABEL, WORKLOAD_LABEL, activator_slice, label_value, private_service},
+    AppPort,
+    names::{FINALIZER, POD_LABEL, WORKLOAD_LABEL, label_value, private_service},
     scaled_workload::{ScaledWorkload, ScaledWorkloadSpec, State, WorkloadPort},
 };
 use serde_json::json;
 
-use super::{Task, act::apply, leave::only_names};
+use super::{Task, act::apply};
 use crate::{
     allocate::free_port,
     context::WriteError,
-    injected, objects,
-    plan::{self, Obstacle, PlannedService, Template},
+    injected,
+    objects::{self, Audience},
+    plan::{self, Family, Finding, PlannedService, Reason},
     purpose::Purpose,
-    stores::Hpa,
     target::Target,
 };
 
@@ -29,11 +29,13 @@ use crate::{
 
 impl Task {
     /// The ScaledWorkload as the annotations want it; `None` where they can't be read and there is
-    /// no earlier one.
+    /// no earlier one. In a dry run it has no ports, and nothing holds it: there is nothing to give
+    /// back.
     pub(super) async fn ensure_workload(
         &mut self,
         target: &Target,
         there: Option<Arc<ScaledWorkload>>,
+        is_dry_run: bool,
     ) -> Result<Option<Arc<ScaledWorkload>>, WriteError> {
         let defaults = Arc::clone(&self.ctx.settings.borrow().defaults);
         let template = target.template.as_ref();
@@ -42,12 +44,10 @@ impl Task {
             Ok(settings) => settings,
             Err(faults) => {
                 // The webhook refuses these; it can only have been away.
-                let text = faults
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join("; ");
-                self.tell_obstacles(target, &text);
+                let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+                let text = format!("has {}", faults.join("; "));
+                let finding = Finding::new(Reason::BadAnnotation, target.to_string(), text);
+                self.tell(target, &[finding]);
                 return Ok(there);
             }
         };
@@ -59,15 +59,19 @@ impl Task {
             self.drop_finalizer(gone).await?;
             return Ok(None);
         }
-        let ports = self.ports(target, there.as_deref())?;
+        let ports = if is_dry_run {
+            Vec::new()
+        } else {
+            self.ports(target, there.as_deref())?
+        };
         let spec = ScaledWorkloadSpec {
             target: target.as_scaled(),
             pod_selector: BTreeMap::from([(POD_LABEL.to_owned(), label_value(&self.key.name))]),
             ports,
             settings,
             original_replicas: match &there {
-                Some(there) => there.spec.original_replicas,
-                None => self.replicas(target),
+                Some(there) if !there.spec.is_dry_run() => there.spec.original_replicas,
+                _ => self.replicas(target),
             },
         };
         if there.as_ref().is_some_and(|there| there.spec == spec) {
@@ -75,7 +79,7 @@ impl Task {
         }
         let mut workload = ScaledWorkload::new(&self.key.name, spec);
         workload.metadata.namespace = Some(self.key.namespace.clone());
-        workload.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+        workload.metadata.finalizers = (!is_dry_run).then(|| vec![FINALIZER.to_owned()]);
         workload.metadata.owner_references = Some(vec![target.owner_reference()]);
         let api: Api<ScaledWorkload> = self.api();
         let written = self
@@ -119,9 +123,14 @@ impl Task {
             .iter()
             .flat_map(|w| w.spec.ports.iter().map(|port| port.activator_port))
             .collect();
-        // What the cache shows needs no reservation any more.
-        reserved.retain(|port| !used.contains(port));
-        used.extend(reserved.iter());
+        // What the cache shows needs no reservation any more; one that was made keeps, however often
+        // the write that it was made for is tried.
+        reserved.retain(|_, port| !used.contains(port));
+        let reservation = (self.key.clone(), app_port);
+        if let Some(port) = reserved.get(&reservation) {
+            return Ok(*port);
+        }
+        used.extend(reserved.values());
         let place = (
             self.key.namespace.as_str(),
             self.key.name.as_str(),
@@ -130,67 +139,8 @@ impl Task {
         let (range, shards) = (&self.ctx.activator_ports, self.ctx.leadership.shards());
         let port = free_port(place, &used, (range, shards))
             .ok_or_else(|| WriteError::PortsExhausted(range.clone()))?;
-        reserved.insert(port);
+        reserved.insert(reservation, port);
         Ok(port)
-    }
-
-    /// The Services that carry the workload's traffic, or what stands in the way as text.
-    pub(super) fn plan(
-        &self,
-        target: &Target,
-        workload: &ScaledWorkload,
-    ) -> Result<Vec<PlannedService>, String> {
-        let services = self.ctx.stores.services.in_namespace(&self.key.namespace);
-        let services: Vec<&Service> = services.iter().map(Arc::as_ref).collect();
-        let others = self.ctx.stores.targets.in_namespace(&self.key.namespace);
-        let others: Vec<_> = others
-            .iter()
-            .filter(|other| other.id() != self.key.name)
-            .filter_map(|other| {
-                let template = other.template.as_ref()?;
-                Some((other.to_string(), template.plan.labels.clone()))
-            })
-            .collect();
-        let without = Template::default();
-        let template = target.template.as_ref().map_or(&without, |t| &t.plan);
-        let planned = plan::plan(template, &services, &others);
-        let planned = match self.other_scaler(target, workload) {
-            Some(obstacle) => Err(planned
-                .err()
-                .into_iter()
-                .flatten()
-                .chain([obstacle])
-                .collect()),
-            None => planned,
-        };
-        planned.map_err(|obstacles| {
-            obstacles
-                .iter()
-                .map(|o| o.message.clone())
-                .collect::<Vec<_>>()
-                .join("; ")
-        })
-    }
-
-    /// A HorizontalPodAutoscaler that would fight with us over the count.
-    fn other_scaler(&self, target: &Target, workload: &ScaledWorkload) -> Option<Obstacle> {
-        if workload.spec.settings.class != Class::Kpa {
-            return None;
-        }
-        let group = Hpa::target_of(&target.resource.kind, &target.name);
-        let hpas = &self.ctx.stores.hpas;
-        let hpa = hpas
-            .in_group(&self.key.namespace, &group)
-            .into_iter()
-            .next()?;
-        Some(Obstacle {
-            reason: "OtherScaler",
-            message: format!(
-                "HorizontalPodAutoscaler {} scales {target} too; set lull.dev/class: \"hpa\" (it \
-                 scales above one pod, Lull between none and one) or delete it",
-                hpa.name
-            ),
-        })
     }
 
     /// Makes the private Service and switches the public ones, once every ready pod has the sidecar.
@@ -239,11 +189,23 @@ impl Task {
                 self.patch_service(&service, patch, Purpose::RestoreService)
                     .await?;
             }
-            if self.has_slice_of_ours(&service) {
-                self.remove_activators(&only_names(&[service])).await?;
+            // WorkloadEntries are for all its Services, and this one selects them no more.
+            for slice in self.slices_of_ours(&service) {
+                self.remove::<EndpointSlice>(&slice, Purpose::DeleteSlice)
+                    .await?;
             }
         }
         Ok(())
+    }
+
+    /// Whether `service` leads elsewhere, and nothing of this workload is left of it.
+    pub(super) fn is_let_go(&self, service: &Service) -> bool {
+        let targets = &self.ctx.stores.targets;
+        let target = targets.get(&self.key.namespace, &self.key.name);
+        let template = target.as_ref().and_then(|target| target.template.as_ref());
+        template.is_some_and(|template| !plan::selects(service, &template.plan.labels))
+            && (plan::restore_patch(service).is_none() || self.has_another(service))
+            && self.slices_of_ours(service).is_empty()
     }
 
     /// Whether `service` selects the pods of another workload of Lull, which looks after it.
@@ -255,11 +217,17 @@ impl Task {
         })
     }
 
-    fn has_slice_of_ours(&self, service: &Service) -> bool {
-        let name = activator_slice(&service.name_any(), false);
-        let slice = self.ctx.stores.slices.get(&self.key.namespace, &name);
-        let ours = label_value(&self.key.name);
-        slice.is_some_and(|slice| slice.labels().get(WORKLOAD_LABEL) == Some(&ours))
+    /// Names of the slices by which this workload's activators stand behind `service`.
+    fn slices_of_ours(&self, service: &Service) -> Vec<String> {
+        let (name, ours) = (service.name_any(), label_value(&self.key.name));
+        let is_ours = |slice: &String| {
+            let slice = self.ctx.stores.slices.get(&self.key.namespace, slice);
+            slice.is_some_and(|slice| slice.labels().get(WORKLOAD_LABEL) == Some(&ours))
+        };
+        let names = Audience::ALL
+            .into_iter()
+            .flat_map(|audience| Family::ALL.map(|family| audience.slice(&name, family)));
+        names.filter(is_ours).collect()
     }
 
     async fn ensure_private(
@@ -283,16 +251,6 @@ impl Task {
         )
         .await
         .map(drop)
-    }
-
-    /// An Event with what stands in the way, once for each text.
-    pub(super) fn tell_obstacles(&mut self, target: &Target, text: &str) {
-        if self.obstacles_told != text {
-            tracing::warn!(workload = %self.key, obstacles = text, "can't be enrolled");
-            text.clone_into(&mut self.obstacles_told);
-            self.ctx
-                .event(target.reference(), true, "NotEnrolled", text.to_owned());
-        }
     }
 
     pub(super) async fn drop_finalizer(&self, workload: &ScaledWorkload) -> Result<(), WriteError> {

@@ -103,6 +103,9 @@ impl Task {
             return Ok(true);
         }
         let replicas = self.replicas(target);
+        if replicas == 0 && workload.spec.settings.class == Class::None {
+            return Ok(true);
+        }
         let wanted = workload.spec.original_replicas.max(1);
         let ours = replicas == 0 || workload.spec.settings.class == Class::Kpa;
         if replicas < wanted && ours {
@@ -118,12 +121,11 @@ impl Task {
         target: &Target,
         workload: &ScaledWorkload,
     ) -> Result<(), WriteError> {
-        match self.plan(target, workload) {
-            Ok(planned) if !self.pods().iter().any(|pod| pod.is_ready) => {
-                self.add_activators(workload, &planned).await
-            }
-            _ => Ok(()),
+        if self.pods().iter().any(|pod| pod.is_ready) {
+            return Ok(());
         }
+        let plan = self.plan(target, workload);
+        self.add_activators(workload, &plan.services).await
     }
 
     /// Services that carry our note, and belong to this workload by the note or by its status.
@@ -153,29 +155,21 @@ impl Task {
 
     /// Deletes the ScaledWorkload; what it owns (private Service, slices) goes with it.
     async fn delete(&mut self, workload: &ScaledWorkload) -> Result<(), WriteError> {
-        let api: Api<ScaledWorkload> = self.api();
         if workload.metadata.deletion_timestamp.is_none() {
-            match self
-                .call(
-                    Purpose::DeleteWorkload,
-                    api.delete(&self.key.name, &DeleteParams::default()),
-                )
-                .await
-            {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => {}
-            }
+            self.remove::<ScaledWorkload>(&self.key.name, Purpose::DeleteWorkload)
+                .await?;
         }
         self.drop_finalizer(workload).await
     }
 }
 
-/// Services by name: their ports don't matter for taking away.
-pub(super) fn only_names(services: &[Arc<Service>]) -> Vec<PlannedService> {
+/// Services by name: families and ports don't matter for taking away.
+fn only_names(services: &[Arc<Service>]) -> Vec<PlannedService> {
     services
         .iter()
         .map(|service| PlannedService {
             name: service.name_any(),
+            families: Vec::new(),
             ports: Vec::new(),
         })
         .collect()

@@ -11,13 +11,13 @@ use lull_contract::{
     scaled_workload::{ScaledWorkload, State},
 };
 
-use super::Task;
+use super::{Task, Written};
 use crate::{
     demand::{Measured, Reporter},
     machine::Facts,
     metrics::{Asked, Numbers},
     objects,
-    plan::{self, PlannedService},
+    plan::{self, Plan, PlannedService},
     pod::Pod,
     policy::{Seen, Verdict},
     target::Target,
@@ -125,6 +125,14 @@ impl Task {
         usable
     }
 
+    /// What a replica that doesn't lead has to do itself: a leader does it with each measurement.
+    pub(super) fn forget_the_gone(&self) {
+        let (pods, activators) = (self.pods(), self.ctx.stores.activators.all());
+        let mut demand = self.mailbox.demand.lock();
+        demand.keep_only(reporters(&pods), reporters(&activators));
+        demand.take_woken();
+    }
+
     pub(super) fn service(&self, name: &str) -> Option<Arc<Service>> {
         self.ctx.stores.services.get(&self.key.namespace, name)
     }
@@ -133,7 +141,8 @@ impl Task {
     pub(super) fn replicas(&mut self, target: &Target) -> u32 {
         let seen = target.replicas;
         match self.written_replicas {
-            Some((written, at)) if written != seen && at.elapsed() < WRITTEN_BELIEVED => written,
+            // Any third count is somebody else's, and newer.
+            Some(Written { from, to, at }) if seen == from && at.elapsed() < WRITTEN_BELIEVED => to,
             _ => {
                 self.written_replicas = None;
                 seen
@@ -167,12 +176,8 @@ impl Task {
         slices.in_group(&self.key.namespace, &service.name)
     }
 
-    pub(super) fn look(
-        &mut self,
-        target: &Target,
-        workload: &ScaledWorkload,
-        services: &[PlannedService],
-    ) -> Look {
+    pub(super) fn look(&mut self, target: &Target, workload: &ScaledWorkload, plan: &Plan) -> Look {
+        let services = self.services_of(plan);
         let settings = &workload.spec.settings;
         let (now, pods) = (self.ctx.now(), self.pods());
         let seen = Seen {
@@ -190,7 +195,10 @@ impl Task {
             self.service(&planned.name)
                 .is_some_and(|s| plan::is_switched(&s, planned))
         };
+        let seen = verdict.facts(settings, &measured, seen);
         let facts = Facts {
+            // What stands in the way of enrolment keeps it from sleep later.
+            may_sleep: seen.may_sleep && !plan.is_refused(),
             arrived: measured.totals.arrivals != self.arrivals_at_state,
             rolling: target.is_rolling,
             services_switched: !services.is_empty() && services.iter().all(switched),
@@ -201,7 +209,7 @@ impl Task {
             native_ready: self.native_ready(services),
             activators: count(self.usable_activators(workload).len()),
             since: self.state_since.elapsed(),
-            ..verdict.facts(settings, &measured, seen)
+            ..seen
         };
         Look {
             facts,
@@ -235,6 +243,14 @@ impl Task {
                             let now = ctx.now();
                             ctx.metrics.pulled(now.saturating_sub(begun));
                             match QueueProxyReport::parse(&body) {
+                                // The address is another pod's by now.
+                                Ok(report) if report.pod != *name => {
+                                    tracing::debug!(
+                                        pod = name,
+                                        other = report.pod,
+                                        "not its report"
+                                    );
+                                }
                                 Ok(report) => {
                                     mailbox.demand.lock().pod_reported(name, &report, now);
                                 }

@@ -12,7 +12,11 @@ use lull_contract::scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State
 use serde_json::json;
 
 use super::{Task, look::Look};
-use crate::{context::WriteError, plan::PlannedService, purpose::Purpose};
+use crate::{
+    context::WriteError,
+    plan::{Finding, Plan},
+    purpose::Purpose,
+};
 
 /// Numbers alone are written at most this often.
 const NUMBERS_EVERY: Duration = Duration::from_secs(2);
@@ -42,14 +46,13 @@ impl Task {
         &mut self,
         workload: &ScaledWorkload,
         look: &Look,
-        (state, services, reason): (State, &[PlannedService], String),
+        (state, plan, reason): (State, &Plan, String),
     ) -> Result<(), WriteError> {
         let before = self.status_before(workload);
-        let enrolled = state != State::Enrolling;
-        let names = services
-            .iter()
-            .map(|service| service.name.clone())
-            .collect();
+        let told = match state {
+            State::Enrolling => Enrolled::NotYet(&reason),
+            _ => Enrolled::Yes,
+        };
         let status = ScaledWorkloadStatus {
             mode: state.mode(),
             state,
@@ -57,17 +60,62 @@ impl Task {
             desired: look.facts.want,
             in_flight: look.facts.in_flight,
             held: look.facts.held,
-            conditions: vec![enrolled_condition(&before, enrolled, &reason)],
-            reason,
-            // While a Service is away, it stays on the list: it is to be given back.
-            services: if services.is_empty() {
-                before.services.clone()
-            } else {
-                names
-            },
+            conditions: conditions(&before, plan, told),
+            services: self.listed(&before, plan),
             state_since: since(&before, state),
+            reason,
         };
         self.patch_status(workload, status).await
+    }
+
+    /// The status of a dry run.
+    pub(super) async fn write_plan(
+        &mut self,
+        workload: &ScaledWorkload,
+        plan: &Plan,
+        steps: &[String],
+    ) -> Result<(), WriteError> {
+        let before = self.status_before(workload);
+        let steps = steps.join("; ");
+        let state = State::Planned;
+        let status = ScaledWorkloadStatus {
+            mode: state.mode(),
+            state,
+            conditions: conditions(&before, plan, Enrolled::DryRun(&steps)),
+            reason: plan.summary(),
+            state_since: since(&before, state),
+            ..ScaledWorkloadStatus::default()
+        };
+        self.patch_status(workload, status).await
+    }
+
+    /// Services that are switched, and those that have been and can't be planned now: they are to
+    /// be given back. One that its user has pointed elsewhere has been.
+    fn listed(&self, before: &ScaledWorkloadStatus, plan: &Plan) -> Vec<String> {
+        let planned = self.services_of(plan);
+        let mut names: Vec<String> = planned.iter().map(|service| service.name.clone()).collect();
+        for name in &before.services {
+            let is_kept = match self.service(name) {
+                Some(service) => !self.is_let_go(&service),
+                // While the only Service is away, it stays on the list too.
+                None => planned.is_empty(),
+            };
+            if is_kept && !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        names
+    }
+
+    /// Tells that nobody looks after it: its kind is not among those that are.
+    pub(super) async fn say_unknown(
+        &mut self,
+        workload: &ScaledWorkload,
+    ) -> Result<(), WriteError> {
+        let state = self.status_before(workload).state;
+        let reason =
+            "nobody looks after it: its kind is not in the chart's targets, or not there yet";
+        self.say(workload, Say { state, reason }).await
     }
 
     pub(super) async fn say(
@@ -135,6 +183,7 @@ fn without_numbers(status: &ScaledWorkloadStatus) -> ScaledWorkloadStatus {
         ready: status.ready,
         desired: status.desired,
         services: status.services.clone(),
+        conditions: status.conditions.clone(),
         reason,
         ..ScaledWorkloadStatus::default()
     }
@@ -147,25 +196,126 @@ fn since(before: &ScaledWorkloadStatus, state: State) -> Option<Time> {
     }
 }
 
-fn enrolled_condition(before: &ScaledWorkloadStatus, enrolled: bool, reason: &str) -> Condition {
-    let status = if enrolled { "True" } else { "False" };
-    let last = before
-        .conditions
-        .iter()
-        .find(|c| c.type_ == "Enrolled" && c.status == status);
+/// How far enrolment is.
+#[derive(Debug, Clone, Copy)]
+enum Enrolled<'a> {
+    Yes,
+    /// What is waited for.
+    NotYet(&'a str),
+    /// What it would do.
+    DryRun(&'a str),
+}
+
+/// `Enrolled`, with everything that stands in the way, and `Warnings`, with everything else that
+/// was found; the reason is the first finding's.
+fn conditions(
+    before: &ScaledWorkloadStatus,
+    plan: &Plan,
+    enrolled: Enrolled<'_>,
+) -> Vec<Condition> {
+    let refusals: Vec<&Finding> = plan.refusals().collect();
+    let (reason, message) = match enrolled {
+        _ if !refusals.is_empty() => (reason_of(&refusals), text_of(&refusals)),
+        Enrolled::Yes => ("Enrolled".to_owned(), String::new()),
+        Enrolled::NotYet(what) => ("Waiting".to_owned(), what.to_owned()),
+        Enrolled::DryRun(steps) => ("DryRun".to_owned(), format!("would {steps}")),
+    };
+    let is_enrolled = matches!(enrolled, Enrolled::Yes);
+    let warnings: Vec<&Finding> = plan.warnings().collect();
+    vec![
+        condition(before, ("Enrolled", is_enrolled), reason, message),
+        condition(
+            before,
+            ("Warnings", !warnings.is_empty()),
+            reason_of(&warnings),
+            text_of(&warnings),
+        ),
+    ]
+}
+
+fn reason_of(findings: &[&Finding]) -> String {
+    let first = findings.first();
+    first.map_or_else(|| "None".to_owned(), |finding| finding.reason.to_string())
+}
+
+fn text_of(findings: &[&Finding]) -> String {
+    let texts: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}
+
+fn condition(
+    before: &ScaledWorkloadStatus,
+    (kind, is_true): (&str, bool),
+    reason: String,
+    message: String,
+) -> Condition {
+    let status = if is_true { "True" } else { "False" };
+    let mut same = before.conditions.iter();
+    let last = same.find(|c| c.type_ == kind && c.status == status);
     Condition {
-        type_: "Enrolled".into(),
+        type_: kind.into(),
         status: status.into(),
-        reason: if enrolled { "Enrolled" } else { "Waiting" }.into(),
-        message: if enrolled {
-            String::new()
-        } else {
-            reason.to_owned()
-        },
+        reason,
+        message,
         observed_generation: None,
         last_transition_time: last.map_or_else(
             || Time(Timestamp::now()),
             |c| c.last_transition_time.clone(),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Reason;
+
+    fn plan(reasons: &[Reason]) -> Plan {
+        let about = |reason: &Reason| Finding::new(*reason, "Service shop", "is odd");
+        Plan {
+            services: Vec::new(),
+            findings: reasons.iter().map(about).collect(),
+        }
+    }
+
+    fn shown(plan: &Plan, enrolled: Enrolled<'_>) -> Vec<[String; 4]> {
+        let all = conditions(&ScaledWorkloadStatus::default(), plan, enrolled);
+        all.into_iter()
+            .map(|c| [c.type_, c.status, c.reason, c.message])
+            .collect()
+    }
+
+    #[test]
+    fn conditions_tell_what_stands_in_the_way_and_what_is_only_said() {
+        let odd = plan(&[Reason::Headless, Reason::NotHeld, Reason::LocalTraffic]);
+        let both = "Service shop is odd; Service shop is odd";
+        assert_eq!(
+            shown(&odd, Enrolled::NotYet("pods")),
+            [
+                ["Enrolled", "False", "Headless", both],
+                ["Warnings", "True", "NotHeld", "Service shop is odd"],
+            ]
+        );
+        assert_eq!(
+            shown(&plan(&[]), Enrolled::DryRun("do it")),
+            [
+                ["Enrolled", "False", "DryRun", "would do it"],
+                ["Warnings", "False", "None", ""],
+            ]
+        );
+        let waiting = shown(&plan(&[]), Enrolled::NotYet("pods"));
+        assert_eq!(waiting[0], ["Enrolled", "False", "Waiting", "pods"]);
+        let enrolled = shown(&odd, Enrolled::Yes);
+        assert_eq!(enrolled[0], ["Enrolled", "True", "Headless", both]);
+    }
+
+    #[test]
+    fn a_condition_keeps_the_time_of_its_last_change() {
+        let first = conditions(&ScaledWorkloadStatus::default(), &plan(&[]), Enrolled::Yes);
+        let before = ScaledWorkloadStatus {
+            conditions: first.clone(),
+            ..ScaledWorkloadStatus::default()
+        };
+        assert_eq!(conditions(&before, &plan(&[]), Enrolled::Yes), first);
     }
 }

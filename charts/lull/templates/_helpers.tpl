@@ -1,15 +1,25 @@
+{{- /* Labels and annotations of an object's metadata; `annotations` are its own. */ -}}
+{{- define "lull.meta" -}}
+labels: {{ include "lull.labels" . | nindent 2 }}
+{{- with merge (dict) (.annotations | default dict) (.root.Values.commonAnnotations | default dict) }}
+annotations: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
 {{- define "lull.labels" -}}
-app.kubernetes.io/part-of: lull
-app.kubernetes.io/instance: {{ .root.Release.Name }}
-app.kubernetes.io/component: {{ .component }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+{{- $own := dict
+  "app.kubernetes.io/part-of" "lull"
+  "app.kubernetes.io/instance" .root.Release.Name
+  "app.kubernetes.io/component" .component
+  "app.kubernetes.io/managed-by" .root.Release.Service
+  "app.kubernetes.io/version" .root.Chart.AppVersion }}
+{{- merge $own (.root.Values.commonLabels | default dict) | toYaml }}
 {{- end }}
 
 {{- /* Kinds that are scaled, as autoscaler and webhook read them. */ -}}
 {{- define "lull.targets" -}}
 apps/v1/deployments,apps/v1/statefulsets
-{{- range .Values.targets }},{{ required "targets: each needs apiGroup, apiVersion and resource (plural)" .apiGroup }}/{{ required "targets: each needs apiVersion" .apiVersion }}/{{ required "targets: each needs resource (plural)" .resource }}{{ end }}
+{{- range .Values.targets }},{{ .apiGroup }}/{{ .apiVersion }}/{{ .resource }}{{ end }}
 {{- end }}
 
 {{- define "lull.selector" -}}
@@ -18,8 +28,25 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
+{{- /* The same as text, as components look for their pods. */ -}}
+{{- define "lull.selectorText" -}}
+app.kubernetes.io/part-of=lull,app.kubernetes.io/instance={{ .root.Release.Name }},app.kubernetes.io/component={{ .component }}
+{{- end }}
+
 {{- define "lull.image" -}}
-{{ .root.Values.image.repository }}/{{ .component }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}
+{{- $image := .root.Values.image }}
+{{- $name := printf "%s/%s" $image.repository .component }}
+{{- with get ($image.digests | default dict) .component }}
+{{- $name }}@{{ . }}
+{{- else }}
+{{- $name }}:{{ $image.tag | default .root.Chart.AppVersion }}
+{{- end }}
+{{- end }}
+
+{{- /* Replicas of a component that there are at least. */ -}}
+{{- define "lull.fewest" -}}
+{{- $values := get .root.Values .component }}
+{{- dig "autoscaling" "enabled" false $values | ternary (dig "autoscaling" "minReplicas" 0 $values) $values.replicas }}
 {{- end }}
 
 {{- define "lull.podSecurityContext" -}}
@@ -47,30 +74,80 @@ livenessProbe:
   failureThreshold: 3
 {{- end }}
 
+{{- /* The value `pods`, with the component's own keys before the common ones. */ -}}
+{{- define "lull.pods" -}}
+{{- $own := dig "pods" dict (get .root.Values .component | default dict) }}
+{{- range $key, $common := .root.Values.pods }}
+{{ $key }}: {{ hasKey $own $key | ternary (get $own $key) $common | toJson }}
+{{- end }}
+{{- end }}
+
+{{- /* Where any pod of the chart may run, and who pulls its image. */ -}}
+{{- define "lull.scheduling" -}}
+{{- $pods := include "lull.pods" . | fromYaml }}
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- with $pods.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $pods.nodeSelector }}
+nodeSelector: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- with $pods.tolerations }}
+tolerations: {{ toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- /* How the pods of a component keep away from each other. */ -}}
 {{- define "lull.spread" -}}
+{{- $pods := include "lull.pods" . | fromYaml }}
+{{- $selector := dict "matchLabels" (include "lull.selector" . | fromYaml) }}
 affinity:
+  {{- with $pods.affinity }}
+  {{- toYaml . | nindent 2 }}
+  {{- else }}
   podAntiAffinity:
     preferredDuringSchedulingIgnoredDuringExecution:
       - weight: 100
         podAffinityTerm:
           topologyKey: kubernetes.io/hostname
-          labelSelector:
-            matchLabels:
-              {{- include "lull.selector" . | nindent 14 }}
+          labelSelector: {{ toYaml $selector | nindent 12 }}
+  {{- end }}
+{{- with $pods.topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- range . }}
+  - {{ hasKey . "labelSelector" | ternary . (merge (dict "labelSelector" $selector) .) | toYaml | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* Annotations by which a Prometheus that looks for them finds the metrics; never beside a PodMonitor. */ -}}
+{{- define "lull.scrape" -}}
+{{- with .root.Values.monitoring }}
+{{- if and .scrapeAnnotations (not .podMonitor.enabled) -}}
+prometheus.io/scrape: "true"
+prometheus.io/port: "9091"
+prometheus.io/path: /metrics
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "lull.podTemplate" -}}
+{{- $pods := include "lull.pods" . | fromYaml }}
+{{- $labels := merge (dict "sidecar.istio.io/inject" "false") (include "lull.labels" . | fromYaml) $pods.labels -}}
 metadata:
-  labels:
-    {{- include "lull.labels" . | nindent 4 }}
-    sidecar.istio.io/inject: "false"
+  labels: {{ toYaml $labels | nindent 4 }}
+  {{- with merge (dict) $pods.annotations (include "lull.scrape" . | fromYaml) }}
+  annotations: {{ toYaml . | nindent 4 }}
+  {{- end }}
 spec:
   serviceAccountName: lull-{{ .component }}
-  {{- with .root.Values.imagePullSecrets }}
-  imagePullSecrets: {{ toYaml . | nindent 4 }}
-  {{- end }}
   securityContext: {{ include "lull.podSecurityContext" . | nindent 4 }}
-  {{- include "lull.spread" . | nindent 2 }}
+  {{- with include "lull.scheduling" . | trim }}
+  {{- nindent 2 . }}
+  {{- end }}
+  {{- include "lull.spread" . | trim | nindent 2 }}
   terminationGracePeriodSeconds: {{ .grace }}
   containers:
     - name: {{ .component }}
@@ -109,14 +186,14 @@ kind: Deployment
 metadata:
   name: lull-{{ .component }}
   namespace: {{ .root.Release.Namespace }}
-  labels:
-    {{- include "lull.labels" . | nindent 4 }}
+  {{- include "lull.meta" . | nindent 2 }}
 spec:
-  replicas: {{ .replicas }}
+  {{- if not (dig "autoscaling" "enabled" false (get .root.Values .component)) }}
+  replicas: {{ (get .root.Values .component).replicas }}
+  {{- end }}
   strategy:
     rollingUpdate: { maxUnavailable: 0, maxSurge: 1 }
   selector:
-    matchLabels:
-      {{- include "lull.selector" . | nindent 6 }}
+    matchLabels: {{ include "lull.selector" . | nindent 6 }}
   template: {{ include "lull.podTemplate" . | nindent 4 }}
 {{- end }}

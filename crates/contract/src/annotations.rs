@@ -29,6 +29,11 @@ pub const PREFIX: &str = "lull.dev/";
 pub const SCALE: &str = "lull.dev/scale";
 /// Which app ports Lull serves.
 pub const PORTS: &str = "lull.dev/ports";
+/// Longest time of a request.
+pub const TIMEOUT: &str = "lull.dev/timeout";
+/// The user's word that pods may get traffic from activators although a NetworkPolicy lets in only
+/// some callers: activators let everybody through who reaches them.
+pub const ACCEPT_ACTIVATOR_SOURCE: &str = "lull.dev/accept-activator-source";
 /// Set by the autoscaler while a workload leaves: see [`Leave`].
 pub const LEAVE: &str = "lull.dev/leave";
 
@@ -56,6 +61,17 @@ pub struct Wanted {
     pub sidecar: SidecarResources,
     /// Whether the sidecar writes a line for each request.
     pub access_log: bool,
+}
+
+/// What the annotation [`SCALE`] asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScaleMode {
+    /// Nothing; also while the workload is on its way out.
+    Off,
+    /// To be told what Lull would do, and nothing else.
+    DryRun,
+    /// To be run by Lull.
+    On,
 }
 
 /// How far a workload has got on its way out of Lull (value of [`LEAVE`]).
@@ -90,10 +106,36 @@ pub fn leave(annotations: &Annotations) -> Option<Leave> {
     }
 }
 
+/// What the workload asks for.
+#[must_use]
+pub fn mode(annotations: &Annotations) -> ScaleMode {
+    if leave(annotations).is_some() {
+        return ScaleMode::Off;
+    }
+    match annotations.get(SCALE).map(String::as_str) {
+        Some("true") => ScaleMode::On,
+        Some("dry-run") => ScaleMode::DryRun,
+        _ => ScaleMode::Off,
+    }
+}
+
 /// Whether the workload asks to be run by Lull and is not on its way out.
 #[must_use]
 pub fn opted_in(annotations: &Annotations) -> bool {
-    annotations.get(SCALE).is_some_and(|value| value == "true") && leave(annotations).is_none()
+    mode(annotations) == ScaleMode::On
+}
+
+/// The app ports that the annotations name, where they do and can be read.
+#[must_use]
+pub fn named_ports(annotations: &Annotations) -> Option<Vec<AppPort>> {
+    parse_ports(annotations.get(PORTS)?)
+}
+
+/// Whether the user has accepted that pods get traffic from activators.
+#[must_use]
+pub fn accepts_activator_source(annotations: &Annotations) -> bool {
+    let value = annotations.get(ACCEPT_ACTIVATOR_SOURCE);
+    value.is_some_and(|value| value == "true")
 }
 
 /// Reads every `lull.dev/` annotation of a workload, with the built-in defaults.
@@ -130,9 +172,11 @@ pub fn parse_injected(
     sidecar: Option<&Sidecar>,
 ) -> Result<Wanted, Vec<AnnotationError>> {
     let mut reader = Reader::new(annotations, &defaults.values);
-    reader.read(SCALE, BOOLEAN, |v| {
-        matches!(v, "true" | "false").then_some(())
+    let allowed = "must be \"true\", \"false\" or \"dry-run\"";
+    reader.read(SCALE, allowed, |v| {
+        matches!(v, "true" | "false" | "dry-run").then_some(())
     });
+    reader.read(ACCEPT_ACTIVATOR_SOURCE, BOOLEAN, |v| v.parse::<bool>().ok());
     let ports = reader.read(
         PORTS,
         "must be a comma-separated list of different port numbers 1-65535, each with /tcp behind it \
@@ -172,9 +216,7 @@ fn read_settings(r: &mut Reader<'_>, injected: Option<&Sidecar>) -> Settings {
     } else {
         0
     };
-    let timeout = r
-        .duration("lull.dev/timeout", 1, DAY_SECS)
-        .unwrap_or(defaults.timeout);
+    let timeout = r.duration(TIMEOUT, 1, DAY_SECS).unwrap_or(defaults.timeout);
     let timeout = injected.map_or(timeout, |sidecar| sidecar.timeout);
     let hold = r.duration("lull.dev/hold-timeout", 1, 3600);
     let mut settings = Settings {

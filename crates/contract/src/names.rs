@@ -21,8 +21,21 @@ pub const MANAGED_BY: &str = "lull.dev";
 pub const FIELD_MANAGER: &str = "lull";
 /// Name of the injected container.
 pub const QUEUE_PROXY_CONTAINER: &str = "lull-queue-proxy";
+/// Containers that some tools write into a template but that are not the user's app.
+pub const NOT_APP_CONTAINERS: [&str; 2] = [QUEUE_PROXY_CONTAINER, "istio-proxy"];
+/// Path on the queue-proxy's admin port that answers when its drain has ended; the webhook makes it
+/// the preStop of the app's containers.
+pub const WAIT_FOR_DRAIN: &str = "/wait-for-drain";
 /// Istio's annotation that lists ports kept out of the sidecar's inbound capture.
 pub const ISTIO_EXCLUDE_INBOUND_PORTS: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
+/// Istio's annotation that lists the only ports that its sidecar captures; `*` = all.
+pub const ISTIO_INCLUDE_INBOUND_PORTS: &str = "traffic.sidecar.istio.io/includeInboundPorts";
+/// Istio's container in a pod of the mesh.
+pub const ISTIO_PROXY_CONTAINER: &str = "istio-proxy";
+/// Label, and older annotation, by which a pod says whether it wants Istio's container.
+pub const ISTIO_INJECT: &str = "sidecar.istio.io/inject";
+/// Label of slices that multi-cluster controllers copy: Istio reads none that has it, kube-proxy does.
+pub const MULTICLUSTER_SERVICE_LABEL: &str = "multicluster.kubernetes.io/service-name";
 
 /// Longest label value and Service name that Kubernetes takes.
 const MAX_LABEL: usize = 63;
@@ -55,6 +68,22 @@ pub fn private_service(workload: &str) -> String {
 #[must_use]
 pub fn activator_slice(service: &str, ipv6: bool) -> String {
     format!("{service}-lull{}", if ipv6 { "-ipv6" } else { "" })
+}
+
+/// Name of the EndpointSlice that lists activators for `service` to all but Istio:
+/// `<service>-lull-hidden` for IPv4, `<service>-lull-hidden-ipv6` for IPv6.
+///
+/// Another name than [`activator_slice`]: a slice that gets [`MULTICLUSTER_SERVICE_LABEL`] later is
+/// forgotten by Istio with the endpoints that it had last.
+#[must_use]
+pub fn hidden_activator_slice(service: &str, ipv6: bool) -> String {
+    format!("{service}-lull-hidden{}", if ipv6 { "-ipv6" } else { "" })
+}
+
+/// Name of the WorkloadEntry that tells Istio of `activator` (a pod's name) for a workload.
+#[must_use]
+pub fn activator_entry(workload: &str, activator: &str) -> String {
+    format!("{}-{activator}", label_value(workload))
 }
 
 fn bounded(name: &str, suffix: &str) -> String {
@@ -98,6 +127,14 @@ mod tests {
         assert_eq!(private_service("shop"), "shop-lull");
         assert_eq!(label_value("shop"), "shop");
         assert_eq!(activator_slice("shop", false), "shop-lull");
+        assert_ne!(
+            hidden_activator_slice("shop", false),
+            activator_slice("shop", false)
+        );
+        assert_eq!(
+            activator_entry("shop", "lull-activator-1"),
+            "shop-lull-activator-1"
+        );
     }
 
     #[test]

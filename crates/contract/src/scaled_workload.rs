@@ -37,7 +37,7 @@ pub struct ScaledWorkloadSpec {
     pub target: Target,
     /// Labels that the workload's pods carry.
     pub pod_selector: BTreeMap<String, String>,
-    /// One entry for each app port that Lull serves.
+    /// One entry for each app port that Lull serves; none in a dry run.
     pub ports: Vec<WorkloadPort>,
     /// Settings after annotations and defaults.
     pub settings: Settings,
@@ -130,6 +130,18 @@ pub enum State {
     Settling,
     /// Services and template are being given back.
     Leaving,
+    /// Nothing is done, only said what would be (`lull.dev/scale: "dry-run"`).
+    Planned,
+}
+
+// === impl ScaledWorkloadSpec ===
+
+impl ScaledWorkloadSpec {
+    /// Whether it only stands for a plan: a workload that Lull runs has ports.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.ports.is_empty()
+    }
 }
 
 // === impl Mode ===
@@ -147,7 +159,7 @@ impl State {
     #[must_use]
     pub fn mode(self) -> Mode {
         match self {
-            Self::Enrolling | Self::Leaving => Mode::Direct,
+            Self::Enrolling | Self::Leaving | Self::Planned => Mode::Direct,
             Self::Awake => Mode::Serve,
             Self::Bursting | Self::FallingAsleep | Self::Asleep | Self::Waking | Self::Settling => {
                 Mode::Proxy

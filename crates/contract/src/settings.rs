@@ -140,6 +140,12 @@ pub const DEFAULT_BURST_CAPACITY_WITH_LIMIT: i64 = 200;
 pub const QUEUE_DEPTH_PER_SLOT: u32 = 10;
 /// Istio's connect timeout is 10 s with two more tries; 25 s leaves room before the third ends.
 pub const DEFAULT_CONNECTION_HOLD: HumanDuration = HumanDuration::from_secs(25);
+/// Least time that a queue-proxy drains for late arrivals, where it isn't told another: endpoint
+/// changes reach every client within it on the clusters that were measured.
+pub const DRAIN_MIN: HumanDuration = HumanDuration::from_secs(10);
+/// What a drain leaves of the pod's grace period for the app, whose own stop begins when the drain
+/// has ended.
+pub const DRAIN_APP_STOP: Duration = Duration::from_secs(3);
 /// User agents that neither wake nor count unless the user says otherwise.
 pub const DEFAULT_IGNORED_USER_AGENTS: [&str; 4] = [
     "kube-probe/",
@@ -232,6 +238,22 @@ impl Ignore {
                     .iter()
                     .any(|p| agent.starts_with(p.as_str()))
             })
+    }
+}
+
+// === impl AppPort ===
+
+impl AppPort {
+    /// The app port that a container port stands for which is called `name` (empty: it has no name)
+    /// and has this transport; `None` where it isn't TCP.
+    #[must_use]
+    pub fn declared(name: &str, number: u16, transport: &str) -> Option<Self> {
+        let protocol = if name == "tcp" || name.starts_with("tcp-") {
+            AppProtocol::Tcp
+        } else {
+            AppProtocol::Http
+        };
+        (transport == "TCP").then_some(Self { number, protocol })
     }
 }
 

@@ -1,9 +1,6 @@
 //! Parts of an injected template that both putting in and taking out must know.
 
-use crate::SmallPorts;
-
-/// Path of the preStop that the app's containers get.
-pub const WAIT_FOR_DRAIN: &str = "/wait-for-drain";
+use crate::{Included, SmallPorts};
 
 /// Where [`Record::keep_empty`](crate::Record::keep_empty) notes an empty lifecycle.
 #[must_use]
@@ -34,4 +31,12 @@ pub fn added_ports(before: Option<&str>, small: SmallPorts) -> Vec<String> {
         .map(u16::to_string)
         .filter(|port| !there.contains(&port.as_str()))
         .collect()
+}
+
+/// Istio's list with our ports behind the user's.
+#[must_use]
+pub fn included_ports(included: &Included) -> String {
+    let added = included.added.iter().map(u16::to_string);
+    let all: Vec<String> = [included.before.clone()].into_iter().chain(added).collect();
+    all.join(",")
 }

@@ -21,6 +21,9 @@ pub struct Record {
     /// Istio's list of excluded ports before ours were added, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclude_inbound_ports: Option<String>,
+    /// Istio's list of captured ports, where ours were added to one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub include_inbound_ports: Option<Included>,
     /// Maps that the user's template had although they were empty: these don't go with our parts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep_empty: Vec<String>,
@@ -35,6 +38,15 @@ pub struct SmallPorts {
     pub report: u16,
     /// Prometheus text.
     pub metrics: u16,
+}
+
+/// A list of captured ports that got ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Included {
+    /// What the user wrote.
+    pub before: String,
+    /// Our traffic ports behind it.
+    pub added: Vec<u16>,
 }
 
 /// The sidecar's image.

@@ -2,11 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use lull_contract::names::{self, INJECTED_ANNOTATION, QUEUE_PROXY_CONTAINER};
+use lull_contract::names::{self, INJECTED_ANNOTATION, NOT_APP_CONTAINERS, QUEUE_PROXY_CONTAINER};
 use serde_json::Value;
-
-/// Containers that some tools write into the template but that are not the user's app.
-const NOT_APP: [&str; 2] = [QUEUE_PROXY_CONTAINER, "istio-proxy"];
 
 /// The object's name; on creation with `generateName` there is none yet.
 #[must_use]
@@ -73,7 +70,7 @@ pub fn app_containers(template: &Value) -> impl Iterator<Item = &Value> {
 /// Whether this is one of the user's own containers.
 #[must_use]
 pub fn is_app(container: &Value) -> bool {
-    container_name(container).is_some_and(|name| !NOT_APP.contains(&name))
+    container_name(container).is_some_and(|name| !NOT_APP_CONTAINERS.contains(&name))
 }
 
 /// The container's name.

@@ -1,15 +1,12 @@
 //! Taking our parts out of a template, whether all of them are there, some, or none.
 
 use lull_contract::names::{
-    INJECTED_ANNOTATION, ISTIO_EXCLUDE_INBOUND_PORTS, POD_LABEL, QUEUE_PROXY_CONTAINER,
+    INJECTED_ANNOTATION, ISTIO_EXCLUDE_INBOUND_PORTS, ISTIO_INCLUDE_INBOUND_PORTS, POD_LABEL,
+    QUEUE_PROXY_CONTAINER, WAIT_FOR_DRAIN,
 };
 use serde_json::{Map, Value};
 
-use crate::{
-    Record, SmallPorts,
-    parts::{self, WAIT_FOR_DRAIN},
-    shape,
-};
+use crate::{Record, SmallPorts, parts, shape};
 
 /// The template as the user wrote it.
 ///
@@ -98,6 +95,7 @@ fn strip_metadata(template: &mut Value, record: Option<&Record>) {
             |annotations| {
                 annotations.remove(INJECTED_ANNOTATION);
                 restore_excluded_ports(annotations, record);
+                restore_included_ports(annotations, record);
             },
         );
     });
@@ -154,4 +152,30 @@ fn restore_excluded_ports(annotations: &mut Map<String, Value>, record: Option<&
         let rest = rest.join(",");
         annotations.insert(ISTIO_EXCLUDE_INBOUND_PORTS.into(), rest.into());
     }
+}
+
+/// What Istio is told to capture, without our ports; a list that lacks one of them, or has nothing
+/// else, is the user's.
+fn restore_included_ports(annotations: &mut Map<String, Value>, record: Option<&Record>) {
+    let current = annotations
+        .get(ISTIO_INCLUDE_INBOUND_PORTS)
+        .and_then(Value::as_str);
+    let included = record.and_then(|record| record.include_inbound_ports.as_ref());
+    let (Some(current), Some(included)) = (current, included) else {
+        return;
+    };
+    let users = if current == parts::included_ports(included) {
+        included.before.clone()
+    } else {
+        let added: Vec<String> = included.added.iter().map(u16::to_string).collect();
+        let (ours, users): (Vec<&str>, Vec<&str>) = current
+            .split(',')
+            .map(str::trim)
+            .partition(|item| added.iter().any(|port| port == item));
+        if users.is_empty() || !added.iter().all(|port| ours.contains(&port.as_str())) {
+            return;
+        }
+        users.join(",")
+    };
+    annotations.insert(ISTIO_INCLUDE_INBOUND_PORTS.into(), users.into());
 }

@@ -78,6 +78,9 @@ pub(crate) fn config(ports: &str, overrides: &[(&str, &str)]) -> Config {
     Config::read(&environment(ports, overrides)).unwrap()
 }
 
+/// How long a proxy here waits for a drain that nobody has announced.
+pub(crate) const UNCLAIMED_WAIT: Duration = Duration::from_millis(100);
+
 impl Proxy {
     /// A proxy before a new app, with one HTTP port.
     pub(crate) async fn start(overrides: &[(&str, &str)]) -> Self {
@@ -87,7 +90,7 @@ impl Proxy {
 
     pub(crate) async fn before(app: Arc<App>, ports: &str, overrides: &[(&str, &str)]) -> Self {
         let mut config = config(ports, overrides);
-        config.unclaimed_wait = HumanDuration(Duration::from_millis(100));
+        config.unclaimed_wait = HumanDuration(UNCLAIMED_WAIT);
         let socket = config.drain_socket.clone();
         let bound = queue_proxy::build(config).await.unwrap();
         let addresses = bound.addresses().clone();

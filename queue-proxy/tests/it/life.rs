@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{
     app::App,
-    harness::{Proxy, body, config, h2_get, h2c, read_to, soon, until},
+    harness::{Proxy, UNCLAIMED_WAIT, body, config, h2_get, h2c, read_to, soon, until},
 };
 
 #[tokio::test]
@@ -132,6 +132,21 @@ async fn wait_for_drain_returns_where_none_begins_and_begins_none() {
         begin.elapsed()
     );
     assert!(!proxy.report().await.draining);
+}
+
+#[tokio::test]
+async fn an_announced_end_keeps_the_app_until_the_drain_that_comes_late_is_over() {
+    let proxy = Proxy::start(&[("QP_DRAIN_QUIET", "300ms")]).await;
+    assert_eq!(proxy.admin("/stopping").await.status(), 200);
+    assert!(!proxy.report().await.draining, "it begins none");
+    let socket = proxy.socket.clone();
+    let drain = async {
+        // Three times as long as the app would wait if nothing had been announced.
+        tokio::time::sleep(UNCLAIMED_WAIT * 3).await;
+        control::drain(&socket).await.unwrap()
+    };
+    let (waited, _) = tokio::join!(proxy.admin("/wait-for-drain"), drain);
+    assert_eq!(waited.body, "drained\n");
 }
 
 #[test]

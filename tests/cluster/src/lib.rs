@@ -16,6 +16,8 @@
 //! Each node's containerd and kubelet share a private mount namespace, and everything sits in
 //! cgroups under `/lull-<name>`. Killing the cgroup's processes therefore takes along every pod,
 //! overlay mount and pod network namespace, also after a crash.
+//!
+//! [`mesh()`] puts a real Istio on it.
 
 mod api;
 mod build;
@@ -24,6 +26,7 @@ mod config;
 mod down;
 mod exec;
 mod image;
+mod mesh;
 mod mounts;
 mod network;
 mod paths;
@@ -34,9 +37,10 @@ mod services;
 mod state;
 mod up;
 
-pub use build::{Components, ensure as build};
+pub use build::{Components, ensure as build, ensure_envoy as envoy};
 pub use down::{down, leftovers};
 pub use image::{ImageSpec, load_image, write_image};
+pub use mesh::mesh;
 pub use network::enter;
 pub use pause::{Paused, pause, paused, resume};
 pub use report::line;

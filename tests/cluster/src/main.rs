@@ -35,6 +35,11 @@ enum Task {
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
         nodes: u8,
     },
+    /// Install Istio on a running cluster, mutual TLS required (once: about 5 minutes more to build).
+    Mesh {
+        #[command(flatten)]
+        cluster: Name,
+    },
     /// Take a cluster away, all of it, in whatever state it is.
     Down {
         #[command(flatten)]
@@ -94,7 +99,7 @@ enum Task {
     MakeImage(MakeImage),
     /// Print the path of one of the programs.
     Path {
-        /// kubectl, helm, kubernetes, coredns or pause.
+        /// kubectl, helm, kubernetes, coredns, pause or envoy.
         program: String,
     },
 }
@@ -127,6 +132,7 @@ fn main() -> Result<()> {
             line(lull_cluster::up(&options)?.kubeconfig.display());
             Ok(())
         }
+        Task::Mesh { cluster } => lull_cluster::mesh(&cluster.name),
         Task::Down { cluster } => lull_cluster::down(&cluster.name),
         Task::Status => status(),
         Task::Kubeconfig { cluster } => {
@@ -236,6 +242,11 @@ fn make_image(image: MakeImage) -> Result<()> {
 }
 
 fn path(program: &str) -> Result<()> {
+    if program == "envoy" {
+        // No part of a cluster: who wants it need not wait for one to be built.
+        line(lull_cluster::envoy()?.display());
+        return Ok(());
+    }
     let components = lull_cluster::build()?;
     let path = match program {
         "kubectl" => components.kubectl,
@@ -243,7 +254,7 @@ fn path(program: &str) -> Result<()> {
         "kubernetes" => components.kubernetes,
         "coredns" => components.coredns,
         "pause" => components.pause,
-        other => bail!("{other:?} is none of kubectl, helm, kubernetes, coredns, pause"),
+        other => bail!("{other:?} is none of kubectl, helm, kubernetes, coredns, pause, envoy"),
     };
     line(path.display());
     Ok(())

@@ -15,7 +15,7 @@ use crate::paths::Paths;
 const WRAPPER: &str = r#"echo $$ > "$0.new"; echo $$ > "$1"; shift; exec "$@""#;
 
 /// What a cluster's processes never inherit: they talk to each other only.
-const PROXY_VARIABLES: [&str; 6] = [
+pub(crate) const PROXY_VARIABLES: [&str; 6] = [
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "NO_PROXY",

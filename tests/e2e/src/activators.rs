@@ -1,6 +1,9 @@
 //! Lull's activators as pods that come and go.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::ensure;
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
@@ -11,7 +14,7 @@ use kube::{
 use lull_contract::ports;
 use serde_json::{Value, json};
 
-use crate::{Cluster, Workload, cluster::call, eventually};
+use crate::{Cluster, Workload, cluster::call, eventually, process};
 
 /// The chart's name of the Deployment.
 const DEPLOYMENT: &str = "lull-activator";
@@ -43,6 +46,19 @@ pub async fn held(workload: &Workload) -> anyhow::Result<u64> {
         sum += ours.filter_map(|page| page["held"].as_u64()).sum::<u64>();
     }
     Ok(sum)
+}
+
+/// Resident memory of each that is ready, MiB, by name; the nodes must run on this machine.
+///
+/// # Errors
+/// Where they can't be listed, or one isn't found here.
+pub async fn resident_mib(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, f64>> {
+    let names = ready(cluster).await?.into_iter();
+    let with_memory = names.map(|name| {
+        let bytes = process::resident_bytes(&name)?;
+        Ok((name, bytes as f64 / f64::from(1 << 20)))
+    });
+    with_memory.collect()
 }
 
 /// Ends the pod `name` as a drain of its node would, and waits until it has gone and as many are

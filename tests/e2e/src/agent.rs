@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
 use kube::{
     Api,
     api::{DeleteParams, PostParams},
 };
+use lull_contract::names::ISTIO_EXCLUDE_INBOUND_PORTS;
 use sample_app::wire::{MAX_SECONDS, Now, ProbeAnswer, ProbeSpec, RunId, RunResult, RunSpec};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
@@ -77,10 +78,41 @@ impl Agent {
     /// # Errors
     /// Where it doesn't answer within a minute.
     pub async fn deploy_as(name: &'static str, namespace: &Namespace) -> anyhow::Result<Self> {
+        Self::deploy_pod((name, None), namespace).await
+    }
+
+    /// Like [`Self::deploy_as`], with a service account of the same name: who it is for a mesh.
+    ///
+    /// # Errors
+    /// Where it doesn't answer within a minute.
+    pub async fn deploy_with_account(
+        name: &'static str,
+        namespace: &Namespace,
+    ) -> anyhow::Result<Self> {
+        let accounts: Api<ServiceAccount> = namespace.api();
+        let account = serde_json::from_value(json!({ "metadata": { "name": name } }))?;
+        call(
+            "create the agent's service account",
+            accounts.create(&PostParams::default(), &account),
+        )
+        .await?;
+        Self::deploy_pod((name, Some(name)), namespace).await
+    }
+
+    async fn deploy_pod(
+        (name, account): (&'static str, Option<&str>),
+        namespace: &Namespace,
+    ) -> anyhow::Result<Self> {
         let pods: Api<Pod> = namespace.api();
         let pod = serde_json::from_value(json!({
-            "metadata": { "name": name, "labels": { "app": name } },
+            "metadata": {
+                "name": name,
+                "labels": { "app": name },
+                // In a mesh the API server is a caller without a certificate, like any outside.
+                "annotations": { ISTIO_EXCLUDE_INBOUND_PORTS: "8080" },
+            },
             "spec": {
+                "serviceAccountName": account,
                 "terminationGracePeriodSeconds": 1,
                 // Names are given whole: one question to the DNS, not one per search domain.
                 "dnsConfig": { "options": [{ "name": "ndots", "value": "1" }] },

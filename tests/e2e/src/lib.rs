@@ -3,9 +3,10 @@
 //! A test asks for a [`namespace`] of its own, deploys an [`app`] and an [`agent`] into it, and
 //! drives load through the agent by way of the API server's pod proxy; so the suite runs wherever
 //! a kubeconfig reaches, with no route into the cluster's network. [`workload`] waits for the steps
-//! of a workload's life, [`slices`] says who answers for a Service, [`original`] whether everything
-//! is as it was before Lull, [`leftovers`] what Lull left behind, [`timeline`] when each step of a cold
-//! start was seen, [`writes`] every state of one object; [`gitops`] applies manifests again and again.
+//! of a workload's life, [`slices`] says who answers for a Service, [`mesh`] what Istio is told,
+//! [`original`] whether everything is as it was before Lull, [`leftovers`] what Lull left behind,
+//! [`timeline`] when each step of a cold start was seen, [`writes`] every state of one object;
+//! [`gitops`] applies manifests again and again.
 
 pub mod activators;
 pub mod agent;
@@ -22,6 +23,7 @@ pub mod histogram;
 pub mod history;
 pub mod kind;
 pub mod leftovers;
+pub mod mesh;
 pub mod metrics_api;
 pub mod namespace;
 pub mod original;
@@ -41,7 +43,7 @@ pub use app::App;
 pub use cluster::Cluster;
 pub use kind::Kind;
 pub use metrics_api::MetricsApi;
-pub use namespace::{Namespace, in_namespace, in_namespace_for};
+pub use namespace::{Namespace, in_mesh, in_namespace, in_namespace_for};
 pub use original::Original;
 pub use say::say;
 pub use wait::eventually;

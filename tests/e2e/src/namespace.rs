@@ -9,7 +9,7 @@ use kube::{
     Api,
     api::{DeleteParams, ListParams, PostParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{cluster::call, diagnostics, eventually};
 
@@ -17,6 +17,8 @@ use crate::{cluster::call, diagnostics, eventually};
 pub const SUITE_LABEL: &str = "lull-e2e";
 /// Longest time of a test unless it says so: the whole suite has 6 minutes.
 const TEST: Duration = Duration::from_secs(300);
+/// The same in a mesh, where each pod takes some seconds more to start.
+const MESH_TEST: Duration = Duration::from_secs(600);
 
 /// A namespace on the cluster under test.
 #[derive(Debug, Clone)]
@@ -50,8 +52,28 @@ pub async fn in_namespace_for(
     purpose: &str,
     test: impl AsyncFnOnce(&Namespace) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    let labels = json!({ SUITE_LABEL: "true" });
+    run((purpose, &labels, limit), test).await
+}
+
+/// Runs `test` in a namespace of its own whose pods get Istio's container; else as [`in_namespace`].
+///
+/// # Errors
+/// Those of the test, its panic, or that it took longer than 10 minutes.
+pub async fn in_mesh(
+    purpose: &str,
+    test: impl AsyncFnOnce(&Namespace) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let labels = json!({ SUITE_LABEL: "true", "istio-injection": "enabled" });
+    run((purpose, &labels, MESH_TEST), test).await
+}
+
+async fn run(
+    (purpose, labels, limit): (&str, &Value, Duration),
+    test: impl AsyncFnOnce(&Namespace) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let cluster = crate::Cluster::connect().await?;
-    let namespace = Namespace::create(cluster, purpose).await?;
+    let namespace = Namespace::create(cluster, purpose, labels).await?;
     let guarded = AssertUnwindSafe(test(&namespace)).catch_unwind();
     let outcome = match Box::pin(tokio::time::timeout(limit, guarded)).await {
         Ok(Ok(outcome)) => outcome,
@@ -101,12 +123,16 @@ pub async fn all_gone(cluster: &crate::Cluster, cap: Duration) -> anyhow::Result
 // === impl Namespace ===
 
 impl Namespace {
-    async fn create(cluster: crate::Cluster, purpose: &str) -> anyhow::Result<Self> {
+    async fn create(
+        cluster: crate::Cluster,
+        purpose: &str,
+        labels: &Value,
+    ) -> anyhow::Result<Self> {
         let namespaces: Api<KubeNamespace> = Api::all(cluster.client.clone());
         let wanted = serde_json::from_value(json!({
             "metadata": {
                 "generateName": format!("e2e-{purpose}-"),
-                "labels": { SUITE_LABEL: "true" },
+                "labels": labels,
             }
         }))?;
         let params = PostParams::default();

@@ -249,8 +249,10 @@ impl Workload {
                 let scaled = self.scaled().await?.context("there is no ScaledWorkload")?;
                 let status = scaled.status.context("its ScaledWorkload has no status")?;
                 ensure!(
-                    !matches!(status.state, State::Enrolling | State::Leaving)
-                        && !status.services.is_empty(),
+                    !matches!(
+                        status.state,
+                        State::Enrolling | State::Leaving | State::Planned
+                    ) && !status.services.is_empty(),
                     "state {}, services {:?}, reason {:?}",
                     status.state,
                     status.services,

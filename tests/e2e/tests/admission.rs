@@ -13,8 +13,8 @@ const PORT_LIST: &str = "must be a comma-separated list of different port number
 
 /// Key, wrong value, and the beginning of what is allowed instead.
 const WRONG: [(&str, &str, &str); 33] = [
-    (SCALE, "yes", "must be \"true\" or \"false\""),
-    (SCALE, "", "must be \"true\" or \"false\""),
+    (SCALE, "yes", "must be \"true\", \"false\" or \"dry-run\""),
+    (SCALE, "", "must be \"true\", \"false\" or \"dry-run\""),
     (PORTS, "", PORT_LIST),
     (PORTS, "0", PORT_LIST),
     (PORTS, "http", PORT_LIST),

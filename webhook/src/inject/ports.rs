@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lull_contract::{AppPort, AppProtocol, ports};
+use lull_contract::{AppPort, ports};
 use lull_injection::{SmallPorts, shape};
 use serde_json::Value;
 
@@ -48,12 +48,7 @@ fn declared(port: &Value) -> Option<AppPort> {
         .unwrap_or("TCP");
     let name = port.get("name").and_then(Value::as_str).unwrap_or_default();
     let number = shape::port_number(port.get("containerPort"))?;
-    let protocol = if name == "tcp" || name.starts_with("tcp-") {
-        AppProtocol::Tcp
-    } else {
-        AppProtocol::Http
-    };
-    (transport == "TCP").then_some(AppPort { number, protocol })
+    AppPort::declared(name, number, transport)
 }
 
 /// Numbers for the sidecar that nothing in the template uses; `None` where none are left.

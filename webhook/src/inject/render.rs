@@ -4,14 +4,14 @@ use lull_contract::{
     annotations::SidecarResources,
     injected::Sidecar,
     names::{
-        INJECTED_ANNOTATION, ISTIO_EXCLUDE_INBOUND_PORTS, POD_LABEL, QUEUE_PROXY_CONTAINER,
-        label_value,
+        INJECTED_ANNOTATION, ISTIO_EXCLUDE_INBOUND_PORTS, ISTIO_INCLUDE_INBOUND_PORTS, POD_LABEL,
+        QUEUE_PROXY_CONTAINER, WAIT_FOR_DRAIN, label_value,
     },
     ports::traffic_port_name,
 };
 use lull_injection::{
-    Image, Record,
-    parts::{WAIT_FOR_DRAIN, excluded_ports, lifecycle_place},
+    Image, Included, Record,
+    parts::{excluded_ports, included_ports, lifecycle_place},
     shape,
 };
 use serde_json::{Map, Value, json};
@@ -53,6 +53,7 @@ pub(super) fn render(
         small_ports: allocation.small,
         pre_stop: Vec::new(),
         exclude_inbound_ports: None,
+        include_inbound_ports: None,
         keep_empty: Vec::new(),
     };
     let mut template = base.clone();
@@ -65,7 +66,7 @@ pub(super) fn render(
         }
         containers.push(container);
     }
-    add_metadata(&mut template, id, &mut record)?;
+    add_metadata(&mut template, id, (&mut record, &allocation))?;
     Ok(template)
 }
 
@@ -95,7 +96,11 @@ fn add_pre_stop(container: &mut Value, record: &mut Record) {
     }
 }
 
-fn add_metadata(template: &mut Value, id: &str, record: &mut Record) -> Result<(), String> {
+fn add_metadata(
+    template: &mut Value,
+    id: &str,
+    (record, allocation): (&mut Record, &Allocation),
+) -> Result<(), String> {
     let not_understood = || "spec.template.metadata is not an object".to_owned();
     let template = template.as_object_mut().ok_or_else(not_understood)?;
     let metadata = entry(template, "metadata", "metadata", record).ok_or_else(not_understood)?;
@@ -110,6 +115,13 @@ fn add_metadata(template: &mut Value, id: &str, record: &mut Record) -> Result<(
         .map(str::to_owned);
     let excluded = excluded_ports(record.exclude_inbound_ports.as_deref(), record.small_ports);
     annotations.insert(ISTIO_EXCLUDE_INBOUND_PORTS.to_owned(), excluded.into());
+    if let Some(included) = included(annotations, record, allocation) {
+        annotations.insert(
+            ISTIO_INCLUDE_INBOUND_PORTS.to_owned(),
+            included_ports(&included).into(),
+        );
+        record.include_inbound_ports = Some(included);
+    }
     let text = serde_json::to_string(record).map_err(|error| error.to_string())?;
     annotations.insert(INJECTED_ANNOTATION.to_owned(), text.into());
     Ok(())
@@ -135,6 +147,28 @@ fn entry<'a>(
         .as_object_mut()
 }
 
+/// Which of our traffic ports a list of captured ports needs, where there is one: those that stand
+/// for an app port of the list. What the user keeps out of the mesh stays out.
+fn included(
+    annotations: &Map<String, Value>,
+    record: &Record,
+    allocation: &Allocation,
+) -> Option<Included> {
+    let before = annotations.get(ISTIO_INCLUDE_INBOUND_PORTS)?.as_str()?;
+    let there: Vec<&str> = before.split(',').map(str::trim).collect();
+    let has = |port: u16| there.contains(&port.to_string().as_str());
+    let pairs = record.sidecar.ports.iter().zip(&allocation.traffic);
+    let added: Vec<u16> = pairs
+        .filter(|(app, ours)| has(app.number) && !has(**ours))
+        .map(|(_, ours)| *ours)
+        .collect();
+    // `*` stands for all of them.
+    (!added.is_empty() && !there.contains(&"*")).then(|| Included {
+        before: before.to_owned(),
+        added,
+    })
+}
+
 fn container(
     base: &Value,
     sidecar: &Sidecar,
@@ -155,7 +189,9 @@ fn container(
             "failureThreshold": 2,
             "timeoutSeconds": 1,
         },
-        "lifecycle": { "preStop": { "exec": { "command": ["/queue-proxy", "drain"] } } },
+        // Only a note, so that the app's containers wait for the drain however late the signal that
+        // begins it comes. An exec would be a process more to start just then.
+        "lifecycle": { "preStop": { "httpGet": { "path": "/stopping", "port": small.admin } } },
         "securityContext": {
             "runAsNonRoot": true,
             "runAsUser": USER,

@@ -72,6 +72,17 @@ fn activators() -> EndpointSlice {
     slice("shop-lull", "lull.dev", true)
 }
 
+fn entry() -> WorkloadEntry {
+    of(json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "WorkloadEntry",
+        "metadata": {
+            "name": "shop-a", "namespace": "ns", "labels": { "lull.dev/workload": "shop" },
+        },
+        "spec": { "address": "10.0.0.1", "labels": { "app": "shop", "lull.dev/held": "uid" } },
+    }))
+}
+
 fn pod() -> Pod {
     Pod::from(of::<KubePod>(json!({
         "metadata": { "name": "p", "namespace": "ns", "labels": { "lull.dev/pod": "shop" } },
@@ -142,6 +153,39 @@ fn a_sleeper_is_given_back_in_order() {
 
     seen.services.pop();
     assert!(steps(&seen, false).is_empty());
+}
+
+#[test]
+fn in_a_mesh_entries_and_hidden_slices_go_as_other_slices_do() {
+    let mut seen = Seen {
+        targets: vec![deployment(1, &injected_template())],
+        services: vec![switched(), private()],
+        slices: vec![
+            slice("shop-lull-hidden", "lull.dev", true),
+            slice("shop-lull-hidden-ipv6", "lull.dev", true),
+        ],
+        entries: vec![entry()],
+        pods: vec![pod()],
+        ..Seen::default()
+    };
+    assert_eq!(now(&seen), ["give Service ns/shop back"]);
+
+    seen.services = vec![public("web", &json!({})), private()];
+    assert_eq!(now(&seen), [""; 0], "Kubernetes lists no pod yet");
+    let native = slice("shop-x", "endpointslice-controller.k8s.io", true);
+    seen.slices.push(native);
+    let out = [
+        "delete EndpointSlice ns/shop-lull-hidden",
+        "delete EndpointSlice ns/shop-lull-hidden-ipv6",
+        "delete WorkloadEntry ns/shop-a",
+    ];
+    assert_eq!(now(&seen), out);
+
+    seen.slices.drain(..2);
+    let last = ["delete WorkloadEntry ns/shop-a"];
+    assert_eq!(now(&seen), last, "the sidecar stays until then");
+    seen.entries.clear();
+    assert_eq!(now(&seen), ["take the sidecar out of Deployment ns/shop"]);
 }
 
 #[test]

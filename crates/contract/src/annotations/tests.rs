@@ -63,9 +63,11 @@ fn values_are_read() {
 }
 
 /// Each row: key, wrong value. The refusal must name all three: key, value, what is allowed.
-pub(crate) const WRONG: [(&str, &str); 35] = [
+pub(crate) const WRONG: [(&str, &str); 37] = [
     (SCALE, "yes"),
     (SCALE, ""),
+    (SCALE, "dryrun"),
+    (ACCEPT_ACTIVATOR_SOURCE, "yes"),
     (PORTS, ""),
     (PORTS, "0"),
     (PORTS, "http"),
@@ -212,6 +214,21 @@ fn leaving_is_not_opted_in() {
         leave(&annotations(&[(LEAVE, "uninject")])),
         Some(Leave::Uninject)
     );
+}
+
+#[test]
+fn a_dry_run_is_neither_on_nor_off() {
+    let mode = |pairs: &[(&str, &str)]| mode(&annotations(pairs));
+    assert_eq!(mode(&[(SCALE, "true")]), ScaleMode::On);
+    assert_eq!(mode(&[(SCALE, "dry-run")]), ScaleMode::DryRun);
+    for off in ["false", "", "TRUE"] {
+        assert_eq!(mode(&[(SCALE, off)]), ScaleMode::Off, "{off:?}");
+    }
+    assert_eq!(mode(&[]), ScaleMode::Off);
+    let leaves = [(SCALE, "dry-run"), (LEAVE, "requested")];
+    assert_eq!(mode(&leaves), ScaleMode::Off);
+    assert!(!opted_in(&annotations(&[(SCALE, "dry-run")])));
+    assert!(parse(&annotations(&[(SCALE, "dry-run")])).is_ok());
 }
 
 proptest! {

@@ -3,8 +3,11 @@
 //! Programs are kept outside the tree, under a key of all that goes into them, so that every
 //! checkout shares them and a second run takes milliseconds.
 
+mod envoy;
 mod packages;
 mod programs;
+
+pub use envoy::ensure as ensure_envoy;
 
 use std::path::PathBuf;
 
@@ -30,6 +33,37 @@ pub struct Components {
 /// # Errors
 /// When something is missing that can't be installed or built; the error says what to install.
 pub fn ensure() -> Result<Components> {
-    packages::ensure()?;
+    packages::ensure(&packages::CLUSTER)?;
     programs::ensure()
+}
+
+/// What a mesh on a cluster is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct MeshComponents {
+    /// istiod.
+    pub(crate) pilot_discovery: PathBuf,
+    /// What starts Envoy and gets its certificates, in every pod.
+    pub(crate) pilot_agent: PathBuf,
+    /// Plain upstream Envoy.
+    pub(crate) envoy: PathBuf,
+    /// Source of Istio: its charts and Envoy's bootstrap.
+    pub(crate) source: PathBuf,
+}
+
+/// Makes sure that Istio's programs are there. The first time this takes about 5 minutes.
+///
+/// # Errors
+/// As for [`ensure`].
+pub(crate) fn ensure_mesh() -> Result<MeshComponents> {
+    let programs::Istio {
+        pilot_discovery,
+        pilot_agent,
+        source,
+    } = programs::ensure_istio()?;
+    Ok(MeshComponents {
+        pilot_discovery,
+        pilot_agent,
+        envoy: ensure_envoy()?,
+        source,
+    })
 }

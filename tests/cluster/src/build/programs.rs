@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::Components;
@@ -26,10 +27,14 @@ const C_FLAGS: &str = "-static -Os -s";
 /// How often a long build says that it still runs.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
+/// The module that has istiod, the agent, their charts and Envoy's bootstrap.
+const ISTIO_MODULE: &str = "istio.io/istio";
+
 /// A Go program: a folder in `components/` with a go.mod, and what to build there.
 #[derive(Debug)]
 struct GoProgram {
     name: &'static str,
+    folder: &'static str,
     package: &'static str,
     flags: &'static str,
     /// Measured on 2 cores without Go's build cache.
@@ -38,22 +43,47 @@ struct GoProgram {
 
 const KUBERNETES: GoProgram = GoProgram {
     name: "kubernetes",
+    folder: "kubernetes",
     package: ".",
     flags: KUBERNETES_FLAGS,
     cold_minutes: 8,
 };
 const HELM: GoProgram = GoProgram {
     name: "helm",
+    folder: "helm",
     package: "helm.sh/helm/v3/cmd/helm",
     flags: PLAIN_FLAGS,
     cold_minutes: 1,
 };
 const COREDNS: GoProgram = GoProgram {
     name: "coredns",
+    folder: "coredns",
     package: "github.com/coredns/coredns",
     flags: PLAIN_FLAGS,
     cold_minutes: 2,
 };
+const PILOT_DISCOVERY: GoProgram = GoProgram {
+    name: "pilot-discovery",
+    folder: "istio",
+    package: "istio.io/istio/pilot/cmd/pilot-discovery",
+    flags: PLAIN_FLAGS,
+    cold_minutes: 4,
+};
+const PILOT_AGENT: GoProgram = GoProgram {
+    name: "pilot-agent",
+    folder: "istio",
+    package: "istio.io/istio/pilot/cmd/pilot-agent",
+    flags: PLAIN_FLAGS,
+    cold_minutes: 1, // most of it is istiod's
+};
+
+/// Istio's two programs, and the source that they are from.
+#[derive(Debug)]
+pub(super) struct Istio {
+    pub(super) pilot_discovery: PathBuf,
+    pub(super) pilot_agent: PathBuf,
+    pub(super) source: PathBuf,
+}
 
 /// Builds what isn't in the cache.
 ///
@@ -72,11 +102,37 @@ pub(super) fn ensure() -> Result<Components> {
     })
 }
 
+/// Builds what of Istio isn't in the cache.
+///
+/// # Errors
+/// As for [`ensure`].
+pub(super) fn ensure_istio() -> Result<Istio> {
+    let cache = cache_root()?.join("components");
+    let compiler = go_version()?;
+    Ok(Istio {
+        pilot_discovery: PILOT_DISCOVERY.ensure(&cache, &compiler)?,
+        pilot_agent: PILOT_AGENT.ensure(&cache, &compiler)?,
+        source: module_source(PILOT_DISCOVERY.folder, ISTIO_MODULE)?,
+    })
+}
+
+/// Where Go keeps the source of a module that a component needs, fetched where it isn't there.
+fn module_source(component: &str, module: &str) -> Result<PathBuf> {
+    let mut go = Command::new("go");
+    go.args(["mod", "download", "-json", module])
+        .current_dir(source(component));
+    let told: Value = serde_json::from_str(&checked(&mut go)?)?;
+    let folder = told["Dir"].as_str();
+    Ok(folder
+        .with_context(|| format!("go doesn't say where {module} is: {told}"))?
+        .into())
+}
+
 // === impl GoProgram ===
 
 impl GoProgram {
     fn ensure(&self, cache: &Path, compiler: &str) -> Result<PathBuf> {
-        let source = source(self.name);
+        let source = source(self.folder);
         let key = key(&source, &[self.flags, compiler])?;
         let target = cache.join(format!("{}-{key}", self.name)).join(self.name);
         if target.exists() {

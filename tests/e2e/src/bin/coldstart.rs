@@ -6,15 +6,18 @@ use std::{fmt::Write as _, time::Duration};
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 use kube::ResourceExt as _;
-use lull_contract::{names::QUEUE_PROXY_CONTAINER, ports};
+use lull_contract::{
+    names::{HELD_LABEL, QUEUE_PROXY_CONTAINER},
+    ports,
+};
 use lull_e2e::{
-    Agent, App, Cluster, Namespace, Workload, eventually,
+    Agent, App, Cluster, Namespace, Workload, activators, all_answered, eventually,
     histogram::Histogram,
     in_namespace, say,
     spread::Spread,
     timeline::{Observer, Timeline},
 };
-use sample_app::wire::{ProbeAnswer, ProbeSpec};
+use sample_app::wire::{ProbeAnswer, ProbeSpec, RunSpec};
 use serde_json::json;
 
 /// Longest wait for one cold start, milliseconds.
@@ -25,6 +28,10 @@ const BATCH: u32 = 25;
 const PAIRS: usize = 4;
 /// Longest wait for the watches to have seen what has happened.
 const WATCHES: Duration = Duration::from_secs(10);
+/// Connections of the load under which memory is measured.
+const CONNECTIONS: u32 = 300;
+/// Longest wait until all of them go by way of the activators.
+const SWITCH: Duration = Duration::from_secs(30);
 
 /// Measures cold starts on the cluster of the current kubeconfig.
 #[derive(Debug, Parser)]
@@ -63,6 +70,7 @@ async fn main() -> anyhow::Result<()> {
         .await?;
     }
     say(table(&lull, &plain));
+    in_namespace("load", async |namespace| memory_under_load(namespace).await).await?;
     let sent = wakes_sent(&cluster).await?.since(&before);
     say(format!(
         "first one held until the patch of /scale is sent, {} wakes: p50 at most {:.2} ms, p99 at most {:.2} ms",
@@ -83,6 +91,48 @@ async fn wakes_sent(cluster: &Cluster) -> anyhow::Result<Histogram> {
         all.add("lull_autoscaler_wake_sent_seconds", &text)?;
     }
     Ok(all)
+}
+
+/// Memory of the activators when they have nothing to do, and while [`CONNECTIONS`] go by way of them.
+async fn memory_under_load(namespace: &Namespace) -> anyhow::Result<()> {
+    let cluster = &namespace.cluster;
+    let idle = activators::resident_mib(cluster).await?;
+    let agent = Agent::deploy(namespace).await?;
+    let always = App::new("always").annotate("lull.dev/target-burst-capacity", "-1");
+    let workload = always.deploy(namespace).await?;
+    workload.enrolled().await?;
+    eventually("activators alone in the path", SWITCH, async || {
+        let selector = workload.service_json().await?["spec"]["selector"].clone();
+        ensure!(selector.get(HELD_LABEL).is_some(), "selector {selector}");
+        Ok(())
+    })
+    .await?;
+    let load = agent
+        .start(&RunSpec {
+            url: workload.url("/?sleep_ms=100"),
+            connections: CONNECTIONS,
+            seconds: Some(15.0),
+            ..RunSpec::default()
+        })
+        .await?;
+    let busy = eventually("the load at the activators", SWITCH, async || {
+        let status = workload.scaled().await?.and_then(|scaled| scaled.status);
+        let in_flight = status.context("no status")?.in_flight;
+        ensure!(
+            in_flight > u64::from(CONNECTIONS) / 2,
+            "{in_flight} in flight"
+        );
+        activators::resident_mib(cluster).await
+    })
+    .await?;
+    all_answered(&load.finished().await?)?;
+    for (name, mib) in busy {
+        let idle = idle.get(&name).copied().unwrap_or(f64::NAN);
+        say(format!(
+            "{name}: {idle:.1} MiB resident, {mib:.1} MiB while {CONNECTIONS} connections go by way of the activators"
+        ));
+    }
+    Ok(())
 }
 
 /// When the queue-proxy of `pod` began to listen, microseconds since 1970, by its log.

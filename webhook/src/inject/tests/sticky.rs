@@ -144,6 +144,32 @@ fn a_list_of_excluded_ports_that_the_user_changed_is_kept() {
 }
 
 #[test]
+fn a_list_of_captured_ports_that_the_user_changed_is_kept() {
+    let annotations = json!({ ISTIO_INCLUDE_INBOUND_PORTS: "8080" });
+    let old = create(&with(
+        opted_in(),
+        "/spec/template/metadata/annotations",
+        annotations,
+    ));
+    let key = "/spec/template/metadata/annotations/traffic.sidecar.istio.io~1includeInboundPorts";
+    for (value, merged, users) in [
+        ("8080,8012", "8080,8012", "8080"),
+        ("8080", "8080,8012", "8080"),
+        ("8080,8012,7777", "8080,7777,8012", "8080,7777"),
+        ("7777", "7777", "7777"),
+        ("8012", "8012", "8012"),
+        ("*", "*", "*"),
+    ] {
+        let new = update(&old, &with(old.clone(), key, json!(value)));
+        let now = annotation(&new, ISTIO_INCLUDE_INBOUND_PORTS);
+        assert_eq!(now, Some(merged), "{value}");
+        let stripped = strip(template(&new), None);
+        let left = &stripped["metadata"]["annotations"][ISTIO_INCLUDE_INBOUND_PORTS];
+        assert_eq!(left, users, "{value}");
+    }
+}
+
+#[test]
 fn replicas_are_kept_with_a_warning() {
     let old = with(stored(), "/spec/replicas", json!(0));
     let new = with(old.clone(), "/spec/replicas", json!(3));

@@ -270,3 +270,12 @@ proptest! {
         prop_assert!(parse_with(&Annotations::new(), &right).is_ok());
     }
 }
+
+#[test]
+fn the_chart_takes_every_key_and_no_other() {
+    let schema = include_str!("../../../../../charts/lull/values.schema.json");
+    let schema: Value = serde_json::from_str(schema).unwrap();
+    let keys = schema["properties"]["settings"]["properties"].as_object();
+    let keys: Vec<&str> = keys.unwrap().keys().map(String::as_str).collect();
+    assert_eq!(keys, VALUES.map(|(key, _)| key));
+}

@@ -1,0 +1,155 @@
+//! What Istio is told of activators: a WorkloadEntry each, which it selects as it selects pods.
+//!
+//! An entry has the workload's own service account and labels, so for callers of the mesh nothing but
+//! an address changes when a workload falls asleep: the same identity is expected, the same subsets
+//! hold it. Its port is keyed by the name that the Services target. Everybody else reads the
+//! EndpointSlice, which is then hidden from Istio ([`Audience::AllButIstio`]).
+//!
+//! An entry with a service account is spoken to in mutual TLS, which only a pod with Istio's container
+//! can end: so there are entries only for workloads that are in the mesh.
+//!
+//! [`Audience::AllButIstio`]: crate::objects::Audience::AllButIstio
+
+mod entries;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use kube::{CustomResource, ResourceExt};
+use lull_contract::{
+    names::{HELD_LABEL, ISTIO_INJECT, POD_LABEL, activator_entry},
+    ports::traffic_port_name,
+    scaled_workload::ScaledWorkload,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{objects, pod::Pod};
+pub use entries::Entries;
+
+/// Group and version of [`WorkloadEntry`].
+const API_VERSION: &str = "networking.istio.io/v1";
+
+/// What Lull writes of a WorkloadEntry.
+#[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[kube(
+    group = "networking.istio.io",
+    version = "v1",
+    kind = "WorkloadEntry",
+    plural = "workloadentries",
+    namespaced,
+    schema = "disabled",
+    doc = "An endpoint that is no pod, as Istio knows it."
+)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WorkloadEntrySpec {
+    /// IP address.
+    pub address: String,
+    /// Name of a Service's target port to the port at [`address`](Self::address).
+    pub ports: BTreeMap<String, u16>,
+    /// What Services and subsets select it by.
+    pub labels: BTreeMap<String, String>,
+    /// Service account whose identity callers expect.
+    pub service_account: String,
+}
+
+/// Who a workload's pods are for the mesh.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodIdentity {
+    /// Labels of the template.
+    pub labels: BTreeMap<String, String>,
+    /// Name of their service account.
+    pub service_account: String,
+    /// What the template itself says about Istio's container, if anything.
+    pub inject: Option<bool>,
+}
+
+/// What tells whether a workload is in the mesh.
+#[derive(Debug, Clone, Copy)]
+pub struct Signs<'a> {
+    /// Its pods.
+    pub pods: &'a [Arc<Pod>],
+    /// [`PodIdentity::inject`].
+    pub inject: Option<bool>,
+    /// Lull has written entries for it.
+    pub has_entries: bool,
+    /// Lull has written a slice for it that Istio reads.
+    pub has_open_slice: bool,
+}
+
+/// Whether the workload is in the mesh.
+///
+/// Pods know it; while there are none, what has been written when there were some holds. A workload
+/// that never had any is taken for one of the mesh, where that is not said to be off: its first pods
+/// tell.
+#[must_use]
+pub fn is_meshed(signs: &Signs<'_>) -> bool {
+    let (leaving, staying): (Vec<_>, Vec<_>) = signs.pods.iter().partition(|pod| pod.is_leaving);
+    if let Some(pods) = [staying, leaving].iter().find(|pods| !pods.is_empty()) {
+        return pods.iter().any(|pod| pod.is_meshed);
+    }
+    signs.has_entries || signs.inject.unwrap_or(!signs.has_open_slice)
+}
+
+/// The entry that tells Istio of `activator` for `workload`; `None` where it has no address.
+#[must_use]
+pub fn entry(workload: &ScaledWorkload, identity: &PodIdentity, activator: &Pod) -> Option<Value> {
+    let address = activator.ip.as_ref()?;
+    let name = activator_entry(&workload.name_any(), &activator.name);
+    let ports: BTreeMap<String, u16> = workload
+        .spec
+        .ports
+        .iter()
+        .map(|port| (traffic_port_name(port.app_port), port.activator_port))
+        .collect();
+    let mut labels = identity.labels.clone();
+    // The private Service is for pods alone.
+    labels.remove(POD_LABEL);
+    labels.insert(HELD_LABEL.to_owned(), workload.uid().unwrap_or_default());
+    Some(json!({
+        "apiVersion": API_VERSION,
+        "kind": "WorkloadEntry",
+        "metadata": objects::metadata(workload, &name),
+        "spec": {
+            "address": address,
+            "ports": ports,
+            "labels": labels,
+            "serviceAccount": identity.service_account,
+        },
+    }))
+}
+
+/// Whether `entry` already says what `wanted` would make it say.
+#[must_use]
+pub fn entry_is(entry: &WorkloadEntry, wanted: &Value) -> bool {
+    WorkloadEntrySpec::deserialize(&wanted["spec"]).is_ok_and(|wanted| wanted == entry.spec)
+}
+
+// === impl PodIdentity ===
+
+impl PodIdentity {
+    /// Of the pods that `template` makes.
+    #[must_use]
+    pub fn of(template: &PodTemplateSpec) -> Self {
+        let metadata = template.metadata.clone().unwrap_or_default();
+        let labels = metadata.labels.unwrap_or_default();
+        let annotations = metadata.annotations.unwrap_or_default();
+        let inject = labels
+            .get(ISTIO_INJECT)
+            .or_else(|| annotations.get(ISTIO_INJECT));
+        let spec = template.spec.as_ref();
+        // The second is the first's old name.
+        let account = spec.and_then(|spec| {
+            let names = [&spec.service_account_name, &spec.service_account];
+            names.into_iter().flatten().find(|name| !name.is_empty())
+        });
+        Self {
+            inject: inject.and_then(|value| value.parse().ok()),
+            service_account: account.map_or_else(|| "default".to_owned(), Clone::clone),
+            labels,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! What is changed in a public Service, as JSON patches, and how it is given back.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{Service, ServicePort},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use lull_contract::{
+    names::{HELD_LABEL, ORIGINAL_ANNOTATION},
+    original::{Original, OriginalPort, TargetPort},
+    ports::{app_port_of, traffic_port_name},
+};
+use serde_json::{Value, json};
+
+use super::PlannedService;
+
+type Labels = BTreeMap<String, String>;
+
+/// The user's own selector, also while the sentinel stands in its place.
+pub(crate) fn user_selector(service: &Service) -> Labels {
+    let selector = service
+        .spec
+        .as_ref()
+        .and_then(|s| s.selector.clone())
+        .unwrap_or_default();
+    if !selector.contains_key(HELD_LABEL) {
+        return selector;
+    }
+    original(service).map(|o| o.selector).unwrap_or_default()
+}
+
+fn original(service: &Service) -> Option<Original> {
+    let annotations = service.metadata.annotations.as_ref()?;
+    Original::parse(annotations.get(ORIGINAL_ANNOTATION)?)
+}
+
+fn is_ours(target: &IntOrString) -> bool {
+    matches!(target, IntOrString::String(name) if app_port_of(name).is_some())
+}
+
+/// What the user wrote as target of `port`: what stands there, or what stood there before us.
+pub(super) fn user_target(service: &Service, port: &ServicePort) -> IntOrString {
+    let now = port
+        .target_port
+        .clone()
+        .unwrap_or(IntOrString::Int(port.port));
+    if !is_ours(&now) {
+        return now;
+    }
+    let before = original(service).and_then(|o| o.target(port.port).cloned());
+    before.map_or(now, |before| match before {
+        TargetPort::Number(number) => IntOrString::Int(number),
+        TargetPort::Name(name) => IntOrString::String(name),
+    })
+}
+
+fn noted(target: IntOrString) -> TargetPort {
+    match target {
+        IntOrString::Int(number) => TargetPort::Number(number),
+        IntOrString::String(name) => TargetPort::Name(name),
+    }
+}
+
+/// Whether every planned port of `service` is switched to its named port.
+#[must_use]
+pub fn is_switched(service: &Service, planned: &PlannedService) -> bool {
+    let ports = ports(service);
+    original(service).is_some()
+        && planned.ports.iter().all(|p| {
+            ports.get(p.index).is_some_and(|port| {
+                port.target_port == Some(IntOrString::String(traffic_port_name(p.app_port)))
+            })
+        })
+}
+
+/// Whether the sentinel stands in the place of the user's selector.
+#[must_use]
+pub fn is_held(service: &Service) -> bool {
+    let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref());
+    selector.is_some_and(|s| s.contains_key(HELD_LABEL))
+}
+
+/// JSON patch that points the planned ports of `service` at the named ports and writes down what
+/// was there; the patch fails if the Service has changed since it was read.
+#[must_use]
+pub fn switch_patch(service: &Service, planned: &PlannedService) -> Value {
+    let mut ops = guarded(service);
+    let ports = ports(service);
+    let original = Original {
+        ports: planned
+            .ports
+            .iter()
+            .filter_map(|p| ports.get(p.index))
+            .map(|port| OriginalPort {
+                port: port.port,
+                target_port: noted(user_target(service, port)),
+            })
+            .collect(),
+        selector: user_selector(service),
+    };
+    if service.metadata.annotations.is_none() {
+        ops.push(json!({ "op": "add", "path": "/metadata/annotations", "value": {} }));
+    }
+    ops.push(json!({ "op": "add", "path": original_path(), "value": original.to_text() }));
+    for port in &planned.ports {
+        let path = format!("/spec/ports/{}/targetPort", port.index);
+        ops.push(json!({ "op": "add", "path": path, "value": traffic_port_name(port.app_port) }));
+    }
+    Value::Array(ops)
+}
+
+/// JSON patch that gives `service` back as the user had it; `None` where it is not ours.
+#[must_use]
+pub fn restore_patch(service: &Service) -> Option<Value> {
+    let original = original(service)?;
+    let mut ops = guarded(service);
+    let ports = ports(service);
+    for (index, port) in ports.iter().enumerate() {
+        let ours = port.target_port.as_ref().is_some_and(is_ours);
+        let before = original.target(port.port);
+        if let (true, Some(before)) = (ours, before) {
+            let path = format!("/spec/ports/{index}/targetPort");
+            ops.push(json!({ "op": "add", "path": path, "value": before }));
+        }
+    }
+    if is_held(service) {
+        ops.push(json!({ "op": "add", "path": "/spec/selector", "value": original.selector }));
+    }
+    ops.push(json!({ "op": "remove", "path": original_path() }));
+    Some(Value::Array(ops))
+}
+
+/// JSON patch that puts the sentinel in the place of the user's selector.
+#[must_use]
+pub fn hold_patch(service: &Service, uid: &str) -> Value {
+    let mut ops = guarded(service);
+    ops.push(json!({ "op": "add", "path": "/spec/selector", "value": { HELD_LABEL: uid } }));
+    Value::Array(ops)
+}
+
+/// JSON patch that gives the user's selector back.
+#[must_use]
+pub fn release_patch(service: &Service) -> Value {
+    let mut ops = guarded(service);
+    let selector = user_selector(service);
+    ops.push(json!({ "op": "add", "path": "/spec/selector", "value": selector }));
+    Value::Array(ops)
+}
+
+fn ports(service: &Service) -> &[ServicePort] {
+    let spec = service.spec.as_ref();
+    spec.and_then(|spec| spec.ports.as_deref())
+        .unwrap_or_default()
+}
+
+fn guarded(service: &Service) -> Vec<Value> {
+    let version = service
+        .metadata
+        .resource_version
+        .as_deref()
+        .unwrap_or_default();
+    vec![json!({ "op": "test", "path": "/metadata/resourceVersion", "value": version })]
+}
+
+fn original_path() -> String {
+    format!(
+        "/metadata/annotations/{}",
+        ORIGINAL_ANNOTATION.replace('/', "~1")
+    )
+}

@@ -1,0 +1,199 @@
+//! What would be done for a workload and what stands in its way: gathered, worked out, told.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use lull_contract::{
+    annotations::{self, TIMEOUT},
+    names::private_service,
+    scaled_workload::{ScaledWorkload, State},
+};
+
+use super::{OBSTACLE_PATIENCE, Task};
+use crate::{
+    context::WriteError,
+    plan::{self, Asks, Finding, Other, Plan, PlannedService, Reason, Situation, Template},
+    stores::Hpa,
+    target::Target,
+};
+
+// === impl Task ===
+
+impl Task {
+    /// What enrolment would do, and everything that stands in the way.
+    pub(super) fn plan(&self, target: &Target, workload: &ScaledWorkload) -> Plan {
+        let (stores, namespace) = (&self.ctx.stores, &self.key.namespace);
+        let targets = stores.targets.in_namespace(namespace);
+        let others: Vec<Other<'_>> = targets
+            .iter()
+            .filter(|other| other.uid != target.uid)
+            .filter_map(|other| {
+                let template = other.template.as_ref()?;
+                Some(Other {
+                    kind: &other.resource.kind,
+                    name: &other.name,
+                    labels: &template.plan.labels,
+                })
+            })
+            .collect();
+        let group = Hpa::target_of(&target.resource.kind, &target.name);
+        let hpas = stores.hpas.in_group(namespace, &group);
+        let scalers: Vec<String> = hpas.iter().map(|hpa| hpa.name.clone()).collect();
+        let without = Template::default();
+        let settings = &workload.spec.settings;
+        let own_timeout = target.annotations.contains_key(TIMEOUT);
+        let lull = &self.ctx.lull;
+        let own_namespace = stores.own_namespace.get("", &lull.namespace);
+        let labels = own_namespace.and_then(|namespace| namespace.metadata.labels.clone());
+        plan::plan(&Situation {
+            workload: &target.to_string(),
+            template: target.template.as_ref().map_or(&without, |t| &t.plan),
+            asks: Asks {
+                class: settings.class,
+                min_scale: settings.min_scale,
+                timeout: own_timeout.then_some(settings.timeout.0),
+                accepts_activator_source: annotations::accepts_activator_source(
+                    &target.annotations,
+                ),
+            },
+            is_enrolled: self.is_enrolled(),
+            services: &stores.services.in_namespace(namespace),
+            others: &others,
+            scalers: &scalers,
+            policies: &stores.policies.in_namespace(namespace),
+            budgets: &stores.budgets.in_namespace(namespace),
+            lull: &labels.map_or_else(
+                || lull.clone(),
+                |labels| lull.with_namespace_labels(&labels),
+            ),
+        })
+    }
+
+    /// Whether the Services have been switched.
+    pub(super) fn is_enrolled(&self) -> bool {
+        !matches!(self.state, None | Some(State::Enrolling | State::Planned))
+    }
+
+    /// The Services to look after: none is touched while something stands in the way, but one that
+    /// has been switched is not let down.
+    pub(super) fn services_of<'a>(&self, plan: &'a Plan) -> &'a [PlannedService] {
+        if plan.is_refused() && !self.is_enrolled() {
+            &[]
+        } else {
+            &plan.services
+        }
+    }
+
+    /// A dry run: shows the plan in the status, tells what was found, and does nothing else.
+    pub(super) async fn show_plan(
+        &mut self,
+        target: &Target,
+        workload: Option<Arc<ScaledWorkload>>,
+    ) -> Result<(), WriteError> {
+        let Some(workload) = self.ensure_workload(target, workload, true).await? else {
+            return Ok(());
+        };
+        if self.state != Some(State::Planned) {
+            self.enter(State::Planned);
+            self.series.hide();
+        }
+        let plan = self.plan(target, &workload);
+        self.tell_in_time(target, &plan);
+        let steps = plan.steps(&private_service(&self.key.name));
+        self.write_plan(&workload, &plan, &steps).await
+    }
+
+    /// Tells what was found, once it has had time to go away by itself: a Service may be applied a
+    /// moment after its workload.
+    pub(super) fn tell_in_time(&mut self, target: &Target, plan: &Plan) {
+        if self.state_since.elapsed() > OBSTACLE_PATIENCE {
+            self.tell(target, &plan.findings);
+        }
+        let is_so = |told: &Finding| {
+            // No plan tells of annotations.
+            told.reason == Reason::BadAnnotation || plan.findings.contains(told)
+        };
+        self.told.retain(is_so);
+    }
+
+    /// An Event for each finding that none has been written for.
+    pub(super) fn tell(&mut self, target: &Target, findings: &[Finding]) {
+        let new = findings
+            .iter()
+            .filter(|finding| !self.told.contains(finding));
+        let new: Vec<Finding> = new.cloned().collect();
+        for (reason, Told { object, text }) in by_reason_and_object(new.iter()) {
+            let other = reference(target, &object);
+            tracing::warn!(workload = %self.key, %reason, text, "in the way, or worth knowing");
+            let objects = (target.reference(), other);
+            self.ctx.event_about(objects, true, &reason, text);
+        }
+        self.told.extend(new);
+    }
+}
+
+/// Findings of one reason about one object, which one Event tells.
+struct Told {
+    object: String,
+    text: String,
+}
+
+/// Events of one reason about one object would be merged, and the later text lost.
+fn by_reason_and_object<'a>(findings: impl Iterator<Item = &'a Finding>) -> Vec<(String, Told)> {
+    let mut all: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    for finding in findings {
+        let key = (finding.reason.to_string(), finding.object.clone());
+        all.entry(key).or_default().push(finding.to_string());
+    }
+    all.into_iter()
+        .map(|((reason, object), texts)| {
+            let text = texts.join("; ");
+            (reason, Told { object, text })
+        })
+        .collect()
+}
+
+/// The object of a finding, where it is another one than the workload.
+fn reference(target: &Target, object: &str) -> Option<ObjectReference> {
+    let (kind, name) = object.split_once(' ')?;
+    if kind == target.resource.kind && name == target.name {
+        return None;
+    }
+    Some(ObjectReference {
+        kind: Some(kind.to_owned()),
+        name: Some(name.to_owned()),
+        namespace: Some(target.namespace.clone()),
+        ..ObjectReference::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::target::tests::{resource, target};
+
+    #[test]
+    fn an_event_names_the_object_in_the_way_where_it_is_not_the_workload() {
+        let object = json!({ "metadata": { "name": "shop", "namespace": "ns" } });
+        let target = target(&resource("apps", "Deployment"), &object);
+        let service = reference(&target, "Service shop").expect("another object");
+        assert_eq!(service.kind.as_deref(), Some("Service"));
+        assert_eq!(service.namespace.as_deref(), Some("ns"));
+        assert_eq!(reference(&target, "Deployment shop"), None);
+    }
+
+    #[test]
+    fn two_ports_of_a_service_are_one_event() {
+        let finding = |message: &str| Finding::new(Reason::UndeclaredPort, "Service shop", message);
+        let findings = [finding("targets 1"), finding("targets 2")];
+        let told = by_reason_and_object(findings.iter());
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0].0, "UndeclaredPort");
+        assert_eq!(
+            told[0].1.text,
+            "Service shop targets 1; Service shop targets 2"
+        );
+    }
+}
