@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR := $(shell . scripts/common.sh; echo $$CARGO_TARGET_DIR)
 # Clients and servers that the queue-proxy is tested with (queue-proxy/tests/peers).
 PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql util-linux
 
-.PHONY: help demo demo-down test test-full check fmt lint doc unit slow fuzz chart chart-update e2e mesh e2e-mesh coldstart many wakes simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
+.PHONY: help demo demo-down test test-full check fmt lint doc unit slow fuzz chart chart-update e2e mesh e2e-mesh guard coldstart many wakes simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -55,6 +55,8 @@ mesh: ## A real cluster with Istio, mutual TLS required, and Lull on it (CLUSTER
 
 e2e-mesh: ## End-to-end suite inside a real Istio mesh
 	@scripts/e2e-mesh.sh
+guard: ## What the chart's guard.enabled lets the autoscaler write, on a real API server
+	@scripts/guard.sh
 
 coldstart: ## Cold start table on a real cluster
 	@scripts/coldstart.sh

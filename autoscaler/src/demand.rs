@@ -315,7 +315,7 @@ impl Demand {
     ) -> Measured {
         let restarted = self.configure(settings);
         let named = activators.clone().map(|(activator, _)| activator);
-        self.keep_only(pods.clone(), named);
+        self.keep_only(&pods, &named);
         let pods = Ages::of(self.pods_reported_at(pods), now);
         let activators = Ages::of(self.activators_reported_at(activators), now);
         // The newest second is left out: its reports are still on their way.
@@ -336,11 +336,11 @@ impl Demand {
     /// was held by an activator that is gone waits no more.
     pub fn keep_only<'a>(
         &mut self,
-        pods: impl Iterator<Item = Reporter<'a>> + Clone,
-        activators: impl Iterator<Item = Reporter<'a>> + Clone,
+        pods: &(impl Iterator<Item = Reporter<'a>> + Clone),
+        activators: &(impl Iterator<Item = Reporter<'a>> + Clone),
     ) {
-        forget_others(&mut self.pods, &pods);
-        forget_others(&mut self.activators, &activators);
+        forget_others(&mut self.pods, pods);
+        forget_others(&mut self.activators, activators);
     }
 
     /// When each ready pod was heard last; `None` for one that has said nothing.
@@ -618,9 +618,9 @@ mod tests {
         let mut demand = demand();
         demand.activator_reported("a", (None, hearing(1, 1)), &held(3, 0));
         let there = |name| Reporter { name, ready: true };
-        demand.keep_only([].into_iter(), [there("a"), there("b")].into_iter());
+        demand.keep_only(&[].into_iter(), &[there("a"), there("b")].into_iter());
         assert_eq!(demand.held(), 3);
-        demand.keep_only([].into_iter(), [there("b")].into_iter());
+        demand.keep_only(&[].into_iter(), &[there("b")].into_iter());
         assert_eq!((demand.held(), demand.held_since()), (0, None));
     }
 

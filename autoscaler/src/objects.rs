@@ -255,7 +255,8 @@ mod tests {
             (Family::Ipv4, "web-lull", "10.0.0.1"),
             (Family::Ipv6, "web-lull-ipv6", "fd00::1"),
         ] {
-            let listed = (Audience::Everyone, [&activator].as_slice());
+            let activators = [&activator];
+            let listed = (Audience::Everyone, activators.as_slice());
             let slice = slice(&workload(), (&service(), family), listed);
             assert_eq!(slice["metadata"]["name"], name);
             assert_eq!(slice["addressType"], family.name());

@@ -9,7 +9,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Service;
-use kube::{Api, ResourceExt, api::DeleteParams};
+use kube::ResourceExt;
 use lull_contract::{
     Class,
     annotations::{self, Leave},

@@ -129,7 +129,7 @@ impl Task {
     pub(super) fn forget_the_gone(&self) {
         let (pods, activators) = (self.pods(), self.ctx.stores.activators.all());
         let mut demand = self.mailbox.demand.lock();
-        demand.keep_only(reporters(&pods), reporters(&activators));
+        demand.keep_only(&reporters(&pods), &reporters(&activators));
         demand.take_woken();
     }
 
