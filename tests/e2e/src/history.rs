@@ -1,4 +1,4 @@
-//! Every change of a workload's replicas and who wrote it, by a watch.
+//! Every change of a workload's replicas, by a watch.
 
 use std::sync::Arc;
 
@@ -12,15 +12,6 @@ use crate::{
     timeline::{START, follow},
 };
 
-/// One change.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    /// `spec.replicas` since then.
-    pub replicas: i64,
-    /// The field manager that wrote it.
-    pub writer: String,
-}
-
 /// Watches one workload's replicas.
 #[derive(Debug)]
 pub struct History {
@@ -32,7 +23,7 @@ pub struct History {
 #[derive(Debug, Default)]
 struct Seen {
     last: Option<i64>,
-    changes: Vec<Change>,
+    changes: Vec<i64>,
 }
 
 // === impl History ===
@@ -64,16 +55,8 @@ impl History {
 
     /// Every change so far, oldest first.
     #[must_use]
-    pub fn changes(&self) -> Vec<Change> {
+    pub fn changes(&self) -> Vec<i64> {
         self.seen.lock().changes.clone()
-    }
-
-    /// The counts that `writer` has written so far, oldest first.
-    #[must_use]
-    pub fn written_by(&self, writer: &str) -> Vec<i64> {
-        let changes = self.changes();
-        let theirs = changes.iter().filter(|change| change.writer == writer);
-        theirs.map(|change| change.replicas).collect()
     }
 }
 
@@ -86,21 +69,9 @@ impl Seen {
         };
         let before = self.last.replace(replicas);
         if before.is_some_and(|before| before != replicas) {
-            let writer = writer(object).to_owned();
-            self.changes.push(Change { replicas, writer });
+            self.changes.push(replicas);
         }
     }
-}
-
-/// Who wrote the replicas last: whoever changes a field is its only manager.
-fn writer(object: &DynamicObject) -> &str {
-    let mut entries = object.metadata.managed_fields.iter().flatten();
-    let entry = entries.find(|entry| {
-        let fields = entry.fields_v1.as_ref();
-        fields.is_some_and(|fields| !fields.0["f:spec"]["f:replicas"].is_null())
-    });
-    let manager = entry.and_then(|entry| entry.manager.as_deref());
-    manager.unwrap_or("nobody")
 }
 
 #[cfg(test)]
@@ -109,30 +80,16 @@ mod tests {
 
     use super::*;
 
-    fn object(replicas: i64, manager: &str) -> DynamicObject {
-        serde_json::from_value(json!({
-            "apiVersion": "apps/v1",
-            "kind": "Deployment",
-            "metadata": { "managedFields": [
-                { "manager": "kubectl", "fieldsV1": { "f:spec": { "f:template": {} } } },
-                { "manager": manager, "fieldsV1": { "f:spec": { "f:replicas": {} } } },
-            ] },
-            "spec": { "replicas": replicas },
-        }))
-        .unwrap()
-    }
-
     #[test]
-    fn a_change_is_told_with_its_writer_and_the_beginning_is_none() {
+    fn what_there_is_at_the_beginning_is_no_change() {
         let mut seen = Seen::default();
-        for (replicas, manager) in [(0, "x"), (0, "y"), (1, "lull"), (3, "hpa")] {
-            seen.note(&object(replicas, manager));
+        for replicas in [0, 0, 1, 3, 3] {
+            let object = json!({
+                "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {},
+                "spec": { "replicas": replicas },
+            });
+            seen.note(&serde_json::from_value(object).unwrap());
         }
-        let told: Vec<_> = seen
-            .changes
-            .iter()
-            .map(|c| (c.replicas, &*c.writer))
-            .collect();
-        assert_eq!(told, [(1, "lull"), (3, "hpa")]);
+        assert_eq!(seen.changes, [1, 3]);
     }
 }

@@ -113,7 +113,8 @@ async fn nothing_of_lull_runs(cluster: &Cluster) -> anyhow::Result<()> {
 /// The kind goes only when no object of it has a finalizer that nobody looks after any more.
 async fn definition_gone(cluster: &Cluster) -> anyhow::Result<()> {
     let workloads: Api<ScaledWorkload> = Api::all(cluster.client.clone());
-    let listed = workloads.list(&ListParams::default());
+    let all = ListParams::default();
+    let listed = workloads.list(&all);
     let left = match call("list ScaledWorkloads", listed).await {
         Ok(list) => list.items,
         Err(error) if is_not_found(&error) => Vec::new(),

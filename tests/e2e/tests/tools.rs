@@ -172,7 +172,7 @@ fn workload_at_rest(writes: &Writes, history: &History) -> anyhow::Result<()> {
         generation.context("no generation")
     };
     let changes = generation(states.last())? - generation(states.first())?;
-    let counts: Vec<i64> = history.changes().iter().map(|c| c.replicas).collect();
+    let counts = history.changes();
     ensure!(
         counts == [1, 0] && changes == 2,
         "{changes} generations, counts {counts:?}"
