@@ -19,6 +19,7 @@ demo-down: ## Take the demo's cluster away
 
 test: check chart instructions e2e ## Every test, in order of time to first failure
 
+test-full: export E2E_FULL := 1
 test-full: test slow coldstart ## Also what takes longer
 
 check: fmt lint doc unit ## Everything that needs no cluster

@@ -89,11 +89,14 @@ pub async fn run(options: &Options<'_>) -> anyhow::Result<()> {
             break;
         }
         let (now, later): (Vec<_>, Vec<_>) = planned.into_iter().partition(|p| p.now);
+        let mut failed = None;
         for Planned { step, .. } in &now {
             tracing::info!("{step}");
-            carry_out(&client, step)
-                .await
-                .with_context(|| step.to_string())?;
+            // What is refused keeps nothing else from being done.
+            if let Err(error) = carry_out(&client, step).await {
+                tracing::warn!(%error, "{step}: failed; again");
+                failed = Some(format!("{step}: {error}"));
+            }
         }
         let left: Vec<String> = later.iter().map(|p| p.step.to_string()).collect();
         if !left.is_empty() {
@@ -101,7 +104,8 @@ pub async fn run(options: &Options<'_>) -> anyhow::Result<()> {
         }
         if started.elapsed() > options.timeout {
             let secs = options.timeout.as_secs();
-            bail!("not everything is given back after {secs} s; run it again");
+            let why = failed.map_or_else(String::new, |failed| format!(" ({failed})"));
+            bail!("not everything is given back after {secs} s; run it again{why}");
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

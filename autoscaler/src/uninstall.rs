@@ -136,7 +136,10 @@ pub(crate) async fn kinds(
 async fn ask_to_leave(client: &Client, targets: &[TargetResource]) -> anyhow::Result<()> {
     for object in ours(client, targets).await? {
         if object.is_opted_in {
-            annotate(client, &object, json!(REQUESTED)).await?;
+            // One that can't be asked keeps nobody from being asked: it counts as left.
+            if let Err(error) = annotate(client, &object, json!(REQUESTED)).await {
+                tracing::warn!(error = format!("{error:#}"), "not asked to leave; again");
+            }
         }
     }
     Ok(())
@@ -167,8 +170,10 @@ async fn left(client: &Client, targets: &[TargetResource]) -> anyhow::Result<BTr
         Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
         Err(error) => return Err(error).context("listing ScaledWorkloads"),
     };
+    // A plan holds nothing, and goes with the CRD.
     let scaled = scaled
         .iter()
+        .filter(|w| !w.spec.is_dry_run())
         .map(|w| format!("{}/{}", w.namespace().unwrap_or_default(), w.name_any()));
     let asked = ours(client, targets).await?.into_iter();
     let asked = asked

@@ -18,7 +18,7 @@ use std::{
 };
 
 use lull_contract::{
-    annotations::{self, ScaleMode},
+    annotations::{self, Leave, ScaleMode},
     names::fnv1a,
     scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State},
 };
@@ -197,12 +197,14 @@ fn stage_of(target: Option<&Target>, workload: Option<&ScaledWorkload>, knows_ki
     };
     let is_plan = workload.is_none_or(|workload| workload.spec.is_dry_run());
     let mode = annotations::mode(&target.annotations);
+    // Also one that never was ours is told that it has left.
+    let leave = annotations::leave(&target.annotations);
     match (mode, target.is_injected(), workload) {
         (ScaleMode::On, true, _) => Stage::Run,
         (ScaleMode::On, false, _) => Stage::NotInjected,
         // One that has been ours leaves first.
         (ScaleMode::DryRun, false, _) if is_plan => Stage::Plan,
-        (ScaleMode::Off, false, None) => Stage::Done,
+        (ScaleMode::Off, false, None) if leave != Some(Leave::Requested) => Stage::Done,
         (ScaleMode::DryRun | ScaleMode::Off, _, _) => Stage::Leave,
     }
 }
@@ -430,6 +432,16 @@ mod tests {
         let rows = [
             (on.clone(), true, Stage::Run),
             (on, false, Stage::NotInjected),
+            (
+                json!({ "lull.dev/scale": "true", "lull.dev/leave": "requested" }),
+                false,
+                Stage::Leave,
+            ),
+            (
+                json!({ "lull.dev/scale": "true", "lull.dev/leave": "uninject" }),
+                false,
+                Stage::Done,
+            ),
             (json!({}), true, Stage::Leave),
             (json!({}), false, Stage::Done),
             (leaving, true, Stage::Leave),

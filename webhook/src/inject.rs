@@ -83,7 +83,9 @@ pub fn mutate(
     if annotations::leave(&annotations) == Some(Leave::Uninject) {
         return Ok(uninject(old, new, &annotations));
     }
-    let wanted = if annotations.contains_key(annotations::SCALE) {
+    // Whoever is on its way out is let go whatever its annotations say.
+    let is_leaving = annotations::leave(&annotations).is_some();
+    let wanted = if annotations.contains_key(annotations::SCALE) && !is_leaving {
         let wanted = annotations::parse_with(&annotations, &config.defaults);
         Some(wanted.map_err(|faults| refusal(new, &faults))?)
     } else {

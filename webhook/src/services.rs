@@ -34,7 +34,16 @@ pub fn keep(old: &Value, new: &Value) -> Mutation {
     let (false, true, Some((text, original))) = (is_deleted, is_understood, original(old)) else {
         return mutation;
     };
-    let selector = user_selector(new, &original);
+    let mut selector = user_selector(new, &original);
+    if is_held(new) && applied(new) == applied(old) {
+        // A patch names some keys, and means the others to stay.
+        selector = original
+            .selector
+            .clone()
+            .into_iter()
+            .chain(selector)
+            .collect();
+    }
     let is_other = selector != user_selector(old, &original);
     if is_other || new["spec"]["type"] == "ExternalName" {
         give_back(&mut mutation.object, &original, &selector);
@@ -62,10 +71,21 @@ fn labels(map: &Value) -> Labels {
     serde_json::from_value(map.clone()).unwrap_or_default()
 }
 
+fn is_held(service: &Value) -> bool {
+    service["spec"]["selector"].get(HELD_LABEL).is_some()
+}
+
+/// What `kubectl apply` notes of the manifest, if it was that.
+fn applied(service: &Value) -> Option<&Value> {
+    let annotations = service.pointer("/metadata/annotations")?;
+    annotations.get("kubectl.kubernetes.io/last-applied-configuration")
+}
+
 /// The user's own selector in `service`.
 ///
 /// `kubectl apply` adds its keys to the sentinel, which is in no manifest, and server-side apply puts
-/// its own in the sentinel's place: what stands beside the sentinel is the whole of what the user says.
+/// its own in the sentinel's place: what stands beside the sentinel is the whole of what the manifest
+/// says.
 fn user_selector(service: &Value, original: &Original) -> Labels {
     let mut selector = labels(&service["spec"]["selector"]);
     if selector.remove(HELD_LABEL).is_some() && selector.is_empty() {
@@ -128,7 +148,7 @@ fn give_back(service: &mut Value, original: &Original, selector: &Labels) {
             };
         }
     }
-    if service["spec"]["selector"].get(HELD_LABEL).is_some() {
+    if is_held(service) {
         service["spec"]["selector"] = json!(selector);
     }
     let annotations = service

@@ -141,7 +141,13 @@ impl Rules<'_> {
             by_name || rule.covers("", app_port)
         };
         let mut for_app = self.rules.iter().filter(is_for_app);
-        if for_app.any(|rule| !rule.covers(&name, number)) {
+        let is_let_in = |rule: &Rule| {
+            self.rules
+                .iter()
+                .filter(opens)
+                .any(|r| r.admits_all_of(rule))
+        };
+        if for_app.any(|rule| !is_let_in(rule)) {
             missing.push(format!(
                 "{name} ({number}) from those who are let in on {app_port}"
             ));

@@ -10,7 +10,7 @@ use lull_contract::{AppPort, AppProtocol, names::WORKLOAD_LABEL, ports::app_port
 
 use super::{
     Family, Finding, Labels, PlannedPort, PlannedService, Reason, Situation, Template,
-    patch::{user_selector, user_target},
+    patch::{restore_patch, user_selector, user_target},
 };
 
 /// The Services that can be switched, by name, with what is found about each one that selects the
@@ -35,7 +35,9 @@ pub(super) fn find(situation: &Situation<'_>, findings: &mut Vec<Finding>) -> Ve
         let (ports, found) = plan_service(situation, service, spec);
         let is_refused = found.iter().any(Finding::is_refusal);
         findings.extend(found);
-        if !is_refused && !ports.is_empty() {
+        // One that Lull has switched is not let down for what stands in the way by now.
+        let is_kept = situation.is_enrolled && restore_patch(service).is_some();
+        if (!is_refused || is_kept) && !ports.is_empty() {
             planned.push(PlannedService {
                 name: name_of(service).to_owned(),
                 families: families(spec),

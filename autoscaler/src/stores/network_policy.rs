@@ -41,9 +41,9 @@ pub struct Rule {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Peer {
-    /// Of other networks: what pods' addresses mean to such a rule differs from one enforcer to the
-    /// next.
-    Addresses,
+    /// Of other networks, as they are written: what pods' addresses mean to such a rule differs from
+    /// one enforcer to the next.
+    Addresses(String),
     /// Of the policy's own namespace where none are named.
     Pods {
         namespaces: Option<Selector>,
@@ -126,11 +126,18 @@ impl Rule {
         self.from.is_empty()
     }
 
+    /// Whether everybody whom `other` lets in is let in here.
+    #[must_use]
+    pub fn admits_all_of(&self, other: &Self) -> bool {
+        let is_named = |peer: &Peer| self.from.contains(peer);
+        self.is_for_all() || (!other.is_for_all() && other.from.iter().all(is_named))
+    }
+
     /// Whether it lets `source` in, where the policy is in `namespace`.
     #[must_use]
     pub fn admits(&self, namespace: &str, source: &Source<'_>) -> bool {
         let is_meant = |peer: &Peer| match peer {
-            Peer::Addresses => false,
+            Peer::Addresses(_) => false,
             Peer::Pods { namespaces, pods } => {
                 let is_there = match namespaces {
                     Some(namespaces) => namespaces.matches(source.namespace_labels),
@@ -178,15 +185,16 @@ fn tcp_ports(port: NetworkPolicyPort) -> Option<Ports> {
 
 impl From<NetworkPolicyPeer> for Peer {
     fn from(peer: NetworkPolicyPeer) -> Self {
-        if peer.ip_block.is_some() {
-            return Self::Addresses;
+        if let Some(block) = peer.ip_block {
+            let except = block.except.unwrap_or_default();
+            return Self::Addresses(format!("{} but {}", block.cidr, except.join(",")));
         }
         let namespaces = peer
             .namespace_selector
             .map(|namespaces| selector(Some(namespaces)));
         match (namespaces, selector(peer.pod_selector)) {
             // Nobody, by what can't be read.
-            (Some(None), _) | (_, None) => Self::Addresses,
+            (Some(None), _) | (_, None) => Self::Addresses(String::new()),
             (namespaces, Some(pods)) => Self::Pods {
                 namespaces: namespaces.flatten(),
                 pods,

@@ -40,7 +40,7 @@ impl Task {
         if self.state != Some(State::Leaving) {
             self.enter(State::Leaving);
         }
-        let services = self.our_services(workload);
+        let services = self.our_services(workload, Some(target));
         let planned = only_names(&services);
         if let Some(workload) = workload {
             if !self.is_awake(target, workload).await? {
@@ -76,13 +76,16 @@ impl Task {
         }
         match workload {
             Some(workload) => self.delete(workload).await,
+            None if annotations::leave(&target.annotations) == Some(Leave::Requested) => {
+                self.uninject(target).await
+            }
             None => Ok(()),
         }
     }
 
     /// Its object is gone: only Services and our own objects are left to look after.
     pub(super) async fn gone(&mut self, workload: &ScaledWorkload) -> Result<(), WriteError> {
-        let services = self.our_services(Some(workload));
+        let services = self.our_services(Some(workload), None);
         for service in &services {
             if let Some(patch) = plan::restore_patch(service) {
                 self.patch_service(service, patch, Purpose::RestoreService)
@@ -128,17 +131,26 @@ impl Task {
         self.add_activators(workload, &plan.services).await
     }
 
-    /// Services that carry our note, and belong to this workload by the note or by its status.
-    fn our_services(&self, workload: Option<&ScaledWorkload>) -> Vec<Arc<Service>> {
-        let listed = workload
-            .and_then(|w| w.status.as_ref())
-            .map(|status| status.services.clone())
-            .unwrap_or_default();
-        listed
-            .iter()
-            .filter_map(|name| self.service(name))
-            .filter(|s| s.annotations().contains_key(ORIGINAL_ANNOTATION) || workload.is_some())
-            .collect()
+    /// Services that are the workload's by its status, or that carry our note and select its pods: the
+    /// status may not have been written since they were switched.
+    fn our_services(
+        &self,
+        workload: Option<&ScaledWorkload>,
+        target: Option<&Target>,
+    ) -> Vec<Arc<Service>> {
+        let status = workload.and_then(|workload| workload.status.as_ref());
+        let listed = status.map_or(&[][..], |status| status.services.as_slice());
+        let template = target.and_then(|target| target.template.as_ref());
+        let selects = |service: &Service| {
+            let labels = template.map(|template| &template.plan.labels);
+            labels.is_some_and(|labels| plan::selects(service, labels))
+        };
+        let services = self.ctx.stores.services.in_namespace(&self.key.namespace);
+        let is_ours = |service: &Arc<Service>| {
+            let is_noted = service.annotations().contains_key(ORIGINAL_ANNOTATION);
+            listed.contains(&service.name_any()) || (is_noted && selects(service))
+        };
+        services.into_iter().filter(is_ours).collect()
     }
 
     /// Tells the webhook, by the one annotation that it waits for, to take the sidecar out.

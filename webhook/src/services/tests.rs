@@ -87,6 +87,29 @@ fn a_manifest_that_is_applied_again_changes_nothing() {
 }
 
 #[test]
+fn a_patch_of_one_key_of_a_held_selector_keeps_the_others() {
+    let two = |object: Value| {
+        with(&object, |service| {
+            let note = NOTE.replace(r#""app":"shop""#, r#""app":"shop","version":"blue""#);
+            service["metadata"]["annotations"][ORIGINAL_ANNOTATION] = note.into();
+        })
+    };
+    let old = two(held());
+    let patched = with(&old, |service| {
+        service["spec"]["selector"]["version"] = "green".into();
+    });
+    let green = json!({ "app": "shop", "version": "green" });
+    assert_eq!(kept(&old, &patched)["spec"]["selector"], green);
+    // A manifest says all that it wants.
+    let applied = with(&patched, |service| {
+        let key = "kubectl.kubernetes.io/last-applied-configuration";
+        service["metadata"]["annotations"][key] = "{}".into();
+    });
+    let alone = json!({ "version": "green" });
+    assert_eq!(kept(&old, &applied)["spec"]["selector"], alone);
+}
+
+#[test]
 fn what_the_user_changes_beside_it_is_taken() {
     let new = with(&plain(), |service| {
         service["metadata"]["annotations"]["team"] = "b".into();

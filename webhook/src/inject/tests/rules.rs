@@ -31,7 +31,11 @@ fn scale_false_and_no_annotation_are_left_alone() {
 #[test]
 fn each_wrong_annotation_is_refused_with_key_value_and_what_is_allowed() {
     for (key, value, allowed) in [
-        ("lull.dev/scale", "yes", "\"true\", \"false\" or \"dry-run\""),
+        (
+            "lull.dev/scale",
+            "yes",
+            "\"true\", \"false\" or \"dry-run\"",
+        ),
         ("lull.dev/min-scale", "-1", "whole number from 0"),
         ("lull.dev/max-scale", "many", "whole number from 0"),
         ("lull.dev/initial-scale", "0", "whole number from 1"),
