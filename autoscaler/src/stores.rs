@@ -1,6 +1,6 @@
 //! What is known of the cluster: one watch each, kept in memory, and a callback per changed object.
 //!
-//! Of each object only what Lull reads is kept ([`Target`], [`Pod`], [`Hpa`] and the like; the rest without what
+//! Of each object only what Lull reads is kept ([`Targets`], [`Pod`], [`Hpa`] and the like; the rest without what
 //! other programs note on it): the caches are nearly all of this process's memory.
 
 mod budget;
