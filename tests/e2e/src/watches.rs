@@ -44,6 +44,12 @@ fn key_of(object: &impl Resource) -> Key {
     (part(&metadata.namespace), part(&metadata.name))
 }
 
+/// The workload that `scaled` is about: its own name has the kind in it.
+fn key_of_target(scaled: &ScaledWorkload) -> Key {
+    let (namespace, _) = key_of(scaled);
+    (namespace, scaled.spec.target.name.clone())
+}
+
 // === impl Wakes ===
 
 impl Wakes {
@@ -101,9 +107,9 @@ impl Sleepers {
             let state = scaled.status.as_ref().map(|status| status.state);
             let mut asleep = noted.lock();
             if state == Some(State::Asleep) {
-                asleep.insert(key_of(scaled));
+                asleep.insert(key_of_target(scaled));
             } else {
-                asleep.remove(&key_of(scaled));
+                asleep.remove(&key_of_target(scaled));
             }
         });
         tokio::time::timeout(START, begun)
