@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use kube::{Api, core::DynamicObject, runtime::watcher};
 use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
 use crate::{
     Workload,
-    timeline::{START, follow},
+    timeline::{begins, follow},
 };
 
 /// Watches one workload's replicas.
@@ -44,9 +43,7 @@ impl History {
         let begun = follow(&mut tasks, api, one, move |object: &DynamicObject, _| {
             noted.lock().note(object);
         });
-        tokio::time::timeout(START, begun)
-            .await
-            .context("the watch didn't begin")??;
+        begins(begun).await?;
         Ok(Self {
             seen,
             _tasks: tasks,

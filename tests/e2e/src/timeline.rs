@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Longest wait for a watch's first list.
-pub(crate) const START: Duration = Duration::from_secs(15);
+const START: Duration = Duration::from_secs(15);
 
 /// When each step was seen first, microseconds since 1970 on this machine's clock.
 ///
@@ -90,9 +90,7 @@ impl Observer {
             }
         });
         let both = async { first.await.and(second.await) };
-        tokio::time::timeout(START, both)
-            .await
-            .context("the watches didn't begin")??;
+        begins(both).await?;
         Ok(Self {
             seen,
             _tasks: tasks,
@@ -131,6 +129,18 @@ impl Timeline {
             self.running_us.get_or_insert(now);
         }
     }
+}
+
+/// Waits for what [`follow`] returns, but not for ever.
+///
+/// # Errors
+/// Where the watch doesn't begin.
+pub(crate) async fn begins(
+    begun: impl Future<Output = Result<(), oneshot::error::RecvError>>,
+) -> anyhow::Result<()> {
+    let begun = tokio::time::timeout(START, begun).await;
+    begun.context("the watch didn't begin")??;
+    Ok(())
 }
 
 /// Watches and notes; the receiver hears when the first list is through.

@@ -6,7 +6,6 @@ use std::{
     time::Instant,
 };
 
-use anyhow::Context as _;
 use kube::{Api, Resource, core::DynamicObject, runtime::watcher};
 use lull_contract::scaled_workload::{ScaledWorkload, State};
 use parking_lot::Mutex;
@@ -14,7 +13,7 @@ use tokio::{sync::oneshot, task::JoinSet};
 
 use crate::{
     Cluster, Kind, Workload,
-    timeline::{START, follow},
+    timeline::{begins, follow},
 };
 
 /// Namespace and name.
@@ -72,9 +71,7 @@ impl Wakes {
                 waits.map(|waits| waits.send(Instant::now()));
             }
         });
-        tokio::time::timeout(START, begun)
-            .await
-            .context("the watch didn't begin")??;
+        begins(begun).await?;
         Ok(Self {
             waiting,
             _tasks: tasks,
@@ -112,9 +109,7 @@ impl Sleepers {
                 asleep.remove(&key_of_target(scaled));
             }
         });
-        tokio::time::timeout(START, begun)
-            .await
-            .context("the watch didn't begin")??;
+        begins(begun).await?;
         Ok(Self {
             asleep,
             _tasks: tasks,

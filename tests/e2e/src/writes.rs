@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use kube::{
     Api, Client,
     core::{ApiResource, DynamicObject},
@@ -13,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     Workload,
-    timeline::{START, follow},
+    timeline::{begins, follow},
 };
 
 /// Watches one object.
@@ -65,9 +64,7 @@ impl Writes {
                 seen.push(object.clone());
             }
         });
-        tokio::time::timeout(START, begun)
-            .await
-            .context("the watch didn't begin")??;
+        begins(begun).await?;
         Ok(Self {
             seen,
             _tasks: tasks,
