@@ -124,6 +124,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
     };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failures = 0;
     loop {
         tokio::select! {
             () = mailbox.changed.notified() => {}
@@ -132,20 +133,15 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         }
         task.rest = 0;
         match task.evaluate().await {
-            Ok(true) => task.rest = rest_of(&task.key),
+            Ok(true) => (task.rest, failures) = (rest_of(&task.key), 0),
             Ok(false) => break,
-            Err(error) if error.is_conflict() => {
-                tracing::debug!(workload = %task.key, %error, "decided on an old view; again");
-            }
-            Err(error) if error.is_not_leader() => {
-                tracing::debug!(workload = %task.key, %error, "left to the leader");
-            }
-            Err(error) if error.is_namespace_terminating() => {
-                tracing::debug!(workload = %task.key, %error, "the namespace is being deleted");
-            }
             Err(error) => {
-                task.ctx.metrics.errors.inc();
-                tracing::warn!(workload = %task.key, %error, "evaluation failed; it is repeated");
+                task.tell_failed(&error);
+                // While somebody is held every report is a reason to try again; an API server that
+                // is slow would only get slower.
+                tokio::time::sleep(pause_after(failures)).await;
+                mailbox.changed.notify_one();
+                failures = failures.saturating_add(1);
             }
         }
     }
@@ -160,6 +156,13 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
 pub fn is_relevant(ctx: &Context, key: &Key) -> bool {
     let (target, workload) = cached(ctx, key);
     stage(ctx, target.as_deref(), workload.as_deref()) != Stage::Done
+}
+
+/// Before an evaluation is repeated, where so many before it have failed, too: the watch shows what
+/// was changed meanwhile within milliseconds.
+fn pause_after(failures: u32) -> Duration {
+    const FIRST: Duration = Duration::from_millis(10);
+    FIRST.saturating_mul(1 << failures.min(16)).min(TICK)
 }
 
 /// Ticks between two evaluations while it is asleep.
@@ -247,6 +250,20 @@ impl Task {
             _ => return Ok(stage != Stage::Done),
         }
         Ok(true)
+    }
+
+    fn tell_failed(&self, error: &WriteError) {
+        let workload = &self.key;
+        if error.is_conflict() {
+            tracing::debug!(%workload, %error, "decided on an old view; again");
+        } else if error.is_not_leader() {
+            tracing::debug!(%workload, %error, "left to the leader");
+        } else if error.is_namespace_terminating() {
+            tracing::debug!(%workload, %error, "the namespace is being deleted");
+        } else {
+            self.ctx.metrics.errors.inc();
+            tracing::warn!(%workload, %error, "evaluation failed; it is repeated");
+        }
     }
 
     /// Whether this tick passes without an evaluation.
@@ -458,6 +475,14 @@ mod tests {
             );
         }
         assert_eq!(stage_of(None, None, true), Stage::Done);
+    }
+
+    #[test]
+    fn what_fails_again_and_again_is_repeated_once_a_tick() {
+        let pauses: Vec<u128> = [0, 1, 4, 7, u32::MAX]
+            .map(|failures| pause_after(failures).as_millis())
+            .into();
+        assert_eq!(pauses, [10, 20, 160, 1_000, 1_000]);
     }
 
     #[test]
