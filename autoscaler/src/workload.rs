@@ -3,6 +3,7 @@
 //! A task never makes two evaluations at once, so each object has one write of ours in flight.
 
 mod act;
+mod delete;
 mod enrol;
 mod leave;
 mod look;
