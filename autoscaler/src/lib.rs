@@ -15,6 +15,7 @@ pub mod config;
 pub mod context;
 pub mod crash;
 pub mod demand;
+mod discovery;
 mod injected;
 pub mod kpa;
 pub mod lease;
