@@ -221,6 +221,8 @@ impl Task {
         if self.term != term {
             // What another leader has done is in the ScaledWorkload.
             (self.term, self.state, self.status_written) = (term, None, None);
+            // Who has led so far has pulled the pods; each second until they are heard is a blind one.
+            self.start_pull();
         }
         if term.is_none() {
             self.series.hide();
