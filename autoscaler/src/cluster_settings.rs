@@ -9,9 +9,6 @@ use crate::{
     context::{Context, Key},
 };
 
-/// Longest note of an Event that the API server takes, bytes.
-const MAX_NOTE: usize = 1024;
-
 /// What the admin page `/config` shows.
 pub(crate) fn page(args: &Args, current: &Current) -> Value {
     let (first, last) = args.activator_ports.clone().into_inner();
@@ -51,21 +48,10 @@ pub(crate) fn tell_rejected(ctx: &Context, told: &mut Option<String>) {
     }
     if told.as_ref() != Some(&rejected.resource_version) {
         *told = Some(rejected.resource_version.clone());
-        let note = cut(format!(
-            "Not taken, the last good settings stay: {rejected}"
-        ));
+        let note = format!("Not taken, the last good settings stay: {rejected}");
         let object = rejected.object.clone();
         ctx.event(object, true, "SettingsRejected", note);
     }
-}
-
-/// `text`, or as much of it as an Event may carry.
-fn cut(mut text: String) -> String {
-    if text.len() > MAX_NOTE {
-        text.truncate(text.floor_char_boundary(MAX_NOTE - 3));
-        text.push_str("...");
-    }
-    text
 }
 
 #[cfg(test)]
@@ -73,17 +59,6 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-
-    #[test]
-    fn a_note_fits_an_event() {
-        assert_eq!(cut("short".to_owned()), "short");
-        let long = cut("\u{e4}".repeat(MAX_NOTE));
-        assert!(
-            long.len() <= MAX_NOTE && long.ends_with("\u{e4}..."),
-            "{}",
-            long.len()
-        );
-    }
 
     #[test]
     fn the_page_has_the_arguments_and_the_settings_in_force() {

@@ -16,6 +16,7 @@ pub mod context;
 pub mod crash;
 pub mod demand;
 mod discovery;
+mod events;
 mod injected;
 pub mod kpa;
 pub mod lease;

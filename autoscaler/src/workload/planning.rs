@@ -143,7 +143,7 @@ struct Told {
     text: String,
 }
 
-/// Events of one reason about one object would be merged, and the later text lost.
+/// One Event tells all that is found of one reason about one object.
 fn by_reason_and_object<'a>(findings: impl Iterator<Item = &'a Finding>) -> Vec<(String, Told)> {
     let mut all: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for finding in findings {
