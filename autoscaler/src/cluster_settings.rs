@@ -1,7 +1,7 @@
 //! The cluster-wide settings, as far as this process makes them known: `/config`, and an Event for
 //! an edit that was not taken.
 
-use lull_cluster_settings::Current;
+use lull_cluster_settings::{Current, Rejected};
 use serde_json::{Value, json};
 
 use crate::{
@@ -32,8 +32,8 @@ pub(crate) fn page(args: &Args, current: &Current) -> Value {
 }
 
 /// Puts an Event on the ConfigMap whose newest edit is not taken, where that is this replica's and
-/// `told`, the version that it last told about, is another one.
-pub(crate) fn tell_rejected(ctx: &Context, told: &mut Option<String>) {
+/// `told`, the edit that it last told about, is another one.
+pub(crate) fn tell_rejected(ctx: &Context, told: &mut Option<Rejected>) {
     let current = ctx.settings.borrow().clone();
     let Some(rejected) = &current.rejected else {
         return;
@@ -46,8 +46,8 @@ pub(crate) fn tell_rejected(ctx: &Context, told: &mut Option<String>) {
     if ctx.leadership.term(&key).is_none() {
         return;
     }
-    if told.as_ref() != Some(&rejected.resource_version) {
-        *told = Some(rejected.resource_version.clone());
+    if told.as_ref() != Some(rejected) {
+        *told = Some(rejected.clone());
         let note = format!("Not taken, the last good settings stay: {rejected}");
         let object = rejected.object.clone();
         ctx.event(object, true, "SettingsRejected", note);
