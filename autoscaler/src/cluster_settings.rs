@@ -21,7 +21,7 @@ pub(crate) fn page(args: &Args, current: &Current) -> Value {
         "wakeDeadline": args.wake_deadline,
         "peers": args.peers,
         "shards": args.shards.count(),
-        "targets": args.targets.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "targets": args.targets.0.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "settings": args.settings,
         "log": args.log,
         "logJson": args.log_json,
