@@ -24,6 +24,8 @@ pub struct Demand {
     panic: Window,
     metric: Metric,
     lengths: (Duration, Duration),
+    /// Since when pods are heard: what was before is in no window.
+    begun: Duration,
     /// By name of the pod.
     pods: HashMap<Box<str>, Heard>,
     /// By name of the activator's pod.
@@ -100,12 +102,22 @@ impl Demand {
             panic: Window::new(lengths.1),
             metric: settings.metric,
             lengths,
+            begun: Duration::ZERO,
             pods: HashMap::new(),
             activators: HashMap::new(),
             arrivals: 0,
             bypassed_at: None,
             woken: None,
         }
+    }
+
+    /// From `now` on pods are heard. The windows begin empty: as long as only activators told of
+    /// their share, that was not the load.
+    pub fn begin(&mut self, now: Duration) {
+        self.stable = Window::new(self.lengths.0);
+        self.panic = Window::new(self.lengths.1);
+        self.pods.clear();
+        self.begun = now;
     }
 
     /// Takes changed settings over; a changed window starts empty, so that nothing is decided on it
@@ -119,6 +131,7 @@ impl Demand {
                 std::mem::take(&mut self.activators),
             );
             *self = Self {
+                begun: self.begun,
                 pods,
                 activators,
                 arrivals: self.arrivals,
@@ -176,8 +189,7 @@ impl Demand {
             && before.now_us < last.now_us
         {
             // Had it changed before the last report, that would have said so.
-            self.stable.record_span(before.at, last.at, 0.0);
-            self.panic.record_span(before.at, last.at, 0.0);
+            self.record_span((before.at, last.at), 0.0);
             before.now_us = last.now_us;
         }
         let Some(span) = self.since_last(before.as_ref(), &heard) else {
@@ -230,9 +242,23 @@ impl Demand {
 
     fn record(&mut self, span: &Span, at: Duration, amount: f64) {
         self.arrivals += span.arrived;
-        let from = at.saturating_sub(span.length);
-        self.stable.record_span(from, at, amount);
-        self.panic.record_span(from, at, amount);
+        self.record_span((at.saturating_sub(span.length), at), amount);
+    }
+
+    /// Puts `amount`, which is spread evenly over the time, into both windows, but for what lies
+    /// before they began.
+    fn record_span(&mut self, (from, to): (Duration, Duration), amount: f64) {
+        if to < self.begun {
+            return;
+        }
+        let (start, length) = (from.max(self.begun), to.saturating_sub(from));
+        let share = if length.is_zero() {
+            1.0
+        } else {
+            (to - start).as_secs_f64() / length.as_secs_f64()
+        };
+        self.stable.record_span(start, to, amount * share);
+        self.panic.record_span(start, to, amount * share);
     }
 
     /// Forgets what others have reported than the pods and activators that there are: somebody who

@@ -167,6 +167,37 @@ fn connections_round_the_queue_proxy_are_remembered_for_a_window() {
 }
 
 #[test]
+fn what_only_activators_told_before_pods_are_heard_is_not_the_load() {
+    let at = Duration::from_secs;
+    let mut demand = demand();
+    demand.activator_reported("a", (None, hearing(1, 1)), &held(0, 0));
+    demand.pod_reported("p", &report(1, 2 * SEC, (9, 0, 0)), at(2));
+    demand.begin(at(9));
+    // An older process, so it is known from now on.
+    for second in 9..=11 {
+        let load = (2, 2 * second * SEC, second);
+        demand.pod_reported("p", &report(1, 1_000 * SEC + second * SEC, load), at(second));
+    }
+    // It says that nobody was held since second 1.
+    let reports = (Some(hearing(1, 9)), hearing(1, 10));
+    demand.activator_reported("a", reports, &held(0, 0));
+    let measured = measure(&mut demand, 11);
+    assert_eq!((measured.stable, measured.panic), (2.0, 2.0));
+    assert_eq!(measured.totals.arrivals, 2);
+}
+
+#[test]
+fn of_what_began_before_only_the_part_since_then_counts() {
+    let at = Duration::from_secs;
+    let mut demand = demand();
+    demand.begin(at(106));
+    // A young process: four seconds with two in flight, two of them before.
+    demand.pod_reported("p", &report(1, 4 * SEC, (2, 8 * SEC, 1)), at(108));
+    let measured = measure(&mut demand, 108);
+    assert!((measured.stable - 2.0).abs() < 1e-9, "{measured:?}");
+}
+
+#[test]
 fn what_an_activator_held_that_is_gone_is_not_held_any_more() {
     let mut demand = demand();
     demand.activator_reported("a", (None, hearing(1, 1)), &held(3, 0));
