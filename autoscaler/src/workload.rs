@@ -221,11 +221,7 @@ impl Task {
         if self.term != term {
             // What another leader has done is in the ScaledWorkload.
             (self.term, self.state, self.status_written) = (term, None, None);
-            if term.is_some() {
-                // Who led before has pulled the pods: until they are heard this replica is blind.
-                self.mailbox.demand.lock().begin(self.ctx.now());
-                self.start_pull();
-            }
+            self.begin_to_pull();
         }
         if term.is_none() {
             self.series.hide();

@@ -176,7 +176,11 @@ fn what_only_activators_told_before_pods_are_heard_is_not_the_load() {
     // An older process, so it is known from now on.
     for second in 9..=11 {
         let load = (2, 2 * second * SEC, second);
-        demand.pod_reported("p", &report(1, 1_000 * SEC + second * SEC, load), at(second));
+        demand.pod_reported(
+            "p",
+            &report(1, 1_000 * SEC + second * SEC, load),
+            at(second),
+        );
     }
     // It says that nobody was held since second 1.
     let reports = (Some(hearing(1, 9)), hearing(1, 10));

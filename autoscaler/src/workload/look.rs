@@ -218,6 +218,15 @@ impl Task {
         }
     }
 
+    /// Pulls at once in a new term: who led before has pulled the pods so far, and until they are
+    /// heard this replica is blind.
+    pub(super) fn begin_to_pull(&mut self) {
+        if self.term.is_some() {
+            self.mailbox.demand.lock().begin(self.ctx.now());
+            self.start_pull();
+        }
+    }
+
     /// Starts to pull the pods' reports, where this replica leads; whether there is one to wait for.
     pub(super) fn start_pull(&mut self) -> bool {
         if self.pull.as_ref().is_some_and(|pull| !pull.is_finished()) {
