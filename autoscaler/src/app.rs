@@ -68,7 +68,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         namespace: &args.namespace,
         activators: &args.activator_selector,
         autoscalers: &args.peers,
-        targets: &args.targets,
+        targets: &args.targets.0,
     };
     let stores = Stores::start(&client, &watched, &readiness, &on_touched);
     let leadership = Leadership::new(args.shards);

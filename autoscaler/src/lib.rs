@@ -15,6 +15,8 @@ pub mod config;
 pub mod context;
 pub mod crash;
 pub mod demand;
+mod discovery;
+mod events;
 mod injected;
 pub mod kpa;
 pub mod lease;

@@ -192,7 +192,7 @@ impl Metrics {
         );
         own.register(
             "settings_rejected",
-            "Whether the newest edit of the cluster-wide settings is wrong and not taken",
+            "Whether the newest edit of the cluster-wide settings is wrong or deletes them and is not taken",
             self.settings_rejected.clone(),
         );
     }

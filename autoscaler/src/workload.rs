@@ -3,6 +3,7 @@
 //! A task never makes two evaluations at once, so each object has one write of ours in flight.
 
 mod act;
+mod delete;
 mod enrol;
 mod leave;
 mod look;
@@ -223,6 +224,7 @@ impl Task {
         if self.term != term {
             // What another leader has done is in the ScaledWorkload.
             (self.term, self.state, self.status_written) = (term, None, None);
+            self.begin_to_pull();
         }
         if term.is_none() {
             self.series.hide();

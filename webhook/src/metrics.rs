@@ -98,7 +98,7 @@ impl Metrics {
         );
         registry.register(
             "settings_rejected",
-            "Whether the newest edit of the cluster-wide settings is wrong and not taken",
+            "Whether the newest edit of the cluster-wide settings is wrong or deletes them and is not taken",
             metrics.settings_rejected.clone(),
         );
         metrics

@@ -1,7 +1,6 @@
 //! What is written for a running workload.
 
 use std::{
-    fmt::Debug,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,7 +11,7 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{Patch, PatchParams},
     core::DynamicObject,
 };
 use lull_contract::{
@@ -21,7 +20,6 @@ use lull_contract::{
     report::Woken,
     scaled_workload::{ScaledWorkload, State},
 };
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{Task, Written};
@@ -162,32 +160,16 @@ impl Task {
         let names = services
             .iter()
             .flat_map(|service| Family::ALL.map(|family| audience.slice(&service.name, family)));
-        for name in names {
-            let there = self.ctx.stores.slices.get(&self.key.namespace, &name);
-            if there.is_some() {
-                self.remove::<EndpointSlice>(&name, Purpose::DeleteSlice)
-                    .await?;
-            }
+        for slice in names.filter_map(|name| self.slice_of_ours(&name)) {
+            self.remove(&*slice, Purpose::DeleteSlice).await?;
         }
         Ok(())
     }
 
-    /// Deletes one of our objects; that it is gone already is as good.
-    pub(super) async fn remove<K>(&self, name: &str, what: Purpose) -> Result<(), WriteError>
-    where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + DeserializeOwned
-            + Debug,
-    {
-        let api: Api<K> = self.api();
-        match self
-            .call(what, api.delete(name, &DeleteParams::default()))
-            .await
-        {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(()),
-        }
+    /// Our slice of this name; one that another workload has taken over is not ours.
+    pub(super) fn slice_of_ours(&self, name: &str) -> Option<Arc<EndpointSlice>> {
+        let slice = self.ctx.stores.slices.get(&self.key.namespace, name)?;
+        objects::belongs_to(&*slice, &self.key.name).then_some(slice)
     }
 
     pub(super) async fn hold_selector(
