@@ -647,6 +647,7 @@ mod tests {
             forwarding: 2,
             held_for_us: 400_000,
             woken: None,
+            callers: Vec::new(),
         }
     }
 

@@ -23,8 +23,10 @@ pub const EVENTS_PATH: &str = "/events";
 pub const MAX_WAKES: usize = 10;
 /// Changes of the count that are kept of each workload, the newest ones.
 pub const MAX_CHANGES: usize = 32;
-/// Callers that are named at most, in one wake and of what keeps a workload awake.
+/// Callers that are named at most of what keeps a workload awake.
 pub const MAX_CALLERS: usize = 8;
+/// Callers that are named at most of one wake.
+pub const MAX_WAKE_CALLERS: usize = 3;
 /// Moments of [`WorkloadDetail::line`], the newest ones.
 pub const MAX_MOMENTS: usize = 120;
 
@@ -104,8 +106,8 @@ pub struct WorkloadDetail {
     /// Changes of the count since the replica that answers leads it, the newest first; at most
     /// [`MAX_CHANGES`].
     pub history: Vec<CountChange>,
-    /// Callers whose requests came by an activator lately, the busiest first; at most
-    /// [`MAX_CALLERS`]. Those that reach pods directly are not seen by Lull.
+    /// Callers who were held at activators, the busiest first; at most [`MAX_CALLERS`]. Who reaches
+    /// the pods directly is counted there, by no caller: [`Self::pods`].
     pub callers: Vec<CallerShare>,
     /// Load by pod, the busiest first.
     pub pods: Vec<PodShare>,
@@ -115,16 +117,19 @@ pub struct WorkloadDetail {
 
 /// A wake that has ended, or was seen to begin.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct WakeView {
     /// When the first one came who was held.
     pub at: String,
-    /// Who was first at each activator; empty where that is not known.
+    /// Who was first at each activator, at most [`MAX_WAKE_CALLERS`]; empty where that is not known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub by: Vec<Caller>,
     /// Pods that were asked for.
     pub scaled_to: u32,
     /// From the first one held to the first byte of its answer, milliseconds; `None` where no answer
     /// has been seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub total_ms: Option<u64>,
     /// Phases in their order, each with the time from the first one held to it.
     pub phases: Vec<PhaseView>,
@@ -132,6 +137,7 @@ pub struct WakeView {
 
 /// The end of a phase of a wake.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct PhaseView {
     /// Its name: `created`, `scheduled`, `running`, `answering` or `first-byte`.
@@ -142,17 +148,21 @@ pub struct PhaseView {
 
 /// Who called, as far as it is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Caller {
     /// Its address, as the activator saw it: a proxy's where there is one in between.
     pub address: String,
     /// What it asked for: the server name of TLS, or method, host and path of a plain request
     /// (without its query); empty where neither is seen.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub asked: String,
     /// `namespace/name` of its pod; `None` for an address of none that Lull watches (only pods of
     /// enrolled workloads are, and its own).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
     /// `namespace/name` of that pod's workload.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub workload: Option<String>,
 }
 
@@ -176,9 +186,10 @@ pub struct CountChange {
 pub struct CallerShare {
     /// Who.
     pub caller: Caller,
-    /// Times that it began a hold, since the replica that answers leads the workload.
+    /// Requests and connections of it that were held, since the activators started; where there are
+    /// many callers, an upper bound.
     pub holds: u64,
-    /// Of all holds, percent.
+    /// Of those of all callers that are known, percent.
     pub percent: u8,
 }
 
