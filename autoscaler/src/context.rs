@@ -25,6 +25,7 @@ use crate::{
     config::API_TIMEOUT,
     crash::Crash,
     demand::{Demand, Hearing},
+    journal::Journal,
     lease::Leadership,
     machine::Delays,
     metrics::Metrics,
@@ -61,6 +62,8 @@ pub struct Mailbox {
     pub changed: Notify,
     /// What has been reported about the workload.
     pub demand: Mutex<Demand>,
+    /// What has happened to it lately.
+    pub journal: Mutex<Journal>,
 }
 
 /// Shared by all tasks.
@@ -189,6 +192,7 @@ impl Default for Mailbox {
         Self {
             changed: Notify::new(),
             demand: Mutex::new(Demand::new(&Settings::default())),
+            journal: Mutex::default(),
         }
     }
 }

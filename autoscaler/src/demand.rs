@@ -5,11 +5,13 @@
 //! nothing counts twice. All times are since the process's start. A report of a known reporter
 //! allocates nothing, and nor does a measurement.
 
+mod seen;
+
 use std::{collections::HashMap, time::Duration};
 
 use lull_contract::{
     Metric, Settings,
-    report::{HeldWorkload, Load, QueueProxyReport, Woken},
+    report::{CallerCount, HeldWorkload, Load, QueueProxyReport, Woken},
 };
 
 use crate::kpa::Window;
@@ -56,6 +58,8 @@ struct Holding {
     held_since: Option<Duration>,
     /// Number of the last wake of which it has told; 0 = of none lately.
     wake: u64,
+    /// Who was held most often there.
+    callers: Vec<CallerCount>,
 }
 
 /// What is known of an activator as a whole: it tells only what has changed.
@@ -276,6 +280,7 @@ impl Demand {
         known.complete = now.complete;
         known.forwarding = held.forwarding;
         known.ports.clone_from(&held.ports);
+        known.callers.clone_from(&held.callers);
         known.held_since = (held.held.in_flight > 0).then_some(held_since);
         known.wake = wake;
     }

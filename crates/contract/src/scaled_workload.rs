@@ -149,6 +149,12 @@ impl ScaledWorkloadSpec {
     pub fn is_dry_run(&self) -> bool {
         self.ports.is_empty()
     }
+
+    /// Pods that are saved while it sleeps: as many as it had when it was enrolled.
+    #[must_use]
+    pub fn saved_pods(&self) -> u32 {
+        self.original_replicas.max(1)
+    }
 }
 
 // === impl Mode ===
