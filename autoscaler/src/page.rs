@@ -132,11 +132,11 @@ impl Page {
                 workloads: self.build().into_workloads(),
             });
         }
-        let name = path.strip_prefix(LIST_PATH).and_then(|rest| {
+        let workload = path.strip_prefix(LIST_PATH).and_then(|rest| {
             let (namespace, name) = rest.strip_prefix('/')?.split_once('/')?;
             self.ctx.stores.workloads.get(namespace, name)
         });
-        match name {
+        match workload {
             Some(workload) => server::json(&self.detail(&workload)),
             None => {
                 let text =

@@ -297,12 +297,16 @@ async function loadDetail() {
 }
 
 function route() {
-  const key = decodeURIComponent(location.hash.slice(1));
+  const [key, before] = [location.hash.slice(1), opened];
   opened = /^[^/]+\/[^/]+$/.test(key) ? key : null;
   for (const row of rows.values()) row.link.removeAttribute('aria-current');
   document.body.classList.toggle('open', opened !== null);
   byId('detail').hidden = opened === null;
-  if (opened === null) return;
+  if (opened === null) {
+    // Back to where it was opened.
+    if (rows.has(before)) rows.get(before).link.focus();
+    return;
+  }
   const row = rows.get(opened);
   setText(byId('name'), opened);
   if (row) {

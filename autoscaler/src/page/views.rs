@@ -115,6 +115,8 @@ mod tests {
 
     fn asleep() -> ScaledWorkload {
         let object = json!({
+            "apiVersion": "lull.dev/v1alpha1",
+            "kind": "ScaledWorkload",
             "metadata": { "name": "shop", "namespace": "ns" },
             "spec": {
                 "target": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": "u" },

@@ -329,6 +329,8 @@ mod tests {
     #[test]
     fn a_sleep_is_counted_when_it_ends() {
         let spec = json!({
+            "apiVersion": "lull.dev/v1alpha1",
+            "kind": "ScaledWorkload",
             "metadata": { "name": "shop" },
             "spec": {
                 "target": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": "u" },

@@ -82,7 +82,8 @@ async fn every_replica_shows_a_wake_and_who_began_it() -> anyhow::Result<()> {
         let events = cluster
             .stream(&leader, ports::STATUS_PAGE, "events")
             .await?;
-        let mut lines = pin!(events).lines();
+        let events = pin!(events);
+        let mut lines = events.lines();
         let asleep = told(&mut lines, &workload, |view| view.state == "Asleep");
         tokio::time::timeout(FOLLOW, asleep)
             .await
