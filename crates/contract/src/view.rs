@@ -122,12 +122,12 @@ pub struct WorkloadDetail {
 pub struct WakeView {
     /// When the first one came who was held.
     pub at: String,
-    /// Who was first at each activator, at most [`MAX_WAKE_CALLERS`]; empty where that is not known.
+    /// Who was first at each activator, at most three; empty where that is not known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub by: Vec<Caller>,
     /// Pods that were asked for.
     pub scaled_to: u32,
-    /// From the first one held to the first byte of its answer, milliseconds; `None` where no answer
+    /// From the first one held to the first byte of its answer, milliseconds; none where no answer
     /// has been seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_ms: Option<u64>,
@@ -157,8 +157,8 @@ pub struct Caller {
     /// (without its query); empty where neither is seen.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub asked: String,
-    /// `namespace/name` of its pod; `None` for an address of none that Lull watches (only pods of
-    /// enrolled workloads are, and its own).
+    /// `namespace/name` of its pod; none for an address of no pod that Lull watches: only those of
+    /// enrolled workloads are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
     /// `namespace/name` of that pod's workload.
