@@ -22,6 +22,8 @@ use crate::metrics::Numbers;
 
 /// Between two moments of the line, seconds.
 const MOMENT_EVERY: u32 = 5;
+/// How much of the line is shown, seconds.
+const SHOWN: u32 = 900;
 
 /// The memory of one workload. Nothing takes memory before it has happened.
 #[derive(Debug, Default)]
@@ -69,17 +71,27 @@ impl Journal {
     /// Takes note of what was seen `now`, on the process's clock.
     pub fn observe(&mut self, now: Duration, numbers: Numbers) {
         self.seen = Some(numbers);
-        let at = seconds(now);
-        let newest = self.line.front().map(|sample| sample.at);
-        if newest.is_none_or(|newest| at.saturating_sub(newest) >= MOMENT_EVERY) {
-            self.line.push_front(Sample {
-                at,
-                in_flight: u32::try_from(numbers.in_flight).unwrap_or(u32::MAX),
-                ready: numbers.ready,
-                desired: numbers.desired,
-            });
-            self.line.truncate(MAX_MOMENTS);
+        let sample = Sample {
+            at: seconds(now),
+            in_flight: u32::try_from(numbers.in_flight).unwrap_or(u32::MAX),
+            ready: numbers.ready,
+            desired: numbers.desired,
+        };
+        let newest = self.line.front().map(|newest| newest.at);
+        if newest.is_none_or(|newest| sample.at.saturating_sub(newest) >= MOMENT_EVERY) {
+            self.draw(sample);
         }
+    }
+
+    /// A time in which nothing changes has a beginning and an end: thousands that sleep take nothing.
+    fn draw(&mut self, sample: Sample) {
+        let mut last = self.line.iter().take(2);
+        let is_longer = last.len() == 2 && last.all(|other| other.looks_like(&sample));
+        match self.line.front_mut().filter(|_| is_longer) {
+            Some(end) => *end = sample,
+            None => self.line.push_front(sample),
+        }
+        self.line.truncate(MAX_MOMENTS);
     }
 
     /// Another replica decides from now on.
@@ -160,16 +172,29 @@ impl Journal {
         self.changes.iter().cloned().collect()
     }
 
-    /// Load and pods until `now`, the oldest first.
+    /// Load and pods in the last quarter of an hour until `now`, the oldest first.
     #[must_use]
     pub fn line(&self, now: Duration) -> Vec<Moment> {
-        let moments = self.line.iter().rev().map(|sample| Moment {
-            ago: seconds(now).saturating_sub(sample.at),
+        let ago = |sample: &Sample| seconds(now).saturating_sub(sample.at);
+        let shown = self.line.iter().filter(|sample| ago(sample) < SHOWN);
+        // And one more, with which the time that is shown began.
+        let shown = self.line.iter().take(shown.count() + 1).rev();
+        let moments = shown.map(|sample| Moment {
+            ago: ago(sample).min(SHOWN),
             in_flight: sample.in_flight.into(),
             ready: sample.ready,
             desired: sample.desired,
         });
         moments.collect()
+    }
+}
+
+// === impl Sample ===
+
+impl Sample {
+    fn looks_like(&self, other: &Self) -> bool {
+        let seen = |sample: &Self| (sample.in_flight, sample.ready, sample.desired);
+        seen(self) == seen(other)
     }
 }
 

@@ -147,3 +147,18 @@ fn the_line_has_a_moment_for_every_few_seconds() {
     journal.hide();
     assert!(journal.seen().is_none());
 }
+
+#[test]
+fn a_time_in_which_nothing_changes_has_a_beginning_and_an_end() {
+    let mut journal = Journal::default();
+    for second in 0..1_000 {
+        let in_flight = u64::from(second >= 500);
+        journal.observe(Duration::from_secs(second), numbers(in_flight));
+    }
+    let line = journal.line(Duration::from_secs(1_000));
+    let line: Vec<(u32, u64)> = line.iter().map(|m| (m.ago, m.in_flight)).collect();
+    assert_eq!(line, [(900, 0), (505, 0), (500, 1), (5, 1)]);
+    let later = journal.line(Duration::from_secs(2_000));
+    let later: Vec<(u32, u64)> = later.iter().map(|m| (m.ago, m.in_flight)).collect();
+    assert_eq!(later, [(900, 1)], "what was long ago is not shown");
+}
