@@ -24,6 +24,7 @@ use crate::{
     lease::{Election, Leadership},
     machine::Delays,
     metrics::{Asked, Metrics},
+    page,
     stores::{OnTouched, Stores, Touched, Watched},
     workload,
 };
@@ -97,6 +98,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         lull: args.components(),
         crash,
     }));
+    let shown = (args.page_port, args.pod_name.as_str());
+    let shown = page::spawn(&ctx, shown, &stop).await;
+    shown.context("status page port")?;
     manage(&ctx, &readiness, touched_rx, &stop).await;
     leases.await.context("the leases' task failed")?;
     Ok(())

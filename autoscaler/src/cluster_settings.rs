@@ -26,6 +26,7 @@ pub(crate) fn page(args: &Args, current: &Current) -> Value {
         "log": args.log,
         "logJson": args.log_json,
         "adminPort": args.admin_port,
+        "pagePort": args.page_port,
         "metricsPort": args.metrics_port,
         "clusterSettings": current.page(),
     })

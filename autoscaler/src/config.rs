@@ -82,6 +82,9 @@ pub struct Args {
     /// /live, /ready and /config.
     #[arg(long, env = "AUTOSCALER_ADMIN_PORT", default_value_t = ports::ADMIN)]
     pub admin_port: u16,
+    /// Status page and its JSON; 0 = none.
+    #[arg(long, env = "AUTOSCALER_PAGE_PORT", default_value_t = ports::STATUS_PAGE)]
+    pub page_port: u16,
 }
 
 /// Other things that the binary does.

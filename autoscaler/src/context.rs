@@ -23,6 +23,7 @@ use crate::{
     crash::Crash,
     demand::{Demand, Hearing},
     events::{News, Recorder},
+    journal::Journal,
     lease::Leadership,
     machine::Delays,
     metrics::Metrics,
@@ -56,6 +57,8 @@ pub struct Mailbox {
     pub changed: Notify,
     /// What has been reported about the workload.
     pub demand: Mutex<Demand>,
+    /// What has happened to it lately.
+    pub journal: Mutex<Journal>,
 }
 
 /// Shared by all tasks.
@@ -184,6 +187,7 @@ impl Default for Mailbox {
         Self {
             changed: Notify::new(),
             demand: Mutex::new(Demand::new(&Settings::default())),
+            journal: Mutex::default(),
         }
     }
 }

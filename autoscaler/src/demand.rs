@@ -6,12 +6,13 @@
 //! allocates nothing, and nor does a measurement.
 
 mod measured;
+mod seen;
 
 use std::{collections::HashMap, time::Duration};
 
 use lull_contract::{
     Metric, Settings,
-    report::{HeldWorkload, Load, QueueProxyReport, Woken},
+    report::{CallerCount, HeldWorkload, Load, QueueProxyReport, Woken},
 };
 
 pub use self::measured::{Measured, Totals};
@@ -58,6 +59,8 @@ struct Holding {
     held_since: Option<Duration>,
     /// Number of the last wake of which it has told; 0 = of none lately.
     wake: u64,
+    /// Who was held most often there.
+    callers: Vec<CallerCount>,
 }
 
 /// What is known of an activator as a whole: it tells only what has changed.
@@ -219,6 +222,7 @@ impl Demand {
         known.complete = now.complete;
         known.forwarding = held.forwarding;
         known.ports.clone_from(&held.ports);
+        known.callers.clone_from(&held.callers);
         known.held_since = (held.held.in_flight > 0).then_some(held_since);
         known.wake = wake;
     }

@@ -10,6 +10,7 @@ mod look;
 mod mesh;
 mod planning;
 mod status;
+mod waking;
 
 use std::{
     future::Future,
@@ -26,6 +27,7 @@ use lull_contract::{
 use tokio::{sync::SemaphorePermit, task::JoinHandle, time::MissedTickBehavior};
 
 use self::look::Look;
+pub(crate) use self::waking::resolve;
 use crate::{
     context::{Context, Key, Mailbox, WriteError},
     machine::{self, Action, Step},
@@ -228,6 +230,7 @@ impl Task {
         }
         if term.is_none() {
             self.series.hide();
+            self.mailbox.journal.lock().hide();
             self.forget_the_gone();
             if let (Stage::Run, Some(target), Some(workload)) = (stage, target, workload) {
                 self.wake_as_follower(&target, &workload).await?;
@@ -285,13 +288,7 @@ impl Task {
         let Some(workload) = self.ensure_workload(target, workload, false).await? else {
             return Ok(());
         };
-        if self.state.is_none_or(starts_over) {
-            let there = workload.status.as_ref().map(|status| status.state);
-            let state = there.filter(|state| !starts_over(*state));
-            let state = state.unwrap_or(State::Enrolling);
-            self.policy = Policy::new(state != State::Enrolling, self.ctx.now());
-            self.enter(state);
-        }
+        self.take_over(&workload);
         let plan = self.plan(target, &workload);
         let services = self.services_of(&plan);
         self.keep_services(target, &workload, services).await?;
@@ -300,7 +297,7 @@ impl Task {
         self.show(&look, state);
         let step = machine::step(state, &look.facts, &self.ctx.delays);
         self.act(target, &workload, services, &step).await?;
-        self.tell_woken(target);
+        self.tell_woken(target, look.facts.want);
         if look.verdict.overruled {
             self.tell_overruled(target, look.facts.replicas);
         }
@@ -320,6 +317,24 @@ impl Task {
         self.tell_in_time(target, &plan);
         self.write_status(&workload, &look, (step.state, &plan, reason))
             .await
+    }
+
+    /// Goes on where the last leader, or nobody, has left the workload.
+    fn take_over(&mut self, workload: &ScaledWorkload) {
+        if !self.state.is_none_or(starts_over) {
+            return;
+        }
+        let there = workload.status.as_ref();
+        let wakes = there.map(|status| status.wakes.as_slice());
+        self.mailbox
+            .journal
+            .lock()
+            .resume(wakes.unwrap_or_default());
+        let state = there.map(|status| status.state);
+        let state = state.filter(|state| !starts_over(*state));
+        let state = state.unwrap_or(State::Enrolling);
+        self.policy = Policy::new(state != State::Enrolling, self.ctx.now());
+        self.enter(state);
     }
 
     /// Runs a step's actions in order; the first failure leaves the state as it was.
@@ -390,7 +405,9 @@ impl Task {
 
     /// Puts what was seen and decided into the metrics.
     fn show(&self, look: &Look, state: State) {
-        self.series.observe(look.numbers(state));
+        let numbers = look.numbers(state);
+        self.series.observe(numbers);
+        self.mailbox.journal.lock().observe(self.ctx.now(), numbers);
         if look.verdict.decided {
             let oldest = look.measured.oldest;
             self.ctx.metrics.decided(look.why(), oldest);

@@ -47,6 +47,31 @@ async fn a_request_is_held_without_a_pod_and_answered_when_one_appears() {
 }
 
 #[tokio::test]
+async fn the_report_names_who_began_a_wake_and_who_was_held() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    let caller = tokio::spawn(async move { get(port, "/cart?token=secret", "").await });
+    activator.until_held(1).await;
+    let pod = FakePod::start("shop-1").await;
+    activator.add_pod(&pod);
+    soon(caller).await.unwrap().assert_status(200);
+    // Nobody had to wait for this one.
+    get(port, "/later", "").await.assert_status(200);
+    let report = activator.report("").await;
+    let shop = report.workloads.first().unwrap();
+    let by = shop.woken.as_ref().and_then(|woken| woken.by.as_ref());
+    let by = by.unwrap();
+    assert_eq!(
+        (by.address.as_str(), by.asked.as_str()),
+        ("127.0.0.1", "GET any.example/cart")
+    );
+    let [caller] = shop.callers.as_slice() else {
+        panic!("{:?}", shop.callers);
+    };
+    assert_eq!((caller.address.as_str(), caller.holds), ("127.0.0.1", 1));
+    activator.stop().await;
+}
+
+#[tokio::test]
 async fn a_hundred_at_once_are_all_answered() {
     let (activator, port) = Activator::with(workload("shop")).await;
     let callers: Vec<_> = (0..100)

@@ -235,6 +235,7 @@ fn held(in_flight: u64, in_flight_us: u64) -> HeldWorkload {
         forwarding: 2,
         held_for_us: 400_000,
         woken: None,
+        callers: Vec::new(),
     }
 }
 

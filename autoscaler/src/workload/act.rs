@@ -17,7 +17,6 @@ use kube::{
 use lull_contract::{
     annotations,
     names::FIELD_MANAGER,
-    report::Woken,
     scaled_workload::{ScaledWorkload, State},
 };
 use serde_json::{Value, json};
@@ -39,23 +38,6 @@ const LEADER_PATIENCE: Duration = Duration::from_millis(50);
 /// Server-side apply as Lull; what we apply is ours alone.
 pub(super) fn apply() -> PatchParams {
     PatchParams::apply(FIELD_MANAGER).force()
-}
-
-/// When the first held request was answered, and what happened until then.
-fn woken_note(woken: &Woken) -> String {
-    let millis = |us: u64| us as f64 / 1_000.0;
-    let Some(((_, total), before)) = woken.phases_us.split_last() else {
-        return "The first request was answered".to_owned();
-    };
-    let phases = before
-        .iter()
-        .map(|(name, us)| format!("{name} {:.0}", millis(*us)));
-    let phases: Vec<String> = phases.collect();
-    format!(
-        "First request answered {:.0} ms after it came; pod ({} ms)",
-        millis(*total),
-        phases.join(", ")
-    )
 }
 
 // === impl Task ===
@@ -243,6 +225,7 @@ impl Task {
             _ => verdict.unwrap_or_default(),
         };
         tracing::info!(workload = %self.key, from, to, reason, "scaled");
+        self.keep_scaled((from, to), held_since, &reason);
         let (word, note) = match (from, to) {
             (0, _) => ("Waking", format!("Scaled from 0 to {to} pods: {reason}")),
             (_, 0) => ("FellAsleep", "No traffic: all pods are let go".to_owned()),
@@ -253,18 +236,6 @@ impl Task {
         };
         self.ctx.event(target.reference(), false, word, note);
         Ok(())
-    }
-
-    /// An Event with the phases of a wake that has ended; of several activators that held for it,
-    /// one tells.
-    pub(super) fn tell_woken(&mut self, target: &Target) {
-        let Some(woken) = self.mailbox.demand.lock().take_woken() else {
-            return;
-        };
-        if !std::mem::replace(&mut self.woken_told, true) {
-            let object = target.reference();
-            self.ctx.event(object, false, "Woken", woken_note(&woken));
-        }
     }
 
     /// An Event where somebody else has changed the count.
@@ -395,27 +366,4 @@ fn replicas_of(scale: &Scale) -> u32 {
         .and_then(|spec| spec.replicas)
         .unwrap_or(0);
     u32::try_from(replicas).unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wake_is_told_with_its_phases() {
-        let phases = [
-            ("created", 25_100),
-            ("running", 596_400),
-            ("first-byte", 612_000),
-        ];
-        let phases_us = phases.map(|(name, us)| (name.to_owned(), us)).into();
-        let woken = Woken {
-            number: 1,
-            phases_us,
-        };
-        assert_eq!(
-            woken_note(&woken),
-            "First request answered 612 ms after it came; pod (created 25, running 596 ms)"
-        );
-    }
 }
