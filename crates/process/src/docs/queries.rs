@@ -12,7 +12,7 @@ const OURS: &str = "lull_";
 const OF_EVERY_METRIC: [&str; 2] = ["instance", "le"];
 
 /// What a query picks series by.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Matcher<'a> {
     label: &'a str,
     is_regex: bool,
@@ -20,7 +20,7 @@ struct Matcher<'a> {
 }
 
 /// Series that a query asks for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Selector<'a> {
     name: &'a str,
     matchers: Vec<Matcher<'a>>,
