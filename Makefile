@@ -42,7 +42,7 @@ slow: packages ## Tests that wait for long timeouts or move many bytes
 fuzz: ## What parses foreign bytes, 60 s a target (needs a nightly toolchain)
 	@scripts/fuzz.sh
 
-chart: ## Chart checks
+chart: ## Chart checks; alerts in their scenarios, by promtool
 	@scripts/chart.sh
 
 chart-update: ## Golden renders (charts/golden) and the table of values (docs/chart.md) as the chart has them now

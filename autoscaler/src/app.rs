@@ -72,6 +72,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         targets: &args.targets.0,
     };
     let stores = Stores::start(&client, &watched, &readiness, &on_touched);
+    metrics.shards.set(args.shards.count().into());
     let leadership = Leadership::new(args.shards);
     let election = Election {
         client: client.clone(),

@@ -379,13 +379,21 @@ async fn slots_are_divided_among_the_activators_and_divided_anew() {
 
 #[tokio::test]
 async fn a_flood_for_one_workload_leaves_room_for_another() {
-    for bounds in [
+    for (bound, shown) in [
         // By number: half of four.
-        [("ACTIVATOR_MAX_HELD_TOTAL", "4")],
+        (
+            ("ACTIVATOR_MAX_HELD_TOTAL", "4"),
+            "lull_activator_held_limit 4\n",
+        ),
         // By memory: two heads of 450 KiB leave less than three take.
-        [("ACTIVATOR_MAX_HELD_MIB", "2")],
+        (
+            ("ACTIVATOR_MAX_HELD_MIB", "2"),
+            "lull_activator_held_bytes_limit 2097152\n",
+        ),
     ] {
-        let activator = Activator::start(&bounds).await;
+        let activator = Activator::start(&[bound]).await;
+        let metrics = activator.metrics().await;
+        assert!(metrics.contains(shown), "no {shown}in {metrics}");
         let flooded = activator.add(workload("flooded")).await;
         let other = activator.add(workload("other")).await;
         let large = format!("x-large: {}\r\n", "x".repeat(450 << 10));
