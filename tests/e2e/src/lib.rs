@@ -6,12 +6,13 @@
 //! of a workload's life, [`slices`] says who answers for a Service, [`mesh`] what Istio is told,
 //! [`original`] whether everything is as it was before Lull, [`leftovers`] what Lull left behind,
 //! [`timeline`] when each step of a cold start was seen, [`writes`] every state of one object;
-//! [`gitops`] applies manifests again and again.
+//! [`gitops`] applies manifests again and again, [`book`] reads the documentation.
 
 pub mod activators;
 pub mod agent;
 pub mod app;
 pub mod autoscalers;
+pub mod book;
 pub mod cluster;
 pub mod command;
 pub mod counters;
