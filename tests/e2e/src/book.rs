@@ -88,20 +88,20 @@ impl Page {
         let mut blocks = Vec::new();
         let mut open: Option<Block> = None;
         for (number, line) in self.text.lines().enumerate() {
-            match (&mut open, line.trim_start().strip_prefix(FENCE)) {
-                (Some(_), Some(_)) => blocks.extend(open.take()),
-                (Some(block), None) => {
-                    block.text.push_str(line);
-                    block.text.push('\n');
+            if let Some(info) = line.trim_start().strip_prefix(FENCE) {
+                match open.take() {
+                    Some(block) => blocks.push(block),
+                    None => {
+                        open = Some(Block {
+                            info: info.trim().to_owned(),
+                            text: String::new(),
+                            line: number + 1,
+                        });
+                    }
                 }
-                (None, Some(info)) => {
-                    open = Some(Block {
-                        info: info.trim().to_owned(),
-                        text: String::new(),
-                        line: number + 1,
-                    });
-                }
-                (None, None) => {}
+            } else if let Some(block) = &mut open {
+                block.text.push_str(line);
+                block.text.push('\n');
             }
         }
         blocks

@@ -17,7 +17,7 @@ const RUN: &str = "sh run";
 /// Namespace that the page makes and deletes.
 const NAMESPACE: &str = "lull-quickstart";
 /// Longest time of one block, seconds: its own waits end before.
-const LONGEST: &str = "300";
+const LONGEST: &str = "600";
 
 /// A reader's shell, with the cluster's kubectl first.
 struct Shell {
