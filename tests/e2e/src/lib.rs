@@ -6,13 +6,15 @@
 //! of a workload's life, [`slices`] says who answers for a Service, [`mesh`] what Istio is told,
 //! [`original`] whether everything is as it was before Lull, [`leftovers`] what Lull left behind,
 //! [`timeline`] when each step of a cold start was seen, [`writes`] every state of one object;
-//! [`gitops`] applies manifests again and again, [`prometheus`] scrapes everything.
+//! [`gitops`] applies manifests again and again, [`prometheus`] scrapes everything, [`book`] reads the
+//! documentation.
 
 pub mod activators;
 pub mod agent;
 pub mod app;
 pub mod autoscalers;
 pub mod background;
+pub mod book;
 pub mod cluster;
 pub mod command;
 pub mod counters;
