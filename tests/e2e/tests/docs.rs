@@ -53,7 +53,7 @@ impl Shell {
     fn new() -> anyhow::Result<Self> {
         let kubectl = env::var_os("E2E_KUBECTL").map(PathBuf::from);
         let kubectl = kubectl.context("E2E_KUBECTL must be the path of kubectl")?;
-        let folder = kubectl.parent().unwrap_or(Path::new(""));
+        let folder = kubectl.parent().unwrap_or_else(|| Path::new(""));
         let path = env::var("PATH").unwrap_or_default();
         Ok(Self {
             root: book::root().display().to_string(),
