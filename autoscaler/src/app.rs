@@ -69,6 +69,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         activators: &args.activator_selector,
         autoscalers: &args.peers,
         targets: &args.targets,
+        mesh: &args.mesh_options(),
     };
     let stores = Stores::start(&client, &watched, &readiness, &on_touched);
     let leadership = Leadership::new(args.shards);

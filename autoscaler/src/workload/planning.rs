@@ -12,7 +12,8 @@ use lull_contract::{
 use super::{OBSTACLE_PATIENCE, Task};
 use crate::{
     context::WriteError,
-    plan::{self, Asks, Finding, Other, Plan, PlannedService, Reason, Situation, Template},
+    mesh::Around,
+    plan::{self, Asks, Finding, Mesh, Other, Plan, PlannedService, Reason, Situation, Template},
     stores::Hpa,
     target::Target,
 };
@@ -45,6 +46,7 @@ impl Task {
         let lull = &self.ctx.lull;
         let own_namespace = stores.own_namespace.get("", &lull.namespace);
         let labels = own_namespace.and_then(|namespace| namespace.metadata.labels.clone());
+        let rules = stores.rules.around(namespace);
         plan::plan(&Situation {
             workload: &target.to_string(),
             template: target.template.as_ref().map_or(&without, |t| &t.plan),
@@ -62,10 +64,31 @@ impl Task {
             scalers: &scalers,
             policies: &stores.policies.in_namespace(namespace),
             budgets: &stores.budgets.in_namespace(namespace),
+            mesh: self.mesh_around(target, &rules),
             lull: &labels.map_or_else(
                 || lull.clone(),
                 |labels| lull.with_namespace_labels(&labels),
             ),
+        })
+    }
+
+    /// What a plan knows of the mesh; `None` where there is none.
+    fn mesh_around<'a>(&'a self, target: &'a Target, rules: &'a Around) -> Option<Mesh<'a>> {
+        let template = target.template.as_ref()?;
+        let stores = &self.ctx.stores;
+        if !stores.entries.is_known() {
+            return None;
+        }
+        let services = stores.services.in_namespace(&self.key.namespace);
+        let names = services
+            .iter()
+            .filter(|service| plan::selects(service, &template.plan.labels))
+            .filter_map(|service| service.metadata.name.as_deref());
+        Some(Mesh {
+            is_member: self.is_meshed(&template.identity, names),
+            namespace: &self.key.namespace,
+            account: &template.identity.service_account,
+            rules,
         })
     }
 
@@ -159,10 +182,11 @@ fn reference(target: &Target, object: &str) -> Option<ObjectReference> {
     if kind == target.resource.kind && name == target.name {
         return None;
     }
+    let (namespace, name) = name.split_once('/').unwrap_or((&target.namespace, name));
     Some(ObjectReference {
         kind: Some(kind.to_owned()),
         name: Some(name.to_owned()),
-        namespace: Some(target.namespace.clone()),
+        namespace: Some(namespace.to_owned()),
         ..ObjectReference::default()
     })
 }
@@ -182,6 +206,9 @@ mod tests {
         assert_eq!(service.kind.as_deref(), Some("Service"));
         assert_eq!(service.namespace.as_deref(), Some("ns"));
         assert_eq!(reference(&target, "Deployment shop"), None);
+        let route = reference(&target, "VirtualService edge/shop").expect("another object");
+        let (name, namespace) = (route.name.as_deref(), route.namespace.as_deref());
+        assert_eq!((name, namespace), (Some("shop"), Some("edge")));
     }
 
     #[test]
