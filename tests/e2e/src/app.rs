@@ -12,6 +12,8 @@ use crate::{Kind, Namespace, Workload, workload::peers};
 const IMAGE: &str = "lull-test/sample-app:dev";
 /// Name of the app's container.
 pub const CONTAINER: &str = "app";
+/// Annotation with the fewest pods of a workload.
+pub(crate) const MIN_SCALE: &str = "lull.dev/min-scale";
 /// Label on the app's pods.
 pub const APP_LABEL: &str = "app";
 
@@ -195,6 +197,18 @@ impl App {
         let workload = self.deploy(namespace).await?;
         workload.enrolled().await?;
         workload.asleep().await?;
+        Ok(workload)
+    }
+
+    /// Creates the workload and its Services and waits until the workload carries traffic; it does
+    /// not fall asleep before [`Workload::put_to_sleep`].
+    ///
+    /// # Errors
+    /// Where it can't be created or isn't enrolled.
+    pub async fn deploy_awake(self, namespace: &Namespace) -> anyhow::Result<Workload> {
+        let workload = self.annotate(MIN_SCALE, "1").deploy(namespace).await?;
+        workload.enrolled().await?;
+        workload.rolled_out().await?;
         Ok(workload)
     }
 

@@ -4,9 +4,9 @@
 //! drives load through the agent by way of the API server's pod proxy; so the suite runs wherever
 //! a kubeconfig reaches, with no route into the cluster's network. [`workload`] waits for the steps
 //! of a workload's life, [`slices`] says who answers for a Service, [`mesh`] what Istio is told,
-//! [`original`] whether everything is as it was before Lull, [`leftovers`] what Lull left behind,
-//! [`timeline`] when each step of a cold start was seen, [`writes`] every state of one object;
-//! [`gitops`] applies manifests again and again.
+//! [`routes`] what else users tell it, [`original`] whether everything is as it was before Lull,
+//! [`leftovers`] what Lull left behind, [`timeline`] when each step of a cold start was seen,
+//! [`writes`] every state of one object; [`gitops`] applies manifests again and again.
 
 pub mod activators;
 pub mod agent;
@@ -29,6 +29,7 @@ pub mod namespace;
 pub mod original;
 pub mod process;
 pub mod rollouts;
+pub mod routes;
 pub mod say;
 pub mod slices;
 pub mod spread;
