@@ -13,7 +13,7 @@ const IMAGE: &str = "lull-test/sample-app:dev";
 /// Name of the app's container.
 pub const CONTAINER: &str = "app";
 /// Annotation with the fewest pods of a workload.
-pub(crate) const MIN_SCALE: &str = "lull.dev/min-scale";
+const MIN_SCALE: &str = "lull.dev/min-scale";
 /// Label on the app's pods.
 pub const APP_LABEL: &str = "app";
 
@@ -288,6 +288,21 @@ impl App {
         service["metadata"]["name"] = json!(peers(&self.name));
         service["spec"]["clusterIP"] = json!("None");
         service
+    }
+}
+
+// === impl Workload ===
+
+impl Workload {
+    /// Lets a workload sleep that was [deployed awake](App::deploy_awake), and waits until it does and
+    /// no pod is left.
+    ///
+    /// # Errors
+    /// Where that takes longer than two minutes.
+    pub async fn put_to_sleep(&self) -> anyhow::Result<()> {
+        self.annotate(&[(MIN_SCALE, None)]).await?;
+        self.asleep().await?;
+        self.pods_gone().await
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Cluster, Kind, Namespace,
-    app::{APP_LABEL, CONTAINER, MIN_SCALE},
+    app::{APP_LABEL, CONTAINER},
     cluster::{call, is_ready},
     eventually,
 };
@@ -311,17 +311,6 @@ impl Workload {
         )
         .await?;
         Ok(started.elapsed())
-    }
-
-    /// Lets a workload sleep that was [deployed awake](crate::App::deploy_awake), and waits until it
-    /// does and no pod is left.
-    ///
-    /// # Errors
-    /// Where that takes longer than two minutes.
-    pub async fn put_to_sleep(&self) -> anyhow::Result<()> {
-        self.annotate(&[(MIN_SCALE, None)]).await?;
-        self.asleep().await?;
-        self.pods_gone().await
     }
 
     /// Waits until no pod is left, not even one that is going.
