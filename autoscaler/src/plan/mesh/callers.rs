@@ -64,7 +64,7 @@ fn destination_rule(mesh: &Mesh<'_>, rule: &DestinationRule) -> Vec<Finding> {
 
 fn own_tls(rule: &DestinationRule) -> Option<(Reason, String)> {
     let text = "has callers speak TLS of their own with the app (SIMPLE or MUTUAL): while it sleeps \
-                they are held as connections, for 25 s unless lull.dev/hold-timeout says less, and \
+                they are held as connections, for 25 s unless lull.dev/hold-timeout says otherwise, and \
                 passed on by bytes";
     rule.has_own_tls.then(|| (Reason::OwnTls, text.to_owned()))
 }
