@@ -182,7 +182,8 @@ fn reference(target: &Target, object: &str) -> Option<ObjectReference> {
     if kind == target.resource.kind && name == target.name {
         return None;
     }
-    let (namespace, name) = name.split_once('/').unwrap_or((&target.namespace, name));
+    let own = target.namespace.as_str();
+    let (namespace, name) = name.split_once('/').unwrap_or((own, name));
     Some(ObjectReference {
         kind: Some(kind.to_owned()),
         name: Some(name.to_owned()),

@@ -69,7 +69,7 @@ impl Sidecar {
     #[must_use]
     pub fn knows(&self, namespace: &str, name: &str) -> bool {
         let is_known = |host: &String| {
-            let (of, host) = host.split_once('/').unwrap_or(("*", host));
+            let (of, host) = host.split_once('/').unwrap_or(("*", host.as_str()));
             let is_there = matches!(of, "*" | ".") || of == namespace;
             is_there && Host::read(&Value::from(host), namespace).is_for(namespace, name)
         };

@@ -11,10 +11,10 @@ const WAITING: u64 = 100;
 /// Findings about rules of any namespace on the way to `services`.
 pub(super) fn find(mesh: &Mesh<'_>, services: &[PlannedService], findings: &mut Vec<Finding>) {
     let mut found: Vec<Finding> = Vec::new();
-    let mut rules = BTreeMap::new();
+    let mut rules: BTreeMap<(&str, &str), &DestinationRule> = BTreeMap::new();
     for service in services {
         let holding = rules_for(mesh, &service.name);
-        rules.extend(holding.map(|rule| ((&rule.namespace, &rule.name), rule)));
+        rules.extend(holding.map(|rule| ((rule.namespace.as_str(), rule.name.as_str()), rule)));
     }
     for rule in rules.into_values() {
         found.extend(destination_rule(mesh, rule));
