@@ -25,6 +25,9 @@ impl Host {
     #[must_use]
     pub fn read(host: &Value, namespace: &str) -> Self {
         let host = host.as_str().unwrap_or_default();
+        if host.is_empty() {
+            return Self::Foreign;
+        }
         if host == "*" {
             return Self::Every;
         }
@@ -32,9 +35,8 @@ impl Host {
             return Self::wildcard(rest);
         }
         match host.split('.').collect::<Vec<_>>()[..] {
-            [""] => Self::Foreign,
             [name] => Self::Service(namespace.to_owned(), name.to_owned()),
-            [name, namespace, "svc", ..] => Self::Service(namespace.to_owned(), name.to_owned()),
+            [name, other, "svc", ..] => Self::Service(other.to_owned(), name.to_owned()),
             _ => Self::Foreign,
         }
     }

@@ -115,10 +115,11 @@ fn addresses_of_policy(
 fn sidecar_of<'a>(situation: &Situation<'_>, mesh: &Mesh<'a>) -> Option<&'a Sidecar> {
     let all = || mesh.rules.sidecars.iter().map(Arc::as_ref);
     let labels = &situation.template.labels;
-    let mut own = all().filter(|sidecar: &&Sidecar| {
+    let own = all().filter(|sidecar: &&Sidecar| {
         sidecar.namespace == mesh.namespace && !sidecar.is_default() && sidecar.selects(labels)
     });
-    own.next().or_else(|| default_sidecar(mesh))
+    own.min_by(|a, b| a.name.cmp(&b.name))
+        .or_else(|| default_sidecar(mesh))
 }
 
 /// The one that holds for pods of the workload's namespace for which there is no other.
