@@ -113,9 +113,9 @@ fn addresses_of_policy(
 
 /// The one that holds for the pods: Istio takes one alone.
 fn sidecar_of<'a>(situation: &Situation<'_>, mesh: &Mesh<'a>) -> Option<&'a Sidecar> {
-    let all = || mesh.rules.sidecars.iter().map(Arc::as_ref);
+    let all = mesh.rules.sidecars.iter().map(Arc::as_ref);
     let labels = &situation.template.labels;
-    let own = all().filter(|sidecar: &&Sidecar| {
+    let own = all.filter(|sidecar: &&Sidecar| {
         sidecar.namespace == mesh.namespace && !sidecar.is_default() && sidecar.selects(labels)
     });
     own.min_by(|a, b| a.name.cmp(&b.name))
