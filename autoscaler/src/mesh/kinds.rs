@@ -6,12 +6,13 @@ use clap::ValueEnum;
 use kube::Client;
 use lull_process::readiness::Pending;
 
-use crate::config::API_TIMEOUT;
+use crate::{
+    config::API_TIMEOUT,
+    discovery::{Said, Search},
+};
 
 /// Between two looks for a mesh on a cluster that has none: it is installed once.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// Until the API server is asked again after it could not say.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Whether Lull has to do with a mesh.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -42,22 +43,22 @@ pub(super) async fn until_served(
     mode: MeshMode,
     pending: Pending,
 ) -> Option<Pending> {
-    let mut pending = Some(pending);
-    loop {
-        let pause = match is_served(client, api_version, plural).await {
-            Ok(true) => return pending,
-            Ok(false) => {
-                if mode != MeshMode::Istio {
-                    drop(pending.take());
-                }
-                LOOK_EVERY
-            }
-            Err(error) => {
-                tracing::warn!(%error, "can't tell whether the cluster has a mesh: asked again");
-                ASK_AGAIN
-            }
-        };
-        tokio::time::sleep(pause).await;
+    let search = Search::new(LOOK_EVERY, true).needed(mode == MeshMode::Istio);
+    let kind = (api_version, plural);
+    let ((), pending) = search.run(pending, || said(client, kind, mode)).await;
+    pending
+}
+
+/// What the API server says of the kind.
+async fn said(client: &Client, (api_version, plural): (&str, &str), mode: MeshMode) -> Said<()> {
+    match is_served(client, api_version, plural).await {
+        Ok(true) => Said::There(()),
+        // That there is no mesh surprises nobody who has not said that there is one.
+        Ok(false) => Said::Missing(
+            (mode == MeshMode::Istio)
+                .then(|| format!("the cluster doesn't know {plural} of {api_version}")),
+        ),
+        Err(error) => Said::Nothing(error.to_string()),
     }
 }
 

@@ -13,7 +13,10 @@ use super::{OBSTACLE_PATIENCE, Task};
 use crate::{
     context::WriteError,
     mesh::Around,
-    plan::{self, Asks, Finding, Mesh, Other, Plan, PlannedService, Reason, Situation, Template},
+    plan::{
+        self, Asks, Components, Finding, Mesh, Other, Plan, PlannedService, Reason, Situation,
+        Template,
+    },
     stores::Hpa,
     target::Target,
 };
@@ -43,9 +46,6 @@ impl Task {
         let without = Template::default();
         let settings = &workload.spec.settings;
         let own_timeout = target.annotations.contains_key(TIMEOUT);
-        let lull = &self.ctx.lull;
-        let own_namespace = stores.own_namespace.get("", &lull.namespace);
-        let labels = own_namespace.and_then(|namespace| namespace.metadata.labels.clone());
         let rules = stores.rules.around(namespace);
         plan::plan(&Situation {
             workload: &target.to_string(),
@@ -65,10 +65,7 @@ impl Task {
             policies: &stores.policies.in_namespace(namespace),
             budgets: &stores.budgets.in_namespace(namespace),
             mesh: self.mesh_around(target, &rules),
-            lull: &labels.map_or_else(
-                || lull.clone(),
-                |labels| lull.with_namespace_labels(&labels),
-            ),
+            lull: &self.lull(),
         })
     }
 
@@ -90,6 +87,15 @@ impl Task {
             account: &template.identity.service_account,
             rules,
         })
+    }
+
+    /// Where Lull's own pods are now, and with which labels.
+    fn lull(&self) -> Components {
+        let (stores, configured) = (&self.ctx.stores, &self.ctx.lull);
+        let namespace = stores.own_namespace.get("", &configured.namespace);
+        let labels = namespace.as_ref().and_then(|n| n.metadata.labels.as_ref());
+        let (activators, autoscalers) = (stores.activators.all(), stores.autoscalers.all());
+        configured.as_seen(labels, &activators, &autoscalers)
     }
 
     /// Whether the Services have been switched.
@@ -161,7 +167,7 @@ struct Told {
     text: String,
 }
 
-/// Events of one reason about one object would be merged, and the later text lost.
+/// One Event tells all that is found of one reason about one object.
 fn by_reason_and_object<'a>(findings: impl Iterator<Item = &'a Finding>) -> Vec<(String, Told)> {
     let mut all: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for finding in findings {

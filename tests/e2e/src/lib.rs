@@ -6,16 +6,20 @@
 //! of a workload's life, [`slices`] says who answers for a Service, [`mesh`] what Istio is told,
 //! [`routes`] what else users tell it, [`original`] whether everything is as it was before Lull,
 //! [`leftovers`] what Lull left behind, [`timeline`] when each step of a cold start was seen,
-//! [`writes`] every state of one object; [`gitops`] applies manifests again and again.
+//! [`writes`] every state of one object; [`gitops`] applies manifests again and again,
+//! [`prometheus`] scrapes everything, [`book`] reads the documentation.
 
 pub mod activators;
 pub mod agent;
 pub mod app;
 pub mod autoscalers;
+pub mod background;
+pub mod book;
 pub mod cluster;
 pub mod command;
 pub mod counters;
 pub mod crashes;
+pub mod dashboard;
 pub mod diagnostics;
 pub mod fleet;
 pub mod gitops;
@@ -28,6 +32,7 @@ pub mod metrics_api;
 pub mod namespace;
 pub mod original;
 pub mod process;
+pub mod prometheus;
 pub mod rollouts;
 pub mod routes;
 pub mod say;
