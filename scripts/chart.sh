@@ -74,6 +74,7 @@ activator.autoscaling.minReplicas          activator.autoscaling.enabled=true,ac
 targetCPUUtilizationPercentage             activator.autoscaling.enabled=true,activator.autoscaling.targetCPUUtilizationPercentage=0
 scaleDwn                                   activator.autoscaling.behavior.scaleDwn.x=1
 /autoscaler/shards                         autoscaler.shards=65
+/mesh/mode                                 mesh.mode=linkerd
 /autoscaler/propagationDelay               autoscaler.propagationDelay=3
 /autoscaler/wakeDeadline                   autoscaler.wakeDeadline=10min
 /autoscaler/activatorPorts                 autoscaler.activatorPorts=10000

@@ -6,4 +6,4 @@ cd "$root"
 with_lull e2e-mesh mesh_up
 say "suite"
 # Each meshed pod takes an Envoy of 100 MiB and a share of the machine to start it.
-cargo test --locked -p lull-e2e --features mesh --test mesh ${E2E_ARGS:-} -- --test-threads "${E2E_THREADS:-2}"
+cargo test --locked -p lull-e2e --features mesh --test mesh --test gateways ${E2E_ARGS:-} -- --test-threads "${E2E_THREADS:-2}"

@@ -6,7 +6,10 @@ use clap::{Parser, Subcommand, builder::BoolishValueParser};
 use lull_contract::{HumanDuration, Shards, ports, target_resource::TargetResources};
 use lull_process::logging::LogFilter;
 
-use crate::plan::Components;
+use crate::{
+    mesh::{MeshMode, MeshOptions},
+    plan::Components,
+};
 
 /// Label that Kubernetes puts on every namespace.
 const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -64,6 +67,16 @@ pub struct Args {
     /// subresource, the count at spec.replicas and a pod template at spec.template.
     #[arg(long, env = "AUTOSCALER_TARGETS", default_value_t, global = true)]
     pub targets: TargetResources,
+    /// Whether Lull has to do with an Istio mesh.
+    #[arg(long, env = "AUTOSCALER_MESH", value_enum, default_value_t)]
+    pub mesh: MeshMode,
+    /// Istio's root namespace, whose policies hold in all others.
+    #[arg(
+        long,
+        env = "AUTOSCALER_MESH_ROOT_NAMESPACE",
+        default_value = "istio-system"
+    )]
+    pub mesh_root_namespace: String,
     /// ConfigMap in the namespace with the cluster-wide default settings; it may be missing.
     #[arg(long, env = "AUTOSCALER_SETTINGS", default_value = "lull-settings")]
     pub settings: String,
@@ -142,6 +155,15 @@ pub struct CanaryArgs {
 }
 
 impl Args {
+    /// What is watched of a mesh.
+    #[must_use]
+    pub fn mesh_options(&self) -> MeshOptions {
+        MeshOptions {
+            mode: self.mesh,
+            root_namespace: self.mesh_root_namespace.clone(),
+        }
+    }
+
     /// Where Lull's own pods are, by what their selectors say of their labels.
     #[must_use]
     pub fn components(&self) -> Components {
@@ -189,6 +211,17 @@ mod tests {
         for wrong in ["", "1-2", "20000-10000", "x-y", "70000-80000"] {
             assert!(port_range(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_mesh_is_looked_for_unless_said_otherwise() {
+        let mode = |args: &[&str]| Args::try_parse_from(args).map(|args| args.mesh).ok();
+        assert_eq!(mode(&["autoscaler"]), Some(MeshMode::Auto));
+        assert_eq!(
+            mode(&["autoscaler", "--mesh", "none"]),
+            Some(MeshMode::None)
+        );
+        assert_eq!(mode(&["autoscaler", "--mesh", "linkerd"]), None);
     }
 
     #[test]

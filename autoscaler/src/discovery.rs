@@ -27,6 +27,8 @@ pub(crate) struct Search {
     again: Duration,
     /// Whether readiness waits for an answer, however long there is none.
     is_vital: bool,
+    /// Whether readiness waits for the kind itself.
+    is_needed: bool,
 }
 
 // === impl Search ===
@@ -37,11 +39,17 @@ impl Search {
             every,
             again: ASK_AGAIN,
             is_vital,
+            is_needed: false,
         }
     }
 
-    /// Asks until the kind is there. Nobody waits for one that isn't: `pending` comes back unless it
-    /// was let go before.
+    /// The same for a kind that, where `is_needed` says so, readiness waits for until it is there.
+    pub(crate) fn needed(self, is_needed: bool) -> Self {
+        Self { is_needed, ..self }
+    }
+
+    /// Asks until the kind is there. Nobody waits for one that isn't, unless it is needed: `pending`
+    /// comes back unless it was let go before.
     pub(crate) async fn run<T, A>(
         &self,
         pending: Pending,
@@ -55,16 +63,23 @@ impl Search {
             let pause = match ask().await {
                 Said::There(kind) => return (kind, pending),
                 Said::Missing(text) => {
-                    drop(pending.take());
                     if let Some(text) = text.filter(|_| !is_told) {
                         is_told = true;
-                        tracing::warn!("{text}: left alone until it is there");
+                        let effect = if self.is_needed {
+                            "nothing is enrolled"
+                        } else {
+                            "left alone"
+                        };
+                        tracing::warn!("{text}: {effect} until it is there");
+                    }
+                    if !self.is_needed {
+                        drop(pending.take());
                     }
                     self.every
                 }
                 Said::Nothing(error) => {
                     tracing::warn!(error, "can't tell whether a kind is there: asked again");
-                    if !self.is_vital {
+                    if !self.is_vital && !self.is_needed {
                         drop(pending.take());
                     }
                     self.again
@@ -85,12 +100,16 @@ mod tests {
     use super::*;
 
     /// Whether readiness waited at each question, and whether it does at the end.
-    async fn waits(is_vital: bool, answers: Vec<Said<()>>) -> (Vec<bool>, bool) {
+    async fn waits(
+        (is_vital, is_needed): (bool, bool),
+        answers: Vec<Said<()>>,
+    ) -> (Vec<bool>, bool) {
         let (readiness, answers) = (Readiness::default(), Mutex::new(VecDeque::from(answers)));
         let search = Search {
             every: Duration::ZERO,
             again: Duration::ZERO,
             is_vital,
+            is_needed,
         };
         let waited = Mutex::new(Vec::new());
         let ask = || {
@@ -102,31 +121,35 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_waits_for_a_missing_kind_and_only_a_vital_one_is_waited_for_without_an_answer()
-    {
+    async fn a_needed_kind_is_waited_for_and_a_vital_one_until_there_is_an_answer() {
         let silent = || Said::Nothing("no answer".to_owned());
         let missing = || Said::Missing(Some("no such kind".to_owned()));
         let rows = [
-            (true, vec![Said::There(())], (vec![true], true)),
+            ((true, false), vec![Said::There(())], (vec![true], true)),
             (
-                true,
+                (true, false),
                 vec![silent(), silent(), Said::There(())],
                 (vec![true, true, true], true),
             ),
             (
-                true,
+                (true, false),
                 vec![silent(), missing(), Said::There(())],
                 (vec![true, true, false], false),
             ),
             (
-                false,
+                (false, false),
                 vec![silent(), missing(), missing(), Said::There(())],
                 (vec![true, false, false, false], false),
             ),
+            (
+                (false, true),
+                vec![silent(), missing(), missing(), Said::There(())],
+                (vec![true, true, true, true], true),
+            ),
         ];
-        for (is_vital, answers, expected) in rows {
-            let row = format!("{is_vital} {answers:?}");
-            assert_eq!(waits(is_vital, answers).await, expected, "{row}");
+        for (kind, answers, expected) in rows {
+            let row = format!("{kind:?} {answers:?}");
+            assert_eq!(waits(kind, answers).await, expected, "{row}");
         }
     }
 }

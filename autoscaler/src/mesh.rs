@@ -11,6 +11,9 @@
 //! [`Audience::AllButIstio`]: crate::objects::Audience::AllButIstio
 
 mod entries;
+mod host;
+mod kinds;
+mod rules;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -26,6 +29,14 @@ use serde_json::{Value, json};
 
 use crate::{objects, pod::Pod};
 pub use entries::Entries;
+pub use host::Host;
+pub use kinds::MeshMode;
+#[cfg(test)]
+pub(crate) use rules::tests::object;
+pub use rules::{
+    Around, AuthorizationPolicy, DestinationRule, MeshOptions, PeerAuthentication, Rules, Sidecar,
+    TimedRoute, VirtualService,
+};
 
 /// Group and version of [`WorkloadEntry`].
 const API_VERSION: &str = "networking.istio.io/v1";

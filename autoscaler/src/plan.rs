@@ -4,11 +4,13 @@
 //! ```text
 //! template.rs   the workload's own spec            services.rs   Services, port by port
 //! policies.rs   NetworkPolicies                    budgets.rs    PodDisruptionBudgets
+//! mesh.rs       Istio's objects
 //! patch.rs      what is then changed in a Service, and how it is given back
 //! ```
 
 mod budgets;
 mod finding;
+mod mesh;
 mod patch;
 mod policies;
 mod services;
@@ -25,6 +27,7 @@ use k8s_openapi::api::core::v1::Service;
 use lull_contract::{AppPort, Class, ports::traffic_port_name};
 
 pub use finding::{Finding, Reason, Severity};
+pub use mesh::Mesh;
 pub(crate) use patch::user_selector;
 pub use patch::{hold_patch, is_held, is_switched, release_patch, restore_patch, switch_patch};
 pub(crate) use services::selects;
@@ -145,6 +148,8 @@ pub struct Situation<'a> {
     pub policies: &'a [Arc<NetworkPolicy>],
     /// PodDisruptionBudgets of the namespace.
     pub budgets: &'a [Arc<Budget>],
+    /// The mesh around it, where the cluster has one.
+    pub mesh: Option<Mesh<'a>>,
     /// Lull itself.
     pub lull: &'a Components,
 }
@@ -154,7 +159,8 @@ pub struct Situation<'a> {
 pub struct Plan {
     /// Services that can be switched, by name.
     pub services: Vec<PlannedService>,
-    /// The workload's own first, then those about its Services, by name.
+    /// The workload's own first, then those about its Services, by name, then those about policies
+    /// and the mesh.
     pub findings: Vec<Finding>,
 }
 
@@ -193,6 +199,7 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
     scalers(situation, &mut findings);
     policies::find(situation, &mut findings);
     budgets::find(situation, &mut findings);
+    mesh::find(situation, &services, &mut findings);
     Plan { services, findings }
 }
 

@@ -42,7 +42,7 @@ pub use self::{
 };
 use crate::{
     cache::{Cache, Keys, Writer},
-    mesh::Entries,
+    mesh::{Entries, MeshOptions, Rules},
     objects::SERVICE_NAME_LABEL,
     pod::Pod,
 };
@@ -74,6 +74,8 @@ pub struct Stores {
     pub own_namespace: Cache<Namespace>,
     /// WorkloadEntries that we wrote.
     pub entries: Entries,
+    /// Istio's objects that others wrote.
+    pub rules: Rules,
 }
 
 /// Which object changed, as far as its workload is concerned.
@@ -107,6 +109,8 @@ pub struct Watched<'a> {
     pub autoscalers: &'a str,
     /// Kinds that may be scaled.
     pub targets: &'a [TargetResource],
+    /// Of a mesh.
+    pub mesh: &'a MeshOptions,
 }
 
 /// How one kind is watched.
@@ -239,7 +243,8 @@ impl Stores {
                 all().fields(&format!("metadata.name={}", watched.namespace)),
                 bare::<Namespace>,
             ),
-            entries: Entries::start(client, readiness, on_touched),
+            entries: Entries::start(client, watched.mesh.mode, (readiness, on_touched)),
+            rules: Rules::start(client, watched.mesh, (readiness, on_touched)),
         }
     }
 }

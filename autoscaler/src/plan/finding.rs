@@ -46,6 +46,14 @@ pub enum Reason {
     PolicyBlocks,
     /// A NetworkPolicy lets fewer callers in than activators would let through.
     PolicyNarrower,
+    /// Istio's mutual TLS is set for a port to which traffic no longer comes.
+    MtlsByPort,
+    /// An Istio policy has rules for a port to which traffic no longer comes.
+    PolicyByPort,
+    /// An Istio policy has rules on addresses, which are activators' for a time.
+    PolicyByAddress,
+    /// Istio's listeners are named, and the sidecar's ports are not among them.
+    SidecarIngress,
     /// A Service has ports that are not TCP.
     NotHeld,
     /// A Service keeps a client on one pod.
@@ -60,6 +68,20 @@ pub enum Reason {
     ManualRollout,
     /// A PodDisruptionBudget keeps the last pod from being evicted.
     BudgetHoldsDrains,
+    /// Callers in the mesh speak TLS of their own with the app.
+    OwnTls,
+    /// Callers in the mesh expect an identity that the pods don't have.
+    OtherIdentity,
+    /// Callers in the mesh leave an endpoint out after failures.
+    OutlierDetection,
+    /// Callers in the mesh let few others wait.
+    ConnectionLimits,
+    /// Callers in the mesh wait for a connection for less than a wake takes.
+    ShortConnectTimeout,
+    /// A route lets a request take less time than a wake.
+    ShortRouteTimeout,
+    /// Callers' Envoys don't know the Service.
+    HiddenHost,
 }
 
 /// One thing that stands in the way or should be known.
@@ -67,7 +89,8 @@ pub enum Reason {
 pub struct Finding {
     /// Why.
     pub reason: Reason,
-    /// What it is about: kind and name, for instance `Service shop`.
+    /// What it is about: kind and name, for instance `Service shop`; where it is of another namespace
+    /// than the workload, `VirtualService edge/shop`.
     pub object: String,
     /// What is with the object and what to do, as the rest of a sentence that begins with it.
     pub message: String,
@@ -77,7 +100,7 @@ pub struct Finding {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 34] = [
         Self::BadAnnotation,
         Self::NoTemplate,
         Self::NoPort,
@@ -94,6 +117,10 @@ impl Reason {
         Self::OtherScaler,
         Self::PolicyBlocks,
         Self::PolicyNarrower,
+        Self::MtlsByPort,
+        Self::PolicyByPort,
+        Self::PolicyByAddress,
+        Self::SidecarIngress,
         Self::NotHeld,
         Self::SessionAffinity,
         Self::ShortGrace,
@@ -101,6 +128,13 @@ impl Reason {
         Self::OwnPreStop,
         Self::ManualRollout,
         Self::BudgetHoldsDrains,
+        Self::OwnTls,
+        Self::OtherIdentity,
+        Self::OutlierDetection,
+        Self::ConnectionLimits,
+        Self::ShortConnectTimeout,
+        Self::ShortRouteTimeout,
+        Self::HiddenHost,
     ];
 
     /// Whether it stops enrolment.
@@ -113,7 +147,14 @@ impl Reason {
             | Self::GraceBelowTimeout
             | Self::OwnPreStop
             | Self::ManualRollout
-            | Self::BudgetHoldsDrains => Severity::Warn,
+            | Self::BudgetHoldsDrains
+            | Self::OwnTls
+            | Self::OtherIdentity
+            | Self::OutlierDetection
+            | Self::ConnectionLimits
+            | Self::ShortConnectTimeout
+            | Self::ShortRouteTimeout
+            | Self::HiddenHost => Severity::Warn,
             _ => Severity::Refuse,
         }
     }

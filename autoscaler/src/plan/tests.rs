@@ -12,6 +12,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
+use kube::core::DynamicObject;
 use lull_contract::{
     annotations::{self, TIMEOUT},
     names::WORKLOAD_LABEL,
@@ -22,6 +23,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
+    mesh::{
+        Around, AuthorizationPolicy, DestinationRule, PeerAuthentication, Sidecar, VirtualService,
+        object as istio_object,
+    },
     stores::Hpa,
     target::{Target, tests as targets},
 };
@@ -35,6 +40,9 @@ struct Case {
     workload: Value,
     #[serde(default)]
     enrolled: bool,
+    /// Its pods have no container of Istio's.
+    #[serde(default)]
+    outside_mesh: bool,
     /// By kind; each changes the base of its kind.
     objects: Vec<Value>,
     services: Vec<String>,
@@ -72,7 +80,13 @@ fn base(kind: &str) -> Value {
                 "maxReplicas": 3,
             },
         }),
-        "PodDisruptionBudget" | "NetworkPolicy" => json!({
+        "PodDisruptionBudget"
+        | "NetworkPolicy"
+        | "DestinationRule"
+        | "VirtualService"
+        | "PeerAuthentication"
+        | "AuthorizationPolicy"
+        | "Sidecar" => json!({
             "metadata": { "name": "shop", "namespace": "ns" },
             "spec": {},
         }),
@@ -140,6 +154,29 @@ fn components() -> Components {
     }
 }
 
+/// Istio's objects of a case.
+fn rules_of(case: &Case) -> Around {
+    fn of<K>(case: &Case, kind: &str, read: fn(&DynamicObject) -> K) -> Vec<Arc<K>> {
+        let objects = case.objects.iter();
+        let of_kind = objects.filter(|object| kind_of(object) == kind);
+        of_kind
+            .map(|object| Arc::new(read(&istio_object(&merged(object)))))
+            .collect()
+    }
+    Around {
+        destination_rules: of(case, "DestinationRule", DestinationRule::from_object),
+        virtual_services: of(case, "VirtualService", VirtualService::from_object),
+        peer_authentications: of(case, "PeerAuthentication", PeerAuthentication::from_object),
+        authorization_policies: of(
+            case,
+            "AuthorizationPolicy",
+            AuthorizationPolicy::from_object,
+        ),
+        sidecars: of(case, "Sidecar", Sidecar::from_object),
+        root_namespace: "istio-system".into(),
+    }
+}
+
 fn plan_of(case: &Case) -> Plan {
     plan_with(case, &components())
 }
@@ -195,6 +232,12 @@ fn plan_with(case: &Case, lull: &Components) -> Plan {
         scalers: &scalers,
         policies: &policies,
         budgets: &budgets,
+        mesh: Some(Mesh {
+            is_member: !case.outside_mesh,
+            namespace: "ns",
+            account: "default",
+            rules: &rules_of(case),
+        }),
         lull,
     })
 }
@@ -260,6 +303,7 @@ fn planned(services: &[&Service]) -> Vec<PlannedService> {
         name: String::new(),
         workload,
         enrolled: false,
+        outside_mesh: false,
         objects: objects.collect(),
         services: Vec::new(),
         findings: Vec::new(),
@@ -358,6 +402,7 @@ fn findings_of(workload: Value, objects: Vec<Value>) -> String {
         name: String::new(),
         workload,
         enrolled: false,
+        outside_mesh: false,
         objects,
         services: Vec::new(),
         findings: Vec::new(),
@@ -450,6 +495,7 @@ fn a_dry_run_is_told_in_one_line_and_in_steps() {
         name: String::new(),
         workload: json!({}),
         enrolled: false,
+        outside_mesh: false,
         objects,
         services: Vec::new(),
         findings: Vec::new(),

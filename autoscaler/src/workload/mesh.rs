@@ -10,7 +10,7 @@ use crate::{
     context::WriteError,
     mesh::{self, PodIdentity, Signs, WorkloadEntry},
     objects::Audience,
-    plan::PlannedService,
+    plan::{Family, PlannedService},
     pod::Pod,
     purpose::Purpose,
 };
@@ -26,20 +26,28 @@ impl Task {
         }
         let target = stores.targets.get(&self.key.namespace, &self.key.name)?;
         let identity = target.template.as_ref()?.identity.clone();
-        let has_open_slice = services.iter().any(|service| {
-            service.families.iter().any(|family| {
-                let slice = Audience::Everyone.slice(&service.name, *family);
-                stores.slices.get(&self.key.namespace, &slice).is_some()
-            })
+        let names = services.iter().map(|service| service.name.as_str());
+        self.is_meshed(&identity, names).then_some(identity)
+    }
+
+    /// Whether the workload, whose Services are called `services`, is in the mesh of the cluster.
+    pub(super) fn is_meshed<'a>(
+        &self,
+        identity: &PodIdentity,
+        mut services: impl Iterator<Item = &'a str>,
+    ) -> bool {
+        let slices = &self.ctx.stores.slices;
+        let is_there = |slice: String| slices.get(&self.key.namespace, &slice).is_some();
+        let has_open_slice = services.any(|service| {
+            let mut families = Family::ALL.into_iter();
+            families.any(|family| is_there(Audience::Everyone.slice(service, family)))
         });
-        let pods = self.pods();
-        let signs = Signs {
-            pods: &pods,
+        mesh::is_meshed(&Signs {
+            pods: &self.pods(),
             inject: identity.inject,
             has_entries: !self.entries().is_empty(),
             has_open_slice,
-        };
-        mesh::is_meshed(&signs).then_some(identity)
+        })
     }
 
     /// Makes the workload's entries those of `activators`, first the new ones.

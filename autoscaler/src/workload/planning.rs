@@ -12,8 +12,10 @@ use lull_contract::{
 use super::{OBSTACLE_PATIENCE, Task};
 use crate::{
     context::WriteError,
+    mesh::Around,
     plan::{
-        self, Asks, Components, Finding, Other, Plan, PlannedService, Reason, Situation, Template,
+        self, Asks, Components, Finding, Mesh, Other, Plan, PlannedService, Reason, Situation,
+        Template,
     },
     stores::Hpa,
     target::Target,
@@ -44,6 +46,7 @@ impl Task {
         let without = Template::default();
         let settings = &workload.spec.settings;
         let own_timeout = target.annotations.contains_key(TIMEOUT);
+        let rules = stores.rules.around(namespace);
         plan::plan(&Situation {
             workload: &target.to_string(),
             template: target.template.as_ref().map_or(&without, |t| &t.plan),
@@ -61,7 +64,28 @@ impl Task {
             scalers: &scalers,
             policies: &stores.policies.in_namespace(namespace),
             budgets: &stores.budgets.in_namespace(namespace),
+            mesh: self.mesh_around(target, &rules),
             lull: &self.lull(),
+        })
+    }
+
+    /// What a plan knows of the mesh; `None` where there is none.
+    fn mesh_around<'a>(&'a self, target: &'a Target, rules: &'a Around) -> Option<Mesh<'a>> {
+        let template = target.template.as_ref()?;
+        let stores = &self.ctx.stores;
+        if !stores.entries.is_known() {
+            return None;
+        }
+        let services = stores.services.in_namespace(&self.key.namespace);
+        let names = services
+            .iter()
+            .filter(|service| plan::selects(service, &template.plan.labels))
+            .filter_map(|service| service.metadata.name.as_deref());
+        Some(Mesh {
+            is_member: self.is_meshed(&template.identity, names),
+            namespace: &self.key.namespace,
+            account: &template.identity.service_account,
+            rules,
         })
     }
 
@@ -164,10 +188,12 @@ fn reference(target: &Target, object: &str) -> Option<ObjectReference> {
     if kind == target.resource.kind && name == target.name {
         return None;
     }
+    let own = target.namespace.as_str();
+    let (namespace, name) = name.split_once('/').unwrap_or((own, name));
     Some(ObjectReference {
         kind: Some(kind.to_owned()),
         name: Some(name.to_owned()),
-        namespace: Some(target.namespace.clone()),
+        namespace: Some(namespace.to_owned()),
         ..ObjectReference::default()
     })
 }
@@ -187,6 +213,9 @@ mod tests {
         assert_eq!(service.kind.as_deref(), Some("Service"));
         assert_eq!(service.namespace.as_deref(), Some("ns"));
         assert_eq!(reference(&target, "Deployment shop"), None);
+        let route = reference(&target, "VirtualService edge/shop").expect("another object");
+        let (name, namespace) = (route.name.as_deref(), route.namespace.as_deref());
+        assert_eq!((name, namespace), (Some("shop"), Some("edge")));
     }
 
     #[test]

@@ -12,6 +12,8 @@ use crate::{Kind, Namespace, Workload, workload::peers};
 const IMAGE: &str = "lull-test/sample-app:dev";
 /// Name of the app's container.
 pub const CONTAINER: &str = "app";
+/// Annotation with the fewest pods of a workload.
+const MIN_SCALE: &str = "lull.dev/min-scale";
 /// Label on the app's pods.
 pub const APP_LABEL: &str = "app";
 
@@ -198,6 +200,18 @@ impl App {
         Ok(workload)
     }
 
+    /// Creates the workload and its Services and waits until the workload carries traffic; it does
+    /// not fall asleep before [`Workload::put_to_sleep`].
+    ///
+    /// # Errors
+    /// Where it can't be created or isn't enrolled.
+    pub async fn deploy_awake(self, namespace: &Namespace) -> anyhow::Result<Workload> {
+        let workload = self.annotate(MIN_SCALE, "1").deploy(namespace).await?;
+        workload.enrolled().await?;
+        workload.rolled_out().await?;
+        Ok(workload)
+    }
+
     /// The workload as a Deployment.
     ///
     /// # Errors
@@ -274,6 +288,21 @@ impl App {
         service["metadata"]["name"] = json!(peers(&self.name));
         service["spec"]["clusterIP"] = json!("None");
         service
+    }
+}
+
+// === impl Workload ===
+
+impl Workload {
+    /// Lets a workload sleep that was [deployed awake](App::deploy_awake), and waits until it does and
+    /// no pod is left.
+    ///
+    /// # Errors
+    /// Where that takes longer than two minutes.
+    pub async fn put_to_sleep(&self) -> anyhow::Result<()> {
+        self.annotate(&[(MIN_SCALE, None)]).await?;
+        self.asleep().await?;
+        self.pods_gone().await
     }
 }
 

@@ -6,8 +6,7 @@ use std::time::Duration;
 use anyhow::ensure;
 use lull_contract::annotations::SCALE;
 use lull_e2e::{
-    Agent, App, Namespace, Workload, all_answered, eventually, in_mesh, in_namespace, leftovers,
-    mesh,
+    Agent, App, Workload, all_answered, eventually, in_mesh, in_namespace, leftovers, mesh,
 };
 use sample_app::wire::{ProbeAnswer, ProbeSpec, RunSpec};
 
@@ -20,22 +19,6 @@ async fn reachable(agent: &Agent, workload: &Workload) -> anyhow::Result<()> {
         agent.get(&workload.url("/")).await.map(drop)
     })
     .await
-}
-
-/// A workload that carries traffic and does not fall asleep.
-async fn awake(app: App, namespace: &Namespace) -> anyhow::Result<Workload> {
-    let app = app.annotate("lull.dev/min-scale", "1");
-    let workload = app.deploy(namespace).await?;
-    workload.enrolled().await?;
-    workload.rolled_out().await?;
-    Ok(workload)
-}
-
-/// Lets a workload that [`awake`] made fall asleep.
-async fn put_to_sleep(workload: &Workload) -> anyhow::Result<()> {
-    workload.annotate(&[("lull.dev/min-scale", None)]).await?;
-    workload.asleep().await?;
-    workload.pods_gone().await
 }
 
 /// One request; what became of it is in the answer.
@@ -61,7 +44,7 @@ fn load(workload: &Workload) -> RunSpec {
 async fn a_meshed_caller_reaches_a_workload_that_is_awake() -> anyhow::Result<()> {
     in_mesh("warm", async |namespace| {
         let agent = Agent::deploy(namespace).await?;
-        let workload = awake(App::new("shop"), namespace).await?;
+        let workload = App::new("shop").deploy_awake(namespace).await?;
         reachable(&agent, &workload).await?;
         let result = agent.run(&load(&workload)).await?;
         all_answered(&result)?;
@@ -78,11 +61,11 @@ async fn the_app_sees_who_called_awake_and_woken() -> anyhow::Result<()> {
     in_mesh("identity", async |namespace| {
         let agent = Agent::deploy_with_account("caller", namespace).await?;
         let caller = (&agent, namespace, "caller");
-        let workload = awake(App::new("shop"), namespace).await?;
+        let workload = App::new("shop").deploy_awake(namespace).await?;
         reachable(&agent, &workload).await?;
         mesh::sees_caller(&workload, caller).await?;
 
-        put_to_sleep(&workload).await?;
+        workload.put_to_sleep().await?;
         let entries = mesh::entries(&workload).await?;
         ensure!(!entries.is_empty(), "asleep, and Istio knows no activator");
         mesh::sees_caller(&workload, caller).await?;
@@ -101,7 +84,7 @@ async fn a_policy_on_identities_holds_awake_and_woken() -> anyhow::Result<()> {
     in_mesh("policy", async |namespace| {
         let friend = Agent::deploy_with_account("friend", namespace).await?;
         let stranger = Agent::deploy_with_account("stranger", namespace).await?;
-        let workload = awake(App::new("shop"), namespace).await?;
+        let workload = App::new("shop").deploy_awake(namespace).await?;
         reachable(&stranger, &workload).await?;
         mesh::allow_only(&workload, &mesh::principal(namespace, "friend")).await?;
         eventually("the policy to reach the pod", FOLLOW, async || {
@@ -113,7 +96,7 @@ async fn a_policy_on_identities_holds_awake_and_woken() -> anyhow::Result<()> {
         friend.get(&workload.url("/")).await?;
 
         // Each of them wakes it once.
-        put_to_sleep(&workload).await?;
+        workload.put_to_sleep().await?;
         let answer = call(&stranger, &workload).await?;
         ensure!(
             answer.status == Some(403),
@@ -173,12 +156,12 @@ async fn a_caller_outside_the_mesh_is_refused_awake_and_woken() -> anyhow::Resul
         in_mesh("inside", async |inside| {
             let member = Agent::deploy(inside).await?;
             let outsider = Agent::deploy(outside).await?;
-            let workload = awake(App::new("shop"), inside).await?;
+            let workload = App::new("shop").deploy_awake(inside).await?;
             reachable(&member, &workload).await?;
             let answer = call(&outsider, &workload).await?;
             ensure!(!answer.ok, "awake: {answer:?}");
 
-            put_to_sleep(&workload).await?;
+            workload.put_to_sleep().await?;
             let answer = call(&outsider, &workload).await?;
             ensure!(!answer.ok, "woken: {answer:?}");
             member.get(&workload.url("/")).await.map(drop)

@@ -29,7 +29,7 @@ pub struct RunSpec {
     pub method: String,
     /// Path and query; where absent those of `url`.
     pub path: Option<String>,
-    /// Further request headers.
+    /// Further request headers; `host` takes the place of the URL's.
     pub headers: BTreeMap<String, String>,
     /// Connections used at once, each with at most one request in flight.
     pub connections: u32,
@@ -119,7 +119,7 @@ pub struct ProbeSpec {
     pub url: String,
     /// Method of the request.
     pub method: String,
-    /// Further request headers.
+    /// Further request headers; `host` takes the place of the URL's.
     pub headers: BTreeMap<String, String>,
     /// Speak HTTP/2 without TLS.
     pub h2c: bool,

@@ -1,9 +1,11 @@
-//! A real Istio on a cluster: istiod and the injected Envoys, mutual TLS required everywhere.
+//! A real Istio on a cluster: istiod, the injected Envoys and a gateway, mutual TLS required everywhere.
 //!
 //! ```text
 //! programs, Envoy -> images -> nodes; istio-base -> STRICT -> istiod -> its webhook can be called
+//! -> a gateway
 //! ```
 
+mod gateway;
 mod images;
 
 use std::fs;
@@ -56,11 +58,12 @@ pub fn mesh(name: &str) -> Result<()> {
     };
     if mesh.is_there()? {
         note(format_args!("Istio is on cluster {name:?} already."));
-        return Ok(());
+        return gateway::ensure(&mesh);
     }
     note(format_args!("Installing Istio on cluster {name:?}:"));
     mesh.install()
         .with_context(|| format!("Istio is not on cluster {name:?}"))?;
+    gateway::ensure(&mesh)?;
     let took = start.elapsed().as_secs_f64();
     note(format_args!("Istio is there after {took:.1} s."));
     Ok(())

@@ -211,11 +211,15 @@ fn build(wanted: &Wanted<'_>, uri: &Uri) -> Result<Request<Body>, http::Error> {
     if wanted.close && !wanted.h2c {
         builder = builder.header(header::CONNECTION, "close");
     }
+    let mut request = builder.body(Full::new(Bytes::copy_from_slice(wanted.body.as_bytes())))?;
     for (name, value) in wanted.headers {
         let name = HeaderName::from_bytes(name.as_bytes())?;
-        builder = builder.header(name, HeaderValue::from_str(value)?);
+        // In the place of what is there: who calls a gateway names another host than the gateway's.
+        request
+            .headers_mut()
+            .insert(name, HeaderValue::from_str(value)?);
     }
-    builder.body(Full::new(Bytes::copy_from_slice(wanted.body.as_bytes())))
+    Ok(request)
 }
 
 /// Reads the body to its end.
@@ -289,5 +293,29 @@ impl Answered {
     /// A response header as text.
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.head.headers.get(name)?.to_str().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_is_given_is_the_only_one() {
+        let headers = BTreeMap::from([("host".to_owned(), "shop.example.org".to_owned())]);
+        let uri = Uri::from_static("http://gateway:8080/one");
+        let wanted = Wanted {
+            url: "",
+            method: "GET",
+            path: None,
+            headers: &headers,
+            h2c: false,
+            close: false,
+            body: "",
+        };
+        let request = build(&wanted, &uri).unwrap();
+        let hosts: Vec<_> = request.headers().get_all(header::HOST).iter().collect();
+        assert_eq!(hosts, ["shop.example.org"]);
+        assert_eq!(request.uri(), "/one");
     }
 }

@@ -1,0 +1,293 @@
+//! The users' own Istio objects that say something about a workload's traffic, once the cluster
+//! knows their kinds: what of them a [`plan`](crate::plan) is made from, and nothing more.
+//!
+//! They are read as JSON, field by field: one that is odd in a field must not end the watch of all.
+
+mod destination_rule;
+mod policies;
+mod sidecar;
+mod virtual_service;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use kube::{Api, Client, ResourceExt, core::ApiResource, core::DynamicObject, runtime::watcher};
+use lull_contract::HumanDuration;
+use lull_process::readiness::Readiness;
+use serde_json::Value;
+
+pub use self::{
+    destination_rule::DestinationRule,
+    policies::{AuthorizationPolicy, PeerAuthentication},
+    sidecar::Sidecar,
+    virtual_service::{TimedRoute, VirtualService},
+};
+use super::{MeshMode, kinds::until_served};
+use crate::{
+    cache::{Cache, Keys, Writer},
+    stores::{OnTouched, Touched, Watch},
+};
+
+type Labels = BTreeMap<String, String>;
+
+/// What is watched of a mesh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeshOptions {
+    /// Whether there is one.
+    pub mode: MeshMode,
+    /// The namespace whose policies hold in all others.
+    pub root_namespace: String,
+}
+
+/// The users' Istio objects; none as long as the cluster doesn't know their kinds.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    root_namespace: String,
+    /// By the namespace of the Services that they are about.
+    destination_rules: Cache<DestinationRule>,
+    /// In the same way.
+    virtual_services: Cache<VirtualService>,
+    peer_authentications: Cache<PeerAuthentication>,
+    authorization_policies: Cache<AuthorizationPolicy>,
+    sidecars: Cache<Sidecar>,
+}
+
+/// Those that may be about a namespace's workloads and Services.
+#[derive(Debug, Clone, Default)]
+pub struct Around {
+    /// Of any namespace, for hosts in this one.
+    pub destination_rules: Vec<Arc<DestinationRule>>,
+    /// Of any namespace, with timeouts on the way to hosts in this one.
+    pub virtual_services: Vec<Arc<VirtualService>>,
+    /// Of the namespace and the root namespace.
+    pub peer_authentications: Vec<Arc<PeerAuthentication>>,
+    /// Of the namespace and the root namespace.
+    pub authorization_policies: Vec<Arc<AuthorizationPolicy>>,
+    /// Of the namespace and the root namespace.
+    pub sidecars: Vec<Arc<Sidecar>>,
+    /// Namespace whose policies hold in all others.
+    pub root_namespace: String,
+}
+
+/// How one kind is watched.
+struct Kind<K> {
+    group: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    keys: Keys<K>,
+    touched: fn(&K) -> Touched,
+    kept: fn(&DynamicObject) -> K,
+}
+
+/// What every watch is started with.
+struct Start<'a> {
+    client: &'a Client,
+    mode: MeshMode,
+    readiness: &'a Readiness,
+    on_touched: &'a OnTouched,
+}
+
+// === impl Rules ===
+
+impl Rules {
+    /// Starts to look for each kind, and to watch it once it is there; `readiness` waits until it is
+    /// certain that there is none, or the first list is complete.
+    #[must_use]
+    pub fn start(
+        client: &Client,
+        options: &MeshOptions,
+        (readiness, on_touched): (&Readiness, &OnTouched),
+    ) -> Self {
+        let start = Start {
+            client,
+            mode: options.mode,
+            readiness,
+            on_touched,
+        };
+        Self {
+            root_namespace: options.root_namespace.clone(),
+            destination_rules: DestinationRule::KIND.watch(&start),
+            virtual_services: VirtualService::KIND.watch(&start),
+            peer_authentications: PeerAuthentication::KIND.watch(&start),
+            authorization_policies: AuthorizationPolicy::KIND.watch(&start),
+            sidecars: Sidecar::KIND.watch(&start),
+        }
+    }
+
+    /// Those that may be about workloads of `namespace` and its Services.
+    #[must_use]
+    pub fn around(&self, namespace: &str) -> Around {
+        let root = &self.root_namespace;
+        Around {
+            destination_rules: about(&self.destination_rules, namespace),
+            virtual_services: about(&self.virtual_services, namespace),
+            peer_authentications: of(&self.peer_authentications, namespace, root),
+            authorization_policies: of(&self.authorization_policies, namespace, root),
+            sidecars: of(&self.sidecars, namespace, root),
+            root_namespace: root.clone(),
+        }
+    }
+}
+
+/// Objects, kept by what they are about, that are about `namespace` or more than one.
+fn about<K>(cache: &Cache<K>, namespace: &str) -> Vec<Arc<K>> {
+    let mut found = cache.in_group("", namespace);
+    found.extend(cache.in_group("", EVERYWHERE));
+    found
+}
+
+/// Objects of `namespace` and of `root`.
+fn of<K>(cache: &Cache<K>, namespace: &str, root: &str) -> Vec<Arc<K>> {
+    let mut found = cache.in_namespace(namespace);
+    if namespace != root {
+        found.extend(cache.in_namespace(root));
+    }
+    found
+}
+
+/// In the place of a namespace: more than one.
+const EVERYWHERE: &str = "";
+
+/// Who is told of an object that is about the Services of `namespace`.
+fn touched_about(namespace: Option<&str>, own: &str) -> Touched {
+    match namespace {
+        Some(EVERYWHERE) => Touched::Everything,
+        // What is about no Service of the cluster touches nobody; so it is said where it is cheap.
+        about => Touched::Namespace(about.unwrap_or(own).to_owned()),
+    }
+}
+
+// === impl Kind ===
+
+impl<K: Send + Sync + 'static> Kind<K> {
+    fn watch(self, start: &Start<'_>) -> Cache<K> {
+        let writer = Writer::new(self.keys);
+        let cache = writer.cache();
+        if start.mode == MeshMode::None {
+            return cache;
+        }
+        let pending = start.readiness.expect(self.plural);
+        let (client, mode) = (start.client.clone(), start.mode);
+        let on_touched = Arc::clone(start.on_touched);
+        tokio::spawn(async move {
+            let resource = self.resource();
+            let kind = (resource.api_version.as_str(), self.plural);
+            let pending = until_served(&client, kind, mode, pending).await;
+            let watch = Watch {
+                name: self.plural.to_owned(),
+                pending,
+                keys: self.keys,
+                touched: self.touched,
+                on_touched,
+                is_vital: true,
+            };
+            let api = Api::<DynamicObject>::all_with(client, &resource);
+            let what = (api, watcher::Config::default());
+            let kept = |object: DynamicObject| (self.kept)(&object);
+            watch.run(what, writer, kept, || {}).await;
+        });
+        cache
+    }
+
+    fn resource(&self) -> ApiResource {
+        ApiResource {
+            group: self.group.to_owned(),
+            version: "v1".to_owned(),
+            api_version: format!("{}/v1", self.group),
+            kind: self.kind.to_owned(),
+            plural: self.plural.to_owned(),
+        }
+    }
+}
+
+/// Namespace and name of `object`.
+fn place_of(object: &DynamicObject) -> (String, String) {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+/// The entries of a list; none where there is no list.
+fn items(list: &Value) -> &[Value] {
+    list.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// The texts of a list.
+fn texts(list: &Value) -> Vec<String> {
+    let texts = items(list).iter().filter_map(Value::as_str);
+    texts.map(ToOwned::to_owned).collect()
+}
+
+/// Labels that pods must have; `None`: any pods.
+fn labels(labels: &Value) -> Option<Labels> {
+    let labels = labels.as_object()?;
+    let labels: Labels = labels
+        .iter()
+        .map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned()))
+        .collect();
+    (!labels.is_empty()).then_some(labels)
+}
+
+/// Whether pods with the labels `of` are meant.
+fn selects(selector: Option<&Labels>, of: &Labels) -> bool {
+    let mut wanted = selector.into_iter().flatten();
+    wanted.all(|(key, value)| of.get(key) == Some(value))
+}
+
+/// As Istio writes them: `10s`, `1m30s`, `0.5s`.
+fn duration(text: &Value) -> Option<Duration> {
+    let text = text.as_str()?;
+    let whole = text.parse::<HumanDuration>().ok();
+    whole.map(|duration| duration.0).or_else(|| {
+        let seconds = text.strip_suffix('s')?.parse().ok()?;
+        Duration::try_from_secs_f64(seconds).ok()
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// `object` as the API server would send it.
+    pub(crate) fn object(object: &Value) -> DynamicObject {
+        serde_json::from_value(object.clone()).unwrap()
+    }
+
+    #[test]
+    fn durations_are_read_with_fractions() {
+        let rows = [
+            (json!("10s"), Some(10_000)),
+            (json!("1m30s"), Some(90_000)),
+            (json!("0.25s"), Some(250)),
+            (json!("250ms"), Some(250)),
+            (json!("x"), None),
+            (json!("-1s"), None),
+            (Value::Null, None),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(
+                duration(&text),
+                expected.map(Duration::from_millis),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn pods_are_selected_by_all_labels_and_without_a_selector_all_are() {
+        let shop = labels(&json!({ "app": "shop", "tier": "web" })).unwrap();
+        let wanted = labels(&json!({ "app": "shop" }));
+        assert!(selects(wanted.as_ref(), &shop));
+        assert!(selects(None, &shop));
+        assert!(!selects(Some(&shop), &wanted.unwrap()));
+        assert_eq!(labels(&json!({})), None);
+    }
+
+    #[test]
+    fn what_is_about_many_namespaces_touches_everything() {
+        assert_eq!(touched_about(Some(""), "own"), Touched::Everything);
+        let team = Touched::Namespace("team".into());
+        assert_eq!(touched_about(Some("team"), "own"), team);
+        let own = Touched::Namespace("own".into());
+        assert_eq!(touched_about(None, "own"), own);
+    }
+}

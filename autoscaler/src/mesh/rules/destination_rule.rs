@@ -1,0 +1,174 @@
+//! DestinationRules: how callers' Envoys connect, and when they give an endpoint up.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use kube::core::DynamicObject;
+use serde_json::Value;
+
+use super::{Kind, duration, items, place_of, texts, touched_about};
+use crate::{cache::Keys, mesh::Host};
+
+/// TLS modes with which callers speak the app's own TLS in place of the mesh's.
+const OWN_TLS: [&str; 2] = ["SIMPLE", "MUTUAL"];
+/// Limits on what waits for an endpoint or is under way to it.
+const LIMITS: [(&str, &str); 3] = [
+    ("/tcp/maxConnections", "tcp.maxConnections"),
+    (
+        "/http/http1MaxPendingRequests",
+        "http.http1MaxPendingRequests",
+    ),
+    ("/http/http2MaxRequests", "http.http2MaxRequests"),
+];
+
+/// A DestinationRule, as much of it as matters for endpoints that hold their callers.
+///
+/// What it says for single ports and subsets is put together with what it says for all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DestinationRule {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// The Services that it is about.
+    pub host: Host,
+    /// Callers speak TLS of their own with the app.
+    pub has_own_tls: bool,
+    /// Identities of which the endpoint must have one; empty: what the mesh knows of it.
+    pub subject_alt_names: Vec<String>,
+    /// Endpoints are left out for a time after failures.
+    pub ejects: bool,
+    /// Limits by name, the lowest of each.
+    pub limits: BTreeMap<&'static str, u64>,
+    /// The shortest.
+    pub connect_timeout: Option<Duration>,
+}
+
+// === impl DestinationRule ===
+
+impl DestinationRule {
+    pub(super) const KIND: Kind<Self> = Kind {
+        group: "networking.istio.io",
+        kind: "DestinationRule",
+        plural: "destinationrules",
+        keys: Keys {
+            place: |rule| (String::new(), format!("{}/{}", rule.namespace, rule.name)),
+            group: |rule| rule.host.namespace(),
+        },
+        touched: |rule| touched_about(rule.host.namespace(), &rule.namespace),
+        kept: Self::from_object,
+    };
+
+    /// What is kept of `object`.
+    pub(crate) fn from_object(object: &DynamicObject) -> Self {
+        let (namespace, name) = place_of(object);
+        let spec = &object.data["spec"];
+        let mut rule = Self {
+            host: Host::read(&spec["host"], &namespace),
+            namespace,
+            name,
+            has_own_tls: false,
+            subject_alt_names: Vec::new(),
+            ejects: false,
+            limits: BTreeMap::new(),
+            connect_timeout: None,
+        };
+        rule.add(&spec["trafficPolicy"]);
+        for subset in items(&spec["subsets"]) {
+            rule.add(&subset["trafficPolicy"]);
+        }
+        rule
+    }
+
+    /// Takes note of a policy and of what it says for single ports.
+    fn add(&mut self, policy: &Value) {
+        self.add_settings(policy);
+        for port in items(&policy["portLevelSettings"]) {
+            self.add_settings(port);
+        }
+    }
+
+    fn add_settings(&mut self, settings: &Value) {
+        let mode = settings["tls"]["mode"].as_str().unwrap_or_default();
+        self.has_own_tls |= OWN_TLS.contains(&mode);
+        self.subject_alt_names
+            .extend(texts(&settings["tls"]["subjectAltNames"]));
+        self.ejects |= ejects(&settings["outlierDetection"]);
+        let pool = &settings["connectionPool"];
+        for (pointer, name) in LIMITS {
+            if let Some(limit) = pool.pointer(pointer).and_then(Value::as_u64) {
+                let lowest = self.limits.entry(name).or_insert(limit);
+                *lowest = limit.min(*lowest);
+            }
+        }
+        if let Some(timeout) = duration(&pool["tcp"]["connectTimeout"]) {
+            let shortest = self.connect_timeout.get_or_insert(timeout);
+            *shortest = timeout.min(*shortest);
+        }
+    }
+}
+
+/// Istio ejects after five failures, where nothing else is said.
+fn ejects(detection: &Value) -> bool {
+    let Some(detection) = detection.as_object() else {
+        return false;
+    };
+    let count = |key: &str| detection.get(key).and_then(Value::as_u64);
+    let others = ["consecutiveGatewayErrors", "consecutiveLocalOriginFailures"];
+    count("consecutive5xxErrors") != Some(0) || others.iter().any(|key| count(key).unwrap_or(0) > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::mesh::rules::tests::object;
+
+    #[test]
+    fn what_ports_and_subsets_say_counts_too_and_the_hardest_limit_holds() {
+        let pool = |timeout: &str, connections: u32| {
+            let tcp = json!({ "connectTimeout": timeout, "maxConnections": connections });
+            json!({ "tcp": tcp })
+        };
+        let rule = DestinationRule::from_object(&object(&json!({
+            "metadata": { "name": "r", "namespace": "team" },
+            "spec": {
+                "host": "shop",
+                "trafficPolicy": {
+                    "connectionPool": pool("20s", 9),
+                    "portLevelSettings": [{
+                        "port": { "number": 80 },
+                        "tls": { "mode": "SIMPLE", "subjectAltNames": ["a"] },
+                    }],
+                },
+                "subsets": [{
+                    "name": "v1",
+                    "trafficPolicy": {
+                        "outlierDetection": {}, "connectionPool": pool("3s", 12),
+                    },
+                }],
+            },
+        })));
+        assert_eq!(rule.host, Host::Service("team".into(), "shop".into()));
+        assert!(rule.has_own_tls && rule.ejects);
+        assert_eq!(rule.subject_alt_names, ["a"]);
+        assert_eq!(rule.connect_timeout, Some(Duration::from_secs(3)));
+        assert_eq!(rule.limits, BTreeMap::from([("tcp.maxConnections", 9)]));
+    }
+
+    #[test]
+    fn only_outlier_detection_that_counts_something_ejects() {
+        let rows = [
+            (Value::Null, false),
+            (json!({}), true),
+            (json!({ "consecutive5xxErrors": 0 }), false),
+            (
+                json!({ "consecutive5xxErrors": 0, "consecutiveGatewayErrors": 3 }),
+                true,
+            ),
+        ];
+        for (detection, expected) in rows {
+            assert_eq!(ejects(&detection), expected, "{detection}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Istio's objects: what of them can't hold as it did, and what would cut a wake short.
+//!
+//! ```text
+//! pods.rs      rules at the pods, by port and by address   callers.rs   how callers reach them
+//! ```
+
+mod callers;
+mod pods;
+
+use std::time::Duration;
+
+use super::{Finding, PlannedService, Reason, Situation};
+use crate::mesh::Around;
+
+/// A wake that nobody wonders at: scheduling, an image that is there, Istio's container and the app.
+/// It is also Istio's own connect timeout.
+const USUAL_WAKE: Duration = Duration::from_secs(10);
+
+/// The mesh around a workload.
+#[derive(Debug, Clone, Copy)]
+pub struct Mesh<'a> {
+    /// The workload's pods have Istio's container, or will have it.
+    pub is_member: bool,
+    /// Namespace of the workload.
+    pub namespace: &'a str,
+    /// Service account of its pods.
+    pub account: &'a str,
+    /// What may be about it.
+    pub rules: &'a Around,
+}
+
+/// Findings about Istio's objects; `services` are those that carry the workload's traffic.
+pub(super) fn find(
+    situation: &Situation<'_>,
+    services: &[PlannedService],
+    findings: &mut Vec<Finding>,
+) {
+    let Some(mesh) = situation.mesh else {
+        return;
+    };
+    if mesh.is_member {
+        pods::find(situation, &mesh, findings);
+    }
+    callers::find(&mesh, services, findings);
+}
+
+// === impl Mesh ===
+
+impl Mesh<'_> {
+    /// What a finding is about: without the namespace where that is the workload's own.
+    fn object(&self, kind: &str, (namespace, name): (&str, &str)) -> String {
+        if namespace == self.namespace {
+            format!("{kind} {name}")
+        } else {
+            format!("{kind} {namespace}/{name}")
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What holds at callers' Envoys, gateways among them: how long they wait, and for what.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use super::{Finding, Mesh, PlannedService, Reason, USUAL_WAKE, pods::default_sidecar};
+use crate::mesh::{DestinationRule, Host, TimedRoute, VirtualService};
+
+/// Callers of one Envoy that may wait for one wake; a limit below is found out by the first burst.
+const WAITING: u64 = 100;
+
+/// Findings about rules of any namespace on the way to `services`.
+pub(super) fn find(mesh: &Mesh<'_>, services: &[PlannedService], findings: &mut Vec<Finding>) {
+    let mut found: Vec<Finding> = Vec::new();
+    let mut rules: BTreeMap<(&str, &str), &DestinationRule> = BTreeMap::new();
+    for service in services {
+        let holding = rules_for(mesh, &service.name);
+        rules.extend(holding.map(|rule| ((rule.namespace.as_str(), rule.name.as_str()), rule)));
+    }
+    for rule in rules.into_values() {
+        found.extend(destination_rule(mesh, rule));
+    }
+    let mut routes: Vec<&Arc<VirtualService>> = mesh.rules.virtual_services.iter().collect();
+    routes.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
+    for route in routes {
+        found.extend(virtual_service(mesh, services, route));
+    }
+    found.extend(hidden(mesh, services));
+    findings.extend(found);
+}
+
+/// The rules that hold for the Service called `name`: of each namespace those with the narrowest host,
+/// and the root namespace's only where the Service's own has none.
+fn rules_for<'a>(mesh: &Mesh<'a>, name: &str) -> impl Iterator<Item = &'a DestinationRule> {
+    let all: &'a [Arc<DestinationRule>] = &mesh.rules.destination_rules;
+    let mut narrowest: BTreeMap<&'a str, &'a Host> = BTreeMap::new();
+    for rule in all {
+        if rule.host.is_for(mesh.namespace, name) {
+            let host = narrowest.entry(&rule.namespace).or_insert(&rule.host);
+            *host = (*host).max(&rule.host);
+        }
+    }
+    if narrowest.contains_key(mesh.namespace) && mesh.rules.root_namespace != mesh.namespace {
+        narrowest.remove(mesh.rules.root_namespace.as_str());
+    }
+    let is_holding =
+        move |rule: &&DestinationRule| narrowest.get(rule.namespace.as_str()) == Some(&&rule.host);
+    all.iter().map(Arc::as_ref).filter(is_holding)
+}
+
+fn destination_rule(mesh: &Mesh<'_>, rule: &DestinationRule) -> Vec<Finding> {
+    let object = mesh.object("DestinationRule", (&rule.namespace, &rule.name));
+    let found = [
+        own_tls(rule),
+        other_identity(mesh, rule),
+        outlier_detection(rule),
+        limits(rule),
+        connect_timeout(rule),
+    ];
+    let found = found.into_iter().flatten();
+    found
+        .map(|(reason, message)| Finding::new(reason, &object, message))
+        .collect()
+}
+
+fn own_tls(rule: &DestinationRule) -> Option<(Reason, String)> {
+    let text = "has callers speak TLS of their own with the app (SIMPLE or MUTUAL): while it sleeps \
+                they are held as connections, for 25 s unless lull.dev/hold-timeout says otherwise, and \
+                passed on by bytes";
+    rule.has_own_tls.then(|| (Reason::OwnTls, text.to_owned()))
+}
+
+fn other_identity(mesh: &Mesh<'_>, rule: &DestinationRule) -> Option<(Reason, String)> {
+    let identity = format!("/ns/{}/sa/{}", mesh.namespace, mesh.account);
+    let names = &rule.subject_alt_names;
+    let is_named = names.is_empty() || names.iter().any(|name| name.ends_with(&identity));
+    let text = format!(
+        "has subjectAltNames without the identity of the workload's pods, which callers meet while \
+         it sleeps, too; add spiffe://<trust domain>{identity}"
+    );
+    (mesh.is_member && !is_named).then_some((Reason::OtherIdentity, text))
+}
+
+fn outlier_detection(rule: &DestinationRule) -> Option<(Reason, String)> {
+    let text = "has outlierDetection: a wake that is longer than callers' connect timeout counts as \
+                failures of the activator, which is then left out; allow more failures than one wake \
+                makes, or raise connectTimeout";
+    rule.ejects
+        .then(|| (Reason::OutlierDetection, text.to_owned()))
+}
+
+fn limits(rule: &DestinationRule) -> Option<(Reason, String)> {
+    let low: Vec<String> = rule
+        .limits
+        .iter()
+        .filter(|(_, limit)| **limit < WAITING)
+        .map(|(name, limit)| format!("{name}: {limit}"))
+        .collect();
+    let text = format!(
+        "has {}: callers that wait for a wake count as well, and those over it get 503; set \
+         {WAITING} or more",
+        low.join(", ")
+    );
+    (!low.is_empty()).then_some((Reason::ConnectionLimits, text))
+}
+
+fn connect_timeout(rule: &DestinationRule) -> Option<(Reason, String)> {
+    let timeout = rule
+        .connect_timeout
+        .filter(|timeout| *timeout < USUAL_WAKE)?;
+    let text = format!(
+        "has connectTimeout: {}, and callers that speak TLS wait for a wake under it; set {} or more",
+        shown(timeout),
+        shown(USUAL_WAKE)
+    );
+    Some((Reason::ShortConnectTimeout, text))
+}
+
+fn virtual_service(
+    mesh: &Mesh<'_>,
+    services: &[PlannedService],
+    route: &VirtualService,
+) -> Option<Finding> {
+    let leads_here = |host: &Host| {
+        let mut names = services.iter().map(|service| &service.name);
+        names.any(|name| host.is_for(mesh.namespace, name))
+    };
+    let routes = route.routes.iter();
+    let here: Vec<&TimedRoute> = routes
+        .filter(|route| route.hosts.iter().any(leads_here))
+        .collect();
+    let whole = here.iter().filter_map(|route| route.timeout).min();
+    let tries = here.iter().filter_map(|route| route.per_try_timeout);
+    let short: Vec<String> = [("timeout", whole), ("retries.perTryTimeout", tries.min())]
+        .into_iter()
+        .filter_map(|(field, limit)| {
+            let limit = limit.filter(|limit| *limit < USUAL_WAKE)?;
+            Some(format!("{field}: {}", shown(limit)))
+        })
+        .collect();
+    let object = mesh.object("VirtualService", (&route.namespace, &route.name));
+    (!short.is_empty()).then(|| {
+        Finding::new(
+            Reason::ShortRouteTimeout,
+            object,
+            format!(
+                "has {}: a request that wakes the workload gets 504 after it; set {} or more",
+                short.join(", "),
+                shown(USUAL_WAKE)
+            ),
+        )
+    })
+}
+
+/// Callers of the workload's own namespace whose Envoys don't know its Services.
+fn hidden(mesh: &Mesh<'_>, services: &[PlannedService]) -> Option<Finding> {
+    let sidecar = default_sidecar(mesh)?;
+    let names: Vec<&str> = services
+        .iter()
+        .map(|service| service.name.as_str())
+        .filter(|name| !sidecar.knows(mesh.namespace, name))
+        .collect();
+    let object = mesh.object("Sidecar", (&sidecar.namespace, &sidecar.name));
+    (!names.is_empty()).then(|| {
+        Finding::new(
+            Reason::HiddenHost,
+            object,
+            format!(
+                "hides {} from callers of this namespace: they come in plain text by its address, \
+                 asleep and awake, which pods that require mutual TLS refuse; add \"./*\" to the \
+                 egress hosts",
+                names.join(", ")
+            ),
+        )
+    })
+}
+
+/// As Istio's objects write it.
+fn shown(duration: Duration) -> String {
+    format!("{}s", duration.as_secs_f64())
+}

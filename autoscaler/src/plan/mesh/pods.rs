@@ -1,0 +1,158 @@
+//! What holds at the pods: traffic comes to another port there, and for a time from activators.
+
+use std::sync::Arc;
+
+use lull_contract::ports::traffic_port_name;
+
+use super::{Finding, Mesh, Reason, Situation};
+use crate::mesh::{AuthorizationPolicy, PeerAuthentication, Sidecar};
+
+/// Findings about rules at the pods themselves.
+pub(super) fn find(situation: &Situation<'_>, mesh: &Mesh<'_>, findings: &mut Vec<Finding>) {
+    let labels = &situation.template.labels;
+    let mut found: Vec<Finding> = Vec::new();
+    for policy in &mesh.rules.peer_authentications {
+        if policy.selects(labels) {
+            found.extend(peer_authentication(situation, mesh, policy));
+        }
+    }
+    for policy in &mesh.rules.authorization_policies {
+        if policy.selects(labels) {
+            found.extend(ports_of_policy(situation, mesh, policy));
+            found.extend(addresses_of_policy(situation, mesh, policy));
+        }
+    }
+    let sidecar = sidecar_of(situation, mesh);
+    found.extend(sidecar.and_then(|sidecar| listeners(situation, mesh, sidecar)));
+    // A cache has no order.
+    found.sort_by(|a, b| (a.reason, &a.object).cmp(&(b.reason, &b.object)));
+    findings.extend(found);
+}
+
+/// App port and traffic port of everything that Lull serves.
+fn doors(situation: &Situation<'_>) -> impl Iterator<Item = (u16, u16)> {
+    let template = situation.template;
+    let apps = template.app_ports.iter().map(|port| port.number);
+    apps.zip(template.traffic_ports.iter().copied())
+}
+
+fn peer_authentication(
+    situation: &Situation<'_>,
+    mesh: &Mesh<'_>,
+    policy: &PeerAuthentication,
+) -> Option<Finding> {
+    let missing: Vec<String> = doors(situation)
+        .filter_map(|(app, door)| {
+            let mode = policy.modes.get(&app)?;
+            let is_kept = policy.modes.get(&door) == Some(mode);
+            (!is_kept).then(|| format!("{door}: {{ mode: {mode} }} beside {app}"))
+        })
+        .collect();
+    let object = mesh.object("PeerAuthentication", (&policy.namespace, &policy.name));
+    (!missing.is_empty()).then(|| {
+        Finding::new(
+            Reason::MtlsByPort,
+            object,
+            format!(
+                "sets mutual TLS for the app's own port, but traffic comes to the sidecar's: under \
+                 portLevelMtls write {}",
+                missing.join(", ")
+            ),
+        )
+    })
+}
+
+fn ports_of_policy(
+    situation: &Situation<'_>,
+    mesh: &Mesh<'_>,
+    policy: &AuthorizationPolicy,
+) -> Option<Finding> {
+    let missing: Vec<String> = doors(situation)
+        .filter(|(app, door)| {
+            let mut lists = policy.ports.iter();
+            lists.any(|list| names(list, *app) && !names(list, *door))
+        })
+        .map(|(app, door)| format!("\"{door}\" ({}) beside \"{app}\"", traffic_port_name(app)))
+        .collect();
+    let object = mesh.object("AuthorizationPolicy", (&policy.namespace, &policy.name));
+    (!missing.is_empty()).then(|| {
+        Finding::new(
+            Reason::PolicyByPort,
+            object,
+            format!(
+                "has rules for the app's own port, which would no longer match: traffic comes to \
+                 the sidecar's; in each list of ports write {}",
+                missing.join(", ")
+            ),
+        )
+    })
+}
+
+/// Whether `list` has `port`.
+fn names(list: &[String], port: u16) -> bool {
+    list.iter().any(|named| named.parse::<u16>() == Ok(port))
+}
+
+fn addresses_of_policy(
+    situation: &Situation<'_>,
+    mesh: &Mesh<'_>,
+    policy: &AuthorizationPolicy,
+) -> Option<Finding> {
+    let is_in_the_way = policy.is_by_address && !situation.asks.accepts_activator_source;
+    let object = mesh.object("AuthorizationPolicy", (&policy.namespace, &policy.name));
+    is_in_the_way.then(|| {
+        Finding::new(
+            Reason::PolicyByAddress,
+            object,
+            "has rules on callers' addresses, but while activators are in the path the pods see \
+             theirs; name callers by principals or namespaces, or set \
+             lull.dev/accept-activator-source: \"true\" where that is right",
+        )
+    })
+}
+
+/// The one that holds for the pods: Istio takes one alone.
+fn sidecar_of<'a>(situation: &Situation<'_>, mesh: &Mesh<'a>) -> Option<&'a Sidecar> {
+    let all = mesh.rules.sidecars.iter().map(Arc::as_ref);
+    let labels = &situation.template.labels;
+    let own = all.filter(|sidecar: &&Sidecar| {
+        sidecar.namespace == mesh.namespace && !sidecar.is_default() && sidecar.selects(labels)
+    });
+    own.min_by(|a, b| a.name.cmp(&b.name))
+        .or_else(|| default_sidecar(mesh))
+}
+
+/// The one that holds for pods of the workload's namespace for which there is no other.
+pub(super) fn default_sidecar<'a>(mesh: &Mesh<'a>) -> Option<&'a Sidecar> {
+    let defaults = || {
+        let all = mesh.rules.sidecars.iter().map(Arc::as_ref);
+        all.filter(|sidecar: &&Sidecar| sidecar.is_default())
+    };
+    let in_own = |sidecar: &&Sidecar| sidecar.namespace == mesh.namespace;
+    defaults()
+        .find(in_own)
+        .or_else(|| defaults().find(|sidecar| sidecar.namespace == mesh.rules.root_namespace))
+}
+
+fn listeners(situation: &Situation<'_>, mesh: &Mesh<'_>, sidecar: &Sidecar) -> Option<Finding> {
+    if sidecar.ingress_ports.is_empty() {
+        return None;
+    }
+    let missing: Vec<String> = doors(situation)
+        .filter(|(_, door)| !sidecar.ingress_ports.contains(door))
+        .map(|(app, door)| format!("{door} (for {app})"))
+        .collect();
+    let object = mesh.object("Sidecar", (&sidecar.namespace, &sidecar.name));
+    (!missing.is_empty()).then(|| {
+        Finding::new(
+            Reason::SidecarIngress,
+            object,
+            format!(
+                "names the ports that the pods' Envoy listens on, and not the sidecar's, to which \
+                 traffic comes; add an ingress listener without defaultEndpoint for {}, or leave \
+                 ingress out",
+                missing.join(", ")
+            ),
+        )
+    })
+}
