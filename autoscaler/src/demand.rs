@@ -29,6 +29,8 @@ pub struct Demand {
     /// By name of the activator's pod.
     activators: HashMap<Box<str>, Holding>,
     arrivals: u64,
+    /// When it was heard last of a request that arrived.
+    called_at: Option<Duration>,
     /// When a connection was seen last that went round a queue-proxy.
     bypassed_at: Option<Duration>,
     /// A wake that nobody has taken note of.
@@ -172,6 +174,7 @@ impl Demand {
             pods: HashMap::new(),
             activators: HashMap::new(),
             arrivals: 0,
+            called_at: None,
             bypassed_at: None,
             woken: None,
         }
@@ -191,6 +194,7 @@ impl Demand {
                 pods,
                 activators,
                 arrivals: self.arrivals,
+                called_at: self.called_at,
                 bypassed_at: self.bypassed_at,
                 woken: self.woken.take(),
                 ..Self::new(settings)
@@ -299,6 +303,9 @@ impl Demand {
 
     fn record(&mut self, span: &Span, at: Duration, amount: f64) {
         self.arrivals += span.arrived;
+        if span.arrived > 0 {
+            self.called_at = Some(at);
+        }
         let from = at.saturating_sub(span.length);
         self.stable.record_span(from, at, amount);
         self.panic.record_span(from, at, amount);
@@ -383,6 +390,13 @@ impl Demand {
     #[must_use]
     pub fn arrivals(&self) -> u64 {
         self.arrivals
+    }
+
+    /// When a report came last that told of a request; `None` where none has since this process
+    /// knows the workload.
+    #[must_use]
+    pub fn called_at(&self) -> Option<Duration> {
+        self.called_at
     }
 
     /// Held at activators.
@@ -490,6 +504,16 @@ mod tests {
         };
         let at = Duration::from_secs(second);
         demand.measure(&settings(), [p].into_iter(), [].into_iter(), at)
+    }
+
+    #[test]
+    fn a_call_is_as_old_as_the_report_that_told_of_it() {
+        let (mut demand, at) = (demand(), Duration::from_secs);
+        demand.pod_reported("p", &report(1, 900 * SEC, (0, 0, 7)), at(100));
+        assert_eq!(demand.called_at(), None, "nobody knows when the seven came");
+        demand.pod_reported("p", &report(1, 901 * SEC, (0, 0, 8)), at(101));
+        demand.pod_reported("p", &report(1, 902 * SEC, (0, 0, 8)), at(102));
+        assert_eq!(demand.called_at(), Some(at(101)));
     }
 
     #[test]
