@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR := $(shell . scripts/common.sh; echo $$CARGO_TARGET_DIR)
 # Clients and servers that the queue-proxy is tested with (queue-proxy/tests/peers).
 PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql util-linux
 
-.PHONY: help demo demo-down test test-full check fmt lint doc unit slow fuzz chart chart-update e2e mesh e2e-mesh guard coldstart many wakes simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
+.PHONY: help demo demo-down test test-full check fmt lint doc unit slow fuzz chart chart-update e2e mesh e2e-mesh guard coldstart many wakes dead-activators simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -67,6 +67,9 @@ many: ## 5,000 sleeping workloads on a real cluster: activators' memory and star
 
 wakes: ## 50 wakes a second among 1,000 workloads on a real cluster, beside as many patches of /scale
 	@scripts/wakes.sh
+
+dead-activators: ## A lost activator leaves the endpoints of 1,000 sleeping workloads, of those called lately first
+	@scripts/dead-activators.sh
 
 simulate: ## The autoscaler's decisions against modelled traffic: docs/simulations.md (or ARGS="--only spike --seed 7")
 	cargo run --locked -q -p lull-simulator -- $(or $(ARGS),--docs docs)
