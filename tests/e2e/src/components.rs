@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
     Api, ResourceExt as _,
@@ -10,7 +10,11 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::{Cluster, cluster::call, eventually};
+use crate::{
+    Cluster,
+    cluster::{call, is_ready},
+    eventually,
+};
 
 /// Longest wait for a pod to go and another to come: it drains first. Also what came while the API
 /// server or a controller stood still for a minute is waited for.
@@ -71,11 +75,8 @@ pub async fn roll_out(cluster: &Cluster, component: &str) -> anyhow::Result<()> 
     only_others(cluster, component, &before).await
 }
 
-/// Waits until as many pods of `component` as `before` are ready, none of them and no other one there.
-///
-/// # Errors
-/// Where that doesn't happen in time.
-pub async fn only_others(
+/// Waits until as many others of `component` as `before` are ready, and they alone are there.
+async fn only_others(
     cluster: &Cluster,
     component: &str,
     before: &BTreeSet<String>,
@@ -94,16 +95,22 @@ pub async fn only_others(
     .await
 }
 
-/// Waits until `count` pods of `component` are ready, as after a restart of one in its place.
+/// Fails unless the pod `name` is ready and a container of it has been started anew: what is there since
+/// a moment ago may not know yet that its process has ended.
 ///
 /// # Errors
-/// Where that doesn't happen in time.
-pub async fn ready_again(cluster: &Cluster, component: &str, count: usize) -> anyhow::Result<()> {
-    let what = format!("{count} of {component} to be ready");
-    eventually(&what, CHANGE, async || {
-        let ready = cluster.ready_names(component).await?;
-        ensure!(ready.len() >= count, "{ready:?} are ready");
-        Ok(())
-    })
-    .await
+/// With what it is.
+pub fn is_restarted(pods: &[Pod], name: &str) -> anyhow::Result<()> {
+    let pod = pods
+        .iter()
+        .find(|pod| pod.metadata.name.as_deref() == Some(name));
+    let pod = pod.with_context(|| format!("{name} is gone"))?;
+    let status = pod.status.as_ref();
+    let containers = status.and_then(|status| status.container_statuses.as_ref());
+    let mut restarts = containers.into_iter().flatten().map(|c| c.restart_count);
+    ensure!(
+        is_ready(pod) && restarts.any(|count| count > 0),
+        "{name} is not ready, or was never started anew"
+    );
+    Ok(())
 }

@@ -6,12 +6,13 @@
 //! of a workload's life, [`slices`] says who answers for a Service, [`mesh`] what Istio is told,
 //! [`original`] whether everything is as it was before Lull, [`leftovers`] what Lull left behind,
 //! [`timeline`] when each step of a cold start was seen, [`writes`] every state of one object;
-//! [`gitops`] applies manifests again and again.
+//! [`gitops`] applies manifests again and again, [`races`] does everything at once.
 
 pub mod activators;
 pub mod agent;
 pub mod app;
 pub mod autoscalers;
+pub mod chance;
 pub mod cluster;
 pub mod command;
 pub mod components;
@@ -29,11 +30,13 @@ pub mod metrics_api;
 pub mod namespace;
 pub mod original;
 pub mod process;
+pub mod races;
 pub mod rollouts;
 pub mod say;
 pub mod sleepers;
 pub mod slices;
 pub mod spread;
+mod states;
 pub mod timeline;
 pub mod wait;
 pub mod watches;
@@ -49,4 +52,4 @@ pub use namespace::{Namespace, in_mesh, in_namespace, in_namespace_for};
 pub use original::Original;
 pub use say::say;
 pub use wait::eventually;
-pub use workload::Workload;
+pub use workload::{Workload, evict};
