@@ -23,11 +23,11 @@ use anyhow::{Context as _, ensure};
 use parking_lot::Mutex;
 use sample_app::wire::{RunResult, RunSpec};
 
-use self::tally::Tally;
+use self::tally::{Kill, Loaded, Tally};
 pub use self::{
     disruptions::{Targets, disrupt},
     lanes::{enrolments, is_switched, sleeps, switches},
-    tally::{Act, Kill, Loaded},
+    tally::Act,
 };
 use crate::{Agent, Workload, agent::Run, eventually};
 

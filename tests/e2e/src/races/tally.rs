@@ -55,29 +55,29 @@ pub enum Act {
 
 /// A process that was killed without a warning.
 #[derive(Debug, Clone)]
-pub struct Kill {
+pub(super) struct Kill {
     /// What was done.
-    pub act: Act,
+    pub(super) act: Act,
     /// The only workload whose requests it had; `None`: any.
-    pub workload: Option<String>,
+    pub(super) workload: Option<String>,
     /// When, seconds since 1970.
-    pub second: u64,
+    pub(super) second: u64,
     /// Most requests that it can have had, or refused before anybody knew of its end.
-    pub most: u64,
+    pub(super) most: u64,
 }
 
 /// A load that has ended.
 #[derive(Debug, Clone)]
-pub struct Loaded {
+pub(super) struct Loaded {
     /// Who was called.
-    pub workload: String,
+    pub(super) workload: String,
     /// What came of it.
-    pub result: RunResult,
+    pub(super) result: RunResult,
 }
 
 /// Everything that was done, and all requests.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub(super) struct Tally {
     acts: BTreeMap<Act, u64>,
     kills: Vec<Kill>,
     loads: Vec<Loaded>,
@@ -135,30 +135,30 @@ impl Kill {
 
 impl Tally {
     /// Counts something that was done.
-    pub fn did(&mut self, act: Act) {
+    pub(super) fn did(&mut self, act: Act) {
         *self.acts.entry(act).or_default() += 1;
     }
 
     /// How often it was done.
     #[must_use]
-    pub fn done(&self, act: Act) -> u64 {
+    pub(super) fn done(&self, act: Act) -> u64 {
         self.acts.get(&act).copied().unwrap_or_default()
     }
 
     /// Takes note of a kill.
-    pub fn killed(&mut self, kill: Kill) {
+    pub(super) fn killed(&mut self, kill: Kill) {
         self.kills.push(kill);
     }
 
     /// Takes note of a load that has ended.
-    pub fn loaded(&mut self, load: Loaded) {
+    pub(super) fn loaded(&mut self, load: Loaded) {
         self.loads.push(load);
     }
 
     /// What should not have been: requests that nobody answered for, and kills that cost more than
     /// they had.
     #[must_use]
-    pub fn faults(&self) -> Vec<String> {
+    pub(super) fn faults(&self) -> Vec<String> {
         let (mut faults, mut of_kills) = (Vec::new(), vec![0_u64; self.kills.len()]);
         for Loaded { workload, result } in &self.loads {
             if !result.done || result.ok + result.failed != result.sent {
@@ -223,7 +223,7 @@ impl Tally {
 
     /// What was done and what became of the requests, for people.
     #[must_use]
-    pub fn table(&self) -> String {
+    pub(super) fn table(&self) -> String {
         let mut text = String::new();
         // Writing to a String can't fail.
         for (act, count) in &self.acts {
