@@ -37,6 +37,8 @@ pub mod sleepers;
 pub mod slices;
 pub mod spread;
 mod states;
+#[cfg(test)]
+mod tickets;
 pub mod timeline;
 pub mod wait;
 pub mod watches;

@@ -250,9 +250,9 @@ impl RunSpec {
                 "seconds={seconds}: must be over 0 and at most {MAX_SECONDS}"
             ));
         }
-        if let Some(rate) = self.rate.filter(|r| !(*r >= 0.1 && *r <= 1e6)) {
+        if let Some(rate) = self.rate.filter(|r| !(*r >= 0.01 && *r <= 1e6)) {
             return Err(format!(
-                "rate={rate}: must be 0.1 to 1000000 requests per second"
+                "rate={rate}: must be 0.01 to 1000000 requests per second"
             ));
         }
         Ok(())
