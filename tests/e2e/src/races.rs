@@ -87,6 +87,17 @@ pub struct Steady<'a> {
     runs: Vec<Run<'a>>,
 }
 
+/// Requests of `load` that a process can have when it is killed: one on each connection, and those that
+/// connect to it until somebody knows, where it `refuses` them itself.
+fn at_most(load: &RunSpec, refuses: bool) -> f64 {
+    // One without a rate sends whatever it has as fast as it is refused.
+    let rest = u32::try_from(load.requests.unwrap_or_default()).unwrap_or(u32::MAX);
+    let refused = load
+        .rate
+        .map_or(f64::from(rest), |rate| rate * REFUSED_SECONDS);
+    f64::from(load.connections) + if refuses { refused } else { 0.0 }
+}
+
 // === impl Length ===
 
 impl Length {
@@ -245,13 +256,7 @@ impl Race {
         let running = self.running.lock();
         let is_hit = |name: &String| workload.as_ref().is_none_or(|only| only == name);
         let hit = running.iter().filter(|(name, _)| is_hit(name));
-        // On each connection at most one request is in flight.
-        let most: f64 = hit
-            .map(|(_, load)| {
-                let refused = load.rate.unwrap_or_default() * REFUSED_SECONDS;
-                f64::from(load.connections) + if refuses { refused } else { 0.0 }
-            })
-            .sum();
+        let most: f64 = hit.map(|(_, load)| at_most(load, refuses)).sum();
         drop(running);
         #[expect(
             clippy::cast_possible_truncation,

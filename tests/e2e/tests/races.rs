@@ -35,7 +35,6 @@ const LINGER: u32 = 15;
 struct Workloads {
     switched: Vec<Workload>,
     sleepers: Vec<Workload>,
-    enrolled: Vec<Workload>,
     served: Workload,
     proxied: Workload,
 }
@@ -65,8 +64,8 @@ async fn raced(namespace: &Namespace, length: Length, mut chance: Chance) -> any
         let lane = sleeps(&race, &bursts, (workload, chance.split()));
         all.push(race.lane(lane).boxed_local());
     }
-    for workload in &workloads.enrolled {
-        let lane = enrolments(&race, &bursts, (workload, chance.split()));
+    for number in 0..ENROLLED {
+        let lane = enrolled(&race, &bursts, (number, chance.split()));
         all.push(race.lane(lane).boxed_local());
     }
     let disruptions = disrupted(&race, &agent, (&workloads, chance.split()));
@@ -75,6 +74,22 @@ async fn raced(namespace: &Namespace, length: Length, mut chance: Chance) -> any
     say(race.table());
     ended.into_iter().collect::<anyhow::Result<()>>()?;
     race.check()
+}
+
+/// In a namespace of its own: nothing of Lull may be left in it each time.
+async fn enrolled(
+    race: &Race,
+    agent: &Agent,
+    (number, chance): (usize, Chance),
+) -> anyhow::Result<()> {
+    let limit = race.length.longest + AROUND;
+    in_namespace_for(limit, "enrolled", async |own| {
+        let app = App::plain(&format!("enrol-{number}")).replicas(2);
+        let workload = app.lingering(LINGER).deploy(own).await?;
+        workload.rolled_out().await?;
+        enrolments(race, agent, (&workload, chance)).await
+    })
+    .await
 }
 
 /// The two workloads whose pods are disrupted have a steady load, too.
@@ -113,19 +128,11 @@ impl Workloads {
                 App::new(&format!("sleep-{number}"))
             })
             .await?,
-            enrolled: several(namespace, ENROLLED, |number| {
-                let app = App::plain(&format!("enrol-{number}"));
-                app.replicas(2).lingering(LINGER)
-            })
-            .await?,
             served: two("served").deploy(namespace).await?,
             proxied: always_proxied.deploy(namespace).await?,
         };
         for workload in workloads.of_lull() {
             workload.enrolled().await?;
-        }
-        for workload in &workloads.enrolled {
-            workload.rolled_out().await?;
         }
         let proxied = &workloads.proxied;
         eventually("proxied to be that", FOLLOW, async || {

@@ -169,7 +169,7 @@ impl Tally {
                     "{workload}: {sent} sent, {ok} answered, {failed} failed"
                 ));
             }
-            let mut unexcused = 0;
+            let mut unexcused = 0_u64;
             for (second, count) in &result.failed_by_second {
                 match self.excuse(workload, *second) {
                     Some(kill) => of_kills[kill] += count,
