@@ -12,14 +12,16 @@
 
 mod disruptions;
 mod lanes;
+mod length;
 mod tally;
 
 use std::{
+    collections::BTreeSet,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use parking_lot::Mutex;
 use sample_app::wire::{RunResult, RunSpec};
 
@@ -27,6 +29,7 @@ use self::tally::{Kill, Loaded, Tally};
 pub use self::{
     disruptions::{Targets, disrupt},
     lanes::{enrolments, is_switched, sleeps, switches},
+    length::{Length, Shape},
     tally::Act,
 };
 use crate::{Agent, Workload, agent::Run, eventually};
@@ -35,25 +38,8 @@ use crate::{Agent, Workload, agent::Run, eventually};
 const FOLLOW: Duration = Duration::from_secs(240);
 /// Longest time of a request: it may be held while nothing can wake its workload.
 const REQUEST: Duration = Duration::from_secs(150);
-/// Longest run of a load: it is stopped before.
-const LOAD: Duration = Duration::from_secs(3_900);
-/// Kept connections of all steady loads together, and new ones a second.
-const STEADY: u32 = 100;
 /// Seconds in which callers are refused by a process that has been killed (see `tally`).
 const REFUSED_SECONDS: f64 = 3.0;
-
-/// How long the suite lasts.
-#[derive(Debug, Clone, Copy)]
-pub struct Length {
-    /// No lane begins anything after this.
-    pub longest: Duration,
-    /// How long the API server and the controllers stand still.
-    pub pause: Duration,
-    /// Workloads that are switched.
-    pub switched: usize,
-    /// Acts after which lanes end; without them the time ends them.
-    quotas: Option<&'static [(Act, u64)]>,
-}
 
 /// One run of the suite.
 #[derive(Debug)]
@@ -67,15 +53,6 @@ pub struct Race {
     lanes: AtomicUsize,
     /// Something went wrong: the rest ends early.
     is_cut: AtomicBool,
-}
-
-/// How the steady load of one workload is divided.
-#[derive(Debug, Clone, Copy)]
-pub struct Shape {
-    /// Connections that are kept, used in turns.
-    kept: u32,
-    /// New connections a second, and requests a second on the kept ones.
-    rate: f64,
 }
 
 /// The loads of one workload: on kept connections, each request on its own, and HTTP/2 in clear.
@@ -96,96 +73,6 @@ fn at_most(load: &RunSpec, refuses: bool) -> f64 {
         .rate
         .map_or(f64::from(rest), |rate| rate * REFUSED_SECONDS);
     f64::from(load.connections) + if refuses { refused } else { 0.0 }
-}
-
-// === impl Length ===
-
-impl Length {
-    /// Short, for `E2E_RACES_SECONDS` (120), or full where `E2E_FULL` is set.
-    ///
-    /// # Errors
-    /// Where the variable is no number.
-    pub fn from_env() -> anyhow::Result<Self> {
-        let is_set = |key: &str| std::env::var(key).ok().filter(|text| !text.is_empty());
-        if is_set("E2E_FULL").is_some() {
-            return Ok(Self::full());
-        }
-        let seconds = is_set("E2E_RACES_SECONDS");
-        let seconds = seconds.map_or(Ok(120), |text| {
-            let number = text.parse::<u64>();
-            number.with_context(|| format!("E2E_RACES_SECONDS={text:?}: must be a whole number"))
-        })?;
-        Ok(Self {
-            longest: Duration::from_secs(seconds),
-            pause: Duration::from_secs(15),
-            switched: 3,
-            quotas: None,
-        })
-    }
-
-    /// What issue 7 asks for, within an hour.
-    fn full() -> Self {
-        const QUOTAS: [(Act, u64); 4] = [
-            (Act::Switch, 1_000),
-            (Act::SleepAndWake, 200),
-            (Act::Enrol, 50),
-            (Act::Leave, 50),
-        ];
-        Self {
-            longest: Duration::from_secs(3_300),
-            pause: Duration::from_secs(60),
-            switched: 6,
-            quotas: Some(&QUOTAS),
-        }
-    }
-
-    /// A steady load for each of the workloads that have one, which make [`STEADY`] together.
-    #[must_use]
-    pub fn share(&self) -> Shape {
-        // Those that are switched, the one that is rolled out and the one whose pods are killed.
-        let workloads = u32::try_from(self.switched + 2).unwrap_or(u32::MAX);
-        let kept = STEADY.div_ceil(workloads);
-        Shape {
-            kept,
-            rate: f64::from(kept),
-        }
-    }
-}
-
-// === impl Shape ===
-
-impl Shape {
-    /// For a workload whose plain pods end: a kept connection hears of it with an answer, and each of
-    /// these has some every second.
-    #[must_use]
-    pub fn of_the_plain() -> Self {
-        Self {
-            kept: 5,
-            rate: 20.0,
-        }
-    }
-
-    fn specs(self, workload: &Workload) -> [RunSpec; 3] {
-        let kept = RunSpec {
-            url: workload.url("/?sleep_ms=10"),
-            connections: self.kept,
-            rate: Some(self.rate),
-            seconds: Some(LOAD.as_secs_f64()),
-            timeout_ms: u64::try_from(REQUEST.as_millis()).unwrap_or(u64::MAX),
-            ..RunSpec::default()
-        };
-        let fresh = RunSpec {
-            keep_alive: false,
-            ..kept.clone()
-        };
-        let streams = RunSpec {
-            h2c: true,
-            connections: 2,
-            rate: Some(5.0),
-            ..kept.clone()
-        };
-        [kept, fresh, streams]
-    }
 }
 
 // === impl Race ===
@@ -322,6 +209,23 @@ impl Race {
         Ok(steady)
     }
 
+    /// Waits until so many workloads have a steady load, so that nothing is set up any more.
+    ///
+    /// # Errors
+    /// Where they don't come.
+    pub async fn all_steady(&self, workloads: usize) -> anyhow::Result<()> {
+        self.until("every steady load", async || {
+            let running = self.running.lock();
+            let steady = running.iter().filter(|(_, load)| load.rate.is_some());
+            let names: BTreeSet<&String> = steady.map(|(name, _)| name).collect();
+            // Where a lane has failed nobody else comes.
+            let is_on = !self.is_cut.load(Ordering::Relaxed);
+            ensure!(names.len() == workloads || !is_on, "so far {names:?}");
+            Ok(())
+        })
+        .await
+    }
+
     /// A load with an end, on a workload that may be asleep.
     ///
     /// # Errors
@@ -330,11 +234,11 @@ impl Race {
         &self,
         agent: &Agent,
         workload: &Workload,
-        spec: RunSpec,
+        spec: &RunSpec,
     ) -> anyhow::Result<()> {
         let place = (workload.name.clone(), spec.clone());
         self.running.lock().push(place);
-        let result = agent.run(&spec).await;
+        let result = agent.run(spec).await;
         let mut running = self.running.lock();
         let ended = running
             .iter()
@@ -405,15 +309,6 @@ impl Steady<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_steady_loads_make_a_hundred_together() {
-        for length in [Length::full(), Length::from_env().unwrap()] {
-            let workloads = length.switched + 2;
-            let kept = length.share().kept as usize * workloads;
-            assert!((100..100 + workloads).contains(&kept), "{length:?}: {kept}");
-        }
-    }
 
     #[test]
     fn a_lane_goes_on_until_its_quota_or_the_time_or_a_failure() {

@@ -104,6 +104,9 @@ async fn disrupted(
     let share = race.length.share();
     let of_served = race.steady(agent, (served, share)).await?;
     let of_proxied = race.steady(agent, (proxied, share)).await?;
+    // What is set up can't wait for an API server that stands still.
+    race.all_steady(workloads.switched.len() + ENROLLED + 2)
+        .await?;
     let outcome = disrupt(race, &Targets { served, proxied }, chance).await;
     of_served.stop().await?;
     of_proxied.stop().await?;

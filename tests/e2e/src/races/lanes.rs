@@ -96,7 +96,7 @@ pub async fn sleeps(
             .await?;
         // Pods that end still answer for a moment, then activators alone do.
         sleep(chance.up_to(PAUSE)).await;
-        race.burst(agent, workload, burst(workload, &mut chance))
+        race.burst(agent, workload, &burst(workload, &mut chance))
             .await?;
         race.did(act);
     }
@@ -135,7 +135,10 @@ pub async fn enrolments(
     agent: &Agent,
     (workload, mut chance): (&Workload, Chance),
 ) -> anyhow::Result<()> {
-    let original = Original::of(workload).await?;
+    let what = format!("{} to be read", workload.name);
+    let original = race
+        .until(&what, async || Original::of(workload).await)
+        .await?;
     let load = race
         .steady(agent, (workload, Shape::of_the_plain()))
         .await?;
