@@ -8,8 +8,8 @@ cd "$root"
 with_lull e2e-races
 E2E_HELM=$(tool helm); export E2E_HELM
 say "the last pod is evicted, its node drained"
-cargo test --locked -p lull-e2e --features races --test drains
+cargo test --locked -p lull-e2e --features races,upgrade --test drains
 say "an upgrade and its rollback"
-cargo test --locked -p lull-e2e --features upgrade --test upgrade
+cargo test --locked -p lull-e2e --features races,upgrade --test upgrade
 say "races"
-cargo test --locked -p lull-e2e --features races --test races -- --nocapture
+cargo test --locked -p lull-e2e --features races,upgrade --test races -- --nocapture

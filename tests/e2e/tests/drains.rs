@@ -31,8 +31,8 @@ async fn eviction_of_the_last_pod_and_drain_of_its_node_lose_nothing() -> anyhow
     .await?;
     in_namespace("drained", async |namespace| {
         let (agent, workload) = deployed(namespace).await?;
-        let node = node_of(&workload).await?;
         let loads = loads(&agent, &workload).await?;
+        let node = node_of(&workload).await?;
         let last = last_pod(&workload).await?;
         cordon(&workload, (&node, true)).await?;
         let drained = drained(&workload, &last).await;
