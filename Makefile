@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR := $(shell . scripts/common.sh; echo $$CARGO_TARGET_DIR)
 # Clients and servers that the queue-proxy is tested with (queue-proxy/tests/peers).
 PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql util-linux
 
-.PHONY: help demo demo-down test test-full check fmt lint doc unit slow fuzz chart chart-update e2e e2e-races mesh e2e-mesh guard coldstart many wakes dead-activators simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
+.PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update e2e e2e-races mesh e2e-mesh guard coldstart many wakes dead-activators status-page simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -33,6 +33,10 @@ lint: packages ## Clippy, warnings denied
 doc: ## Documentation builds without warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 
+docs: ## The documentation as a book in .build/book
+	@command -v mdbook >/dev/null || { echo "error: mdbook is missing (cargo install mdbook); docs/SUMMARY.md leads through the same pages" >&2; exit 1; }
+	mdbook build docs
+
 unit: packages ## Unit, property and integration tests, also with foreign clients and servers; the cluster tool's own tests
 	cargo test --locked --workspace
 
@@ -42,7 +46,7 @@ slow: packages ## Tests that wait for long timeouts or move many bytes
 fuzz: ## What parses foreign bytes, 60 s a target (needs a nightly toolchain)
 	@scripts/fuzz.sh
 
-chart: ## Chart checks
+chart: ## Chart checks; alerts in their scenarios, by promtool
 	@scripts/chart.sh
 
 chart-update: ## Golden renders (charts/golden) and the table of values (docs/chart.md) as the chart has them now
@@ -73,6 +77,9 @@ wakes: ## 50 wakes a second among 1,000 workloads on a real cluster, beside as m
 
 dead-activators: ## A lost activator leaves the endpoints of 1,000 sleeping workloads, of those called lately first
 	@scripts/dead-activators.sh
+
+status-page: ## The status page of the running cluster in headless Chromium: docs/pictures
+	@scripts/status-page.sh
 
 simulate: ## The autoscaler's decisions against modelled traffic: docs/simulations.md (or ARGS="--only spike --seed 7")
 	cargo run --locked -q -p lull-simulator -- $(or $(ARGS),--docs docs)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Chart checks that need no cluster: lint, golden renders, wrong values, the table of values, and the CRD
-# as the code has it. --update writes the golden renders and the table anew.
+# Chart checks that need no cluster: lint, golden renders, wrong values, the table of values, the CRD as
+# the code has it, alerts and dashboards. --update writes the golden renders and the table anew.
 . "$(dirname "$0")/common.sh"
 cd "$root"
 chart=charts/lull golden=charts/golden page=docs/chart.md
@@ -11,10 +11,10 @@ values_of() { [ "$1" = defaults ] || printf '%s\n' --values "$golden/$1.values.y
 
 render() { "$helm" template lull $chart --namespace lull-system --kube-version 1.37.0 "$@"; }
 
-# A set as it is rendered; the CRD has a check of its own.
+# A set as it is rendered; CRD and dashboards have checks of their own.
 rendered() {
   local arguments; mapfile -t arguments < <(values_of "$1")
-  render "${arguments[@]}" | awk 'BEGIN { RS = ORS = "---\n" } NR > 1 && !/\/scaledworkloads\.yaml\n/'
+  render "${arguments[@]}" | awk 'BEGIN { RS = ORS = "---\n" } NR > 1 && !/\/(scaledworkloads|dashboards)\.yaml\n/'
 }
 
 # The documentation with the table that values.yaml gives.
@@ -115,6 +115,9 @@ cidr                                       networkPolicy.metricsFrom[0].cidr=10.
 /monitoring/scrapeAnnotations              monitoring.scrapeAnnotations=on
 podMonitr                                  monitoring.podMonitr.enabled=true
 /monitoring/podMonitor/interval            monitoring.podMonitor.interval=15
+prometheusRul                              monitoring.prometheusRul.enabled=true
+/monitoring/prometheusRule/runbookUrl      monitoring.prometheusRule.runbookUrl=https://runbooks.example/#lull
+/monitoring/dashboards/labels/a            monitoring.dashboards.labels.a=1
 /queueProxy/pullPolicy                     queueProxy.pullPolicy=Sometimes
 /test/namespace                            test.namespace=Default
 /test/timeout                              test.timeout=180
@@ -133,12 +136,32 @@ wrong_values_are_refused() {
   return $code
 }
 
+rules_are_right() {
+  "$promtool" check rules $chart/rules/*.yaml && "$promtool" test rules tests/prometheus/*.yaml
+}
+
+alerts() { sed -n 's/^ *- alert: //p' $chart/rules/*.yaml; }
+
+# What is compared: alerts, what a scenario sees firing, entries of the runbook, and where alerts lead to.
+alerts_have_scenarios_and_entries() {
+  local firing="s/^ *- labels: 'ALERTS{alertname=\"\(Lull[A-Za-z]*\)\".*/\1/p"
+  diff <(alerts | sort) <(sed -n "$firing" tests/prometheus/*.yaml | sort -u) &&
+    diff <(alerts | sort) <(sed -n 's/^## \(Lull[A-Za-z]*\)$/\1/p' docs/runbook.md | sort) &&
+    diff <(alerts | tr A-Z a-z) <(sed -n 's/^ *runbook_url: docs\/runbook\.md#//p' $chart/rules/*.yaml)
+}
+
+dashboards_are_shipped() {
+  render --set monitoring.dashboards.enabled=true --show-only templates/dashboards.yaml |
+    sed -n '/^  lull\.json: |$/,$ s/^    //p' | diff $chart/dashboards/lull.json -
+}
+
 crd_is_current() { diff <("$CARGO_TARGET_DIR/debug/autoscaler" crd) $chart/templates/scaledworkloads.yaml; }
 
 CLUSTER=builtin need_toolchains
 cargo build --locked -q -p lull-cluster -p autoscaler
 lull_cluster build
 helm=$(lull_cluster path helm)
+promtool=$(prometheus_folder)/promtool
 if [ "${1:-}" = --update ]; then update; fi
 step "helm lint" lint
 step "golden renders (else: make chart-update)" renders_are_golden
@@ -146,4 +169,7 @@ step "the oldest Kubernetes gets the same" oldest_renders_the_same
 step "wrong values are refused by name" wrong_values_are_refused
 step "settings reach their ConfigMap as text" settings_are_text
 step "docs/chart.md has every value (else: make chart-update)" table_is_current
+step "every alert fires and clears" rules_are_right
+step "every alert has a scenario and an entry in docs/runbook.md" alerts_have_scenarios_and_entries
+step "dashboards are in their ConfigMap" dashboards_are_shipped
 step "CRD in the chart is what the code says (else: make crd)" crd_is_current

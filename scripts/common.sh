@@ -43,6 +43,27 @@ need_packages() {
   DEBIAN_FRONTEND=noninteractive apt-get install -y -q "${missing[@]}" >/dev/null
 }
 
+# Folder of prometheus and promtool: those on the PATH, or Debian's. That package is only unpacked, since
+# one that is installed starts a server.
+prometheus_folder() {
+  local found folder=$cache/prometheus
+  if found=$(command -v promtool) && [ -x "$(dirname "$found")/prometheus" ]; then dirname "$found"; return; fi
+  [ -x "$folder/usr/bin/promtool" ] || unpack_package prometheus "$folder" || return
+  echo "$folder/usr/bin"
+}
+
+unpack_package() { # PACKAGE FOLDER
+  local work
+  command -v apt-get >/dev/null || die "$1 is missing: install it with your package manager"
+  say "fetching $1"
+  mkdir -p "$cache" && work=$(mktemp -d "$cache/package.XXXXXX") || return
+  (
+    trap 'rm -rf "$work"' EXIT
+    cd "$work" && { apt-get download -q "$1" || { apt-get update -q && apt-get download -q "$1"; }; } &&
+      dpkg-deb -x "$1"_*.deb files && rm -rf "$2" && mv files "$2"
+  ) >&2 || die "$1 can't be had: install it with your package manager"
+}
+
 need_toolchains() {
   command -v cargo >/dev/null || die "cargo is missing: install Rust 1.95 (https://rustup.rs), then run this again"
   [ "$CLUSTER" != builtin ] || command -v go >/dev/null ||

@@ -17,6 +17,7 @@ use crate::{
     metrics::{Kind, Reason},
     request::Requests,
     splice::{self, Bytes},
+    who::Who,
     workload::Workload,
 };
 
@@ -109,7 +110,8 @@ impl Gate {
                 return Err(left);
             }
             metrics.connected(Kind::Tcp);
-            splice::serve(stream, Bytes::Tcp { read }, &route, metrics).await;
+            let who = Who::connected(peer, None);
+            splice::serve(stream, Bytes::Tcp { read }, (&route, who), metrics).await;
             return Ok(());
         }
         let deadline = Instant::now() + FIRST_BYTES;
@@ -123,9 +125,10 @@ impl Gate {
                 if !self.may_be_for(&hello, &route.workload) {
                     return Err(Refused::Because(Reason::WrongSni));
                 }
+                let who = Who::connected(peer, hello.server_name.as_deref());
                 let hello = hello.length;
                 metrics.connected(Kind::Tls);
-                splice::serve(stream, Bytes::Tls { read, hello }, &route, metrics).await;
+                splice::serve(stream, Bytes::Tls { read, hello }, (&route, who), metrics).await;
             }
             Speaks::Http1 => {
                 metrics.connected(Kind::Http1);

@@ -54,6 +54,7 @@ impl Hub {
             count: config.max_held_total,
             bytes: config.max_held_mib.saturating_mul(1 << 20),
         };
+        metrics.may_hold(most);
         Self {
             config,
             metrics,

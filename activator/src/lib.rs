@@ -33,6 +33,7 @@ mod share;
 mod splice;
 mod trace;
 mod watch;
+mod who;
 mod workload;
 
 pub use app::{Addresses, AppError, Bound, build};

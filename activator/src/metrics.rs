@@ -15,7 +15,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::workload::{Phase, Wake};
+use crate::{
+    budget::Amount,
+    workload::{Phase, Wake},
+};
 
 /// 1 ms doubled up to about 9 minutes: the longest hold by default, 300 s, lies within.
 const DURATION_BUCKETS: (f64, f64, u16) = (0.001, 2.0, 20);
@@ -40,6 +43,9 @@ pub(crate) struct Metrics {
     pub(crate) held: Gauge<u64, AtomicU64>,
     /// Set when somebody asks.
     pub(crate) held_bytes: Gauge<u64, AtomicU64>,
+    /// What may be held by all workloads together; set once.
+    held_limit: Gauge<u64, AtomicU64>,
+    held_bytes_limit: Gauge<u64, AtomicU64>,
     /// Set when somebody asks.
     pub(crate) listeners: Gauge<u64, AtomicU64>,
 }
@@ -125,6 +131,7 @@ impl Metrics {
         let metrics = Self::new();
         metrics.start_at_zero();
         let own = registry.sub_registry_with_prefix("lull_activator");
+        metrics.name_held(own);
         own.register(
             "requests",
             "HTTP requests that ended, by class of the status; none = the caller left before",
@@ -171,21 +178,26 @@ impl Metrics {
             metrics.splices.clone(),
         );
         own.register(
-            "held",
-            "Requests and connections held",
-            metrics.held.clone(),
-        );
-        own.register(
-            "held_bytes",
-            "Memory of what is held, as the budget counts it",
-            metrics.held_bytes.clone(),
-        );
-        own.register(
             "listeners",
             "Ports open for workloads",
             metrics.listeners.clone(),
         );
         metrics
+    }
+
+    fn name_held(&self, own: &mut Registry) {
+        for (name, help, gauge) in [
+            ("held", "Requests and connections held", &self.held),
+            ("held_limit", "How many may be held", &self.held_limit),
+            ("held_bytes", "Memory of what is held", &self.held_bytes),
+            (
+                "held_bytes_limit",
+                "Memory that they may take",
+                &self.held_bytes_limit,
+            ),
+        ] {
+            own.register(name, help, gauge.clone());
+        }
     }
 
     fn new() -> Self {
@@ -201,6 +213,8 @@ impl Metrics {
             splices: Gauge::default(),
             held: Gauge::default(),
             held_bytes: Gauge::default(),
+            held_limit: Gauge::default(),
+            held_bytes_limit: Gauge::default(),
             listeners: Gauge::default(),
         }
     }
@@ -219,6 +233,12 @@ impl Metrics {
         for kind in Kind::ALL {
             let _ = self.connections.get_or_create(&KindLabel { kind });
         }
+    }
+
+    /// Shows what may be held.
+    pub(crate) fn may_hold(&self, most: Amount) {
+        self.held_limit.set(most.count as u64);
+        self.held_bytes_limit.set(most.bytes as u64);
     }
 
     pub(crate) fn ended(&self, code_class: CodeClass) {

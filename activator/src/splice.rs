@@ -24,6 +24,7 @@ use crate::{
     connection::Route,
     hold::Ask,
     metrics::{Metrics, Reason},
+    who::Who,
     workload::{Hold, HoldError, Slot},
 };
 use age::{Age, Old};
@@ -120,12 +121,17 @@ enum End {
 struct Counted<'a>(&'a Metrics);
 
 /// Holds `caller` until a pod takes it, then passes bytes both ways to the end.
-pub(crate) async fn serve(caller: TcpStream, bytes: Bytes, route: &Route, metrics: &Metrics) {
+pub(crate) async fn serve(
+    caller: TcpStream,
+    bytes: Bytes,
+    (route, who): (&Route, Who),
+    metrics: &Metrics,
+) {
     let app_port = route.port.app_port;
     let (namespace, name) = (&route.workload.namespace, &route.workload.name);
     let (leaves, hello, behind) = bytes.split();
     let connected = tokio::select! {
-        connected = connect(route, hello, metrics) => connected,
+        connected = connect((route, who), hello, metrics) => connected,
         () = left(&caller, leaves) => {
             tracing::debug!(%namespace, %name, app_port, "caller left while it was held");
             return;
@@ -155,7 +161,7 @@ pub(crate) async fn serve(caller: TcpStream, bytes: Bytes, route: &Route, metric
 
 /// A pod that takes the connection, and has answered `hello` where there is one.
 async fn connect(
-    route: &Route,
+    (route, who): (&Route, Who),
     hello: Option<&[u8]>,
     metrics: &Metrics,
 ) -> Result<(Slot, Pod), Lost> {
@@ -166,6 +172,7 @@ async fn connect(
     };
     let deadline = Instant::now() + settings.connection_hold_timeout.0;
     let mut hold = Hold::new(ask, deadline).with_bytes(hello.map_or(0, <[u8]>::len));
+    hold.who = Some(who);
     let mut tries = Tries::default();
     loop {
         let slot = route.workload.slot(&mut hold).await.map_err(Lost::Hold)?;

@@ -22,6 +22,7 @@ use crate::{
     hub::{Hub, Owned, micros},
     pod::Pod,
     share::Share,
+    who::{Counts, Who},
 };
 
 mod pods;
@@ -81,6 +82,10 @@ struct State {
     line_since_us: u64,
     /// The last wake, which may be under way.
     wake: Option<Wake>,
+    /// Who was the first one held of it.
+    woken_by: Option<Who>,
+    /// Who was held most often.
+    callers: Counts,
     /// The last wake that ended, and when.
     woken: Option<(Woken, Instant)>,
     recent_wait: RecentWait,
@@ -146,6 +151,8 @@ impl Workload {
                 held: Amount::default(),
                 line_since_us: 0,
                 wake: None,
+                woken_by: None,
+                callers: Counts::default(),
                 woken: None,
                 recent_wait: RecentWait::default(),
                 forwarding: 0,
@@ -238,6 +245,8 @@ impl Workload {
             held: told.held,
             forwarding: told.forwarding,
             woken: told.woken,
+            // Whenever they change, so does what was held.
+            callers: state.callers.told(),
         })
     }
 
@@ -330,7 +339,12 @@ impl State {
         let phases_us = phases
             .map(|(phase, took)| (phase.name().to_owned(), micros(took)))
             .collect();
-        self.woken = Some((Woken { number, phases_us }, Instant::now()));
+        let woken = Woken {
+            number,
+            phases_us,
+            by: self.woken_by.as_ref().map(Who::seen),
+        };
+        self.woken = Some((woken, Instant::now()));
     }
 
     fn entry_of(&mut self, pod: &Pod) -> Option<&mut Entry> {

@@ -24,6 +24,7 @@ use crate::{
     lease::{Election, Leadership},
     machine::Delays,
     metrics::{Asked, Metrics},
+    page,
     stores::{OnTouched, Stores, Touched, Watched},
     workload,
 };
@@ -68,9 +69,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         namespace: &args.namespace,
         activators: &args.activator_selector,
         autoscalers: &args.peers,
-        targets: &args.targets,
+        targets: &args.targets.0,
     };
     let stores = Stores::start(&client, &watched, &readiness, &on_touched);
+    metrics.shards.set(args.shards.count().into());
     let leadership = Leadership::new(args.shards);
     let election = Election {
         client: client.clone(),
@@ -97,6 +99,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         lull: args.components(),
         crash,
     }));
+    let shown = (args.page_port, args.pod_name.as_str());
+    let shown = page::spawn(&ctx, shown, &stop).await;
+    shown.context("status page port")?;
     manage(&ctx, &readiness, touched_rx, &stop).await;
     leases.await.context("the leases' task failed")?;
     Ok(())

@@ -85,6 +85,14 @@ impl<K> Cache<K> {
         objects(known.groups.get(&(namespace.to_owned(), group.to_owned())))
     }
 
+    /// An object that `is_it`: every one is looked at.
+    #[must_use]
+    pub fn find(&self, is_it: impl Fn(&K) -> bool) -> Option<Arc<K>> {
+        let known = self.shared.known.read();
+        let mut objects = known.namespaces.values().flat_map(HashMap::values);
+        objects.find(|object| is_it(object)).cloned()
+    }
+
     /// Every object.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<K>> {
@@ -224,6 +232,8 @@ mod tests {
         writer.take(Event::Delete(pod("a", "shop")));
         assert_eq!(names(&cache.in_namespace("ns")), ["b"]);
         assert!(cache.get("ns", "a").is_none() && cache.get("ns", "b").is_some());
+        assert!(cache.find(|pod| pod.app == "shop").is_some());
+        assert!(cache.find(|pod| pod.app == "bank").is_none());
         assert!(cache.in_namespace("other").is_empty());
     }
 

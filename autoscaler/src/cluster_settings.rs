@@ -1,16 +1,13 @@
 //! The cluster-wide settings, as far as this process makes them known: `/config`, and an Event for
 //! an edit that was not taken.
 
-use lull_cluster_settings::Current;
+use lull_cluster_settings::{Current, Rejected};
 use serde_json::{Value, json};
 
 use crate::{
     config::Args,
     context::{Context, Key},
 };
-
-/// Longest note of an Event that the API server takes, bytes.
-const MAX_NOTE: usize = 1024;
 
 /// What the admin page `/config` shows.
 pub(crate) fn page(args: &Args, current: &Current) -> Value {
@@ -24,19 +21,20 @@ pub(crate) fn page(args: &Args, current: &Current) -> Value {
         "wakeDeadline": args.wake_deadline,
         "peers": args.peers,
         "shards": args.shards.count(),
-        "targets": args.targets.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "targets": args.targets.0.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "settings": args.settings,
         "log": args.log,
         "logJson": args.log_json,
         "adminPort": args.admin_port,
+        "pagePort": args.page_port,
         "metricsPort": args.metrics_port,
         "clusterSettings": current.page(),
     })
 }
 
 /// Puts an Event on the ConfigMap whose newest edit is not taken, where that is this replica's and
-/// `told`, the version that it last told about, is another one.
-pub(crate) fn tell_rejected(ctx: &Context, told: &mut Option<String>) {
+/// `told`, the edit that it last told about, is another one.
+pub(crate) fn tell_rejected(ctx: &Context, told: &mut Option<Rejected>) {
     let current = ctx.settings.borrow().clone();
     let Some(rejected) = &current.rejected else {
         return;
@@ -49,23 +47,12 @@ pub(crate) fn tell_rejected(ctx: &Context, told: &mut Option<String>) {
     if ctx.leadership.term(&key).is_none() {
         return;
     }
-    if told.as_ref() != Some(&rejected.resource_version) {
-        *told = Some(rejected.resource_version.clone());
-        let note = cut(format!(
-            "Not taken, the last good settings stay: {rejected}"
-        ));
+    if told.as_ref() != Some(rejected) {
+        *told = Some(rejected.clone());
+        let note = format!("Not taken, the last good settings stay: {rejected}");
         let object = rejected.object.clone();
         ctx.event(object, true, "SettingsRejected", note);
     }
-}
-
-/// `text`, or as much of it as an Event may carry.
-fn cut(mut text: String) -> String {
-    if text.len() > MAX_NOTE {
-        text.truncate(text.floor_char_boundary(MAX_NOTE - 3));
-        text.push_str("...");
-    }
-    text
 }
 
 #[cfg(test)]
@@ -73,17 +60,6 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-
-    #[test]
-    fn a_note_fits_an_event() {
-        assert_eq!(cut("short".to_owned()), "short");
-        let long = cut("\u{e4}".repeat(MAX_NOTE));
-        assert!(
-            long.len() <= MAX_NOTE && long.ends_with("\u{e4}..."),
-            "{}",
-            long.len()
-        );
-    }
 
     #[test]
     fn the_page_has_the_arguments_and_the_settings_in_force() {

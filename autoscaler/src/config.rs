@@ -3,10 +3,7 @@
 use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use clap::{Parser, Subcommand, builder::BoolishValueParser};
-use lull_contract::{
-    HumanDuration, Shards, ports,
-    target_resource::{DEFAULT_TARGETS, TargetResource},
-};
+use lull_contract::{HumanDuration, Shards, ports, target_resource::TargetResources};
 use lull_process::logging::LogFilter;
 
 use crate::plan::Components;
@@ -63,16 +60,10 @@ pub struct Args {
     /// Ports on the activators, as FIRST-LAST.
     #[arg(long, env = "AUTOSCALER_ACTIVATOR_PORTS", default_value = "10000-31999", value_parser = port_range)]
     pub activator_ports: RangeInclusive<u16>,
-    /// Kinds that may be scaled, as GROUP/VERSION/PLURAL: each with a /scale subresource, the count
-    /// at spec.replicas and a pod template at spec.template.
-    #[arg(
-        long,
-        env = "AUTOSCALER_TARGETS",
-        default_value = DEFAULT_TARGETS,
-        value_delimiter = ',',
-        global = true
-    )]
-    pub targets: Vec<TargetResource>,
+    /// Kinds that may be scaled, as GROUP/VERSION/PLURAL with commas between them: each with a /scale
+    /// subresource, the count at spec.replicas and a pod template at spec.template.
+    #[arg(long, env = "AUTOSCALER_TARGETS", default_value_t, global = true)]
+    pub targets: TargetResources,
     /// ConfigMap in the namespace with the cluster-wide default settings; it may be missing.
     #[arg(long, env = "AUTOSCALER_SETTINGS", default_value = "lull-settings")]
     pub settings: String,
@@ -91,6 +82,9 @@ pub struct Args {
     /// /live, /ready and /config.
     #[arg(long, env = "AUTOSCALER_ADMIN_PORT", default_value_t = ports::ADMIN)]
     pub admin_port: u16,
+    /// Status page and its JSON; 0 = none.
+    #[arg(long, env = "AUTOSCALER_PAGE_PORT", default_value_t = ports::STATUS_PAGE)]
+    pub page_port: u16,
 }
 
 /// Other things that the binary does.
@@ -195,6 +189,23 @@ mod tests {
         for wrong in ["", "1-2", "20000-10000", "x-y", "70000-80000"] {
             assert!(port_range(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn targets_are_the_same_before_and_after_a_command() {
+        let of = |args: &[&str]| Args::try_parse_from(args).unwrap().targets;
+        assert_eq!(of(&["autoscaler"]), TargetResources::default());
+        let list = "apps/v1/deployments,argoproj.io/v1alpha1/rollouts";
+        let expected: TargetResources = list.parse().unwrap();
+        assert_eq!(of(&["autoscaler", "--targets", list]), expected);
+        assert_eq!(
+            of(&["autoscaler", "uninstall", "--targets", list]),
+            expected
+        );
+        assert_eq!(
+            of(&["autoscaler", "--targets", list, "uninstall"]),
+            expected
+        );
     }
 
     #[test]

@@ -12,10 +12,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{
-    Client,
-    runtime::events::{Event, EventType, Recorder},
-};
+use kube::Client;
 use lull_cluster_settings::Settings as ClusterSettings;
 use lull_contract::{Settings, names::label_value};
 use parking_lot::{Mutex, RwLock};
@@ -25,6 +22,8 @@ use crate::{
     config::API_TIMEOUT,
     crash::Crash,
     demand::{Demand, Hearing},
+    events::{News, Recorder},
+    journal::Journal,
     lease::Leadership,
     machine::Delays,
     metrics::Metrics,
@@ -43,9 +42,6 @@ const TURNS: usize = 16;
 /// deleted (`NamespaceTerminatingCause` of Kubernetes' core/v1).
 const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
 
-/// Longest note of an Event, bytes (`validation` of Kubernetes' events.k8s.io/v1).
-const MAX_NOTE: usize = 1024;
-
 /// Namespace and name of a workload (and of its ScaledWorkload).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
@@ -62,6 +58,8 @@ pub struct Mailbox {
     pub changed: Notify,
     /// What has been reported about the workload.
     pub demand: Mutex<Demand>,
+    /// What has happened to it lately.
+    pub journal: Mutex<Journal>,
 }
 
 /// Shared by all tasks.
@@ -190,6 +188,7 @@ impl Default for Mailbox {
         Self {
             changed: Notify::new(),
             demand: Mutex::new(Demand::new(&Settings::default())),
+            journal: Mutex::default(),
         }
     }
 }
@@ -300,12 +299,8 @@ impl Context {
     /// Nothing known yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
-        let reporter = kube::runtime::events::Reporter {
-            controller: "lull-autoscaler".into(),
-            instance: Some(parts.reporter),
-        };
         Self {
-            recorder: Recorder::new(parts.client.clone(), reporter),
+            recorder: Recorder::new(parts.client.clone(), parts.reporter),
             client: parts.client,
             stores: parts.stores,
             leadership: parts.leadership,
@@ -379,48 +374,34 @@ impl Context {
         self.event_about((object, None), warning, reason, note);
     }
 
-    /// The same for an Event in which another object plays a part: Events of one reason are merged
-    /// where that is the same too.
+    /// The same for an Event in which another object plays a part. What is told again is counted.
     pub fn event_about(
         &self,
-        (object, other): (ObjectReference, Option<ObjectReference>),
+        (regarding, related): (ObjectReference, Option<ObjectReference>),
         warning: bool,
         reason: &str,
         note: String,
     ) {
         let (recorder, turns) = (self.recorder.clone(), self.turns.clone());
-        let event = Event {
-            type_: if warning {
-                EventType::Warning
-            } else {
-                EventType::Normal
-            },
+        let news = News {
+            regarding,
+            related,
+            is_warning: warning,
             reason: reason.to_owned(),
-            note: Some(bounded(note)),
-            action: reason.to_owned(),
-            secondary: other,
+            note,
         };
+        let told = recorder.take(&news);
         tokio::spawn(async move {
             // After everything that callers depend on.
             let _turn = turns.take(Duration::MAX).await;
-            let publish = recorder.publish(&event, &object);
-            match tokio::time::timeout(API_TIMEOUT, publish).await {
+            let write = recorder.write(&news, &told);
+            match tokio::time::timeout(API_TIMEOUT, write).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::debug!(%error, "Event was not written"),
                 Err(_) => tracing::debug!("Event was not written in time"),
             }
         });
     }
-}
-
-/// As long as the API server takes it.
-fn bounded(mut note: String) -> String {
-    const MORE: &str = "...";
-    if note.len() > MAX_NOTE {
-        note.truncate(note.floor_char_boundary(MAX_NOTE - MORE.len()));
-        note.push_str(MORE);
-    }
-    note
 }
 
 #[cfg(test)]
@@ -439,13 +420,6 @@ mod tests {
             what: Purpose::WriteSlice,
             source: Box::new(kube::Error::Api(status.into())),
         }
-    }
-
-    #[test]
-    fn a_long_note_is_cut_between_two_characters() {
-        assert_eq!(bounded("short".to_owned()), "short");
-        let cut = bounded("\u{e9}".repeat(MAX_NOTE));
-        assert!(cut.len() <= MAX_NOTE && cut.ends_with("\u{e9}..."));
     }
 
     #[test]

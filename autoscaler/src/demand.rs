@@ -5,17 +5,18 @@
 //! nothing counts twice. All times are since the process's start. A report of a known reporter
 //! allocates nothing, and nor does a measurement.
 
+mod measured;
+mod seen;
+
 use std::{collections::HashMap, time::Duration};
 
 use lull_contract::{
     Metric, Settings,
-    report::{HeldWorkload, Load, QueueProxyReport, Woken},
+    report::{CallerCount, HeldWorkload, Load, QueueProxyReport, Woken},
 };
 
+pub use self::measured::{Measured, Totals};
 use crate::kpa::Window;
-
-/// A report older than this says nothing about now: three pulls were missed.
-const MAX_REPORT_AGE: Duration = Duration::from_millis(3_500);
 
 /// Load of one workload.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub struct Demand {
     panic: Window,
     metric: Metric,
     lengths: (Duration, Duration),
+    /// Since when pods are heard: what was before is in no window.
+    begun: Duration,
     /// By name of the pod.
     pods: HashMap<Box<str>, Heard>,
     /// By name of the activator's pod.
@@ -58,6 +61,8 @@ struct Holding {
     held_since: Option<Duration>,
     /// Number of the last wake of which it has told; 0 = of none lately.
     wake: u64,
+    /// Who was held most often there.
+    callers: Vec<CallerCount>,
 }
 
 /// What is known of an activator as a whole: it tells only what has changed.
@@ -90,75 +95,6 @@ pub struct Reporter<'a> {
     pub ready: bool,
 }
 
-/// What the reports say at one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Measured {
-    /// Sums of the last reports.
-    pub totals: Totals,
-    /// Average load over the stable window, whole workload.
-    pub stable: f64,
-    /// Average load over the panic window, whole workload.
-    pub panic: f64,
-    /// Every ready pod and activator has been heard lately.
-    pub heard: bool,
-    /// Ready pods that have not been heard lately.
-    pub silent: u32,
-    /// Every ready activator and at least half of the ready pods have been heard lately: the silent
-    /// ones may be sick, rather than this process cut off.
-    pub mostly_heard: bool,
-    /// Age of the oldest of their last reports; `None` where one has not been had at all.
-    pub oldest: Option<Duration>,
-    /// The windows were emptied, because other ones are asked for.
-    pub restarted: bool,
-}
-
-/// Sums over all reporters.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// In flight at pods plus held at activators.
-    pub in_flight: u64,
-    /// Held at activators.
-    pub held: u64,
-    /// Let through by activators and not ended.
-    pub forwarding: u64,
-    /// Connections went round a queue-proxy within the stable window.
-    pub bypassed: bool,
-    /// Requests that have arrived anywhere since this process knows the workload; only grows.
-    pub arrivals: u64,
-}
-
-/// How lately reporters of one kind were heard.
-#[derive(Debug, Clone, Copy)]
-struct Ages {
-    /// Reporters.
-    count: u32,
-    /// Those of [`MAX_REPORT_AGE`] and more, or never heard.
-    late: u32,
-    /// Age of the oldest last report; `None` where one has not been had at all.
-    oldest: Option<Duration>,
-}
-
-// === impl Ages ===
-
-impl Ages {
-    fn of(reported_at: impl Iterator<Item = Option<Duration>>, now: Duration) -> Self {
-        let none = Self {
-            count: 0,
-            late: 0,
-            oldest: Some(Duration::ZERO),
-        };
-        reported_at.fold(none, |ages, at| {
-            let age = at.map(|at| now.saturating_sub(at));
-            let is_late = age.is_none_or(|age| age > MAX_REPORT_AGE);
-            Self {
-                count: ages.count + 1,
-                late: ages.late + u32::from(is_late),
-                oldest: ages.oldest.zip(age).map(|(a, b)| a.max(b)),
-            }
-        })
-    }
-}
-
 // === impl Demand ===
 
 impl Demand {
@@ -171,6 +107,7 @@ impl Demand {
             panic: Window::new(lengths.1),
             metric: settings.metric,
             lengths,
+            begun: Duration::ZERO,
             pods: HashMap::new(),
             activators: HashMap::new(),
             arrivals: 0,
@@ -178,6 +115,15 @@ impl Demand {
             bypassed_at: None,
             woken: None,
         }
+    }
+
+    /// From `now` on pods are heard. The windows begin empty: as long as only activators told of
+    /// their share, that was not the load.
+    pub fn begin(&mut self, now: Duration) {
+        self.stable = Window::new(self.lengths.0);
+        self.panic = Window::new(self.lengths.1);
+        self.pods.clear();
+        self.begun = now;
     }
 
     /// Takes changed settings over; a changed window starts empty, so that nothing is decided on it
@@ -191,6 +137,7 @@ impl Demand {
                 std::mem::take(&mut self.activators),
             );
             *self = Self {
+                begun: self.begun,
                 pods,
                 activators,
                 arrivals: self.arrivals,
@@ -249,8 +196,7 @@ impl Demand {
             && before.now_us < last.now_us
         {
             // Had it changed before the last report, that would have said so.
-            self.stable.record_span(before.at, last.at, 0.0);
-            self.panic.record_span(before.at, last.at, 0.0);
+            self.record_span((before.at, last.at), 0.0);
             before.now_us = last.now_us;
         }
         let Some(span) = self.since_last(before.as_ref(), &heard) else {
@@ -280,6 +226,7 @@ impl Demand {
         known.complete = now.complete;
         known.forwarding = held.forwarding;
         known.ports.clone_from(&held.ports);
+        known.callers.clone_from(&held.callers);
         known.held_since = (held.held.in_flight > 0).then_some(held_since);
         known.wake = wake;
     }
@@ -306,37 +253,23 @@ impl Demand {
         if span.arrived > 0 {
             self.called_at = Some(at);
         }
-        let from = at.saturating_sub(span.length);
-        self.stable.record_span(from, at, amount);
-        self.panic.record_span(from, at, amount);
+        self.record_span((at.saturating_sub(span.length), at), amount);
     }
 
-    /// What is known at `now`, with `settings`, of the pods and activators that there are, the
-    /// latter each with what was heard of it as a whole; reports of others are forgotten.
-    pub fn measure<'a>(
-        &mut self,
-        settings: &Settings,
-        pods: impl Iterator<Item = Reporter<'a>> + Clone,
-        activators: impl Iterator<Item = (Reporter<'a>, Option<Hearing>)> + Clone,
-        now: Duration,
-    ) -> Measured {
-        let restarted = self.configure(settings);
-        let named = activators.clone().map(|(activator, _)| activator);
-        self.keep_only(&pods, &named);
-        let pods = Ages::of(self.pods_reported_at(pods), now);
-        let activators = Ages::of(self.activators_reported_at(activators), now);
-        // The newest second is left out: its reports are still on their way.
-        let ended = now.saturating_sub(Duration::from_secs(1));
-        Measured {
-            totals: self.totals(now),
-            stable: self.stable.average(ended),
-            panic: self.panic.average(ended),
-            heard: pods.late + activators.late == 0,
-            silent: pods.late,
-            mostly_heard: pods.late * 2 <= pods.count && activators.late == 0,
-            oldest: pods.oldest.zip(activators.oldest).map(|(a, b)| a.max(b)),
-            restarted,
+    /// Puts `amount`, which is spread evenly over the time, into both windows, but for what lies
+    /// before they began.
+    fn record_span(&mut self, (from, to): (Duration, Duration), amount: f64) {
+        if to < self.begun {
+            return;
         }
+        let (start, length) = (from.max(self.begun), to.saturating_sub(from));
+        let share = if length.is_zero() {
+            1.0
+        } else {
+            (to - start).as_secs_f64() / length.as_secs_f64()
+        };
+        self.stable.record_span(start, to, amount * share);
+        self.panic.record_span(start, to, amount * share);
     }
 
     /// Forgets what others have reported than the pods and activators that there are: somebody who
@@ -348,42 +281,6 @@ impl Demand {
     ) {
         forget_others(&mut self.pods, pods);
         forget_others(&mut self.activators, activators);
-    }
-
-    /// When each ready pod was heard last; `None` for one that has said nothing.
-    fn pods_reported_at<'a>(
-        &self,
-        pods: impl Iterator<Item = Reporter<'a>>,
-    ) -> impl Iterator<Item = Option<Duration>> {
-        pods.filter(|pod| pod.ready)
-            .map(|pod| self.pods.get(pod.name).map(|heard| heard.at))
-    }
-
-    /// When each ready activator was heard last; `None` for one that has said nothing.
-    fn activators_reported_at<'a>(
-        &self,
-        activators: impl Iterator<Item = (Reporter<'a>, Option<Hearing>)>,
-    ) -> impl Iterator<Item = Option<Duration>> {
-        activators
-            .filter(|(activator, _)| activator.ready)
-            .map(|(activator, hearing)| {
-                let hearing = hearing.filter(|hearing| self.is_told(activator.name, *hearing));
-                hearing.map(|hearing| hearing.at)
-            })
-    }
-
-    fn totals(&self, now: Duration) -> Totals {
-        let held = self.held();
-        let at_pods: u64 = self.pods.values().map(|heard| heard.load.in_flight).sum();
-        Totals {
-            in_flight: at_pods + held,
-            held,
-            forwarding: self.activators.values().map(|known| known.forwarding).sum(),
-            bypassed: self
-                .bypassed_at
-                .is_some_and(|at| now <= at + self.lengths.0),
-            arrivals: self.arrivals,
-        }
     }
 
     /// Requests that have arrived anywhere since this process knows the workload; only grows.
@@ -461,274 +358,4 @@ fn as_f64(count: u64) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use lull_contract::{HumanDuration, report::VERSION};
-
-    fn report(boot: u64, now_us: u64, load: (u64, u64, u64)) -> QueueProxyReport {
-        QueueProxyReport {
-            v: VERSION,
-            pod: "p".into(),
-            boot,
-            now_us,
-            load: Load {
-                in_flight: load.0,
-                in_flight_us: load.1,
-                requests: load.2,
-            },
-            queued: 0,
-            limit: 0,
-            app_ready: true,
-            draining: false,
-            bypass: 0,
-        }
-    }
-
-    fn settings() -> Settings {
-        Settings {
-            window: HumanDuration::from_secs(10),
-            ..Settings::default()
-        }
-    }
-
-    fn demand() -> Demand {
-        Demand::new(&settings())
-    }
-
-    const SEC: u64 = 1_000_000;
-
-    fn measure(demand: &mut Demand, second: u64) -> Measured {
-        let p = Reporter {
-            name: "p",
-            ready: true,
-        };
-        let at = Duration::from_secs(second);
-        demand.measure(&settings(), [p].into_iter(), [].into_iter(), at)
-    }
-
-    #[test]
-    fn a_call_is_as_old_as_the_report_that_told_of_it() {
-        let (mut demand, at) = (demand(), Duration::from_secs);
-        demand.pod_reported("p", &report(1, 900 * SEC, (0, 0, 7)), at(100));
-        assert_eq!(demand.called_at(), None, "nobody knows when the seven came");
-        demand.pod_reported("p", &report(1, 901 * SEC, (0, 0, 8)), at(101));
-        demand.pod_reported("p", &report(1, 902 * SEC, (0, 0, 8)), at(102));
-        assert_eq!(demand.called_at(), Some(at(101)));
-    }
-
-    #[test]
-    fn a_missed_pull_loses_nothing() {
-        let at = Duration::from_secs;
-        let (mut each, mut late) = (demand(), demand());
-        for second in 1..=8 {
-            each.pod_reported(
-                "p",
-                &report(1, second * SEC, (2, 2 * second * SEC, 4 * second)),
-                at(100 + second),
-            );
-        }
-        late.pod_reported("p", &report(1, SEC, (2, 2 * SEC, 4)), at(101));
-        late.pod_reported("p", &report(1, 8 * SEC, (2, 16 * SEC, 32)), at(108));
-        let (each, late) = (measure(&mut each, 108), measure(&mut late, 108));
-        assert_eq!((each.stable, each.panic), (2.0, 2.0));
-        assert_eq!(each, late);
-        assert_eq!(late.totals.arrivals, 32);
-    }
-
-    /// Section 6.4: what a second's report says of the second.
-    #[test]
-    fn an_average_is_what_happened() {
-        let rows = [
-            (
-                "two requests of 500 ms, one after the other",
-                (0, SEC, 2),
-                1.0,
-            ),
-            ("one request that spans the second", (1, SEC, 0), 1.0),
-            ("two that overlap for all of it", (2, 2 * SEC, 2), 2.0),
-        ];
-        for (row, load, average) in rows {
-            let mut demand = demand();
-            demand.pod_reported("p", &report(1, SEC, load), Duration::from_secs(1));
-            let measured = measure(&mut demand, 1);
-            assert!(
-                (measured.panic - average).abs() < 1e-9,
-                "{row}: {measured:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn an_old_process_is_known_from_now_on_and_a_restart_is_no_drop() {
-        let at = Duration::from_secs;
-        let mut demand = demand();
-        demand.pod_reported("p", &report(1, 1000 * SEC, (0, 5000 * SEC, 9000)), at(10));
-        assert_eq!(demand.totals(at(13)).arrivals, 0);
-        demand.pod_reported("p", &report(2, SEC, (0, SEC, 3)), at(12));
-        assert_eq!(demand.totals(at(13)).arrivals, 3);
-        // A report that comes twice, or late, counts once.
-        demand.pod_reported("p", &report(2, SEC, (0, SEC, 3)), at(13));
-        assert_eq!(demand.totals(at(13)).arrivals, 3);
-    }
-
-    #[test]
-    fn one_silent_pod_of_many_is_told_from_a_cut_off_autoscaler() {
-        let rows = [
-            (2, 2, 0, true),
-            (1, 2, 1, true),
-            (1, 3, 2, false),
-            (0, 1, 1, false),
-        ];
-        for (heard, ready, silent, mostly) in rows {
-            let mut demand = demand();
-            let names = ["a", "b", "c"];
-            for name in &names[..heard] {
-                demand.pod_reported(name, &report(1, SEC, (0, 0, 0)), Duration::from_secs(9));
-            }
-            let pods = names[..ready]
-                .iter()
-                .map(|name| Reporter { name, ready: true });
-            let now = Duration::from_secs(10);
-            let measured = demand.measure(&settings(), pods, [].into_iter(), now);
-            let told = (measured.silent, measured.mostly_heard);
-            assert_eq!(told, (silent, mostly), "{heard} of {ready}");
-            assert_eq!(measured.heard, silent == 0);
-        }
-    }
-
-    #[test]
-    fn silence_is_unknown_and_gone_reporters_are_forgotten() {
-        let at = Duration::from_secs;
-        let mut demand = demand();
-        let unknown = measure(&mut demand, 0);
-        assert_eq!((unknown.heard, unknown.oldest), (false, None));
-        demand.pod_reported("p", &report(1, SEC, (7, 0, 0)), at(1));
-        demand.pod_reported("gone", &report(2, SEC, (3, 0, 0)), at(1));
-        assert!(measure(&mut demand, 4).heard);
-        let late = measure(&mut demand, 5);
-        assert_eq!((late.heard, late.oldest), (false, Some(at(4))));
-        assert_eq!(late.totals.in_flight, 7);
-    }
-
-    #[test]
-    fn other_windows_start_empty_and_say_so() {
-        let mut demand = demand();
-        demand.pod_reported(
-            "p",
-            &report(1, 8 * SEC, (2, 16 * SEC, 4)),
-            Duration::from_secs(8),
-        );
-        assert!(!measure(&mut demand, 8).restarted);
-        let now = Duration::from_secs(8);
-        let other = demand.measure(&Settings::default(), [].into_iter(), [].into_iter(), now);
-        assert_eq!((other.restarted, other.stable), (true, 0.0));
-    }
-
-    #[test]
-    fn connections_round_the_queue_proxy_are_remembered_for_a_window() {
-        let mut demand = demand();
-        let seen = QueueProxyReport {
-            bypass: 1,
-            ..report(1, SEC, (0, 0, 0))
-        };
-        demand.pod_reported("p", &seen, Duration::from_secs(1));
-        demand.pod_reported("p", &report(1, 2 * SEC, (0, 0, 0)), Duration::from_secs(2));
-        assert!(measure(&mut demand, 11).totals.bypassed);
-        assert!(!measure(&mut demand, 12).totals.bypassed);
-    }
-
-    #[test]
-    fn what_an_activator_held_that_is_gone_is_not_held_any_more() {
-        let mut demand = demand();
-        demand.activator_reported("a", (None, hearing(1, 1)), &held(3, 0));
-        let there = |name| Reporter { name, ready: true };
-        demand.keep_only(&[].into_iter(), &[there("a"), there("b")].into_iter());
-        assert_eq!(demand.held(), 3);
-        demand.keep_only(&[].into_iter(), &[there("b")].into_iter());
-        assert_eq!((demand.held(), demand.held_since()), (0, None));
-    }
-
-    fn hearing(complete: u64, secs: u64) -> Hearing {
-        Hearing {
-            boot: 1,
-            complete,
-            now_us: secs * SEC,
-            at: Duration::from_secs(secs),
-        }
-    }
-
-    fn held(in_flight: u64, in_flight_us: u64) -> HeldWorkload {
-        HeldWorkload {
-            namespace: "d".into(),
-            name: "shop".into(),
-            uid: "u".into(),
-            ports: vec![10_001],
-            held: Load {
-                in_flight,
-                in_flight_us,
-                requests: in_flight,
-            },
-            forwarding: 2,
-            held_for_us: 400_000,
-            woken: None,
-        }
-    }
-
-    #[test]
-    fn what_an_activator_leaves_out_is_as_it_was_until_its_last_report() {
-        let mut demand = demand();
-        let measure = |demand: &mut Demand, hearing, secs| {
-            let a = Reporter {
-                name: "a",
-                ready: true,
-            };
-            let activators = [(a, Some(hearing))].into_iter();
-            let now = Duration::from_secs(secs);
-            demand.measure(&settings(), [].into_iter(), activators, now)
-        };
-        demand.activator_reported("a", (None, hearing(1, 1)), &held(0, 0));
-        // Nothing about this workload until second 99.
-        assert!(measure(&mut demand, hearing(1, 99), 100).heard);
-        let silent = measure(&mut demand, hearing(1, 99), 103);
-        assert!(!silent.heard, "the activator says nothing");
-        let left_out = measure(&mut demand, hearing(2, 99), 100);
-        assert!(!left_out.heard, "it knows the workload no more");
-        // Of second 99 to 100 it says that one was held throughout.
-        let reports = (Some(hearing(1, 99)), hearing(1, 100));
-        demand.activator_reported("a", reports, &held(1, SEC));
-        let now = measure(&mut demand, hearing(1, 100), 100);
-        assert!((now.panic - 1.0).abs() < 1e-9, "{now:?}");
-        assert!(
-            (now.stable - 0.1).abs() < 1e-9,
-            "nine idle seconds: {now:?}"
-        );
-    }
-
-    #[test]
-    fn held_counts_as_demand_and_tells_its_ports() {
-        let mut demand = demand();
-        let now = hearing(1, 1);
-        demand.activator_reported("a", (None, now), &held(5, 0));
-        let totals = demand.totals(now.at);
-        assert_eq!(
-            (totals.held, totals.in_flight, totals.forwarding),
-            (5, 5, 2)
-        );
-        assert_eq!(demand.held_since(), Some(Duration::from_millis(600)));
-        assert!(demand.listens(("a", now), [10_001].into_iter()));
-        assert!(!demand.listens(("a", now), [10_002].into_iter()));
-        assert!(!demand.listens(("b", now), [10_001].into_iter()));
-        let later = Hearing { complete: 2, ..now };
-        assert!(
-            !demand.listens(("a", later), [10_001].into_iter()),
-            "left out"
-        );
-        demand.activator_reported("a", (Some(now), hearing(2, 2)), &held(5, 0));
-        assert!(
-            demand.listens(("a", now), [10_001].into_iter()),
-            "told before the whole report counts as heard"
-        );
-        let restarted = Hearing { boot: 2, ..now };
-        assert!(!demand.listens(("a", restarted), [10_001].into_iter()));
-    }
-}
+mod tests;

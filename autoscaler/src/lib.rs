@@ -3,9 +3,9 @@
 //!
 //! One task for each workload ([`workload`]) reads the watch caches ([`stores`]) and what was
 //! reported ([`demand`]), asks the pure parts ([`policy`] with [`kpa`], [`machine`], [`plan`]) what to do and does
-//! it; [`why`] says why. Workloads are divided into shards ([`shards`]): only the leader of a
-//! workload's shard ([`lease`]) writes, but any replica may wake a sleeping workload.
-//! Writes that nobody waits for take [`turns`].
+//! it; [`why`] says why, [`journal`] keeps what happened lately, [`page`] shows it. Workloads are
+//! divided into shards ([`shards`]): only the leader of a workload's shard ([`lease`]) writes, but any
+//! replica may wake a sleeping workload. Writes that nobody waits for take [`turns`].
 
 pub mod allocate;
 pub mod app;
@@ -16,13 +16,17 @@ pub mod config;
 pub mod context;
 pub mod crash;
 pub mod demand;
+mod discovery;
+mod events;
 mod injected;
+pub mod journal;
 pub mod kpa;
 pub mod lease;
 pub mod machine;
 pub mod mesh;
 pub mod metrics;
 pub mod objects;
+pub mod page;
 pub mod plan;
 pub mod pod;
 pub mod policy;

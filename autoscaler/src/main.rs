@@ -53,14 +53,14 @@ fn start(args: Args) -> anyhow::Result<()> {
             Some(Command::Uninstall {
                 webhook_configuration,
                 timeout,
-            }) => uninstall::run(&args.targets, &webhook_configuration, timeout.0).await,
+            }) => uninstall::run(&args.targets.0, &webhook_configuration, timeout.0).await,
             Some(Command::Restore {
                 webhook_configuration,
                 timeout,
                 dry_run,
             }) => {
                 restore::run(&restore::Options {
-                    targets: &args.targets,
+                    targets: &args.targets.0,
                     namespace: &args.namespace,
                     webhook_configuration: &webhook_configuration,
                     timeout: timeout.0,

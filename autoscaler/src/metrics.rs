@@ -54,6 +54,8 @@ pub struct Metrics {
     series: Workloads,
     /// Workloads with a task of their own.
     pub workloads: Gauge,
+    /// Shards that there are.
+    pub shards: Gauge,
     /// Shards of the workloads that this replica leads.
     pub shards_held: Gauge,
     /// Failed evaluations of a workload, mostly API errors.
@@ -94,6 +96,7 @@ impl Metrics {
             reports_refused: Family::default(),
             series: Workloads::default(),
             workloads: Gauge::default(),
+            shards: Gauge::default(),
             shards_held: Gauge::default(),
             errors: Counter::default(),
             settings_rejected: Gauge::default(),
@@ -181,6 +184,11 @@ impl Metrics {
             self.workloads.clone(),
         );
         own.register(
+            "shards",
+            "Shards that the workloads are divided into",
+            self.shards.clone(),
+        );
+        own.register(
             "shards_held",
             "Shards of the workloads that this replica leads",
             self.shards_held.clone(),
@@ -192,7 +200,7 @@ impl Metrics {
         );
         own.register(
             "settings_rejected",
-            "Whether the newest edit of the cluster-wide settings is wrong and not taken",
+            "Whether the newest edit of the cluster-wide settings is wrong or deletes them and is not taken",
             self.settings_rejected.clone(),
         );
     }

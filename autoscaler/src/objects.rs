@@ -52,6 +52,11 @@ pub(crate) fn metadata(workload: &ScaledWorkload, name: &str) -> Value {
     })
 }
 
+/// Whether an object of ours is for the workload of this name.
+pub(crate) fn belongs_to(object: &impl Resource, workload: &str) -> bool {
+    object.labels().get(WORKLOAD_LABEL) == Some(&label_value(workload))
+}
+
 /// The private Service: the public one's ports on the pods that carry our label.
 #[must_use]
 pub fn private(workload: &ScaledWorkload, public: &Service, planned: &PlannedService) -> Value {
@@ -263,6 +268,15 @@ mod tests {
             assert_eq!(slice["endpoints"][0]["addresses"], json!([address]));
             serde_json::from_value::<EndpointSlice>(slice).unwrap();
         }
+    }
+
+    #[test]
+    fn a_slice_that_another_workload_has_taken_over_is_its_own() {
+        let place = (&service(), Family::Ipv4);
+        let slice = slice(&workload(), place, (Audience::Everyone, &[]));
+        let slice: EndpointSlice = serde_json::from_value(slice).unwrap();
+        assert!(belongs_to(&slice, "shop") && !belongs_to(&slice, "bank"));
+        assert!(!belongs_to(&EndpointSlice::default(), "shop"));
     }
 
     #[test]

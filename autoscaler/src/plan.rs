@@ -29,7 +29,10 @@ pub(crate) use patch::user_selector;
 pub use patch::{hold_patch, is_held, is_switched, release_patch, restore_patch, switch_patch};
 pub(crate) use services::selects;
 
-use crate::stores::{Budget, NetworkPolicy};
+use crate::{
+    pod::Pod,
+    stores::{Budget, NetworkPolicy},
+};
 
 type Labels = BTreeMap<String, String>;
 
@@ -104,9 +107,9 @@ pub struct Components {
     pub namespace: String,
     /// Its labels.
     pub namespace_labels: Labels,
-    /// Labels of the activators.
+    /// Labels of every activator.
     pub activators: Labels,
-    /// Labels of the autoscaler's replicas.
+    /// Labels of each of the autoscaler's replicas.
     pub autoscalers: Labels,
 }
 
@@ -272,14 +275,36 @@ impl Family {
 // === impl Components ===
 
 impl Components {
-    /// The same with the labels of the namespace as they are now.
+    /// The same with what there is: the `namespace`'s labels, where they are known, and those that
+    /// all of Lull's pods have, which are more than the pods are found by.
     #[must_use]
-    pub fn with_namespace_labels(&self, labels: &Labels) -> Self {
+    pub fn as_seen(
+        &self,
+        namespace: Option<&Labels>,
+        activators: &[Arc<Pod>],
+        autoscalers: &[Arc<Pod>],
+    ) -> Self {
+        let known =
+            |seen: Option<Labels>, configured: &Labels| seen.unwrap_or_else(|| configured.clone());
         Self {
-            namespace_labels: labels.clone(),
-            ..self.clone()
+            namespace: self.namespace.clone(),
+            namespace_labels: namespace.unwrap_or(&self.namespace_labels).clone(),
+            activators: known(common_labels(activators), &self.activators),
+            autoscalers: known(common_labels(autoscalers), &self.autoscalers),
         }
     }
+}
+
+/// The labels that every one of `pods` has; `None` where there are no pods.
+fn common_labels(pods: &[Arc<Pod>]) -> Option<Labels> {
+    let (first, others) = pods.split_first()?;
+    let mut common = first.labels.clone();
+    common.retain(|key, value| {
+        others
+            .iter()
+            .all(|pod| pod.labels.get(key) == Some(&*value))
+    });
+    Some(common)
 }
 
 // === impl Plan ===

@@ -1,5 +1,7 @@
 //! Pods of workloads and activators, as much of them as Lull reads.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1 as api;
 use kube::ResourceExt;
 use lull_contract::{
@@ -32,6 +34,8 @@ pub struct Pod {
     pub is_leaving: bool,
     /// It has Istio's container.
     pub is_meshed: bool,
+    /// Its labels, where it is one of Lull's own: nobody asks for those of the many others.
+    pub labels: BTreeMap<String, String>,
 }
 
 impl From<api::Pod> for Pod {
@@ -49,6 +53,7 @@ impl From<api::Pod> for Pod {
             is_leaving: pod.metadata.deletion_timestamp.is_some(),
             is_meshed: has_container(&pod, ISTIO_PROXY_CONTAINER),
             workload: pod.labels().get(POD_LABEL).cloned(),
+            labels: BTreeMap::new(),
             namespace: pod.namespace().unwrap_or_default(),
             name: pod.name_any(),
             uid: pod.uid().unwrap_or_default(),
@@ -62,6 +67,15 @@ impl From<api::Pod> for Pod {
 // === impl Pod ===
 
 impl Pod {
+    /// One of Lull's own, which keeps its labels.
+    pub(crate) fn own(pod: api::Pod) -> Self {
+        let labels = pod.metadata.labels.clone().unwrap_or_default();
+        Self {
+            labels,
+            ..Self::from(pod)
+        }
+    }
+
     /// Whether `address` is one of the pod's.
     #[must_use]
     pub fn has_address(&self, address: &str) -> bool {

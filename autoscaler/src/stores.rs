@@ -184,12 +184,12 @@ impl Stores {
                 touched: |_: &Pod| Touched::Activators,
                 ..Watch::new("activators", PODS, (readiness, on_touched))
             }
-            .start(own.clone(), all().labels(watched.activators), pod),
+            .start(own.clone(), all().labels(watched.activators), Pod::own),
             autoscalers: Watch {
                 touched: |_: &Pod| Touched::Autoscalers,
                 ..Watch::new("autoscalers", PODS, (readiness, on_touched))
             }
-            .start(own, all().labels(watched.autoscalers), pod),
+            .start(own, all().labels(watched.autoscalers), Pod::own),
             hpas: Watch {
                 touched: |hpa: &Hpa| Touched::Namespace(hpa.namespace.clone()),
                 ..Watch::new(

@@ -3,12 +3,14 @@
 //! A task never makes two evaluations at once, so each object has one write of ours in flight.
 
 mod act;
+mod delete;
 mod enrol;
 mod leave;
 mod look;
 mod mesh;
 mod planning;
 mod status;
+mod waking;
 
 use std::{
     future::Future,
@@ -25,6 +27,7 @@ use lull_contract::{
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
 
 use self::look::Look;
+pub(crate) use self::waking::resolve;
 use crate::{
     context::{Context, Key, Mailbox, WriteError},
     machine::{self, Action, Step},
@@ -125,6 +128,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
     };
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failures = 0;
     loop {
         tokio::select! {
             () = mailbox.changed.notified() => {}
@@ -133,20 +137,15 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         }
         task.rest = 0;
         match task.evaluate().await {
-            Ok(true) => task.rest = rest_of(&task.key),
+            Ok(true) => (task.rest, failures) = (rest_of(&task.key), 0),
             Ok(false) => break,
-            Err(error) if error.is_conflict() => {
-                tracing::debug!(workload = %task.key, %error, "decided on an old view; again");
-            }
-            Err(error) if error.is_not_leader() => {
-                tracing::debug!(workload = %task.key, %error, "left to the leader");
-            }
-            Err(error) if error.is_namespace_terminating() => {
-                tracing::debug!(workload = %task.key, %error, "the namespace is being deleted");
-            }
             Err(error) => {
-                task.ctx.metrics.errors.inc();
-                tracing::warn!(workload = %task.key, %error, "evaluation failed; it is repeated");
+                task.tell_failed(&error);
+                // While somebody is held every report is a reason to try again; an API server that
+                // is slow would only get slower.
+                tokio::time::sleep(pause_after(failures)).await;
+                mailbox.changed.notify_one();
+                failures = failures.saturating_add(1);
             }
         }
     }
@@ -161,6 +160,13 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
 pub fn is_relevant(ctx: &Context, key: &Key) -> bool {
     let (target, workload) = cached(ctx, key);
     stage(ctx, target.as_deref(), workload.as_deref()) != Stage::Done
+}
+
+/// Before an evaluation is repeated, where so many before it have failed, too: the watch shows what
+/// was changed meanwhile within milliseconds.
+fn pause_after(failures: u32) -> Duration {
+    const FIRST: Duration = Duration::from_millis(10);
+    FIRST.saturating_mul(1 << failures.min(16)).min(TICK)
 }
 
 /// Ticks between two evaluations while it is asleep.
@@ -221,9 +227,11 @@ impl Task {
         if self.term != term {
             // What another leader has done is in the ScaledWorkload.
             (self.term, self.state, self.status_written) = (term, None, None);
+            self.begin_to_pull();
         }
         if term.is_none() {
             self.series.hide();
+            self.mailbox.journal.lock().hide();
             self.forget_the_gone();
             if let (Stage::Run, Some(target), Some(workload)) = (stage, target, workload) {
                 self.wake_as_follower(&target, &workload).await?;
@@ -250,6 +258,20 @@ impl Task {
         Ok(true)
     }
 
+    fn tell_failed(&self, error: &WriteError) {
+        let workload = &self.key;
+        if error.is_conflict() {
+            tracing::debug!(%workload, %error, "decided on an old view; again");
+        } else if error.is_not_leader() {
+            tracing::debug!(%workload, %error, "left to the leader");
+        } else if error.is_namespace_terminating() {
+            tracing::debug!(%workload, %error, "the namespace is being deleted");
+        } else {
+            self.ctx.metrics.errors.inc();
+            tracing::warn!(%workload, %error, "evaluation failed; it is repeated");
+        }
+    }
+
     /// Whether this tick passes without an evaluation.
     fn rests(&mut self) -> bool {
         if self.state != Some(State::Asleep) || self.rest == 0 {
@@ -267,13 +289,7 @@ impl Task {
         let Some(workload) = self.ensure_workload(target, workload, false).await? else {
             return Ok(());
         };
-        if self.state.is_none_or(starts_over) {
-            let there = workload.status.as_ref().map(|status| status.state);
-            let state = there.filter(|state| !starts_over(*state));
-            let state = state.unwrap_or(State::Enrolling);
-            self.policy = Policy::new(state != State::Enrolling, self.ctx.now());
-            self.enter(state);
-        }
+        self.take_over(&workload);
         let plan = self.plan(target, &workload);
         let services = self.services_of(&plan);
         self.keep_services(target, &workload, services).await?;
@@ -282,7 +298,7 @@ impl Task {
         self.show(&look, state);
         let step = machine::step(state, &look.facts, &self.ctx.delays);
         self.act(target, &workload, services, &step).await?;
-        self.tell_woken(target);
+        self.tell_woken(target, look.facts.want);
         if look.verdict.overruled {
             self.tell_overruled(target, look.facts.replicas);
         }
@@ -302,6 +318,24 @@ impl Task {
         self.tell_in_time(target, &plan);
         self.write_status(&workload, &look, (step.state, &plan, reason))
             .await
+    }
+
+    /// Goes on where the last leader, or nobody, has left the workload.
+    fn take_over(&mut self, workload: &ScaledWorkload) {
+        if !self.state.is_none_or(starts_over) {
+            return;
+        }
+        let there = workload.status.as_ref();
+        let wakes = there.map(|status| status.wakes.as_slice());
+        self.mailbox
+            .journal
+            .lock()
+            .resume(wakes.unwrap_or_default());
+        let state = there.map(|status| status.state);
+        let state = state.filter(|state| !starts_over(*state));
+        let state = state.unwrap_or(State::Enrolling);
+        self.policy = Policy::new(state != State::Enrolling, self.ctx.now());
+        self.enter(state);
     }
 
     /// Runs a step's actions in order; the first failure leaves the state as it was.
@@ -371,7 +405,9 @@ impl Task {
 
     /// Puts what was seen and decided into the metrics.
     fn show(&self, look: &Look, state: State) {
-        self.series.observe(look.numbers(state));
+        let numbers = look.numbers(state);
+        self.series.observe(numbers);
+        self.mailbox.journal.lock().observe(self.ctx.now(), numbers);
         if look.verdict.decided {
             let oldest = look.measured.oldest;
             self.ctx.metrics.decided(look.why(), oldest);
@@ -458,6 +494,14 @@ mod tests {
             );
         }
         assert_eq!(stage_of(None, None, true), Stage::Done);
+    }
+
+    #[test]
+    fn what_fails_again_and_again_is_repeated_once_a_tick() {
+        let pauses: Vec<u128> = [0, 1, 4, 7, u32::MAX]
+            .map(|failures| pause_after(failures).as_millis())
+            .into();
+        assert_eq!(pauses, [10, 20, 160, 1_000, 1_000]);
     }
 
     #[test]

@@ -53,7 +53,8 @@ pub async fn run(args: &Args, client: &Client, stop: CancellationToken) -> Resul
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let resolver = Arc::new(Resolver::default());
-    let keeper = Keeper::new(client, args.names(), Arc::clone(&resolver), &readiness);
+    let served = (Arc::clone(&resolver), metrics.certificate_end.clone());
+    let keeper = Keeper::new(client, args.names(), served, &readiness);
     let (namespace, rejected) = (args.namespace.as_str(), metrics.settings_rejected.clone());
     let (watcher, settings) =
         Watcher::new(client, (namespace, &args.settings), &readiness, rejected);
@@ -76,7 +77,7 @@ pub async fn run(args: &Args, client: &Client, stop: CancellationToken) -> Resul
             tokio::spawn(serve::serve(
                 admission,
                 server_config(resolver)?,
-                admission::router(args.image(), args.targets.clone(), settings, metrics),
+                admission::router(args.image(), args.targets.0.clone(), settings, metrics),
                 end.clone(),
             )),
         ),

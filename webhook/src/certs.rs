@@ -55,6 +55,7 @@ pub struct Leaf {
     pub certified: Arc<CertifiedKey>,
     issuer: CertificateDer<'static>,
     renew_at: Timestamp,
+    not_after: Timestamp,
 }
 
 /// Certificates could not be read or made.
@@ -177,6 +178,7 @@ impl Authority {
             certified: Arc::new(CertifiedKey::new(chain, any_ecdsa_type(&private)?)),
             issuer: issuer_der.clone(),
             renew_at: now.checked_add(LEAF_RENEWAL)?,
+            not_after: now.checked_add(LEAF_LIFE)?,
         })
     }
 

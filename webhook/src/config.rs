@@ -2,10 +2,7 @@
 
 use clap::{Parser, builder::BoolishValueParser};
 use lull_cluster_settings::Current;
-use lull_contract::{
-    ports,
-    target_resource::{DEFAULT_TARGETS, TargetResource},
-};
+use lull_contract::{ports, target_resource::TargetResources};
 use lull_process::logging::LogFilter;
 use serde_json::{Value, json};
 
@@ -45,14 +42,10 @@ pub struct Args {
         value_parser = ["Always", "IfNotPresent", "Never"]
     )]
     pub queue_proxy_image_pull_policy: String,
-    /// Kinds that are injected, as GROUP/VERSION/PLURAL; others are left alone.
-    #[arg(
-        long,
-        env = "WEBHOOK_TARGETS",
-        default_value = DEFAULT_TARGETS,
-        value_delimiter = ','
-    )]
-    pub targets: Vec<TargetResource>,
+    /// Kinds that are injected, as GROUP/VERSION/PLURAL with commas between them; others are left
+    /// alone.
+    #[arg(long, env = "WEBHOOK_TARGETS", default_value_t)]
+    pub targets: TargetResources,
     /// Log filter, for instance info or info,kube=debug.
     #[arg(long, env = "WEBHOOK_LOG", default_value = "info")]
     pub log: LogFilter,

@@ -18,6 +18,8 @@ pub struct Metrics {
     duration: Histogram,
     /// 1 while the newest edit of the cluster-wide settings is not taken.
     pub settings_rejected: Gauge,
+    /// When the served certificate ends, seconds since 1970; 0 while none is served.
+    pub certificate_end: Gauge,
 }
 
 /// How an admission request ended.
@@ -79,6 +81,7 @@ impl Metrics {
             admissions: Family::default(),
             duration: Histogram::new(BUCKETS),
             settings_rejected: Gauge::default(),
+            certificate_end: Gauge::default(),
         };
         for result in Outcome::ALL {
             // Makes the series: a rate needs its zero.
@@ -98,8 +101,13 @@ impl Metrics {
         );
         registry.register(
             "settings_rejected",
-            "Whether the newest edit of the cluster-wide settings is wrong and not taken",
+            "Whether the newest edit of the cluster-wide settings is wrong or deletes them and is not taken",
             metrics.settings_rejected.clone(),
+        );
+        registry.register(
+            "certificate_end_timestamp_seconds",
+            "When the served certificate ends, in seconds since 1970; 0 while none is served",
+            metrics.certificate_end.clone(),
         );
         metrics
     }

@@ -17,6 +17,7 @@ use crate::{
     hub::Hub,
     metrics::{CodeClass, Reason},
     splice::{self, Leaves},
+    who::Who,
     workload::{Hold, HoldError, Slot},
 };
 
@@ -97,12 +98,20 @@ impl ProxyHttp for Forward {
         let (Some(connection), Some(hold)) = (&ctx.connection, &mut ctx.hold) else {
             return Err(Error::explain(ErrorType::InternalError, "no route"));
         };
-        let granted = tokio::select! {
-            // Most get their slot at once: nobody has to look after the caller then.
-            biased;
-            granted = connection.route.workload.slot(hold) => granted,
-            () = caller_left(session, connection) => {
-                return Err(Error::new_down(ErrorType::ConnectionClosed));
+        let workload = &connection.route.workload;
+        // Most get their slot at once: nobody has to look after the caller then, or to know it.
+        let granted = if let Some(slot) = workload.slot_at_once(hold) {
+            Ok(slot)
+        } else {
+            if hold.who.is_none() {
+                hold.who = Some(who(session.req_header(), connection));
+            }
+            tokio::select! {
+                biased;
+                granted = workload.slot(hold) => granted,
+                () = caller_left(session, connection) => {
+                    return Err(Error::new_down(ErrorType::ConnectionClosed));
+                }
             }
         };
         let slot = match granted {
@@ -300,6 +309,12 @@ fn length(request: &RequestHeader) -> usize {
         .map(|(name, value)| name.as_str().len() + value.len())
         .sum();
     request.raw_path().len() + fields
+}
+
+fn who(request: &RequestHeader, connection: &Connection) -> Who {
+    let host = request.headers.get(header::HOST);
+    let host = host.and_then(|value| value.to_str().ok());
+    Who::requested(connection.peer, (&request.method, &request.uri), host)
 }
 
 /// Whether the caller's address is in the request already, or a mesh's proxy takes care of it.

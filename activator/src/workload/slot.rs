@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{Phase, State, Wake, Workload, wake_again};
-use crate::{hold::Ask, metrics::Reason, pod::Pod};
+use crate::{hold::Ask, metrics::Reason, pod::Pod, who::Who};
 
 /// What any held request or connection takes beside the caller's own bytes; 6.7 KiB were measured
 /// (`make bench-activator`).
@@ -66,6 +66,8 @@ pub(crate) struct Hold {
     /// When holding ends.
     deadline: Instant,
     place: Option<u64>,
+    /// Who it is; `None` where nobody has looked.
+    pub(crate) who: Option<Who>,
     /// Time spent in the line.
     pub(crate) waited: Duration,
     /// The wake that ended the wait, as far as it had got then.
@@ -83,10 +85,7 @@ impl Workload {
         let (slot_tx, slot_rx) = oneshot::channel();
         let number = {
             let mut state = self.state.lock();
-            // Nobody overtakes those who wait for the same.
-            if !state.line.has(hold.ask)
-                && let Some(slot) = self.take(&mut state, hold.ask)
-            {
+            if let Some(slot) = self.take_in_order(&mut state, hold.ask) {
                 return Ok(slot);
             }
             let number = self.join(&mut state, hold, slot_tx)?;
@@ -119,6 +118,19 @@ impl Workload {
         }
     }
 
+    /// A slot, where a pod can take it now.
+    pub(crate) fn slot_at_once(self: &Arc<Self>, hold: &Hold) -> Option<Slot> {
+        self.take_in_order(&mut self.state.lock(), hold.ask)
+    }
+
+    /// Nobody overtakes those who wait for the same.
+    fn take_in_order(self: &Arc<Self>, state: &mut State, ask: Ask) -> Option<Slot> {
+        match state.line.has(ask) {
+            true => None,
+            false => self.take(state, ask),
+        }
+    }
+
     fn join(
         self: &Arc<Self>,
         state: &mut State,
@@ -138,7 +150,12 @@ impl Workload {
                 false => 0,
             };
             match state.line.join(hold.ask, waiter, bound, now_us) {
-                Ok(place) => place,
+                Ok(place) => {
+                    if let Some(who) = &hold.who {
+                        state.callers.note(who.address());
+                    }
+                    place
+                }
                 Err(_) => {
                     self.hub.metrics.rejected(Reason::HoldFull);
                     let retry_after = state.recent_wait.retry_after();
@@ -153,6 +170,7 @@ impl Workload {
             state.line_since_us = now_us;
             if state.trusted() == 0 {
                 state.wake = Some(Wake::begin());
+                state.woken_by.clone_from(&hold.who);
             }
             self.hub.raise_edge();
             state.waking = Some(self.hub.spawn(wake_again(Arc::downgrade(self))));
@@ -248,6 +266,7 @@ impl Hold {
             bytes: BASE_BYTES,
             deadline,
             place: None,
+            who: None,
             waited: Duration::ZERO,
             wake: None,
         }

@@ -47,6 +47,31 @@ async fn a_request_is_held_without_a_pod_and_answered_when_one_appears() {
 }
 
 #[tokio::test]
+async fn the_report_names_who_began_a_wake_and_who_was_held() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    let caller = tokio::spawn(async move { get(port, "/cart?token=secret", "").await });
+    activator.until_held(1).await;
+    let pod = FakePod::start("shop-1").await;
+    activator.add_pod(&pod);
+    soon(caller).await.unwrap().assert_status(200);
+    // Nobody had to wait for this one.
+    get(port, "/later", "").await.assert_status(200);
+    let report = activator.report("").await;
+    let shop = report.workloads.first().unwrap();
+    let by = shop.woken.as_ref().and_then(|woken| woken.by.as_ref());
+    let by = by.unwrap();
+    assert_eq!(
+        (by.address.as_str(), by.asked.as_str()),
+        ("127.0.0.1", "GET any.example/cart")
+    );
+    let [caller] = shop.callers.as_slice() else {
+        panic!("{:?}", shop.callers);
+    };
+    assert_eq!((caller.address.as_str(), caller.holds), ("127.0.0.1", 1));
+    activator.stop().await;
+}
+
+#[tokio::test]
 async fn a_hundred_at_once_are_all_answered() {
     let (activator, port) = Activator::with(workload("shop")).await;
     let callers: Vec<_> = (0..100)
@@ -354,13 +379,21 @@ async fn slots_are_divided_among_the_activators_and_divided_anew() {
 
 #[tokio::test]
 async fn a_flood_for_one_workload_leaves_room_for_another() {
-    for bounds in [
+    for (bound, shown) in [
         // By number: half of four.
-        [("ACTIVATOR_MAX_HELD_TOTAL", "4")],
+        (
+            ("ACTIVATOR_MAX_HELD_TOTAL", "4"),
+            "lull_activator_held_limit 4\n",
+        ),
         // By memory: two heads of 450 KiB leave less than three take.
-        [("ACTIVATOR_MAX_HELD_MIB", "2")],
+        (
+            ("ACTIVATOR_MAX_HELD_MIB", "2"),
+            "lull_activator_held_bytes_limit 2097152\n",
+        ),
     ] {
-        let activator = Activator::start(&bounds).await;
+        let activator = Activator::start(&[bound]).await;
+        let metrics = activator.metrics().await;
+        assert!(metrics.contains(shown), "no {shown}in {metrics}");
         let flooded = activator.add(workload("flooded")).await;
         let other = activator.add(workload("other")).await;
         let large = format!("x-large: {}\r\n", "x".repeat(450 << 10));

@@ -10,12 +10,13 @@ use std::{
 
 use kube::{Api, Client, ResourceExt, runtime::watcher};
 use lull_contract::names::WORKLOAD_LABEL;
-use lull_process::readiness::{Pending, Readiness};
+use lull_process::readiness::Readiness;
 
 use super::{API_VERSION, WorkloadEntry};
 use crate::{
     cache::{Cache, Keys, Writer},
     config::API_TIMEOUT,
+    discovery::{Said, Search},
     stores::{OnTouched, Touched, Watch, bare, by_name, label},
 };
 
@@ -23,8 +24,6 @@ use crate::{
 const PLURAL: &str = "workloadentries";
 /// Between two looks for a mesh on a cluster that has none: it is installed once.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
-/// Until the API server is asked again after it could not say.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Our WorkloadEntries; none as long as the cluster doesn't know the kind.
 #[derive(Debug, Clone)]
@@ -61,7 +60,8 @@ impl Entries {
         let (client, is_known) = (client.clone(), Arc::clone(&entries.is_known));
         let on_touched = Arc::clone(on_touched);
         tokio::spawn(async move {
-            let pending = until_known(&client, pending).await;
+            let search = Search::new(LOOK_EVERY, true);
+            let ((), pending) = search.run(pending, || said(&client)).await;
             is_known.store(true, Ordering::Relaxed);
             tracing::info!(
                 "the cluster has a mesh: Istio is told of activators by WorkloadEntries"
@@ -106,23 +106,12 @@ fn touched(entry: &WorkloadEntry) -> Touched {
     Touched::Label(entry.namespace().unwrap_or_default(), workload.to_owned())
 }
 
-/// Returns when the cluster knows the kind; `pending` comes back unless it was let go before, because
-/// there was none.
-async fn until_known(client: &Client, pending: Pending) -> Option<Pending> {
-    let mut pending = Some(pending);
-    loop {
-        let pause = match is_served(client).await {
-            Ok(true) => return pending,
-            Ok(false) => {
-                drop(pending.take());
-                LOOK_EVERY
-            }
-            Err(error) => {
-                tracing::warn!(%error, "can't tell whether the cluster has a mesh: asked again");
-                ASK_AGAIN
-            }
-        };
-        tokio::time::sleep(pause).await;
+/// What the API server says of the kind; that there is no mesh surprises nobody.
+async fn said(client: &Client) -> Said<()> {
+    match is_served(client).await {
+        Ok(true) => Said::There(()),
+        Ok(false) => Said::Missing(None),
+        Err(error) => Said::Nothing(error.to_string()),
     }
 }
 

@@ -141,6 +141,10 @@ fn components() -> Components {
 }
 
 fn plan_of(case: &Case) -> Plan {
+    plan_with(case, &components())
+}
+
+fn plan_with(case: &Case, lull: &Components) -> Plan {
     let target = read_target(&case.workload);
     let settings = annotations::parse(&target.annotations).unwrap().settings;
     let of_kind = |kind: &'static str| {
@@ -191,7 +195,7 @@ fn plan_of(case: &Case) -> Plan {
         scalers: &scalers,
         policies: &policies,
         budgets: &budgets,
-        lull: &components(),
+        lull,
     })
 }
 
@@ -398,6 +402,46 @@ fn a_finding_says_what_to_write() {
     ] {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
+}
+
+#[test]
+fn a_policy_may_name_any_label_that_all_of_lull_s_pods_have() {
+    let pods = |component: &str, versions: &[&str]| -> Vec<Arc<Pod>> {
+        let pod = |version: &&str| {
+            let labels = json!({ "name": "lull", "component": component, "version": version });
+            let pod = json!({ "metadata": { "name": version, "labels": labels } });
+            Arc::new(Pod::own(read(pod)))
+        };
+        versions.iter().map(pod).collect()
+    };
+    let autoscalers = pods("autoscaler", &["1"]);
+    let is_blocked = |lull: &Components, named: Value| {
+        let from = json!([{ "namespaceSelector": {}, "podSelector": { "matchLabels": named } }]);
+        let policy = json!({ "kind": "NetworkPolicy", "spec": { "ingress": [{ "from": from }] } });
+        let case = Case {
+            name: String::new(),
+            workload: json!({}),
+            enrolled: false,
+            objects: vec![json!({ "kind": "Service" }), policy],
+            services: Vec::new(),
+            findings: Vec::new(),
+        };
+        let findings = plan_with(&case, lull).findings;
+        findings
+            .iter()
+            .any(|finding| finding.reason == Reason::PolicyBlocks)
+    };
+    let one = components().as_seen(None, &pods("activator", &["1"]), &autoscalers);
+    assert!(!is_blocked(&one, json!({ "name": "lull" })));
+    assert!(!is_blocked(&one, json!({ "version": "1" })));
+    assert!(is_blocked(&one, json!({ "name": "other" })));
+    assert!(is_blocked(&one, json!({ "component": "activator" })));
+    let rolling = components().as_seen(None, &pods("activator", &["1", "2"]), &autoscalers);
+    assert!(!is_blocked(&rolling, json!({ "name": "lull" })));
+    assert!(is_blocked(&rolling, json!({ "version": "1" })));
+    // Without pods it is only known what they are found by.
+    let none = components().as_seen(None, &[], &autoscalers);
+    assert!(is_blocked(&none, json!({ "name": "lull" })));
 }
 
 #[test]

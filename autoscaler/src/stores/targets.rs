@@ -10,13 +10,12 @@ use parking_lot::RwLock;
 use super::{OnTouched, Touched, Watch};
 use crate::{
     cache::{Cache, Keys, Writer},
+    discovery::{Said, Search},
     target::{DiscoveryError, Target, discover, is_of_kind},
 };
 
 /// Between two questions for a kind that is not there: its CRD may come later.
 const DISCOVER_EVERY: Duration = Duration::from_secs(10);
-/// Between two questions where the API server gave no answer.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 const KEYS: Keys<Target> = Keys {
     place: |target| (target.namespace.clone(), target.id()),
@@ -81,8 +80,9 @@ impl Targets {
         let (kinds, client) = (Arc::clone(&self.kinds), client.clone());
         let (wanted, on_touched) = (resource.clone(), Arc::clone(on_touched));
         tokio::spawn(async move {
-            let mut pending = Some(pending);
-            let resource = Arc::new(discovered(&client, &wanted, &mut pending).await);
+            let search = Search::new(DISCOVER_EVERY, is_builtin(&wanted));
+            let (resource, pending) = search.run(pending, || said(&wanted, &client)).await;
+            let resource = Arc::new(resource);
             let writer = Writer::new(KEYS);
             let kind = Kind {
                 resource: Arc::clone(&resource),
@@ -116,29 +116,11 @@ fn is_builtin(resource: &TargetResource) -> bool {
     resource.group == "apps"
 }
 
-/// Asks until the kind is there; nobody waits for one that isn't.
-async fn discovered(
-    client: &Client,
-    wanted: &TargetResource,
-    pending: &mut Option<Pending>,
-) -> ApiResource {
-    loop {
-        let pause = match discover(wanted, client).await {
-            Ok(resource) => return resource,
-            Err(error @ DiscoveryError::Api { .. }) => {
-                tracing::warn!(%error, "it is asked again");
-                if !is_builtin(wanted) {
-                    drop(pending.take());
-                }
-                ASK_AGAIN
-            }
-            Err(error) => {
-                if pending.take().is_some() {
-                    tracing::warn!(%error, "its objects are left alone until it is there");
-                }
-                DISCOVER_EVERY
-            }
-        };
-        tokio::time::sleep(pause).await;
+/// What the API server says of the kind.
+async fn said(wanted: &TargetResource, client: &Client) -> Said<ApiResource> {
+    match discover(wanted, client).await {
+        Ok(resource) => Said::There(resource),
+        Err(error @ DiscoveryError::Api { .. }) => Said::Nothing(error.to_string()),
+        Err(error) => Said::Missing(Some(error.to_string())),
     }
 }

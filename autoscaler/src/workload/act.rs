@@ -1,7 +1,6 @@
 //! What is written for a running workload.
 
 use std::{
-    fmt::Debug,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,16 +11,14 @@ use k8s_openapi::{
 };
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{Patch, PatchParams},
     core::DynamicObject,
 };
 use lull_contract::{
     annotations,
     names::FIELD_MANAGER,
-    report::Woken,
     scaled_workload::{ScaledWorkload, State},
 };
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{Task, Written};
@@ -34,26 +31,13 @@ use crate::{
     target::Target,
 };
 
+/// How long a replica that doesn't lead leaves a wake to the leader, which needs a few milliseconds:
+/// two that write at once are a conflict, and more calls than a wake is worth.
+const LEADER_PATIENCE: Duration = Duration::from_millis(50);
+
 /// Server-side apply as Lull; what we apply is ours alone.
 pub(super) fn apply() -> PatchParams {
     PatchParams::apply(FIELD_MANAGER).force()
-}
-
-/// When the first held request was answered, and what happened until then.
-fn woken_note(woken: &Woken) -> String {
-    let millis = |us: u64| us as f64 / 1_000.0;
-    let Some(((_, total), before)) = woken.phases_us.split_last() else {
-        return "The first request was answered".to_owned();
-    };
-    let phases = before
-        .iter()
-        .map(|(name, us)| format!("{name} {:.0}", millis(*us)));
-    let phases: Vec<String> = phases.collect();
-    format!(
-        "First request answered {:.0} ms after it came; pod ({} ms)",
-        millis(*total),
-        phases.join(", ")
-    )
 }
 
 // === impl Task ===
@@ -158,32 +142,16 @@ impl Task {
         let names = services
             .iter()
             .flat_map(|service| Family::ALL.map(|family| audience.slice(&service.name, family)));
-        for name in names {
-            let there = self.ctx.stores.slices.get(&self.key.namespace, &name);
-            if there.is_some() {
-                self.remove::<EndpointSlice>(&name, Purpose::DeleteSlice)
-                    .await?;
-            }
+        for slice in names.filter_map(|name| self.slice_of_ours(&name)) {
+            self.remove(&*slice, Purpose::DeleteSlice).await?;
         }
         Ok(())
     }
 
-    /// Deletes one of our objects; that it is gone already is as good.
-    pub(super) async fn remove<K>(&self, name: &str, what: Purpose) -> Result<(), WriteError>
-    where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + DeserializeOwned
-            + Debug,
-    {
-        let api: Api<K> = self.api();
-        match self
-            .call(what, api.delete(name, &DeleteParams::default()))
-            .await
-        {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(()),
-        }
+    /// Our slice of this name; one that another workload has taken over is not ours.
+    pub(super) fn slice_of_ours(&self, name: &str) -> Option<Arc<EndpointSlice>> {
+        let slice = self.ctx.stores.slices.get(&self.key.namespace, name)?;
+        objects::belongs_to(&*slice, &self.key.name).then_some(slice)
     }
 
     pub(super) async fn hold_selector(
@@ -257,6 +225,7 @@ impl Task {
             _ => verdict.unwrap_or_default(),
         };
         tracing::info!(workload = %self.key, from, to, reason, "scaled");
+        self.keep_scaled((from, to), held_since, &reason);
         let (word, note) = match (from, to) {
             (0, _) => ("Waking", format!("Scaled from 0 to {to} pods: {reason}")),
             (_, 0) => ("FellAsleep", "No traffic: all pods are let go".to_owned()),
@@ -267,18 +236,6 @@ impl Task {
         };
         self.ctx.event(target.reference(), false, word, note);
         Ok(())
-    }
-
-    /// An Event with the phases of a wake that has ended; of several activators that held for it,
-    /// one tells.
-    pub(super) fn tell_woken(&mut self, target: &Target) {
-        let Some(woken) = self.mailbox.demand.lock().take_woken() else {
-            return;
-        };
-        if !std::mem::replace(&mut self.woken_told, true) {
-            let object = target.reference();
-            self.ctx.event(object, false, "Woken", woken_note(&woken));
-        }
     }
 
     /// An Event where somebody else has changed the count.
@@ -336,15 +293,25 @@ impl Task {
         }
     }
 
-    /// What a replica that doesn't lead does: only the first step out of sleep.
+    /// What a replica that doesn't lead does: only the first step out of sleep, and only where the
+    /// leader hasn't done it.
     pub(super) async fn wake_as_follower(
         &mut self,
         target: &Target,
         workload: &ScaledWorkload,
     ) -> Result<(), WriteError> {
-        let held = self.mailbox.demand.lock().held();
+        let (held, since) = {
+            let demand = self.mailbox.demand.lock();
+            (demand.held(), demand.held_since().unwrap_or_default())
+        };
         let settings = &workload.spec.settings;
         if held == 0 || self.replicas(target) != 0 || settings.class == lull_contract::Class::None {
+            return Ok(());
+        }
+        let left = (since + LEADER_PATIENCE).saturating_sub(self.ctx.now());
+        if !left.is_zero() {
+            tokio::time::sleep(left).await;
+            self.mailbox.changed.notify_one();
             return Ok(());
         }
         self.scale(target, 0, wanted_for_held(settings, held).max(1))
@@ -399,27 +366,4 @@ fn replicas_of(scale: &Scale) -> u32 {
         .and_then(|spec| spec.replicas)
         .unwrap_or(0);
     u32::try_from(replicas).unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wake_is_told_with_its_phases() {
-        let phases = [
-            ("created", 25_100),
-            ("running", 596_400),
-            ("first-byte", 612_000),
-        ];
-        let phases_us = phases.map(|(name, us)| (name.to_owned(), us)).into();
-        let woken = Woken {
-            number: 1,
-            phases_us,
-        };
-        assert_eq!(
-            woken_note(&woken),
-            "First request answered 612 ms after it came; pod (created 25, running 596 ms)"
-        );
-    }
 }

@@ -9,7 +9,7 @@ use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{Api, ResourceExt, api::Patch};
 use lull_contract::{
     AppPort,
-    names::{FINALIZER, POD_LABEL, WORKLOAD_LABEL, label_value, private_service},
+    names::{FINALIZER, POD_LABEL, label_value, private_service},
     scaled_workload::{ScaledWorkload, ScaledWorkloadSpec, State, WorkloadPort},
 };
 use serde_json::json;
@@ -191,8 +191,7 @@ impl Task {
             }
             // WorkloadEntries are for all its Services, and this one selects them no more.
             for slice in self.slices_of_ours(&service) {
-                self.remove::<EndpointSlice>(&slice, Purpose::DeleteSlice)
-                    .await?;
+                self.remove(&*slice, Purpose::DeleteSlice).await?;
             }
         }
         Ok(())
@@ -217,17 +216,13 @@ impl Task {
         })
     }
 
-    /// Names of the slices by which this workload's activators stand behind `service`.
-    fn slices_of_ours(&self, service: &Service) -> Vec<String> {
-        let (name, ours) = (service.name_any(), label_value(&self.key.name));
-        let is_ours = |slice: &String| {
-            let slice = self.ctx.stores.slices.get(&self.key.namespace, slice);
-            slice.is_some_and(|slice| slice.labels().get(WORKLOAD_LABEL) == Some(&ours))
-        };
+    /// The slices by which this workload's activators stand behind `service`.
+    fn slices_of_ours(&self, service: &Service) -> Vec<Arc<EndpointSlice>> {
+        let name = service.name_any();
         let names = Audience::ALL
             .into_iter()
             .flat_map(|audience| Family::ALL.map(|family| audience.slice(&name, family)));
-        names.filter(is_ours).collect()
+        names.filter_map(|name| self.slice_of_ours(&name)).collect()
     }
 
     async fn ensure_private(
@@ -258,7 +253,8 @@ impl Task {
             return Ok(());
         }
         let api: Api<ScaledWorkload> = self.api();
-        let patch = json!({ "metadata": { "finalizers": null } });
+        // The uid can't be changed: another object of this name refuses the patch.
+        let patch = json!({ "metadata": { "uid": workload.uid(), "finalizers": null } });
         let name = workload.name_any();
         match self
             .call(

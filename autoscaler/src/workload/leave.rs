@@ -168,8 +168,7 @@ impl Task {
     /// Deletes the ScaledWorkload; what it owns (private Service, slices) goes with it.
     async fn delete(&mut self, workload: &ScaledWorkload) -> Result<(), WriteError> {
         if workload.metadata.deletion_timestamp.is_none() {
-            self.remove::<ScaledWorkload>(&self.key.name, Purpose::DeleteWorkload)
-                .await?;
+            self.remove(workload, Purpose::DeleteWorkload).await?;
         }
         self.drop_finalizer(workload).await
     }

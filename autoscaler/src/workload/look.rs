@@ -238,16 +238,21 @@ impl Task {
         }
     }
 
-    /// Starts to pull the pods' reports; whether there is one to wait for.
+    /// Pulls at once in a new term: who led before has pulled the pods so far, and until they are
+    /// heard this replica is blind.
+    pub(super) fn begin_to_pull(&mut self) {
+        if self.term.is_some() {
+            self.mailbox.demand.lock().begin(self.ctx.now());
+            self.start_pull();
+        }
+    }
+
+    /// Starts to pull the pods' reports, where this replica leads; whether there is one to wait for.
     pub(super) fn start_pull(&mut self) -> bool {
         if self.pull.as_ref().is_some_and(|pull| !pull.is_finished()) {
             return true;
         }
-        let pods: Vec<(String, String, u16)> = self
-            .pods()
-            .iter()
-            .filter_map(|pod| Some((pod.name.clone(), pod.ip.clone()?, pod.report_port)))
-            .collect();
+        let pods = to_pull(self.ctx.leadership.term(&self.key), &self.pods());
         if pods.is_empty() {
             return false;
         }
@@ -294,6 +299,39 @@ impl Task {
     }
 }
 
+/// Name, address and port of the pods to pull: none without a `term`, since only who leads decides
+/// by what they say. A wake, which any replica may do, follows from what activators hold.
+fn to_pull(term: Option<u64>, pods: &[Arc<Pod>]) -> Vec<(String, String, u16)> {
+    let reachable = |pod: &Arc<Pod>| Some((pod.name.clone(), pod.ip.clone()?, pod.report_port));
+    let pods = term.map_or(&[][..], |_| pods);
+    pods.iter().filter_map(reachable).collect()
+}
+
 fn count(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use lull_contract::ports;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(name: &str, status: &Value) -> Arc<Pod> {
+        let pod = json!({ "metadata": { "name": name }, "status": status });
+        let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(pod).unwrap();
+        Arc::new(pod.into())
+    }
+
+    #[test]
+    fn only_who_leads_pulls_and_only_what_has_an_address() {
+        let pods = [
+            pod("a", &json!({ "podIP": "10.0.0.1" })),
+            pod("b", &json!({})),
+        ];
+        let all = [("a".to_owned(), "10.0.0.1".to_owned(), ports::REPORT)];
+        assert_eq!(to_pull(Some(0), &pods), all);
+        assert!(to_pull(None, &pods).is_empty());
+    }
 }

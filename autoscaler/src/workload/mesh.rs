@@ -80,10 +80,8 @@ impl Task {
     /// Deletes the workload's entries, all but those of these names.
     pub(super) async fn remove_entries_but(&self, kept: &[String]) -> Result<(), WriteError> {
         for entry in self.entries() {
-            let name = entry.name_any();
-            if !kept.contains(&name) {
-                self.remove::<WorkloadEntry>(&name, Purpose::DeleteEntry)
-                    .await?;
+            if !kept.contains(&entry.name_any()) {
+                self.remove(&*entry, Purpose::DeleteEntry).await?;
             }
         }
         Ok(())

@@ -12,7 +12,9 @@ use lull_contract::{
 use super::{OBSTACLE_PATIENCE, Task};
 use crate::{
     context::WriteError,
-    plan::{self, Asks, Finding, Other, Plan, PlannedService, Reason, Situation, Template},
+    plan::{
+        self, Asks, Components, Finding, Other, Plan, PlannedService, Reason, Situation, Template,
+    },
     stores::Hpa,
     target::Target,
 };
@@ -42,9 +44,6 @@ impl Task {
         let without = Template::default();
         let settings = &workload.spec.settings;
         let own_timeout = target.annotations.contains_key(TIMEOUT);
-        let lull = &self.ctx.lull;
-        let own_namespace = stores.own_namespace.get("", &lull.namespace);
-        let labels = own_namespace.and_then(|namespace| namespace.metadata.labels.clone());
         plan::plan(&Situation {
             workload: &target.to_string(),
             template: target.template.as_ref().map_or(&without, |t| &t.plan),
@@ -62,11 +61,17 @@ impl Task {
             scalers: &scalers,
             policies: &stores.policies.in_namespace(namespace),
             budgets: &stores.budgets.in_namespace(namespace),
-            lull: &labels.map_or_else(
-                || lull.clone(),
-                |labels| lull.with_namespace_labels(&labels),
-            ),
+            lull: &self.lull(),
         })
+    }
+
+    /// Where Lull's own pods are now, and with which labels.
+    fn lull(&self) -> Components {
+        let (stores, configured) = (&self.ctx.stores, &self.ctx.lull);
+        let namespace = stores.own_namespace.get("", &configured.namespace);
+        let labels = namespace.as_ref().and_then(|n| n.metadata.labels.as_ref());
+        let (activators, autoscalers) = (stores.activators.all(), stores.autoscalers.all());
+        configured.as_seen(labels, &activators, &autoscalers)
     }
 
     /// Whether the Services have been switched.
@@ -138,7 +143,7 @@ struct Told {
     text: String,
 }
 
-/// Events of one reason about one object would be merged, and the later text lost.
+/// One Event tells all that is found of one reason about one object.
 fn by_reason_and_object<'a>(findings: impl Iterator<Item = &'a Finding>) -> Vec<(String, Told)> {
     let mut all: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for finding in findings {

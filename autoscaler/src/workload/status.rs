@@ -48,7 +48,7 @@ impl Task {
         look: &Look,
         (state, plan, reason): (State, &Plan, String),
     ) -> Result<(), WriteError> {
-        let before = self.status_before(workload);
+        let mut before = self.status_before(workload);
         let told = match state {
             State::Enrolling => Enrolled::NotYet(&reason),
             _ => Enrolled::Yes,
@@ -63,6 +63,8 @@ impl Task {
             conditions: conditions(&before, plan, told),
             services: self.listed(&before, plan),
             state_since: since(&before, state),
+            saved_pod_seconds: saved(&before, state, workload),
+            wakes: self.wakes(&mut before),
             reason,
         };
         self.patch_status(workload, status).await
@@ -129,6 +131,7 @@ impl Task {
             state: say.state,
             reason: say.reason.to_owned(),
             state_since: since(&before, say.state),
+            saved_pod_seconds: saved(&before, say.state, workload),
             ..before
         };
         self.patch_status(workload, status).await
@@ -194,6 +197,20 @@ fn since(before: &ScaledWorkloadStatus, state: State) -> Option<Time> {
         Some(time) if before.state == state => Some(time.clone()),
         _ => Some(Time(Timestamp::now())),
     }
+}
+
+/// Pod-seconds that it has been asleep for: what is added is added when a sleep ends, so that nothing
+/// is written while it sleeps.
+fn saved(before: &ScaledWorkloadStatus, state: State, workload: &ScaledWorkload) -> u64 {
+    let slept = match &before.state_since {
+        Some(since) if before.state == State::Asleep && state != State::Asleep => {
+            Timestamp::now().duration_since(since.0).as_secs()
+        }
+        _ => 0,
+    };
+    let slept = u64::try_from(slept).unwrap_or(0);
+    let added = slept.saturating_mul(workload.spec.saved_pods().into());
+    before.saved_pod_seconds.saturating_add(added)
 }
 
 /// How far enrolment is.
@@ -307,6 +324,38 @@ mod tests {
         assert_eq!(waiting[0], ["Enrolled", "False", "Waiting", "pods"]);
         let enrolled = shown(&odd, Enrolled::Yes);
         assert_eq!(enrolled[0], ["Enrolled", "True", "Headless", both]);
+    }
+
+    #[test]
+    fn a_sleep_is_counted_when_it_ends() {
+        let spec = json!({
+            "apiVersion": "lull.dev/v1alpha1",
+            "kind": "ScaledWorkload",
+            "metadata": { "name": "shop" },
+            "spec": {
+                "target": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": "u" },
+                "podSelector": {},
+                "ports": [],
+                "settings": lull_contract::Settings::default(),
+                "originalReplicas": 3,
+            },
+        });
+        let workload: ScaledWorkload = serde_json::from_value(spec).unwrap();
+        let an_hour_ago = Timestamp::now() - Duration::from_secs(3_600);
+        let before = ScaledWorkloadStatus {
+            state: State::Asleep,
+            state_since: Some(Time(an_hour_ago)),
+            saved_pod_seconds: 100,
+            ..ScaledWorkloadStatus::default()
+        };
+        assert_eq!(saved(&before, State::Asleep, &workload), 100);
+        let woken = saved(&before, State::Waking, &workload);
+        assert!((10_900..10_930).contains(&woken), "{woken}");
+        let awake = ScaledWorkloadStatus {
+            state: State::Awake,
+            ..before
+        };
+        assert_eq!(saved(&awake, State::Bursting, &workload), 100);
     }
 
     #[test]

@@ -1,6 +1,6 @@
-{{- /* Labels and annotations of an object's metadata; `annotations` are its own. */ -}}
+{{- /* Labels and annotations of an object's metadata; `labels` and `annotations` are its own. */ -}}
 {{- define "lull.meta" -}}
-labels: {{ include "lull.labels" . | nindent 2 }}
+labels: {{ merge (include "lull.labels" . | fromYaml) (.labels | default dict) | toYaml | nindent 2 }}
 {{- with merge (dict) (.annotations | default dict) (.root.Values.commonAnnotations | default dict) }}
 annotations: {{ toYaml . | nindent 2 }}
 {{- end }}

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! ConfigMap --watch--> validate --right--> Current, in a watch channel -> whoever resolves settings
-//!                              \--wrong--> what was right before stays; log, gauge, `rejected`
+//!                              \--wrong or gone--> what was right before stays; log, gauge, `rejected`
 //! ```
 
 use std::{fmt, sync::Arc};
@@ -25,23 +25,40 @@ pub type Settings = watch::Receiver<Arc<Current>>;
 pub struct Current {
     /// What workloads get that don't say it themselves.
     pub defaults: Arc<Defaults>,
-    /// Version of the ConfigMap that they come from; `None`: they are the built-in ones.
-    pub resource_version: Option<String>,
-    /// A newer edit that is wrong and was not taken.
+    /// The ConfigMap that they come from, in its version; `None`: they are the built-in ones.
+    pub source: Option<ObjectReference>,
+    /// A newer edit that was not taken.
     pub rejected: Option<Rejected>,
 }
 
 /// An edit that was not taken.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Rejected {
-    /// The ConfigMap.
+    /// The ConfigMap: with the version of the edit, or, where it was deleted, the one in force.
     #[serde(skip)]
     pub object: ObjectReference,
-    /// Its version.
-    pub resource_version: String,
-    /// Everything that is wrong with it.
-    pub faults: Vec<DefaultError>,
+    /// What was done to it.
+    #[serde(flatten)]
+    pub edit: Edit,
+}
+
+/// What was done to the ConfigMap.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(
+    tag = "edit",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
+pub enum Edit {
+    /// It says what can't be taken.
+    Wrong {
+        /// Its version.
+        resource_version: String,
+        /// Everything that is wrong with it.
+        faults: Vec<DefaultError>,
+    },
+    /// It was deleted.
+    Deleted,
 }
 
 /// What the page `/config` says about the settings.
@@ -62,11 +79,18 @@ impl Current {
     #[must_use]
     pub fn page(&self) -> Page<'_> {
         Page {
-            resource_version: self.resource_version.as_deref(),
+            resource_version: self.resource_version(),
             values: &self.defaults,
             effective: self.defaults.effective(),
             rejected: self.rejected.as_ref(),
         }
+    }
+
+    /// Version of the ConfigMap that they come from; `None`: they are the built-in ones.
+    #[must_use]
+    pub fn resource_version(&self) -> Option<&str> {
+        let source = self.source.as_ref();
+        source.and_then(|source| source.resource_version.as_deref())
     }
 
     /// What is in force once the ConfigMap was seen as `seen` (`None`: there is none).
@@ -75,13 +99,18 @@ impl Current {
     /// wrong then, what is right is taken, so that one wrong value does not undo all others.
     fn after(last: Option<&Self>, seen: Option<&ConfigMap>) -> Self {
         let Some(map) = seen else {
-            return Self::default();
+            return last.map_or_else(Self::default, Self::without_map);
         };
         let data = map.data.clone().unwrap_or_default();
         let resource_version = map.metadata.resource_version.clone().unwrap_or_default();
+        // Events about different versions are different Events.
+        let object = ObjectReference {
+            resource_version: Some(resource_version.clone()),
+            ..map.object_ref(&())
+        };
         let taken = |defaults| Self {
             defaults: Arc::new(defaults),
-            resource_version: Some(resource_version.clone()),
+            source: Some(object.clone()),
             rejected: None,
         };
         match Defaults::parse(&data) {
@@ -90,21 +119,25 @@ impl Current {
                 let kept = last
                     .cloned()
                     .unwrap_or_else(|| taken(Defaults::what_is_right(&data)));
-                // Events about different versions are different Events.
-                let object = ObjectReference {
-                    resource_version: Some(resource_version.clone()),
-                    ..map.object_ref(&())
-                };
-                let rejected = Rejected {
-                    object,
+                let edit = Edit::Wrong {
                     resource_version,
                     faults,
                 };
                 Self {
-                    rejected: Some(rejected),
+                    rejected: Some(Rejected { object, edit }),
                     ..kept
                 }
             }
+        }
+    }
+
+    /// What is in force once the ConfigMap is gone: what it said, if there was one. Somebody who wants
+    /// the built-in values empties it.
+    fn without_map(&self) -> Self {
+        let edit = Edit::Deleted;
+        Self {
+            rejected: self.source.clone().map(|object| Rejected { object, edit }),
+            ..self.clone()
         }
     }
 }
@@ -113,7 +146,13 @@ impl Current {
 
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, fault) in self.faults.iter().enumerate() {
+        let faults = match &self.edit {
+            Edit::Deleted => {
+                return f.write_str("it was deleted; make it anew, empty for the built-in values");
+            }
+            Edit::Wrong { faults, .. } => faults,
+        };
+        for (index, fault) in faults.iter().enumerate() {
             let separator = if index == 0 { "" } else { "; " };
             write!(f, "{separator}{fault}")?;
         }
@@ -150,9 +189,9 @@ mod tests {
 
         let bad = Current::after(Some(&good), Some(&map("2", &json!({ "window": "soon" }))));
         assert_eq!(bad.defaults, good.defaults);
-        assert_eq!(bad.resource_version.as_deref(), Some("1"));
+        assert_eq!(bad.resource_version(), Some("1"));
         let rejected = bad.rejected.clone().expect("a rejected edit");
-        assert_eq!(rejected.resource_version, "2");
+        assert_eq!(rejected.object.resource_version.as_deref(), Some("2"));
         assert_eq!(rejected.object.name.as_deref(), Some("lull-settings"));
         let text = rejected.to_string();
         assert!(
@@ -166,9 +205,31 @@ mod tests {
     }
 
     #[test]
-    fn without_a_map_the_built_in_values_hold() {
+    fn a_deleted_map_keeps_what_was_until_there_is_one_again() {
         let good = Current::after(None, Some(&map("1", &json!({ "window": "30s" }))));
-        assert_eq!(Current::after(Some(&good), None), Current::default());
+        let wrong = Current::after(Some(&good), Some(&map("2", &json!({ "window": "soon" }))));
+        for last in [&good, &wrong] {
+            let gone = Current::after(Some(last), None);
+            assert_eq!(
+                (&gone.defaults, &gone.source),
+                (&good.defaults, &good.source)
+            );
+            let rejected = gone.rejected.clone().expect("a rejected edit");
+            assert_eq!(rejected.edit, Edit::Deleted);
+            assert_eq!(rejected.object.name.as_deref(), Some("lull-settings"));
+            assert_eq!(Current::after(Some(&gone), None), gone);
+            let page = serde_json::to_value(gone.page()).unwrap();
+            assert_eq!(page["rejected"], json!({ "edit": "deleted" }));
+            let empty = Current::after(Some(&gone), Some(&map("3", &json!({}))));
+            assert_eq!((empty.defaults, empty.rejected), (Arc::default(), None));
+        }
+    }
+
+    #[test]
+    fn where_there_was_no_map_the_built_in_values_hold() {
+        let none = Current::after(None, None);
+        assert_eq!(none, Current::default());
+        assert_eq!(Current::after(Some(&none), None), none);
         let empty = Current::after(None, Some(&map("1", &json!(null))));
         assert_eq!(empty.defaults, Arc::default());
     }
@@ -191,6 +252,7 @@ mod tests {
         assert_eq!(page["resourceVersion"], "1");
         assert_eq!(page["values"], json!({ "window": "30s" }));
         assert_eq!(page["effective"]["settings"]["window"], "30s");
+        assert_eq!(page["rejected"]["edit"], "wrong");
         assert_eq!(page["rejected"]["resourceVersion"], "2");
         let fault = &page["rejected"]["faults"][0];
         assert_eq!(

@@ -46,7 +46,7 @@ impl Watcher {
     /// A watcher of the ConfigMap `name`, and where it tells what is in force: the built-in values
     /// at first. "settings" is not ready until the API server has answered.
     ///
-    /// `rejected` is 1 while the newest edit is wrong and not taken.
+    /// `rejected` is 1 while the newest edit is wrong, or has deleted the map, and is not taken.
     #[must_use]
     pub fn new(
         client: &Client,
@@ -107,14 +107,14 @@ impl Watcher {
     }
 
     fn log(&self, current: &Current) {
-        let (name, version) = (&self.name, &current.resource_version);
+        let (name, version) = (&self.name, current.resource_version());
         match &current.rejected {
             Some(rejected) => tracing::warn!(
                 configmap = name,
                 kept = version,
-                rejected = rejected.resource_version,
+                rejected = rejected.object.resource_version,
                 faults = %rejected,
-                "a wrong edit of the cluster-wide settings is not taken"
+                "an edit of the cluster-wide settings is not taken"
             ),
             None => tracing::info!(
                 configmap = name,

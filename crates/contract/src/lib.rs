@@ -1,5 +1,5 @@
 //! What Lull's components agree on: annotation keys and their values, ports, object names, the
-//! reports that the autoscaler pulls, and the `ScaledWorkload` resource.
+//! reports that the autoscaler pulls, the pages that it serves, and the `ScaledWorkload` resource.
 //!
 //! Everything here is pure: no I/O, no clock. A component that wants to know "what is it called"
 //! or "what does it look like on the wire" finds the one answer here.
@@ -18,6 +18,7 @@ pub mod scaled_workload;
 pub mod settings;
 pub mod shards;
 pub mod target_resource;
+pub mod view;
 
 pub use duration::HumanDuration;
 pub use settings::{AppPort, AppProtocol, Class, Metric, Settings};

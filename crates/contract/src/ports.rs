@@ -12,6 +12,8 @@ pub const REPORT: u16 = 9090;
 pub const METRICS: u16 = 9091;
 /// The webhook's admission server (TLS).
 pub const WEBHOOK: u16 = 9443;
+/// The autoscaler's status page and its JSON ([`crate::view`]).
+pub const STATUS_PAGE: u16 = 8023;
 /// Where the autoscaler allocates one activator port per (workload, app port).
 ///
 /// Below Linux' ephemeral range (32768..) so that an outgoing connection never sits on a port that

@@ -11,8 +11,13 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub const VERSION: u32 = 1;
 /// Largest report of one queue-proxy, bytes; it has a fixed number of fields.
 pub const MAX_QUEUE_PROXY_BYTES: usize = 4 << 10;
-/// Largest report of one activator, bytes: 22,000 workloads of at most 700 bytes.
-pub const MAX_ACTIVATOR_BYTES: usize = 16 << 20;
+/// Largest report of one activator, bytes: 22,000 workloads of at most 1,400 bytes, of which
+/// [`MAX_CALLERS`] and the last wake's caller take up to 700.
+pub const MAX_ACTIVATOR_BYTES: usize = 32 << 20;
+/// Most callers that an activator names for a workload.
+pub const MAX_CALLERS: usize = 4;
+/// Longest text of what a caller asked for, bytes; it is cut before it is sent.
+pub const MAX_ASKED_BYTES: usize = 192;
 /// Query parameter of the activator's long poll: the `edge` that the reader has seen.
 pub const SEEN_PARAM: &str = "seen";
 /// Query parameter of the activator's long poll: longest wait, milliseconds.
@@ -106,6 +111,9 @@ pub struct HeldWorkload {
     /// The last wake, for a while after its first answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub woken: Option<Woken>,
+    /// Who was held most often since the process started, by address; at most [`MAX_CALLERS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub callers: Vec<CallerCount>,
 }
 
 /// A wake as one activator saw it.
@@ -115,6 +123,30 @@ pub struct Woken {
     pub number: u64,
     /// Phases in their order, each with the time from the first one held to it, microseconds.
     pub phases_us: Vec<(String, u64)>,
+    /// The first one held, with whom it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<SeenCaller>,
+}
+
+/// A caller as an activator saw it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenCaller {
+    /// Its address, without the port: a proxy's where there is one in between.
+    pub address: String,
+    /// What it asked for: the server name of TLS, or method, host and path of a plain request
+    /// (without its query); empty where neither is seen. At most [`MAX_ASKED_BYTES`].
+    #[serde(default)]
+    pub asked: String,
+}
+
+/// How often a caller was held.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallerCount {
+    /// Its address, without the port.
+    pub address: String,
+    /// Requests and connections of it that were held; where there are more callers than places, an
+    /// upper bound.
+    pub holds: u64,
 }
 
 /// What every version has.
@@ -142,6 +174,8 @@ pub enum ReportError {
 
 /// More phases than a wake has, in this version or a later one.
 const MAX_PHASES: usize = 32;
+/// Longest text of an address, bytes: IPv6 with a zone has less.
+const MAX_ADDRESS_BYTES: usize = 64;
 /// More requests in flight than one process can hold (its file descriptors end long before).
 const MAX_IN_FLIGHT: u64 = 1 << 24;
 
@@ -170,16 +204,36 @@ impl ActivatorReport {
         let report: Self = read(bytes, MAX_ACTIVATOR_BYTES)?;
         for workload in &report.workloads {
             check(report.v, &workload.held)?;
-            let phases = workload.woken.as_ref().map_or(0, |w| w.phases_us.len());
-            if phases > MAX_PHASES {
-                let (got, most) = (phases as u64, MAX_PHASES as u64);
-                return Err(ReportError::Absurd("phases", got, most));
-            }
+            workload.check_sizes()?;
         }
         if report.v == VERSION {
             Ok(report)
         } else {
             Err(ReportError::Version(report.v))
+        }
+    }
+}
+
+// === impl HeldWorkload ===
+
+impl HeldWorkload {
+    /// Nothing of it is larger than any honest reporter makes it.
+    fn check_sizes(&self) -> Result<(), ReportError> {
+        let by = self.woken.as_ref().and_then(|woken| woken.by.as_ref());
+        let callers = self.callers.iter().map(|caller| &caller.address);
+        let addresses = callers.chain(by.map(|by| &by.address));
+        let longest = addresses.map(String::len).max().unwrap_or(0);
+        let phases = self.woken.as_ref().map_or(0, |w| w.phases_us.len());
+        let asked = by.map_or(0, |by| by.asked.len());
+        let sizes = [
+            ("phases", phases, MAX_PHASES),
+            ("callers", self.callers.len(), MAX_CALLERS),
+            ("bytes of an address", longest, MAX_ADDRESS_BYTES),
+            ("bytes of what was asked for", asked, MAX_ASKED_BYTES),
+        ];
+        match sizes.into_iter().find(|(_, got, most)| got > most) {
+            Some((what, got, most)) => Err(ReportError::Absurd(what, got as u64, most as u64)),
+            None => Ok(()),
         }
     }
 }

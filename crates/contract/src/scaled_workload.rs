@@ -10,7 +10,10 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::settings::{AppProtocol, Settings};
+use crate::{
+    settings::{AppProtocol, Settings},
+    view::WakeView,
+};
 
 /// Desired state, made from a workload's annotations.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -94,6 +97,10 @@ pub struct ScaledWorkloadStatus {
     /// Last change of `state`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_since: Option<Time>,
+    /// Pod-seconds that it has been asleep for, until `stateSince`: its original count, by time.
+    pub saved_pod_seconds: u64,
+    /// The last wakes, the newest first; at most ten.
+    pub wakes: Vec<WakeView>,
     /// Details for people and tools.
     pub conditions: Vec<Condition>,
 }
@@ -141,6 +148,12 @@ impl ScaledWorkloadSpec {
     #[must_use]
     pub fn is_dry_run(&self) -> bool {
         self.ports.is_empty()
+    }
+
+    /// Pods that are saved while it sleeps: as many as it had when it was enrolled.
+    #[must_use]
+    pub fn saved_pods(&self) -> u32 {
+        self.original_replicas.max(1)
     }
 }
 

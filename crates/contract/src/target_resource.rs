@@ -2,9 +2,6 @@
 
 use std::{fmt, str::FromStr};
 
-/// What is scaled unless the chart's value `targets` names more, in the form of [`TargetResource`].
-pub const DEFAULT_TARGETS: &str = "apps/v1/deployments,apps/v1/statefulsets";
-
 /// A resource with a `/scale` subresource, a count at `spec.replicas` and a pod template at
 /// `spec.template`, written `GROUP/VERSION/PLURAL`: `apps/v1/deployments`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +13,11 @@ pub struct TargetResource {
     /// Name in URLs, for instance `deployments`.
     pub plural: String,
 }
+
+/// The kinds that Lull scales, written with commas between them; by default those of Kubernetes that
+/// can sleep. The chart's value `targets` names more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetResources(pub Vec<TargetResource>);
 
 // === impl TargetResource ===
 
@@ -52,6 +54,36 @@ impl fmt::Display for TargetResource {
     }
 }
 
+// === impl TargetResources ===
+
+impl Default for TargetResources {
+    fn default() -> Self {
+        let of_apps = |plural: &str| TargetResource {
+            group: "apps".to_owned(),
+            version: "v1".to_owned(),
+            plural: plural.to_owned(),
+        };
+        Self(["deployments", "statefulsets"].map(of_apps).into())
+    }
+}
+
+impl FromStr for TargetResources {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let kinds: Result<Vec<TargetResource>, String> =
+            text.split(',').map(str::parse::<TargetResource>).collect();
+        kinds.map(Self)
+    }
+}
+
+impl fmt::Display for TargetResources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kinds: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&kinds.join(","))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,11 +113,15 @@ mod tests {
     }
 
     #[test]
-    fn the_default_is_well_formed() {
-        assert!(
-            DEFAULT_TARGETS
-                .split(',')
-                .all(|item| item.parse::<TargetResource>().is_ok())
-        );
+    fn several_are_written_with_commas() {
+        let default = TargetResources::default();
+        let text = "apps/v1/deployments,apps/v1/statefulsets";
+        assert_eq!(default.to_string(), text);
+        let parse = |text: &str| text.parse::<TargetResources>();
+        assert_eq!(parse(text), Ok(default.clone()));
+        assert_eq!(parse(&text.replace(',', ", ")), Ok(default));
+        let wrong = parse("apps/v1/deployments,rollouts").unwrap_err();
+        assert!(wrong.contains("\"rollouts\" is not a resource"), "{wrong}");
+        assert!(parse("").is_err());
     }
 }

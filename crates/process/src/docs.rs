@@ -3,6 +3,8 @@
 //! The documents are Markdown with one `## section` for each component and one table in each
 //! section. What a machine compares stands in backticks; the rest is for people.
 
+mod queries;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
@@ -13,6 +15,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::env::{EnvSource, Faults};
+
+pub use queries::query_faults;
 
 /// One row of a table: the text of each cell by the head of its column.
 pub type Row = BTreeMap<String, String>;

@@ -1,13 +1,20 @@
 //! A small HTTP/1.1 server for admin pages, reports and metrics.
 //!
-//! Not for traffic: every answer is whole in memory and every connection gets the same handler.
+//! Not for traffic: an answer is mostly whole in memory and every connection gets the same handler.
 
-use std::{convert::Infallible, future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, error::Error, future::Future, io, net::SocketAddr, sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{
+    body::{Body, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpSocket};
@@ -50,11 +57,13 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Answers requests on `listener` until `stop` is cancelled.
-pub async fn serve<H, F>(listener: TcpListener, stop: CancellationToken, handler: H)
+/// Answers requests on `listener` until `stop` is cancelled; what is being answered then goes on.
+pub async fn serve<H, F, B>(listener: TcpListener, stop: CancellationToken, handler: H)
 where
     H: Fn(Request<Incoming>) -> F + Send + Sync + 'static,
-    F: Future<Output = Answer> + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let handler = Arc::new(handler);
     loop {

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, fmt, time::Duration};
 
 use anyhow::{Context as _, bail, ensure};
+use futures::AsyncBufRead;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client, ResourceExt as _, api::ListParams};
 use lull_contract::scaled_workload::ScaledWorkload;
@@ -164,6 +165,22 @@ impl Cluster {
     pub async fn page(&self, pod: &str, port: u16, path: &str) -> anyhow::Result<String> {
         let pod = (self.lull_namespace.as_str(), pod);
         self.ask_pod(pod, port, "GET", path).await
+    }
+
+    /// A page of one of Lull's own pods that does not end, as it comes.
+    ///
+    /// # Errors
+    /// Where the answer does not begin, or is not 2xx.
+    pub async fn stream(
+        &self,
+        pod: &str,
+        port: u16,
+        path: &str,
+    ) -> anyhow::Result<impl AsyncBufRead + use<>> {
+        let namespace = &self.lull_namespace;
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy/{path}");
+        let request = http::Request::get(&path).body(Vec::new())?;
+        call(&path, self.client.request_stream(request)).await
     }
 
     /// Sends a request to the API server and reads the answer as text.

@@ -6,18 +6,22 @@
 //! of a workload's life, [`slices`] says who answers for a Service, [`mesh`] what Istio is told,
 //! [`original`] whether everything is as it was before Lull, [`leftovers`] what Lull left behind,
 //! [`timeline`] when each step of a cold start was seen, [`writes`] every state of one object;
-//! [`gitops`] applies manifests again and again, [`races`] does everything at once.
+//! [`gitops`] applies manifests again and again, [`races`] does everything at once, [`prometheus`]
+//! scrapes everything, [`book`] reads the documentation.
 
 pub mod activators;
 pub mod agent;
 pub mod app;
 pub mod autoscalers;
+pub mod background;
+pub mod book;
 pub mod chance;
 pub mod cluster;
 pub mod command;
 pub mod components;
 pub mod counters;
 pub mod crashes;
+pub mod dashboard;
 pub mod diagnostics;
 pub mod fleet;
 pub mod gitops;
@@ -30,6 +34,7 @@ pub mod metrics_api;
 pub mod namespace;
 pub mod original;
 pub mod process;
+pub mod prometheus;
 pub mod races;
 pub mod rollouts;
 pub mod say;

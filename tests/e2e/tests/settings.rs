@@ -1,4 +1,5 @@
-//! The cluster-wide settings: an edit holds at once, a wrong one is told and keeps what was.
+//! The cluster-wide settings: an edit holds at once, a wrong one or a deletion is told and keeps what
+//! was.
 //!
 //! All tests share the ConfigMap, so only keys are set that matter to no other test: every other
 //! workload has a window of its own, and no quiet connection is a day old.
@@ -6,8 +7,11 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Api, api::PostParams};
+use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{
+    Api,
+    api::{DeleteParams, PostParams},
+};
 use lull_contract::{HumanDuration, Settings, annotations::SCALE, ports};
 use lull_e2e::{App, Cluster, Namespace, Workload, cluster, eventually, in_namespace};
 use serde_json::{Value, json};
@@ -78,9 +82,35 @@ async fn follow_edits(namespace: &Namespace) -> anyhow::Result<()> {
     set(cluster, &[("window", "soon")]).await?;
     everywhere(cluster, shows_the_wrong_edit).await?;
     eventually("an Event", SECONDS, async || has_event(cluster).await).await?;
+    keeps_what_was_without_the_map(cluster).await?;
     let kept = settings(&silent).await?.window;
     ensure!(kept == HumanDuration::from_secs(42), "the window is {kept}");
     Ok(())
+}
+
+/// Deletes the ConfigMap until everybody has seen it, and makes it again as it was.
+async fn keeps_what_was_without_the_map(cluster: &Cluster) -> anyhow::Result<()> {
+    let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), &cluster.lull_namespace);
+    let mut map = cluster::call("get the settings", maps.get(NAME)).await?;
+    let params = DeleteParams::default();
+    cluster::call("delete the settings", maps.delete(NAME, &params)).await?;
+    let outcome = everywhere(cluster, |settings| {
+        let edit = &settings["rejected"]["edit"];
+        ensure!(edit == "deleted", "the last edit is {edit}");
+        ensure!(settings["values"]["window"] == "42s", "other values");
+        Ok(())
+    })
+    .await;
+    map.metadata = ObjectMeta {
+        name: map.metadata.name,
+        labels: map.metadata.labels,
+        annotations: map.metadata.annotations,
+        ..ObjectMeta::default()
+    };
+    let create = maps.create(&PostParams::default(), &map);
+    // Whatever was seen: other tests need it.
+    cluster::call("make the settings again", create).await?;
+    outcome
 }
 
 /// Waits until every autoscaler and webhook shows settings that pass `check`.

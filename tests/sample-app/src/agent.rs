@@ -2,8 +2,10 @@
 //!
 //! `POST /runs` starts a load, `GET /runs/<id>` says how it goes, `DELETE /runs/<id>` stops it,
 //! `POST /probe` sends one request and answers with what came back, `GET /now` gives the clock.
+//! [`get()`] sends one request without any of this.
 
 mod client;
+mod get;
 mod probe;
 mod run;
 #[cfg(test)]
@@ -23,6 +25,7 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::wire::{Now, ProbeSpec, RunId, RunSpec};
+pub use get::{GetArgs, get};
 use run::Run;
 
 /// Largest request body, bytes.

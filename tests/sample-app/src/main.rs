@@ -1,5 +1,6 @@
 //! `sample-app serve` is the app that the tests put to sleep; `sample-app agent` is the load client
-//! that runs beside it in the cluster; `sample-app metrics-api` is a metric to scale by.
+//! that runs beside it in the cluster, `sample-app get` one request by hand; `sample-app metrics-api`
+//! is a metric to scale by.
 
 use anyhow::Context as _;
 use clap::Parser;
@@ -13,6 +14,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Run the load client.
     Agent(agent::AgentArgs),
+    /// Send one request and say what came back.
+    Get(agent::GetArgs),
     /// Run the external metrics API.
     MetricsApi(metrics_api::MetricsApiArgs),
 }
@@ -24,6 +27,7 @@ async fn main() -> anyhow::Result<()> {
     match Command::parse() {
         Command::Serve(args) => serve::run(args, stop).await,
         Command::Agent(args) => agent::run(&args, stop).await,
+        Command::Get(args) => agent::get(&args).await,
         Command::MetricsApi(args) => metrics_api::run(&args, stop).await,
     }
 }

@@ -335,6 +335,7 @@ impl Cluster {
             forwarding: forwarded.filter(|r| r.forwarded).count() as u64,
             held_for_us: micros(self.now - self.held_since),
             woken: None,
+            callers: Vec::new(),
         };
         (micros(self.now) + 1, held)
     }

@@ -1,7 +1,7 @@
 use axum::{body::Body, http::Request as HttpRequest};
 use http_body_util::BodyExt;
 use lull_cluster_settings::Current;
-use lull_contract::{annotations::Defaults, target_resource::DEFAULT_TARGETS};
+use lull_contract::{annotations::Defaults, target_resource::TargetResources};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -23,8 +23,7 @@ impl Rig {
             reference: "lull/queue-proxy:1".to_owned(),
             pull_policy: "IfNotPresent".to_owned(),
         };
-        let targets = DEFAULT_TARGETS.split(',').map(|t| t.parse().unwrap());
-        let targets = targets.collect();
+        let targets = TargetResources::default().0;
         let (settings_tx, settings) = watch::channel(Arc::default());
         Self {
             router: router(image, targets, settings, metrics),

@@ -23,6 +23,7 @@ use kube::{
 };
 use lull_contract::names::FIELD_MANAGER;
 use lull_process::readiness::{Pending, Readiness};
+use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -60,6 +61,8 @@ pub struct Keeper {
     configurations: Api<Configuration>,
     names: Names,
     resolver: Arc<Resolver>,
+    /// When the served leaf ends, seconds since 1970.
+    end: Gauge,
     authority: Option<Arc<Authority>>,
     leaf: Option<Leaf>,
     /// As last seen; `None` while there is none.
@@ -96,12 +99,13 @@ impl std::fmt::Debug for Keeper {
 }
 
 impl Keeper {
-    /// A keeper that hands leaves to `resolver`; "certificate" and "ca-bundle" are not ready yet.
+    /// A keeper that hands leaves to `resolver` and tells `end` when the newest one ends;
+    /// "certificate" and "ca-bundle" are not ready yet.
     #[must_use]
     pub fn new(
         client: &Client,
         names: Names,
-        resolver: Arc<Resolver>,
+        (resolver, end): (Arc<Resolver>, Gauge),
         readiness: &Readiness,
     ) -> Self {
         Self {
@@ -109,6 +113,7 @@ impl Keeper {
             configurations: Api::all(client.clone()),
             names,
             resolver,
+            end,
             authority: None,
             leaf: None,
             configuration: None,
@@ -196,6 +201,7 @@ impl Keeper {
             let leaf = authority.mint(&names, now)?;
             tracing::info!(renew_at = %leaf.renew_at, "serving a new certificate");
             self.resolver.set(Arc::clone(&leaf.certified));
+            self.end.set(leaf.not_after.as_second());
             self.leaf = Some(leaf);
             self.no_certificate = None;
         }

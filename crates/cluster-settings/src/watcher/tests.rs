@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::*;
+use crate::Edit;
 
 /// Longest time that a test waits for what must come.
 const CAP: Duration = Duration::from_secs(20);
@@ -81,7 +82,7 @@ fn window(current: &Current) -> HumanDuration {
 }
 
 #[tokio::test]
-async fn edits_are_told_a_wrong_one_is_counted_and_a_deleted_map_is_none() {
+async fn edits_are_told_and_a_wrong_one_and_a_deleted_map_are_counted_and_keep_what_was() {
     let (events_tx, events_rx) = mpsc::channel(4);
     let client = client(map("1", "30s"), events_rx);
     let (readiness, rejected) = (Readiness::default(), Gauge::default());
@@ -95,7 +96,7 @@ async fn edits_are_told_a_wrong_one_is_counted_and_a_deleted_map_is_none() {
     let stop = CancellationToken::new();
     let task = tokio::spawn(watcher.run(stop.clone()));
 
-    let first = until(&mut settings, |now| now.resource_version.is_some()).await;
+    let first = until(&mut settings, |now| now.source.is_some()).await;
     assert_eq!(window(&first), HumanDuration::from_secs(30));
     for (kind, object) in [
         ("MODIFIED", map("2", "soon")),
@@ -109,9 +110,16 @@ async fn edits_are_told_a_wrong_one_is_counted_and_a_deleted_map_is_none() {
             assert_eq!(rejected.get(), 1);
         }
     }
-    let none = until(&mut settings, |now| now.resource_version.is_none()).await;
-    assert_eq!(*none, Current::default());
-    assert_eq!(rejected.get(), 0);
+    let is_deleted = |now: &Arc<Current>| {
+        let edit = now.rejected.as_ref().map(|rejected| &rejected.edit);
+        edit == Some(&Edit::Deleted)
+    };
+    let kept = until(&mut settings, is_deleted).await;
+    assert_eq!(
+        (&kept.defaults, &kept.source),
+        (&first.defaults, &first.source)
+    );
+    assert_eq!(rejected.get(), 1);
     stop.cancel();
     timeout(CAP, task).await.expect("it stops").unwrap();
     assert!(readiness.missing().is_empty());

@@ -93,10 +93,13 @@ fn fields(value: &impl Serialize) -> BTreeSet<String> {
 
 #[test]
 fn the_documentation_lists_every_field_and_no_other() {
+    let by = SeenCaller::default();
     let woken = Woken {
         number: 1,
         phases_us: Vec::new(),
+        by: Some(by.clone()),
     };
+    let caller = CallerCount::default();
     let held = HeldWorkload {
         namespace: "default".into(),
         name: "shop".into(),
@@ -106,6 +109,7 @@ fn the_documentation_lists_every_field_and_no_other() {
         forwarding: 0,
         held_for_us: 0,
         woken: Some(woken.clone()),
+        callers: vec![caller.clone()],
     };
     let activator = ActivatorReport {
         v: VERSION,
@@ -122,6 +126,45 @@ fn the_documentation_lists_every_field_and_no_other() {
     assert_eq!(documented("Activator's workload"), fields(&held));
     let section = "Activator's last wake of a workload";
     assert_eq!(documented(section), fields(&woken));
+    assert_eq!(documented("Caller that began a wake"), fields(&by));
+    assert_eq!(documented("Caller that was held"), fields(&caller));
+}
+
+#[test]
+fn callers_beyond_the_bounds_refuse_the_report() {
+    let asked = |bytes: usize| SeenCaller {
+        address: "10.0.0.7".into(),
+        asked: "x".repeat(bytes),
+    };
+    let far = CallerCount {
+        address: "f".repeat(MAX_ADDRESS_BYTES + 1),
+        holds: 1,
+    };
+    let many = vec![CallerCount::default(); MAX_CALLERS + 1];
+    let cases = [
+        (Vec::new(), asked(MAX_ASKED_BYTES), true),
+        (Vec::new(), asked(MAX_ASKED_BYTES + 1), false),
+        (vec![far], asked(0), false),
+        (many, asked(0), false),
+    ];
+    for (callers, by, is_taken) in cases {
+        let held = HeldWorkload {
+            namespace: "default".into(),
+            name: "shop".into(),
+            uid: "u".into(),
+            ports: Vec::new(),
+            held: Load::default(),
+            forwarding: 0,
+            held_for_us: 0,
+            woken: Some(Woken {
+                number: 1,
+                phases_us: Vec::new(),
+                by: Some(by),
+            }),
+            callers,
+        };
+        assert_eq!(held.check_sizes().is_ok(), is_taken, "{held:?}");
+    }
 }
 
 #[test]
@@ -168,10 +211,17 @@ prop_compose! {
         woken in proptest::option::of((
             any::<u64>(),
             proptest::collection::vec((".{0,12}", any::<u64>()), 0..=MAX_PHASES),
+            proptest::option::of(("[0-9a-f:.]{0,40}", "[ -~]{0,192}")),
         )),
+        callers in proptest::collection::vec(("[0-9a-f:.]{0,40}", any::<u64>()), 0..=MAX_CALLERS),
     ) -> HeldWorkload {
-        let woken = woken.map(|(number, phases_us)| Woken { number, phases_us });
-        HeldWorkload { namespace, name, uid, ports, held, forwarding, held_for_us, woken }
+        let woken = woken.map(|(number, phases_us, by)| {
+            let by = by.map(|(address, asked)| SeenCaller { address, asked });
+            Woken { number, phases_us, by }
+        });
+        let callers = callers.into_iter();
+        let callers = callers.map(|(address, holds)| CallerCount { address, holds }).collect();
+        HeldWorkload { namespace, name, uid, ports, held, forwarding, held_for_us, woken, callers }
     }
 }
 

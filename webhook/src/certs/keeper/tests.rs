@@ -101,7 +101,8 @@ impl Fake {
             secret: "lull-webhook-ca".to_owned(),
             configuration: "lull-webhook".to_owned(),
         };
-        let keeper = Keeper::new(&self.client(), names, Arc::clone(&resolver), &readiness);
+        let served = (Arc::clone(&resolver), Gauge::default());
+        let keeper = Keeper::new(&self.client(), names, served, &readiness);
         (keeper, readiness, resolver)
     }
 
@@ -240,6 +241,18 @@ async fn an_absent_secret_is_made_and_kept() {
     second.refresh().await.unwrap();
     assert_eq!(fake.stored(), first);
     assert_eq!(second.authority.unwrap().bundle(), first);
+}
+
+#[tokio::test]
+async fn the_end_of_the_served_certificate_is_told() {
+    let fake = Fake::new();
+    let (mut keeper, _, _) = fake.keeper();
+    assert_eq!(keeper.end.get(), 0, "none is served yet");
+    let before = Timestamp::now().as_second();
+    keeper.refresh().await.unwrap();
+    let life = keeper.end.get() - before;
+    let month = 30 * 24 * 3600;
+    assert!((month..month + 60).contains(&life), "{life} s");
 }
 
 #[tokio::test]

@@ -183,5 +183,6 @@ fn idle() -> HeldWorkload {
         forwarding: 0,
         held_for_us: 0,
         woken: None,
+        callers: Vec::new(),
     }
 }

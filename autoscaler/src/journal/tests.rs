@@ -1,0 +1,164 @@
+use lull_contract::scaled_workload::State;
+
+use super::*;
+
+fn wake_at(at: &str) -> WakeView {
+    WakeView {
+        at: at.to_owned(),
+        ..WakeView::default()
+    }
+}
+
+fn change(from: u32, to: u32) -> CountChange {
+    CountChange {
+        at: "2026-11-25T10:00:00.000Z".to_owned(),
+        from,
+        to,
+        reason: "requests are held".to_owned(),
+    }
+}
+
+fn woken(total_us: u64) -> Woken {
+    Woken {
+        number: 1,
+        phases_us: vec![
+            ("created".to_owned(), 25_000),
+            ("first-byte".to_owned(), total_us),
+        ],
+        by: None,
+    }
+}
+
+fn caller(address: &str) -> Caller {
+    Caller {
+        address: address.to_owned(),
+        ..Caller::default()
+    }
+}
+
+fn numbers(in_flight: u64) -> Numbers {
+    Numbers {
+        state: State::Awake,
+        desired: 2,
+        ready: 1,
+        in_flight,
+        held: 0,
+        panicking: false,
+        heard: true,
+    }
+}
+
+fn noon() -> Timestamp {
+    "2026-11-25T12:00:00Z".parse().unwrap()
+}
+
+#[test]
+fn a_wake_begins_with_the_scale_and_ends_with_its_phases_and_callers() {
+    let mut journal = Journal::default();
+    journal.scaled(change(0, 2), Some("2026-11-25T09:59:59.900Z".to_owned()));
+    assert_eq!(journal.wakes()[0].total_ms, None);
+    let first = (&woken(612_400), Some(caller("10.0.0.1")));
+    journal.woken(first, true, (noon(), 2));
+    journal.woken(
+        (&woken(700_000), Some(caller("10.0.0.2"))),
+        false,
+        (noon(), 2),
+    );
+    let [wake] = journal.wakes() else {
+        panic!("{:?}", journal.wakes());
+    };
+    assert_eq!(wake.at, "2026-11-25T09:59:59.900Z");
+    assert_eq!((wake.scaled_to, wake.total_ms), (2, Some(612)));
+    assert_eq!(wake.phases[0].ms, 25);
+    assert_eq!(wake.by, [caller("10.0.0.1"), caller("10.0.0.2")]);
+}
+
+#[test]
+fn a_wake_that_another_replica_began_is_told_with_its_own_beginning() {
+    let mut journal = Journal::default();
+    journal.woken((&woken(1_500_000), None), true, (noon(), 3));
+    let wake = &journal.wakes()[0];
+    assert_eq!(wake.at, "2026-11-25T11:59:58.500Z");
+    assert_eq!((wake.scaled_to, wake.total_ms), (3, Some(1_500)));
+}
+
+#[test]
+fn only_what_is_above_zero_after_zero_is_a_wake() {
+    let mut journal = Journal::default();
+    for (from, to) in [(1, 3), (3, 0), (0, 1)] {
+        journal.scaled(change(from, to), None);
+    }
+    assert_eq!(journal.wakes().len(), 1);
+    let counts: Vec<(u32, u32)> = journal.changes().iter().map(|c| (c.from, c.to)).collect();
+    assert_eq!(counts, [(0, 1), (3, 0), (1, 3)]);
+}
+
+#[test]
+fn the_next_leader_goes_on_where_the_last_one_wrote() {
+    let (early, late) = ("2026-11-25T10:00:00.000Z", "2026-11-25T11:00:00.000Z");
+    let ended = WakeView {
+        total_ms: Some(1),
+        ..wake_at(early)
+    };
+    let mut journal = Journal::default();
+    journal.scaled(change(0, 1), Some(late.to_owned()));
+    journal.resume(std::slice::from_ref(&ended));
+    let at: Vec<&str> = journal
+        .wakes()
+        .iter()
+        .map(|wake| wake.at.as_str())
+        .collect();
+    assert_eq!(at, [late, early], "what has just begun stays");
+    journal.resume(&[wake_at(late), ended]);
+    assert_eq!(
+        journal.wakes().len(),
+        2,
+        "what is written is not told twice"
+    );
+}
+
+#[test]
+fn everything_is_bounded() {
+    let mut journal = Journal::default();
+    for second in 0..10_000 {
+        journal.scaled(change(0, 1), None);
+        journal.observe(Duration::from_secs(second), numbers(second));
+    }
+    for last in 0..10 {
+        let caller = Some(caller(&format!("10.0.0.{last}")));
+        journal.woken((&woken(1), caller), last == 0, (noon(), 1));
+    }
+    assert_eq!(journal.wakes().len(), MAX_WAKES);
+    assert_eq!(journal.wakes()[0].by.len(), MAX_WAKE_CALLERS);
+    assert_eq!(journal.changes().len(), MAX_CHANGES);
+    assert_eq!(journal.line(Duration::ZERO).len(), MAX_MOMENTS);
+}
+
+#[test]
+fn the_line_has_a_moment_for_every_few_seconds() {
+    let mut journal = Journal::default();
+    for second in 0..=10 {
+        journal.observe(Duration::from_secs(second), numbers(second));
+    }
+    let line = journal.line(Duration::from_secs(12));
+    let line: Vec<(u32, u64)> = line.iter().map(|m| (m.ago, m.in_flight)).collect();
+    assert_eq!(line, [(12, 0), (7, 5), (2, 10)]);
+    assert_eq!(journal.seen().map(|seen| seen.in_flight), Some(10));
+    journal.hide();
+    assert!(journal.seen().is_none());
+}
+
+#[test]
+fn a_time_in_which_nothing_changes_has_a_beginning_and_an_end() {
+    let mut journal = Journal::default();
+    for second in 0..1_000 {
+        let in_flight = u64::from(second >= 500);
+        journal.observe(Duration::from_secs(second), numbers(in_flight));
+    }
+    let line = journal.line(Duration::from_secs(1_000));
+    let line: Vec<(u32, u64)> = line.iter().map(|m| (m.ago, m.in_flight)).collect();
+    assert_eq!(line, [(900, 0), (505, 0), (500, 1), (5, 1)]);
+    let later = journal.line(Duration::from_secs(2_000));
+    let later: Vec<(u32, u64)> = later.iter().map(|m| (m.ago, m.in_flight)).collect();
+    assert_eq!(later, [(900, 1)], "what was long ago is not shown");
+}

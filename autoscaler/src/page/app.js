@@ -1,0 +1,379 @@
+// The status page. What the cluster says is only ever set as text, never as markup.
+'use strict';
+
+const SVG = 'http://www.w3.org/2000/svg';
+const DETAIL_EVERY = 2000;
+const RETRY_AFTER = 3000;
+const CELLS = ['name', 'state', 'since', 'pods', 'flight', 'held', 'why'];
+
+const byId = (id) => document.getElementById(id);
+const rows = new Map(); // "namespace/name" -> { view, item, link, cells, order }
+let order = []; // keys as they are listed
+let isFresh = true; // the next event has every workload
+let opened = null; // key of the workload in the detail
+
+// ---- words ----
+
+function ago(time) {
+  const seconds = Math.max(0, Math.round((Date.now() - Date.parse(time)) / 1000));
+  if (!Number.isFinite(seconds)) return '';
+  if (seconds < 60) return seconds + ' s';
+  if (seconds < 3600) return Math.floor(seconds / 60) + ' min';
+  if (seconds < 172800) return Math.floor(seconds / 3600) + ' h';
+  return Math.floor(seconds / 86400) + ' d';
+}
+
+function duration(ms) {
+  return ms < 1000 ? ms + ' ms' : (ms / 1000).toFixed(ms < 10000 ? 2 : 1) + ' s';
+}
+
+function savedSeconds(view) {
+  const since = view.since ? (Date.now() - Date.parse(view.since)) / 1000 : 0;
+  return view.savedPodSeconds + view.savingPods * Math.max(0, since);
+}
+
+function podHours(seconds) {
+  const hours = seconds / 3600;
+  return (hours < 10 ? hours.toFixed(2) : Math.round(hours).toLocaleString('en')) + ' pod-hours';
+}
+
+function callerText(caller) {
+  const who = caller.workload || caller.pod;
+  const name = who ? who + ' (' + caller.address + ')' : caller.address;
+  return caller.asked ? name + ': ' + caller.asked : name;
+}
+
+function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+function element(kind, text, className) {
+  const node = document.createElement(kind);
+  if (text !== undefined) node.textContent = text;
+  if (className) node.className = className;
+  return node;
+}
+
+// ---- list ----
+
+function makeRow(key, view) {
+  const item = document.createElement('li');
+  const link = document.createElement('a');
+  link.className = 'row';
+  link.href = '#' + key;
+  const cells = {};
+  for (const name of CELLS) {
+    cells[name] = element('span', '', name);
+    link.append(cells[name]);
+  }
+  item.append(link);
+  return { key, view, item, link, cells };
+}
+
+function fill(row) {
+  const { view, cells } = row;
+  setText(cells.name, row.key);
+  setText(cells.state, view.state);
+  cells.state.dataset.state = view.state;
+  setText(cells.since, view.since ? ago(view.since) : '');
+  setText(cells.pods, view.ready + '/' + view.desired);
+  setText(cells.flight, String(view.inFlight));
+  setText(cells.held, String(view.held));
+  setText(cells.why, view.reason);
+  cells.why.title = view.reason;
+  row.item.classList.toggle('odd', view.conditions.length > 0);
+  const odd = view.conditions.length > 0 ? ', needs attention' : '';
+  row.link.setAttribute('aria-label', row.key + ', ' + view.state + ', ' + view.ready + ' of ' +
+    view.desired + ' pods, ' + view.inFlight + ' in flight, ' + view.held + ' held' + odd);
+}
+
+function placeOf(key) {
+  let low = 0, high = order.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (order[middle] < key) low = middle + 1; else high = middle;
+  }
+  return low;
+}
+
+function remove(key) {
+  const row = rows.get(key);
+  if (!row) return;
+  row.item.remove();
+  rows.delete(key);
+  order.splice(placeOf(key), 1);
+}
+
+function apply(change) {
+  if (isFresh) {
+    const there = new Set(change.changed.map((view) => view.namespace + '/' + view.name));
+    for (const key of [...rows.keys()]) if (!there.has(key)) remove(key);
+    isFresh = false;
+  }
+  change.gone.forEach(remove);
+  const added = [];
+  for (const view of change.changed) {
+    const key = view.namespace + '/' + view.name;
+    let row = rows.get(key);
+    if (row) {
+      row.view = view;
+    } else {
+      row = makeRow(key, view);
+      rows.set(key, row);
+      added.push(row);
+    }
+    fill(row);
+    row.item.hidden = !fits(row);
+  }
+  insert(added);
+  total();
+  if (opened && change.changed.some((view) => view.namespace + '/' + view.name === opened)) {
+    showNow(rows.get(opened).view);
+  }
+}
+
+function insert(added) {
+  const list = byId('list');
+  if (order.length === 0) {
+    // Many at once: one insertion.
+    added.sort((a, b) => (a.key < b.key ? -1 : 1));
+    order = added.map((row) => row.key);
+    list.append(...added.map((row) => row.item));
+    return;
+  }
+  for (const row of added) {
+    const place = placeOf(row.key);
+    const next = order[place] ? rows.get(order[place]).item : null;
+    list.insertBefore(row.item, next);
+    order.splice(place, 0, row.key);
+  }
+}
+
+function fits(row) {
+  const text = byId('text').value.trim().toLowerCase();
+  const state = byId('state').value;
+  const view = row.view;
+  const fitsState = !state || view.state === state ||
+    (state === 'attention' && view.conditions.length > 0);
+  return fitsState && (!text || row.key.toLowerCase().includes(text) ||
+    view.reason.toLowerCase().includes(text));
+}
+
+function filterAll() {
+  for (const row of rows.values()) row.item.hidden = !fits(row);
+  total();
+}
+
+function total() {
+  let asleep = 0, held = 0, flight = 0, ready = 0, saved = 0, odd = 0, shown = 0;
+  for (const { view, item } of rows.values()) {
+    asleep += view.state === 'Asleep' ? 1 : 0;
+    held += view.held;
+    flight += view.inFlight;
+    ready += view.ready;
+    saved += savedSeconds(view);
+    odd += view.conditions.length > 0 ? 1 : 0;
+    shown += item.hidden ? 0 : 1;
+  }
+  const attention = odd ? ' · ' + odd + ' need attention' : '';
+  setText(byId('totals'), rows.size + ' workloads, ' + asleep + ' asleep · ' + ready + ' pods ready · ' +
+    flight + ' in flight, ' + held + ' held · ' + podHours(saved) + ' saved' + attention);
+  byId('none').hidden = shown > 0;
+}
+
+// ---- detail ----
+
+function showNow(view) {
+  setText(byId('name'), view.namespace + '/' + view.name);
+  setText(byId('now'), view.targetKind + ' ' + view.targetName + ': ' + view.state +
+    (view.since ? ' for ' + ago(view.since) : '') + ' (' + view.mode + ') · ' + view.ready + ' of ' +
+    view.desired + ' pods · ' + view.inFlight + ' in flight, ' + view.held + ' held · ' +
+    podHours(savedSeconds(view)) + ' saved');
+  setText(byId('why'), view.reason);
+  const written = 'From the ScaledWorkload’s status: the replica that answers does not lead this workload, ' +
+    'so its history and line are another’s.';
+  setText(byId('source'), view.isLive ? 'Live.' : written);
+  fillList('conditions', view.conditions, (c) =>
+    element('li', c.reason + ' (' + c.type + ' is ' + c.status + '): ' + (c.message || 'no message')));
+}
+
+function fillList(id, things, make, none) {
+  const items = things.map(make);
+  if (items.length === 0 && none) items.push(element('li', none, 'quiet'));
+  byId(id).replaceChildren(...items);
+}
+
+function wakeItem(wake) {
+  const item = document.createElement('li');
+  const took = wake.totalMs === undefined || wake.totalMs === null
+    ? 'no answer seen' : 'answered after ' + duration(wake.totalMs);
+  item.append(element('div', wake.at + ' (' + ago(wake.at) + ' ago): to ' + wake.scaledTo + ' pods, ' + took));
+  const bar = element('div', undefined, 'bar');
+  bar.setAttribute('aria-hidden', 'true');
+  const end = Math.max(1, ...wake.phases.map((phase) => phase.ms));
+  let from = 0;
+  wake.phases.forEach((phase, index) => {
+    const part = element('i', undefined, 'phase' + (index % 5));
+    part.style.width = (100 * Math.max(0, phase.ms - from) / end) + '%';
+    part.title = phase.name + ' ' + duration(phase.ms);
+    from = Math.max(from, phase.ms);
+    bar.append(part);
+  });
+  if (wake.phases.length > 0) item.append(bar);
+  const phases = wake.phases.map((phase) => phase.name + ' ' + duration(phase.ms)).join(' · ');
+  if (phases) item.append(element('div', phases, 'quiet'));
+  const by = (wake.by || []).map(callerText).join('; ');
+  item.append(element('div', by ? 'by ' + by : 'caller not known', 'quiet'));
+  return item;
+}
+
+function callerItem(share) {
+  const item = element('li', callerText(share.caller) + ' — ' + share.holds + ' times, ' + share.percent + ' %');
+  const bar = element('span', undefined, 'share');
+  bar.style.width = share.percent + '%';
+  item.append(bar);
+  return item;
+}
+
+function draw(detail) {
+  const view = detail.workload;
+  const now = { ago: 0, inFlight: view.inFlight, ready: view.ready, desired: view.desired };
+  const points = [...detail.line, now];
+  const oldest = Math.max(60, points[0].ago);
+  const mostLoad = Math.max(1, ...points.map((p) => p.inFlight));
+  const mostPods = Math.max(1, ...points.map((p) => p.ready));
+  const x = (p) => 600 * (1 - p.ago / oldest);
+  const y = (value, most) => 140 - 115 * value / most;
+  const path = (value, most) => points.map((p) => x(p).toFixed(1) + ',' + y(value(p), most).toFixed(1)).join(' ');
+  const line = (kind, text) => {
+    const node = document.createElementNS(SVG, 'polyline');
+    node.setAttribute('class', kind);
+    node.setAttribute('points', text);
+    return node;
+  };
+  const label = (text, place, anchor) => {
+    const node = document.createElementNS(SVG, 'text');
+    node.setAttribute('x', place);
+    node.setAttribute('y', 16);
+    node.setAttribute('text-anchor', anchor);
+    node.textContent = text;
+    return node;
+  };
+  byId('line').replaceChildren(
+    line('load', path((p) => p.inFlight, mostLoad)),
+    line('pods', path((p) => p.ready, mostPods)),
+    label('in flight, up to ' + mostLoad, 8, 'start'),
+    label('pods (dashed), up to ' + mostPods, 592, 'end'));
+  setText(byId('caption'), 'The last ' + duration(oldest * 1000) + '; now ' + view.inFlight +
+    ' in flight on ' + view.ready + ' pods.');
+}
+
+function showDetail(detail) {
+  const view = detail.workload;
+  showNow(view);
+  draw(detail);
+  fillList('wakes', detail.wakes, wakeItem, 'none known');
+  fillList('callers', detail.callers, callerItem, 'nobody, or not known');
+  fillList('pods', detail.pods, (pod) => element('li', pod.pod + ': ' + pod.inFlight + ' in flight, ' +
+    pod.requests + ' since it started'), 'no pod has reported');
+  fillList('history', detail.history, (change) => element('li', change.at + ': ' + change.from + ' → ' +
+    change.to + ', ' + change.reason), 'none since this replica leads');
+}
+
+let asked = 0;
+async function loadDetail() {
+  if (!opened || document.visibilityState === 'hidden') return;
+  const [key, number] = [opened, ++asked];
+  const path = 'workloads/' + key.split('/').map(encodeURIComponent).join('/');
+  try {
+    const answer = await fetch(path);
+    // A later question has been asked since.
+    if (number !== asked || key !== opened) return;
+    if (answer.ok) showDetail(await answer.json());
+    else setText(byId('why'), answer.status === 404 ? 'It is gone.' : 'No answer: ' + answer.status);
+  } catch (error) {
+    setText(byId('source'), 'No answer: ' + error.message);
+  }
+}
+
+function route() {
+  const [key, before] = [location.hash.slice(1), opened];
+  opened = /^[^/]+\/[^/]+$/.test(key) ? key : null;
+  for (const row of rows.values()) row.link.removeAttribute('aria-current');
+  document.body.classList.toggle('open', opened !== null);
+  byId('detail').hidden = opened === null;
+  if (opened === null) {
+    // Back to where it was opened.
+    if (rows.has(before)) rows.get(before).link.focus();
+    return;
+  }
+  const row = rows.get(opened);
+  setText(byId('name'), opened);
+  if (row) {
+    row.link.setAttribute('aria-current', 'true');
+    showNow(row.view);
+  }
+  byId('detail').focus({ preventScroll: true });
+  loadDetail();
+}
+
+// ---- keys ----
+
+function move(step) {
+  const shown = order.map((key) => rows.get(key)).filter((row) => !row.item.hidden);
+  const at = shown.findIndex((row) => row.link === document.activeElement);
+  const next = shown[Math.min(shown.length - 1, Math.max(0, at + step))];
+  if (next) next.link.focus();
+}
+
+function onKey(event) {
+  const isTyping = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === 'Escape') {
+    if (isTyping) event.target.blur(); else location.hash = '';
+  } else if (isTyping) {
+    return;
+  } else if (event.key === '/') {
+    byId('text').focus();
+  } else if (event.key === 'ArrowDown' || event.key === 'j') {
+    move(1);
+  } else if (event.key === 'ArrowUp' || event.key === 'k') {
+    move(-1);
+  } else {
+    return;
+  }
+  event.preventDefault();
+}
+
+// ---- events ----
+
+function say(state, text) {
+  byId('link').dataset.state = state;
+  setText(byId('link'), text);
+}
+
+function follow() {
+  const events = new EventSource('events');
+  events.onopen = () => {
+    isFresh = true;
+    say('live', 'live');
+  };
+  events.onmessage = (event) => apply(JSON.parse(event.data));
+  events.onerror = () => {
+    say('lost', 'connection lost, trying again');
+    if (events.readyState === EventSource.CLOSED) setTimeout(follow, RETRY_AFTER);
+  };
+}
+
+byId('filter').addEventListener('submit', (event) => event.preventDefault());
+byId('text').addEventListener('input', filterAll);
+byId('state').addEventListener('change', filterAll);
+document.addEventListener('keydown', onKey);
+addEventListener('hashchange', route);
+setInterval(loadDetail, DETAIL_EVERY);
+setInterval(() => {
+  for (const row of rows.values()) setText(row.cells.since, row.view.since ? ago(row.view.since) : '');
+  total();
+}, 10000);
+route();
+follow();

@@ -1,0 +1,194 @@
+//! What has changed, for those who look on: server-sent events.
+
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::Stream;
+use hyper::body::Frame;
+use lull_contract::view::{Change, WorkloadView};
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::timeout,
+};
+
+/// So long nothing is said at most: a proxy in between would take the connection for dead.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// A line that says nothing.
+const NOTHING: &[u8] = b":\n\n";
+
+/// Every workload at one moment.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Board {
+    /// By namespace and name.
+    workloads: BTreeMap<String, WorkloadView>,
+}
+
+/// One who looks on.
+#[derive(Debug)]
+pub(super) struct Follower {
+    boards: watch::Receiver<Arc<Board>>,
+    /// What is told first.
+    first: Option<Arc<Board>>,
+    /// What has been told.
+    told: Arc<Board>,
+    _permit: OwnedSemaphorePermit,
+}
+
+// === impl Board ===
+
+impl FromIterator<WorkloadView> for Board {
+    fn from_iter<I: IntoIterator<Item = WorkloadView>>(views: I) -> Self {
+        let workloads = views.into_iter().map(|view| (view.key(), view));
+        Self {
+            workloads: workloads.collect(),
+        }
+    }
+}
+
+impl Board {
+    pub(super) fn into_workloads(self) -> Vec<WorkloadView> {
+        self.workloads.into_values().collect()
+    }
+
+    /// What is other than it was at `before`; `None` where nothing is.
+    fn since(&self, before: &Self) -> Option<Change> {
+        let changed = self.workloads.iter();
+        let changed = changed.filter(|(key, view)| before.workloads.get(*key) != Some(*view));
+        let gone = before.workloads.keys();
+        let change = Change {
+            changed: changed.map(|(_, view)| view.clone()).collect(),
+            gone: gone
+                .filter(|key| !self.workloads.contains_key(*key))
+                .cloned()
+                .collect(),
+        };
+        (!change.changed.is_empty() || !change.gone.is_empty()).then_some(change)
+    }
+}
+
+// === impl Follower ===
+
+impl Follower {
+    /// Is told `first`, and then what is other on each of `boards`.
+    pub(super) fn new(
+        boards: watch::Receiver<Arc<Board>>,
+        first: Arc<Board>,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        Self {
+            boards,
+            first: Some(first),
+            told: Arc::default(),
+            _permit: permit,
+        }
+    }
+
+    /// Events for as long as there are boards. A slow reader is told less often, and then all at
+    /// once: nothing waits for it.
+    pub(super) fn frames(self) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
+        futures::stream::unfold(self, |mut follower| async move {
+            let text = follower.next().await?;
+            Some((Ok(Frame::data(text)), follower))
+        })
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(first) = self.first.take() {
+            let change = first.since(&self.told).unwrap_or_default();
+            self.told = first;
+            return Some(event(&change));
+        }
+        loop {
+            let changed = timeout(KEEP_ALIVE, self.boards.changed()).await;
+            let board = match changed {
+                Ok(Ok(())) => Arc::clone(&self.boards.borrow_and_update()),
+                Ok(Err(_)) => return None,
+                Err(_) => return Some(Bytes::from_static(NOTHING)),
+            };
+            let change = board.since(&self.told);
+            self.told = board;
+            if let Some(change) = change {
+                return Some(event(&change));
+            }
+        }
+    }
+}
+
+/// As the stream carries it: JSON has no line breaks of its own.
+fn event(change: &Change) -> Bytes {
+    match serde_json::to_string(change) {
+        Ok(json) => format!("data: {json}\n\n").into(),
+        // Texts and numbers always can be written.
+        Err(_) => Bytes::from_static(NOTHING),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures::StreamExt as _;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    fn view(name: &str, ready: u32) -> WorkloadView {
+        WorkloadView {
+            namespace: "ns".to_owned(),
+            name: name.to_owned(),
+            ready,
+            reason: "two\nlines".to_owned(),
+            ..WorkloadView::default()
+        }
+    }
+
+    fn board(views: &[(&str, u32)]) -> Arc<Board> {
+        Arc::new(
+            views
+                .iter()
+                .map(|(name, ready)| view(name, *ready))
+                .collect(),
+        )
+    }
+
+    fn told(text: &[u8]) -> (Vec<String>, Vec<String>) {
+        let text = std::str::from_utf8(text).unwrap();
+        let json = text.strip_prefix("data: ").unwrap().trim_end();
+        assert!(!json.contains('\n'), "{json}");
+        let change: Change = serde_json::from_str(json).unwrap();
+        let names = change.changed.iter().map(WorkloadView::key);
+        (names.collect(), change.gone)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_is_told_everything_once_and_then_what_changes() {
+        let (boards_tx, boards) = watch::channel(Arc::default());
+        let permits = Arc::new(Semaphore::new(1));
+        let permit = Arc::clone(&permits).try_acquire_owned().unwrap();
+        let follower = Follower::new(boards, board(&[("a", 0), ("b", 0)]), permit);
+        let mut frames = pin!(follower.frames());
+        let mut next = async || {
+            frames
+                .next()
+                .await
+                .map(|frame| frame.unwrap().into_data().unwrap())
+        };
+        let all = next().await.unwrap();
+        assert_eq!(
+            told(&all),
+            (vec!["ns/a".to_owned(), "ns/b".to_owned()], vec![])
+        );
+        boards_tx.send_replace(board(&[("a", 0), ("b", 0)]));
+        assert_eq!(
+            next().await.unwrap(),
+            NOTHING,
+            "the clock ran to the next sign of life"
+        );
+        boards_tx.send_replace(board(&[("a", 1), ("c", 0)]));
+        let change = next().await.unwrap();
+        let changed = vec!["ns/a".to_owned(), "ns/c".to_owned()];
+        assert_eq!(told(&change), (changed, vec!["ns/b".to_owned()]));
+        drop(boards_tx);
+        assert!(next().await.is_none());
+    }
+}

@@ -1,0 +1,221 @@
+//! What is shown of a workload: from its ScaledWorkload, and from what its leader knows. Pure.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::ResourceExt as _;
+use lull_contract::{
+    report::{CallerCount, SeenCaller},
+    scaled_workload::{ScaledWorkload, State},
+    view::{Caller, CallerShare, ConditionView, MAX_CALLERS, WakeView, WorkloadView},
+};
+
+use crate::{journal::text_of, metrics::Numbers, stores::Stores, workload::resolve};
+
+/// What this replica knows of a workload beside its ScaledWorkload.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Live {
+    /// It leads it.
+    pub(super) is_led: bool,
+    /// As it was seen last, where it decides for it.
+    pub(super) numbers: Option<Numbers>,
+}
+
+/// The workload as it is now.
+pub(super) fn workload(workload: &ScaledWorkload, live: Live) -> WorkloadView {
+    let status = workload.status.clone().unwrap_or_default();
+    let view = WorkloadView {
+        namespace: workload.namespace().unwrap_or_default(),
+        name: workload.name_any(),
+        target_kind: workload.spec.target.kind.clone(),
+        target_name: workload.spec.target.name.clone(),
+        is_live: live.is_led,
+        mode: status.mode.to_string(),
+        state: status.state.to_string(),
+        since: status.state_since.map(|since| text_of(since.0)),
+        ready: status.ready,
+        desired: status.desired,
+        in_flight: status.in_flight,
+        held: status.held,
+        reason: status.reason,
+        conditions: conditions(status.conditions),
+        saved_pod_seconds: status.saved_pod_seconds,
+        saving_pods: match status.state {
+            State::Asleep => workload.spec.saved_pods(),
+            _ => 0,
+        },
+    };
+    // Where the state is another one by now, the status follows in a moment, and with all of it.
+    let numbers = live.numbers.filter(|seen| seen.state == status.state);
+    match numbers.filter(|_| live.is_led) {
+        Some(seen) => WorkloadView {
+            ready: seen.ready,
+            desired: seen.desired,
+            in_flight: seen.in_flight,
+            held: seen.held,
+            ..view
+        },
+        None => view,
+    }
+}
+
+/// The last wakes, as a leader has written them down.
+pub(super) fn written_wakes(workload: &ScaledWorkload) -> Vec<WakeView> {
+    let status = workload.status.as_ref();
+    status.map_or_else(Vec::new, |status| status.wakes.clone())
+}
+
+/// Who was held how often, the busiest first, each with its pod where that is known.
+pub(super) fn callers(counts: &[CallerCount], stores: &Stores) -> Vec<CallerShare> {
+    shares(counts, |seen| resolve(stores, seen))
+}
+
+fn shares(counts: &[CallerCount], resolve: impl Fn(&SeenCaller) -> Caller) -> Vec<CallerShare> {
+    let total: u128 = counts.iter().map(|caller| u128::from(caller.holds)).sum();
+    let shares = counts.iter().take(MAX_CALLERS).map(|caller| {
+        let percent = u128::from(caller.holds) * 100 / total.max(1);
+        CallerShare {
+            caller: resolve(&SeenCaller {
+                address: caller.address.clone(),
+                asked: String::new(),
+            }),
+            holds: caller.holds,
+            percent: u8::try_from(percent).unwrap_or(100),
+        }
+    });
+    shares.collect()
+}
+
+/// Those that are not as they should be.
+fn conditions(all: Vec<Condition>) -> Vec<ConditionView> {
+    let odd = all.into_iter().filter(is_odd).map(|c| ConditionView {
+        kind: c.type_,
+        status: c.status,
+        reason: c.reason,
+        message: c.message,
+    });
+    odd.collect()
+}
+
+fn is_odd(condition: &Condition) -> bool {
+    let is_true = condition.status == "True";
+    match condition.type_.as_str() {
+        "Warnings" => is_true,
+        // A dry run says what would be done; an enrolled workload has a message where something has
+        // come in its way since.
+        "Enrolled" if is_true => !condition.message.is_empty(),
+        "Enrolled" => condition.reason != "DryRun",
+        _ => !is_true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn asleep() -> ScaledWorkload {
+        let object = json!({
+            "apiVersion": "lull.dev/v1alpha1",
+            "kind": "ScaledWorkload",
+            "metadata": { "name": "shop", "namespace": "ns" },
+            "spec": {
+                "target": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": "u" },
+                "podSelector": {},
+                "ports": [],
+                "settings": lull_contract::Settings::default(),
+                "originalReplicas": 3,
+            },
+            "status": {
+                "state": "Asleep",
+                "mode": "Proxy",
+                "stateSince": "2026-11-25T10:00:00Z",
+                "savedPodSeconds": 90,
+                "wakes": [{ "at": "2026-11-25T09:00:00.000Z", "scaledTo": 2 }],
+            },
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn numbers(state: State, held: u64) -> Numbers {
+        Numbers {
+            state,
+            desired: 1,
+            ready: 0,
+            in_flight: held,
+            held,
+            panicking: false,
+            heard: true,
+        }
+    }
+
+    #[test]
+    fn a_replica_that_does_not_lead_shows_what_is_written() {
+        let view = workload(&asleep(), Live::default());
+        assert!(!view.is_live);
+        assert_eq!(
+            (view.state.as_str(), view.mode.as_str()),
+            ("Asleep", "Proxy")
+        );
+        assert_eq!(view.since.as_deref(), Some("2026-11-25T10:00:00.000Z"));
+        assert_eq!((view.saved_pod_seconds, view.saving_pods), (90, 3));
+        assert_eq!(view.key(), "ns/shop");
+        assert_eq!(written_wakes(&asleep())[0].scaled_to, 2);
+    }
+
+    #[test]
+    fn the_leader_shows_what_it_sees_unless_the_state_is_another_one_by_now() {
+        let live = |is_led, state| Live {
+            is_led,
+            numbers: Some(numbers(state, 7)),
+        };
+        let cases = [
+            (live(true, State::Asleep), 7),
+            (live(true, State::Waking), 0),
+            (live(false, State::Asleep), 0),
+        ];
+        for (live, held) in cases {
+            assert_eq!(workload(&asleep(), live).held, held, "{live:?}");
+        }
+    }
+
+    #[test]
+    fn only_conditions_that_want_somebody_are_shown() {
+        let cases = [
+            ("Enrolled", "True", "Enrolled", "", false),
+            (
+                "Enrolled",
+                "True",
+                "Headless",
+                "Service shop is headless",
+                true,
+            ),
+            ("Enrolled", "False", "Waiting", "pods", true),
+            ("Enrolled", "False", "DryRun", "would do it", false),
+            ("Warnings", "False", "None", "", false),
+            ("Warnings", "True", "NotHeld", "Service shop is odd", true),
+        ];
+        for (kind, status, reason, message, is_shown) in cases {
+            let condition: Condition = serde_json::from_value(json!({
+                "type": kind, "status": status, "reason": reason, "message": message,
+                "lastTransitionTime": "2026-11-25T10:00:00Z",
+            }))
+            .unwrap();
+            assert_eq!(is_odd(&condition), is_shown, "{kind} {status} {reason}");
+        }
+    }
+
+    #[test]
+    fn shares_are_of_all_that_are_known() {
+        let counts = [("10.0.0.1", 3), ("10.0.0.2", 1)].map(|(address, holds)| CallerCount {
+            address: address.to_owned(),
+            holds,
+        });
+        let unknown = |seen: &SeenCaller| Caller {
+            address: seen.address.clone(),
+            ..Caller::default()
+        };
+        let percents: Vec<u8> = shares(&counts, unknown).iter().map(|s| s.percent).collect();
+        assert_eq!(percents, [75, 25]);
+        assert!(shares(&[], unknown).is_empty());
+    }
+}
