@@ -60,7 +60,7 @@ fn target(page: &Page, link: &str) -> (PathBuf, Option<String>) {
         Some((file, heading)) => (file, Some(heading.to_owned())),
         None => (link, None),
     };
-    let folder = page.path.parent().unwrap_or(Path::new(""));
+    let folder = page.path.parent().unwrap_or_else(|| Path::new(""));
     let path = match file {
         "" => page.path.clone(),
         file => folder.join(file),

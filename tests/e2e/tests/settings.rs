@@ -107,9 +107,9 @@ async fn keeps_what_was_without_the_map(cluster: &Cluster) -> anyhow::Result<()>
         annotations: map.metadata.annotations,
         ..ObjectMeta::default()
     };
-    let create = maps.create(&PostParams::default(), &map);
     // Whatever was seen: other tests need it.
-    cluster::call("make the settings again", create).await?;
+    let params = PostParams::default();
+    cluster::call("make the settings again", maps.create(&params, &map)).await?;
     outcome
 }
 
