@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR := $(shell . scripts/common.sh; echo $$CARGO_TARGET_DIR)
 # Clients and servers that the queue-proxy is tested with (queue-proxy/tests/peers).
 PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql util-linux
 
-.PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update e2e mesh e2e-mesh guard coldstart many wakes status-page simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
+.PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update e2e e2e-races mesh e2e-mesh guard coldstart many wakes dead-activators status-page simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -20,7 +20,7 @@ demo-down: ## Take the demo's cluster away
 test: check chart instructions e2e ## Every test, in order of time to first failure
 
 test-full: export E2E_FULL := 1
-test-full: test slow coldstart ## Also what takes longer
+test-full: test e2e-races slow coldstart ## Also what takes longer
 
 check: fmt lint doc unit ## Everything that needs no cluster
 
@@ -28,7 +28,7 @@ fmt: ## Formatting
 	cargo fmt --all --check
 
 lint: packages ## Clippy, warnings denied
-	cargo clippy --locked --workspace --all-targets --features lull-e2e/crashes,lull-e2e/mesh,lull-e2e/outage,lull-e2e/restore,lull-e2e/uninstall,lull-cluster/cluster-tests -- -D warnings
+	cargo clippy --locked --workspace --all-targets --features lull-e2e/crashes,lull-e2e/mesh,lull-e2e/outage,lull-e2e/races,lull-e2e/restore,lull-e2e/upgrade,lull-e2e/uninstall,lull-cluster/cluster-tests -- -D warnings
 
 doc: ## Documentation builds without warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
@@ -55,6 +55,9 @@ chart-update: ## Golden renders (charts/golden) and the table of values (docs/ch
 e2e: ## End-to-end suite on a real cluster (CLUSTER=builtin|kind|current)
 	@scripts/e2e.sh
 
+e2e-races: ## Everything at once: every request is counted (E2E_SEED, E2E_RACES_SECONDS; E2E_FULL=1: an hour)
+	@scripts/e2e-races.sh
+
 mesh: ## A real cluster with Istio, mutual TLS required, and Lull on it (CLUSTER=builtin|kind|current)
 	@scripts/mesh.sh
 
@@ -71,6 +74,9 @@ many: ## 5,000 sleeping workloads on a real cluster: activators' memory and star
 
 wakes: ## 50 wakes a second among 1,000 workloads on a real cluster, beside as many patches of /scale
 	@scripts/wakes.sh
+
+dead-activators: ## A lost activator leaves the endpoints of 1,000 sleeping workloads, of those called lately first
+	@scripts/dead-activators.sh
 
 status-page: ## The status page of the running cluster in headless Chromium: docs/pictures
 	@scripts/status-page.sh

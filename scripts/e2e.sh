@@ -21,6 +21,10 @@ if [ "$CLUSTER" = builtin ]; then
 else
   say "a minute without an API server: left out, only that of CLUSTER=builtin can be stopped from here"
 fi
+if [ "$CLUSTER" = builtin ] && [ -z "${E2E_FULL:-}" ]; then
+  say "races"
+  cargo test --locked -p lull-e2e --features races --test races -- --nocapture
+fi
 # Namespaces that are kept never go, which is what this suite waits for.
 [ -z "${E2E_KEEP:-}" ] || exit 0
 say "uninstall"

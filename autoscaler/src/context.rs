@@ -16,7 +16,7 @@ use kube::Client;
 use lull_cluster_settings::Settings as ClusterSettings;
 use lull_contract::{Settings, names::label_value};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
 use crate::{
     config::API_TIMEOUT,
@@ -31,6 +31,7 @@ use crate::{
     pull::Puller,
     purpose::Purpose,
     stores::Stores,
+    turns::Turns,
 };
 
 /// API calls at one time that nobody waits for. When an activator goes, every workload's slice is
@@ -81,8 +82,8 @@ pub struct Context {
     pub activator_ports: RangeInclusive<u16>,
     /// Ports given out, by workload and app port, that the watch cache may not show yet.
     pub reserved: Mutex<HashMap<(Key, u16), u16>>,
-    /// Calls at one time that are not urgent.
-    pub turns: Arc<Semaphore>,
+    /// Calls that are not urgent.
+    pub turns: Turns,
     /// Where Lull's own pods are.
     pub lull: Components,
     /// Where a test wants the process to end.
@@ -309,7 +310,7 @@ impl Context {
             delays: parts.delays,
             activator_ports: parts.activator_ports,
             reserved: Mutex::default(),
-            turns: Arc::new(Semaphore::new(TURNS)),
+            turns: Turns::new(TURNS),
             lull: parts.lull,
             crash: parts.crash,
             start: Instant::now(),
@@ -381,7 +382,7 @@ impl Context {
         reason: &str,
         note: String,
     ) {
-        let (recorder, turns) = (self.recorder.clone(), Arc::clone(&self.turns));
+        let (recorder, turns) = (self.recorder.clone(), self.turns.clone());
         let news = News {
             regarding,
             related,
@@ -391,7 +392,8 @@ impl Context {
         };
         let told = recorder.take(&news);
         tokio::spawn(async move {
-            let _turn = turns.acquire().await;
+            // After everything that callers depend on.
+            let _turn = turns.take(Duration::MAX).await;
             let write = recorder.write(&news, &told);
             match tokio::time::timeout(API_TIMEOUT, write).await {
                 Ok(Ok(())) => {}

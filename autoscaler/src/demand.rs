@@ -32,6 +32,8 @@ pub struct Demand {
     /// By name of the activator's pod.
     activators: HashMap<Box<str>, Holding>,
     arrivals: u64,
+    /// When it was heard last of a request that arrived.
+    called_at: Option<Duration>,
     /// When a connection was seen last that went round a queue-proxy.
     bypassed_at: Option<Duration>,
     /// A wake that nobody has taken note of.
@@ -109,6 +111,7 @@ impl Demand {
             pods: HashMap::new(),
             activators: HashMap::new(),
             arrivals: 0,
+            called_at: None,
             bypassed_at: None,
             woken: None,
         }
@@ -138,6 +141,7 @@ impl Demand {
                 pods,
                 activators,
                 arrivals: self.arrivals,
+                called_at: self.called_at,
                 bypassed_at: self.bypassed_at,
                 woken: self.woken.take(),
                 ..Self::new(settings)
@@ -246,6 +250,9 @@ impl Demand {
 
     fn record(&mut self, span: &Span, at: Duration, amount: f64) {
         self.arrivals += span.arrived;
+        if span.arrived > 0 {
+            self.called_at = Some(at);
+        }
         self.record_span((at.saturating_sub(span.length), at), amount);
     }
 
@@ -280,6 +287,13 @@ impl Demand {
     #[must_use]
     pub fn arrivals(&self) -> u64 {
         self.arrivals
+    }
+
+    /// When a report came last that told of a request; `None` where none has since this process
+    /// knows the workload.
+    #[must_use]
+    pub fn called_at(&self) -> Option<Duration> {
+        self.called_at
     }
 
     /// Held at activators.

@@ -5,7 +5,7 @@
 //! reported ([`demand`]), asks the pure parts ([`policy`] with [`kpa`], [`machine`], [`plan`]) what to do and does
 //! it; [`why`] says why, [`journal`] keeps what happened lately, [`page`] shows it. Workloads are
 //! divided into shards ([`shards`]): only the leader of a workload's shard ([`lease`]) writes, but any
-//! replica may wake a sleeping workload.
+//! replica may wake a sleeping workload. Writes that nobody waits for take [`turns`].
 
 pub mod allocate;
 pub mod app;
@@ -36,6 +36,7 @@ pub mod restore;
 pub mod shards;
 pub mod stores;
 pub mod target;
+pub mod turns;
 pub mod uninstall;
 pub mod why;
 pub mod workload;

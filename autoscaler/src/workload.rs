@@ -24,7 +24,7 @@ use lull_contract::{
     names::fnv1a,
     scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State},
 };
-use tokio::{sync::SemaphorePermit, task::JoinHandle, time::MissedTickBehavior};
+use tokio::{task::JoinHandle, time::MissedTickBehavior};
 
 use self::look::Look;
 pub(crate) use self::waking::resolve;
@@ -36,6 +36,7 @@ use crate::{
     policy::Policy,
     purpose::Purpose,
     target::Target,
+    turns::Turn,
 };
 
 /// Between two pulls of a workload's pods, and two evaluations when nothing else happens.
@@ -382,18 +383,17 @@ impl Task {
         answer.inspect(|_| self.ctx.crash.wrote(&self.key, &what))
     }
 
-    /// One of the few calls at a time that are not urgent; none where somebody is held, also where
-    /// that begins while this task waits for its turn.
-    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        let mut turn = pin!(self.ctx.turns.acquire());
+    /// One of the few calls at a time that are not urgent, sooner where the workload was called
+    /// lately; none where somebody is held, also where that begins while this task waits for its turn.
+    async fn turn(&self) -> Option<Turn> {
+        let mut turn = pin!(self.ctx.turns.take(self.unused()));
         let mut is_changed = false;
         let turn = loop {
             if self.mailbox.demand.lock().held() > 0 {
                 break None;
             }
             tokio::select! {
-                // It fails when the semaphore is closed, which nobody does.
-                turn = &mut turn => break turn.ok(),
+                turn = &mut turn => break Some(turn),
                 () = self.mailbox.changed.notified() => is_changed = true,
             }
         };

@@ -46,6 +46,16 @@ fn measure(demand: &mut Demand, second: u64) -> Measured {
 }
 
 #[test]
+fn a_call_is_as_old_as_the_report_that_told_of_it() {
+    let (mut demand, at) = (demand(), Duration::from_secs);
+    demand.pod_reported("p", &report(1, 900 * SEC, (0, 0, 7)), at(100));
+    assert_eq!(demand.called_at(), None, "nobody knows when the seven came");
+    demand.pod_reported("p", &report(1, 901 * SEC, (0, 0, 8)), at(101));
+    demand.pod_reported("p", &report(1, 902 * SEC, (0, 0, 8)), at(102));
+    assert_eq!(demand.called_at(), Some(at(101)));
+}
+
+#[test]
 fn a_missed_pull_loses_nothing() {
     let at = Duration::from_secs;
     let (mut each, mut late) = (demand(), demand());

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::ResourceExt;
 use lull_contract::{
@@ -13,6 +14,7 @@ use lull_contract::{
 
 use super::{Task, Written};
 use crate::{
+    context::Key,
     demand::{Measured, Reporter},
     machine::Facts,
     metrics::{Asked, Numbers},
@@ -135,6 +137,24 @@ impl Task {
 
     pub(super) fn service(&self, name: &str) -> Option<Arc<Service>> {
         self.ctx.stores.services.get(&self.key.namespace, name)
+    }
+
+    /// How long nobody has called the workload. A process that has not heard of a call goes by the
+    /// time of the last change of state, which mostly was the end of calls.
+    pub(super) fn unused(&self) -> Duration {
+        let called_at = self.mailbox.demand.lock().called_at();
+        if let Some(at) = called_at {
+            return self.ctx.now().saturating_sub(at);
+        }
+        let Key { namespace, name } = &self.key;
+        let workload = self.ctx.stores.workloads.get(namespace, name);
+        let status = workload
+            .as_ref()
+            .and_then(|workload| workload.status.as_ref());
+        let since = status.and_then(|status| status.state_since.as_ref());
+        since.map_or(Duration::MAX, |since| {
+            Timestamp::now().duration_since(since.0).unsigned_abs()
+        })
     }
 
     /// `spec.replicas`, or what we wrote just now.

@@ -44,6 +44,8 @@ pub struct App {
     ports: Vec<Port>,
     readiness: bool,
     liveness: bool,
+    /// Seconds of a preStop.
+    lingers: Option<u32>,
 }
 
 /// The sample app's image.
@@ -107,6 +109,7 @@ impl App {
             ports: vec![Port::http()],
             readiness: true,
             liveness: false,
+            lingers: None,
         }
     }
 
@@ -163,6 +166,13 @@ impl App {
     #[must_use]
     pub fn with_liveness_probe(mut self) -> Self {
         self.liveness = true;
+        self
+    }
+
+    /// Adds a preStop that only lets `seconds` pass: so callers hear of the pod's end before its app does.
+    #[must_use]
+    pub fn lingering(mut self, seconds: u32) -> Self {
+        self.lingers = Some(seconds);
         self
     }
 
@@ -268,6 +278,9 @@ impl App {
         }
         if self.liveness {
             container["livenessProbe"] = probe("/live", port);
+        }
+        if let Some(seconds) = self.lingers {
+            container["lifecycle"] = json!({ "preStop": { "sleep": { "seconds": seconds } } });
         }
         container
     }

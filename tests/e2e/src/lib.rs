@@ -4,10 +4,17 @@
 //! drives load through the agent by way of the API server's pod proxy; so the suite runs wherever
 //! a kubeconfig reaches, with no route into the cluster's network. [`workload`] waits for the steps
 //! of a workload's life, [`slices`] says who answers for a Service, [`mesh`] what Istio is told,
+<<<<<<< HEAD
 //! [`routes`] what else users tell it, [`original`] whether everything is as it was before Lull,
 //! [`leftovers`] what Lull left behind, [`timeline`] when each step of a cold start was seen,
 //! [`writes`] every state of one object; [`gitops`] applies manifests again and again,
 //! [`prometheus`] scrapes everything, [`book`] reads the documentation.
+=======
+//! [`original`] whether everything is as it was before Lull, [`leftovers`] what Lull left behind,
+//! [`timeline`] when each step of a cold start was seen, [`writes`] every state of one object;
+//! [`gitops`] applies manifests again and again, [`races`] does everything at once, [`prometheus`]
+//! scrapes everything, [`book`] reads the documentation.
+>>>>>>> h-race
 
 pub mod activators;
 pub mod agent;
@@ -15,8 +22,10 @@ pub mod app;
 pub mod autoscalers;
 pub mod background;
 pub mod book;
+pub mod chance;
 pub mod cluster;
 pub mod command;
+pub mod components;
 pub mod counters;
 pub mod crashes;
 pub mod dashboard;
@@ -33,11 +42,16 @@ pub mod namespace;
 pub mod original;
 pub mod process;
 pub mod prometheus;
+pub mod races;
 pub mod rollouts;
 pub mod routes;
 pub mod say;
+pub mod sleepers;
 pub mod slices;
 pub mod spread;
+mod states;
+#[cfg(test)]
+mod tickets;
 pub mod timeline;
 pub mod wait;
 pub mod watches;
@@ -53,4 +67,4 @@ pub use namespace::{Namespace, in_mesh, in_namespace, in_namespace_for};
 pub use original::Original;
 pub use say::say;
 pub use wait::eventually;
-pub use workload::Workload;
+pub use workload::{Workload, evict};

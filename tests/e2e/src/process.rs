@@ -11,6 +11,21 @@ pub fn kill(name: &str) -> anyhow::Result<()> {
     kill_process(pid(name)?, Signal::KILL).with_context(|| format!("kill {name}"))
 }
 
+/// Kills every process of the pod `name`, which must run on this machine, without a warning.
+///
+/// # Errors
+/// Where none is found here.
+pub fn kill_all(name: &str) -> anyhow::Result<()> {
+    // The container runtime gives each container its pod's name as that of the host.
+    let variable = format!("HOSTNAME={name}");
+    let all: Vec<Pid> = pids(|one| one == variable.as_bytes())?.collect();
+    anyhow::ensure!(!all.is_empty(), "{}", not_here(name));
+    for pid in all {
+        kill_process(pid, Signal::KILL).with_context(|| format!("kill {name}"))?;
+    }
+    Ok(())
+}
+
 /// Memory of the pod `name`, which must run on this machine, that is not swapped out.
 ///
 /// # Errors
@@ -33,15 +48,23 @@ pub fn resident_bytes(name: &str) -> anyhow::Result<u64> {
 pub fn pid(name: &str) -> anyhow::Result<Pid> {
     // Every component's variables begin with its name.
     let variable = format!("_POD_NAME={name}");
-    let of_pod = |pid: &i32| {
+    let mut pids = pids(|one| one.ends_with(variable.as_bytes()))?;
+    pids.next().with_context(|| not_here(name))
+}
+
+/// Processes of this machine with an environment variable that `is_wanted`.
+fn pids(is_wanted: impl Fn(&[u8]) -> bool) -> anyhow::Result<impl Iterator<Item = Pid>> {
+    let has_it = move |pid: &i32| {
         let environment = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        environment
-            .split(|byte| *byte == 0)
-            .any(|one| one.ends_with(variable.as_bytes()))
+        environment.split(|byte| *byte == 0).any(&is_wanted)
     };
     let processes = std::fs::read_dir("/proc").context("list /proc")?;
-    let mut pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.find(of_pod).and_then(Pid::from_raw).with_context(|| {
-        format!("no process of {name} on this machine: this needs root and a cluster whose nodes run here (CLUSTER=builtin or kind)")
-    })
+    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    Ok(pids.filter(has_it).filter_map(Pid::from_raw))
+}
+
+fn not_here(name: &str) -> String {
+    format!(
+        "no process of {name} on this machine: this needs root and a cluster whose nodes run here (CLUSTER=builtin or kind)"
+    )
 }

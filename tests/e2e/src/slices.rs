@@ -1,12 +1,26 @@
 //! Who answers for a Service, by its EndpointSlices.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::pin,
+    sync::Arc,
+};
 
 use anyhow::Context as _;
-use k8s_openapi::api::{core::v1::Pod, discovery::v1::EndpointSlice};
-use kube::{Api, api::ListParams};
+use futures::StreamExt as _;
+use k8s_openapi::api::{
+    core::v1::Pod,
+    discovery::v1::{Endpoint, EndpointSlice},
+};
+use kube::{
+    Api, ResourceExt as _,
+    api::ListParams,
+    runtime::watcher::{self, Event, watcher},
+};
+use parking_lot::Mutex;
+use tokio::{sync::oneshot, task::JoinSet};
 
-use crate::{Workload, cluster::call};
+use crate::{Workload, cluster::call, timeline::begins};
 
 /// Ready endpoints of a Service, by what stands behind them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +33,27 @@ pub struct Backends {
     pub unknown: BTreeSet<String>,
 }
 
+/// Watches how many ready endpoints the workload's public Service has, all its slices together.
+#[derive(Debug)]
+pub struct Union {
+    seen: Arc<Mutex<Seen>>,
+    /// Stops watching when dropped.
+    _task: JoinSet<()>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// Ready endpoints of each slice.
+    ready: BTreeMap<String, usize>,
+    /// Fewest of all together, once the first list was there.
+    fewest: Option<usize>,
+}
+
+/// Which slices are those of the workload's public Service.
+fn of_service(workload: &Workload) -> String {
+    format!("kubernetes.io/service-name={}", workload.name)
+}
+
 /// The ready endpoints in all slices of the workload's public Service.
 ///
 /// # Errors
@@ -26,12 +61,8 @@ pub struct Backends {
 pub async fn backends(workload: &Workload) -> anyhow::Result<Backends> {
     let slices: Api<EndpointSlice> =
         Api::namespaced(workload.cluster.client.clone(), &workload.namespace);
-    let service = format!("kubernetes.io/service-name={}", workload.name);
-    let slices = call(
-        "list slices",
-        slices.list(&ListParams::default().labels(&service)),
-    )
-    .await?;
+    let its = ListParams::default().labels(&of_service(workload));
+    let slices = call("list slices", slices.list(&its)).await?;
     let pods = by_address(workload.pods().await?);
     let activators = by_address(workload.cluster.component_pods("activator").await?);
     let mut backends = Backends::default();
@@ -74,6 +105,82 @@ pub async fn pods_only(workload: &Workload, pods_at_least: usize) -> anyhow::Res
     Ok(backends)
 }
 
+// === impl Union ===
+
+impl Union {
+    /// Starts watching.
+    ///
+    /// # Errors
+    /// Where the watch doesn't begin.
+    pub async fn start(workload: &Workload) -> anyhow::Result<Self> {
+        let client = workload.cluster.client.clone();
+        let api: Api<EndpointSlice> = Api::namespaced(client, &workload.namespace);
+        let its = watcher::Config::default().labels(&of_service(workload));
+        let seen: Arc<Mutex<Seen>> = Arc::default();
+        let (noted, mut task) = (Arc::clone(&seen), JoinSet::new());
+        let (begun_tx, begun_rx) = oneshot::channel();
+        task.spawn(async move {
+            let mut begun_tx = Some(begun_tx);
+            let mut events = pin!(watcher(api, its));
+            while let Some(event) = events.next().await {
+                match event {
+                    Ok(event) => {
+                        if noted.lock().note(event) {
+                            // Nobody listens any more once a start has failed.
+                            begun_tx.take().map(|begun| begun.send(()));
+                        }
+                    }
+                    Err(error) => eprintln!("watch of slices: {error}"),
+                }
+            }
+        });
+        begins(begun_rx).await?;
+        Ok(Self { seen, _task: task })
+    }
+
+    /// Fewest ready endpoints so far.
+    #[must_use]
+    pub fn fewest(&self) -> usize {
+        self.seen.lock().fewest.unwrap_or_default()
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// Whether all slices are known after the event.
+    fn note(&mut self, event: Event<EndpointSlice>) -> bool {
+        match event {
+            Event::Init => {
+                self.ready.clear();
+                return false;
+            }
+            Event::InitApply(slice) => {
+                self.apply(&slice);
+                return false;
+            }
+            Event::InitDone => {}
+            Event::Apply(slice) => self.apply(&slice),
+            Event::Delete(slice) => {
+                self.ready.remove(&slice.name_any());
+            }
+        }
+        let now: usize = self.ready.values().sum();
+        self.fewest = Some(self.fewest.map_or(now, |fewest| fewest.min(now)));
+        true
+    }
+
+    fn apply(&mut self, slice: &EndpointSlice) {
+        // Absent means ready, as above.
+        let is_ready = |endpoint: &&Endpoint| {
+            let conditions = endpoint.conditions.as_ref();
+            conditions.and_then(|conditions| conditions.ready) != Some(false)
+        };
+        let ready = slice.endpoints.iter().filter(is_ready).count();
+        self.ready.insert(slice.name_any(), ready);
+    }
+}
+
 fn by_address(pods: Vec<Pod>) -> BTreeMap<String, String> {
     let mut names = BTreeMap::new();
     for pod in pods {
@@ -89,4 +196,42 @@ fn by_address(pods: Vec<Pod>) -> BTreeMap<String, String> {
         );
     }
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn slice(name: &str, ready: &[bool]) -> EndpointSlice {
+        let endpoints = ready
+            .iter()
+            .map(|ready| json!({ "addresses": ["10.0.0.1"], "conditions": { "ready": ready } }));
+        serde_json::from_value(json!({
+            "metadata": { "name": name },
+            "addressType": "IPv4",
+            "endpoints": endpoints.collect::<Vec<_>>(),
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_fewest_of_all_slices_together_is_kept() {
+        let mut seen = Seen::default();
+        let rows = [
+            (Event::Init, None),
+            (Event::InitApply(slice("pods", &[true, true])), None),
+            (Event::InitDone, Some(2)),
+            (Event::Apply(slice("ours", &[true])), Some(2)),
+            (Event::Apply(slice("pods", &[false])), Some(1)),
+            (Event::Apply(slice("pods", &[true])), Some(1)),
+            (Event::Delete(slice("ours", &[true])), Some(1)),
+            (Event::Apply(slice("pods", &[])), Some(0)),
+        ];
+        for (event, expected) in rows {
+            seen.note(event);
+            assert_eq!(seen.fewest, expected, "{:?}", seen.ready);
+        }
+    }
 }

@@ -5,11 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, api::ListParams};
-use lull_contract::{
-    names,
-    report::QueueProxyReport,
-    scaled_workload::{ScaledWorkload, State},
-};
+use lull_contract::{names, report::QueueProxyReport, scaled_workload::ScaledWorkload};
 use serde_json::{Value, json};
 
 use crate::{
@@ -208,33 +204,8 @@ impl Workload {
     /// # Errors
     /// Where that takes longer than a minute.
     pub async fn rolled_out(&self) -> anyhow::Result<i64> {
-        eventually(
-            &format!("the rollout of {}", self.name),
-            ROLLOUT,
-            async || {
-                let object = self.object_json().await?;
-                let (spec, status) = (&object["spec"], &object["status"]);
-                // What is 0 is left out.
-                let count = |key: &str| status[key].as_i64().unwrap_or_default();
-                let wanted = spec["replicas"].as_i64().unwrap_or_default();
-                let (updated, ready, all) = (
-                    count("updatedReplicas"),
-                    count("readyReplicas"),
-                    count("replicas"),
-                );
-                let (generation, observed) = (
-                    &object["metadata"]["generation"],
-                    &status["observedGeneration"],
-                );
-                ensure!(
-                    observed == generation && (updated, ready, all) == (wanted, wanted, wanted),
-                    "wanted {wanted}, updated {updated}, ready {ready}, all {all}, generation \
-                     {generation} of which {observed} observed",
-                );
-                Ok(wanted)
-            },
-        )
-        .await
+        let what = format!("the rollout of {}", self.name);
+        eventually(&what, ROLLOUT, async || self.is_rolled_out().await).await
     }
 
     /// Waits until Lull runs the workload: its Service is switched.
@@ -242,26 +213,8 @@ impl Workload {
     /// # Errors
     /// Where that takes longer than a minute.
     pub async fn enrolled(&self) -> anyhow::Result<()> {
-        eventually(
-            &format!("{} to be enrolled", self.name),
-            ROLLOUT,
-            async || {
-                let scaled = self.scaled().await?.context("there is no ScaledWorkload")?;
-                let status = scaled.status.context("its ScaledWorkload has no status")?;
-                ensure!(
-                    !matches!(
-                        status.state,
-                        State::Enrolling | State::Leaving | State::Planned
-                    ) && !status.services.is_empty(),
-                    "state {}, services {:?}, reason {:?}",
-                    status.state,
-                    status.services,
-                    status.reason
-                );
-                Ok(())
-            },
-        )
-        .await
+        let what = format!("{} to be enrolled", self.name);
+        eventually(&what, ROLLOUT, async || self.is_enrolled().await).await
     }
 
     /// Waits until the workload sleeps: no replicas, and Lull says so; returns how long it took.
@@ -270,23 +223,8 @@ impl Workload {
     /// Where that takes longer than a minute.
     pub async fn asleep(&self) -> anyhow::Result<Duration> {
         let started = Instant::now();
-        eventually(
-            &format!("{} to fall asleep", self.name),
-            SLEEP,
-            async || {
-                let replicas = self.replicas().await?;
-                let scaled = self.scaled().await?.context("there is no ScaledWorkload")?;
-                let status = scaled.status.context("its ScaledWorkload has no status")?;
-                ensure!(
-                    replicas == 0 && status.state == State::Asleep,
-                    "{replicas} replicas, state {}, reason {:?}",
-                    status.state,
-                    status.reason
-                );
-                Ok(())
-            },
-        )
-        .await?;
+        let what = format!("{} to fall asleep", self.name);
+        eventually(&what, SLEEP, async || self.is_asleep().await).await?;
         Ok(started.elapsed())
     }
 
@@ -330,27 +268,6 @@ impl Workload {
         .await
     }
 
-    /// What Lull says of the workload, in a line.
-    pub async fn status_line(&self) -> String {
-        match self.scaled().await {
-            Ok(Some(scaled)) => {
-                let status = scaled.status.unwrap_or_default();
-                format!(
-                    "mode {}, state {}, ready {}, desired {}, in flight {}, held {}: {}",
-                    status.mode,
-                    status.state,
-                    status.ready,
-                    status.desired,
-                    status.in_flight,
-                    status.held,
-                    status.reason
-                )
-            }
-            Ok(None) => "no ScaledWorkload".to_owned(),
-            Err(error) => format!("{error:#}"),
-        }
-    }
-
     /// Names of the pods that are ready and stay.
     ///
     /// # Errors
@@ -389,6 +306,21 @@ impl Workload {
             .await?;
         Ok(QueueProxyReport::parse(text.as_bytes())?)
     }
+}
+
+/// Evicts `pod` as a drain of its node does.
+///
+/// # Errors
+/// Where the API server refuses, as it does while a PodDisruptionBudget wants it to stay.
+pub async fn evict(workload: &Workload, pod: &str) -> anyhow::Result<()> {
+    let namespace = &workload.namespace;
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/eviction");
+    let eviction = json!({
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": { "name": pod, "namespace": namespace },
+    });
+    workload.cluster.create(&path, &eviction).await
 }
 
 /// Whether a pod carries the queue-proxy.

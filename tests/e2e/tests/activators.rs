@@ -7,7 +7,9 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use lull_contract::names::HELD_LABEL;
-use lull_e2e::{Agent, App, Workload, activators, all_answered, eventually, in_namespace, process};
+use lull_e2e::{
+    Agent, App, Workload, activators, all_answered, components, eventually, in_namespace, process,
+};
 use sample_app::wire::{AppStats, RunResult, RunSpec};
 
 /// Longest wait for a state that must come.
@@ -108,7 +110,7 @@ async fn ended_in_turn(
     let over = AtomicBool::new(false);
     let ends = async {
         for name in activators::ready(&steady.cluster).await? {
-            activators::end(&steady.cluster, &name).await?;
+            components::end(&steady.cluster, activators::COMPONENT, &name).await?;
         }
         over.store(true, Ordering::Relaxed);
         Ok(())
@@ -150,7 +152,7 @@ async fn cycles(agent: &Agent, app: &Workload, over: &AtomicBool) -> anyhow::Res
 
 async fn rolled_out(agent: &Agent, steady: &Workload) -> anyhow::Result<()> {
     let loads = Loads::start(agent, steady).await?;
-    activators::roll_out(&steady.cluster).await?;
+    components::roll_out(&steady.cluster, activators::COMPONENT).await?;
     let sent = loads.stop().await?;
     eprintln!("{sent} requests while the activators were rolled out, 0 failed");
     Ok(())

@@ -10,28 +10,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use clap::Parser;
 use kube::ResourceExt as _;
 use lull_contract::ports;
 use lull_e2e::{
     App, Cluster, Kind, Workload, counters, fleet, rollouts, say,
+    sleepers::{self, Sleeper, heard, scale},
     spread::Spread,
     watches::{Sleepers, Wakes},
 };
-use serde_json::json;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-    sync::oneshot,
-    task::JoinSet,
-    time::{interval, timeout},
-};
+use tokio::{task::JoinSet, time::interval};
 
 /// Workloads that are only patched; each is at zero again within milliseconds.
 const PATCHED: usize = 100;
-/// Longest wait for a wake.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// The promise of issue 6: p99 of a wake against that of a patch alone.
 const RATIO: f64 = 3.0;
 
@@ -56,13 +48,6 @@ struct Bench {
     patched: Vec<Workload>,
     asleep: Sleepers,
     wakes: Wakes,
-}
-
-#[derive(Debug)]
-struct Sleeper {
-    workload: Workload,
-    /// Address and port of its Service.
-    address: String,
 }
 
 /// Times in milliseconds, and what went wrong.
@@ -125,46 +110,19 @@ async fn drive(bench: &Arc<Bench>, args: &Args) -> (Tally, Tally) {
     (Tally::of(wakes).await, Tally::of(patches).await)
 }
 
-/// Sets the replicas of a workload as any client would.
-async fn scale(workload: &Workload, replicas: u32) -> anyhow::Result<()> {
-    let objects = workload.kind.path(&workload.namespace);
-    let path = format!("{objects}/{}/scale", workload.name);
-    let patch = json!({ "spec": { "replicas": replicas } });
-    let cluster = &workload.cluster;
-    cluster
-        .patch(&path, "application/merge-patch+json", &patch)
-        .await
-}
-
-async fn heard(seen: oneshot::Receiver<Instant>) -> anyhow::Result<Instant> {
-    let seen = timeout(PATIENCE, seen).await;
-    seen.with_context(|| format!("no replicas were seen in {PATIENCE:?}"))?
-        .context("the watch has ended")
-}
-
 // === impl Bench ===
 
 impl Bench {
     async fn set_up(cluster: &Cluster, workloads: usize) -> anyhow::Result<Self> {
-        let app = |name: String| App::new(&name).kind(Kind::Rollout).replicas(0);
-        let sleepers = |number: usize| app(format!("sleeper-{number}"));
-        let sleepers = fleet::deploy(cluster, "wakes", workloads, sleepers).await?;
+        let sleepers = sleepers::deploy(cluster, "wakes", workloads).await?;
+        say(format!("{workloads} workloads are asleep"));
         let plain = |number: usize| {
             let app = App::plain(&format!("patched-{number}"));
             app.kind(Kind::Rollout).replicas(0)
         };
         let patched = fleet::deploy(cluster, "patches", PATCHED, plain).await?;
-        fleet::all_asleep(cluster, workloads).await?;
-        say(format!("{workloads} workloads are asleep"));
-        let mut addressed = Vec::with_capacity(sleepers.len());
-        for workload in sleepers {
-            let service = workload.service_json().await?;
-            let ip = service["spec"]["clusterIP"].as_str();
-            let address = format!("{}:80", ip.context("a Service has no address")?);
-            addressed.push(Sleeper { workload, address });
-        }
         Ok(Self {
-            sleepers: addressed,
+            sleepers,
             patched,
             asleep: Sleepers::start(cluster).await?,
             wakes: Wakes::start(cluster, Kind::Rollout).await?,
@@ -180,28 +138,8 @@ impl Bench {
 
     /// From a caller's connection to replicas seen, ms.
     async fn wake(self: Arc<Self>, asleep: Option<usize>) -> anyhow::Result<f64> {
-        let Sleeper { workload, address } = &self.sleepers[asleep.context("nobody is asleep")?];
-        let seen = self.wakes.next(workload);
-        let begun = Instant::now();
-        let connected = timeout(PATIENCE, TcpStream::connect(address)).await;
-        let mut stream = connected
-            .with_context(|| format!("{address} doesn't take connections from here"))?
-            .with_context(|| format!("connect to {address}: this must run on a node"))?;
-        stream
-            .write_all(b"GET / HTTP/1.1\r\nhost: sleeper\r\n\r\n")
-            .await?;
-        let mut answer = [0; 256];
-        let at = tokio::select! {
-            at = heard(seen) => at?,
-            read = stream.read(&mut answer) => {
-                let text = String::from_utf8_lossy(&answer[..read?]).into_owned();
-                bail!("{} was not held: {text:?}", workload.name)
-            }
-        };
-        // The caller goes away, and the workload is asleep again.
-        drop(stream);
-        scale(workload, 0).await?;
-        Ok(sample_app::ms(at - begun))
+        let sleeper = &self.sleepers[asleep.context("nobody is asleep")?];
+        Ok(sample_app::ms(sleeper.wake(&self.wakes).await?))
     }
 
     /// From a patch sent to replicas seen, ms.

@@ -96,6 +96,28 @@ async fn h2c_is_spoken_where_asked() {
 }
 
 #[tokio::test]
+async fn failures_are_told_by_the_second_in_which_they_came() {
+    let began = crate::unix_us() / 1_000_000;
+    let spec = RunSpec {
+        requests: Some(5),
+        // No application listens there.
+        ..spec(SocketAddr::from(([127, 0, 0, 1], 1)))
+    };
+    let result = finished(spec).await;
+    let (seconds, ended) = (&result.failed_by_second, crate::unix_us() / 1_000_000);
+    assert_eq!(
+        (result.failed, seconds.values().sum::<u64>()),
+        (5, 5),
+        "{result:?}"
+    );
+    let all = began..=ended;
+    assert!(
+        seconds.keys().all(|second| all.contains(second)),
+        "{result:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_rate_bounds_the_requests_and_a_time_ends_the_run() {
     let spec = RunSpec {
         connections: 4,

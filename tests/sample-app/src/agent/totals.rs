@@ -15,6 +15,8 @@ use crate::{
 const MAX_ERRORS: usize = 32;
 /// Pods that are told apart.
 const MAX_PODS: usize = 1000;
+/// Seconds of failures that are told apart.
+const MAX_SECONDS: usize = 1000;
 /// Longest text of a failure, characters.
 const MAX_ERROR_TEXT: usize = 200;
 
@@ -88,8 +90,15 @@ impl Totals {
         self.result.failed += 1;
         self.result.first_failed_ms.get_or_insert_with(|| ms(at));
         self.result.last_failed_ms = Some(ms(at));
+        self.failed_in(crate::unix_us() / 1_000_000);
         let text: String = text.chars().take(MAX_ERROR_TEXT).collect();
         add(&mut self.result.errors, &text, MAX_ERRORS);
+    }
+
+    fn failed_in(&mut self, second: u64) {
+        let seconds = &mut self.result.failed_by_second;
+        let is_full = seconds.len() >= MAX_SECONDS && !seconds.contains_key(&second);
+        *seconds.entry(if is_full { 0 } else { second }).or_default() += 1;
     }
 
     /// The counts as they are `elapsed` after the run's start.

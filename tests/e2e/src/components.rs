@@ -1,0 +1,116 @@
+//! Lull's components as pods that come and go, in good order or without.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::{Context as _, ensure};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use kube::{
+    Api, ResourceExt as _,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde_json::json;
+
+use crate::{
+    Cluster,
+    cluster::{call, is_ready},
+    eventually,
+};
+
+/// Longest wait for a pod to go and another to come: it drains first. Also what came while the API
+/// server or a controller stood still for a minute is waited for.
+const CHANGE: Duration = Duration::from_secs(160);
+
+/// The chart's name of a component's Deployment.
+fn deployment(component: &str) -> String {
+    format!("lull-{component}")
+}
+
+/// Ends the pod `name` as a drain of its node would, and waits until it has gone and as many of its
+/// `component` are ready as before.
+///
+/// # Errors
+/// Where that doesn't happen in time.
+pub async fn end(cluster: &Cluster, component: &str, name: &str) -> anyhow::Result<()> {
+    let before = cluster.ready_names(component).await?.len();
+    delete(cluster, name, &DeleteParams::default()).await?;
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.lull_namespace);
+    let what = format!("another {component}");
+    eventually(&what, CHANGE, async || {
+        let gone = pods.get_opt(name).await?.is_none();
+        let now = cluster.ready_names(component).await?;
+        ensure!(gone && now.len() >= before, "gone: {gone}, ready: {now:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Takes the pod `name` off the API server at once, as when its node is lost.
+///
+/// # Errors
+/// Where the API server refuses.
+pub async fn lose(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
+    delete(cluster, name, &DeleteParams::default().grace_period(0)).await
+}
+
+async fn delete(cluster: &Cluster, name: &str, params: &DeleteParams) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.lull_namespace);
+    call(&format!("delete {name}"), pods.delete(name, params))
+        .await
+        .map(drop)
+}
+
+/// Rolls all pods of `component` out anew and waits until only new ones are there.
+///
+/// # Errors
+/// Where that doesn't happen in time.
+pub async fn roll_out(cluster: &Cluster, component: &str) -> anyhow::Result<()> {
+    let before = cluster.ready_names(component).await?;
+    let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), &cluster.lull_namespace);
+    let now = sample_app::unix_us().to_string();
+    let template = json!({ "metadata": { "annotations": { "lull-e2e/restarted": now } } });
+    let patch = Patch::Merge(json!({ "spec": { "template": template } }));
+    let (name, params) = (deployment(component), PatchParams::default());
+    let patched = api.patch(&name, &params, &patch);
+    call(&format!("roll {name} out"), patched).await?;
+    only_others(cluster, component, &before).await
+}
+
+/// Waits until as many others of `component` as `before` are ready, and they alone are there.
+async fn only_others(
+    cluster: &Cluster,
+    component: &str,
+    before: &BTreeSet<String>,
+) -> anyhow::Result<()> {
+    let what = format!("new pods of {component} alone");
+    eventually(&what, CHANGE, async || {
+        let pods = cluster.component_pods(component).await?;
+        let all: BTreeSet<String> = pods.iter().map(Pod::name_any).collect();
+        let now = cluster.ready_names(component).await?;
+        ensure!(
+            all == now && now.len() >= before.len() && now.is_disjoint(before),
+            "before {before:?}, there are {all:?}, ready {now:?}"
+        );
+        Ok(())
+    })
+    .await
+}
+
+/// Fails unless the pod `name` is ready and a container of it has been started anew: what is there since
+/// a moment ago may not know yet that its process has ended.
+///
+/// # Errors
+/// With what it is.
+pub fn is_restarted(pods: &[Pod], name: &str) -> anyhow::Result<()> {
+    let pod = pods
+        .iter()
+        .find(|pod| pod.metadata.name.as_deref() == Some(name));
+    let pod = pod.with_context(|| format!("{name} is gone"))?;
+    let status = pod.status.as_ref();
+    let containers = status.and_then(|status| status.container_statuses.as_ref());
+    let mut restarts = containers.into_iter().flatten().map(|c| c.restart_count);
+    ensure!(
+        is_ready(pod) && restarts.any(|count| count > 0),
+        "{name} is not ready, or was never started anew"
+    );
+    Ok(())
+}

@@ -1,0 +1,140 @@
+//! How long the races last, and how much load there is meanwhile.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use sample_app::wire::RunSpec;
+
+use super::{Act, REQUEST};
+use crate::Workload;
+
+/// Longest run of a load: it is stopped before.
+const LOAD: Duration = Duration::from_secs(3_900);
+/// Kept connections of all steady loads together, and new ones a second.
+const STEADY: u32 = 100;
+
+/// How long the suite lasts.
+#[derive(Debug, Clone, Copy)]
+pub struct Length {
+    /// No lane begins anything after this.
+    pub longest: Duration,
+    /// How long the API server and the controllers stand still.
+    pub pause: Duration,
+    /// Workloads that are switched.
+    pub switched: usize,
+    /// Acts after which lanes end; without them the time ends them.
+    pub(super) quotas: Option<&'static [(Act, u64)]>,
+}
+
+/// How the steady load of one workload is divided.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Connections that are kept, used in turns.
+    kept: u32,
+    /// New connections a second, and requests a second on the kept ones.
+    rate: f64,
+}
+
+// === impl Length ===
+
+impl Length {
+    /// Short, for `E2E_RACES_SECONDS` (120), or full where `E2E_FULL` is set.
+    ///
+    /// # Errors
+    /// Where the variable is no number.
+    pub fn from_env() -> anyhow::Result<Self> {
+        let is_set = |key: &str| std::env::var(key).ok().filter(|text| !text.is_empty());
+        if is_set("E2E_FULL").is_some() {
+            return Ok(Self::full());
+        }
+        let seconds = is_set("E2E_RACES_SECONDS");
+        let seconds = seconds.map_or(Ok(120), |text| {
+            let number = text.parse::<u64>();
+            number.with_context(|| format!("E2E_RACES_SECONDS={text:?}: must be a whole number"))
+        })?;
+        Ok(Self {
+            longest: Duration::from_secs(seconds),
+            pause: Duration::from_secs(15),
+            switched: 3,
+            quotas: None,
+        })
+    }
+
+    /// What issue 7 asks for, within an hour.
+    pub(super) fn full() -> Self {
+        const QUOTAS: [(Act, u64); 4] = [
+            (Act::Switch, 1_000),
+            (Act::SleepAndWake, 200),
+            (Act::Enrol, 50),
+            (Act::Leave, 50),
+        ];
+        Self {
+            longest: Duration::from_secs(3_300),
+            pause: Duration::from_secs(60),
+            switched: 6,
+            quotas: Some(&QUOTAS),
+        }
+    }
+
+    /// A steady load for each of the workloads that have one, which make [`STEADY`] together.
+    #[must_use]
+    pub fn share(&self) -> Shape {
+        // Those that are switched, the one that is rolled out and the one whose pods are killed.
+        let workloads = u32::try_from(self.switched + 2).unwrap_or(u32::MAX);
+        let kept = STEADY.div_ceil(workloads);
+        Shape {
+            kept,
+            rate: f64::from(kept),
+        }
+    }
+}
+
+// === impl Shape ===
+
+impl Shape {
+    /// For a workload whose plain pods end: a kept connection hears of it with an answer, and each of
+    /// these has some every second.
+    #[must_use]
+    pub fn of_the_plain() -> Self {
+        Self {
+            kept: 5,
+            rate: 20.0,
+        }
+    }
+
+    pub(super) fn specs(self, workload: &Workload) -> [RunSpec; 3] {
+        let kept = RunSpec {
+            url: workload.url("/?sleep_ms=10"),
+            connections: self.kept,
+            rate: Some(self.rate),
+            seconds: Some(LOAD.as_secs_f64()),
+            timeout_ms: u64::try_from(REQUEST.as_millis()).unwrap_or(u64::MAX),
+            ..RunSpec::default()
+        };
+        let fresh = RunSpec {
+            keep_alive: false,
+            ..kept.clone()
+        };
+        let streams = RunSpec {
+            h2c: true,
+            connections: 2,
+            rate: Some(5.0),
+            ..kept.clone()
+        };
+        [kept, fresh, streams]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_steady_loads_make_a_hundred_together() {
+        for length in [Length::full(), Length::from_env().unwrap()] {
+            let workloads = length.switched + 2;
+            let kept = length.share().kept as usize * workloads;
+            assert!((100..100 + workloads).contains(&kept), "{length:?}: {kept}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! The chart is upgraded, and rolled back, under load: every component is replaced and new pods would
+//! get another sidecar.
+//!
+//! It replaces what every other test needs, so nothing may run beside it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use lull_contract::names::QUEUE_PROXY_CONTAINER;
+use lull_e2e::{
+    Agent, App, Cluster, Workload, agent::Run, all_answered, cluster::COMPONENTS, command,
+    eventually, in_namespace_for,
+};
+use sample_app::wire::RunSpec;
+use serde_json::{Value, json};
+
+/// Longest time of this test: two rollouts of every component, each of which drains.
+const TEST: Duration = Duration::from_secs(900);
+/// Longest wait for a state that must come.
+const FOLLOW: Duration = Duration::from_secs(60);
+/// What the sidecar of the next version asks for.
+const MEMORY: &str = "24Mi";
+
+#[tokio::test]
+async fn an_upgrade_and_its_rollback_lose_nothing_and_leave_sidecars_as_they_are()
+-> anyhow::Result<()> {
+    in_namespace_for(TEST, "upgrade", async |namespace| {
+        let cluster = &namespace.cluster;
+        let agent = Agent::deploy(namespace).await?;
+        let (warm, proxied, sleeper) = (
+            App::new("warm").annotate("lull.dev/max-scale", "1"),
+            App::new("proxied").annotate("lull.dev/target-burst-capacity", "-1"),
+            App::new("sleeper"),
+        );
+        let (warm, proxied, sleeper) = tokio::try_join!(
+            warm.deploy_asleep(namespace),
+            proxied.deploy_asleep(namespace),
+            sleeper.deploy_asleep(namespace)
+        )?;
+        let loads = [loads(&agent, &warm).await?, loads(&agent, &proxied).await?];
+        let (old, pods) = (sidecar(&warm).await?, warm.ready_pods().await?);
+
+        let woken = while_replaced(&agent, &sleeper, helm(cluster, &upgrade())).await?;
+        ensure!(sidecar(&warm).await? == old, "the warm one was changed");
+        let now = warm.ready_pods().await?;
+        ensure!(now == pods, "its pods were {pods:?}, are {now:?}");
+        // The user's own next rollout brings the new sidecar, under load.
+        warm.change_container(json!({ "env": [{ "name": "VERSION", "value": "2" }] }))
+            .await?;
+        warm.rolled_out().await?;
+        let new = sidecar(&warm).await?;
+        let asked = &new["resources"]["requests"]["memory"];
+        ensure!(asked == MEMORY && new != old, "the new sidecar is {new}");
+
+        let back = ["rollback", "lull"].map(str::to_owned);
+        let again = while_replaced(&agent, &sleeper, helm(cluster, &back)).await?;
+        ensure!(sidecar(&warm).await? == new, "the new sidecar was changed");
+        for run in loads.into_iter().flatten() {
+            let result = run.stop().await?;
+            all_answered(&result)?;
+            eprintln!("{} answered, {:?} ms", result.ok, result.latency_ms);
+        }
+        eprintln!("the sleeper was woken {} times", woken + again);
+        Ok(())
+    })
+    .await
+}
+
+/// On kept connections, and each request on its own.
+async fn loads<'a>(agent: &'a Agent, workload: &Workload) -> anyhow::Result<[Run<'a>; 2]> {
+    let kept = RunSpec {
+        url: workload.url("/?sleep_ms=10"),
+        connections: 10,
+        seconds: Some(TEST.as_secs_f64()),
+        rate: Some(50.0),
+        timeout_ms: 60_000,
+        ..RunSpec::default()
+    };
+    let fresh = RunSpec {
+        keep_alive: false,
+        ..kept.clone()
+    };
+    let loads = [agent.start(&kept).await?, agent.start(&fresh).await?];
+    eventually("the loads to be under way", FOLLOW, async || {
+        for load in &loads {
+            let ok = load.so_far().await?.ok;
+            ensure!(ok >= 50, "{ok} answers");
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(loads)
+}
+
+/// The queue-proxy as the workload's template has it.
+async fn sidecar(workload: &Workload) -> anyhow::Result<Value> {
+    let object = workload.object_json().await?;
+    let containers = object["spec"]["template"]["spec"]["containers"].as_array();
+    let mut containers = containers.context("no containers")?.iter();
+    let sidecar = containers.find(|one| one["name"] == QUEUE_PROXY_CONTAINER);
+    sidecar.cloned().context("no queue-proxy")
+}
+
+/// The same release with another template for every component, and another sidecar.
+fn upgrade() -> [String; 7] {
+    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/lull");
+    [
+        "upgrade".to_owned(),
+        "lull".to_owned(),
+        chart.to_string_lossy().into_owned(),
+        "--reuse-values".to_owned(),
+        "--set".to_owned(),
+        format!("settings.sidecar-memory-request={MEMORY}"),
+        "--set=pods.annotations.lull-e2e=next".to_owned(),
+    ]
+}
+
+/// Runs helm, and makes sure that no pod of Lull is one that was there before.
+async fn helm(cluster: &Cluster, args: &[String]) -> anyhow::Result<()> {
+    let helm = std::env::var_os("E2E_HELM").map(PathBuf::from);
+    let helm = helm.context("E2E_HELM must be the path of helm")?;
+    let mut before = Vec::new();
+    for component in COMPONENTS {
+        before.push((component, cluster.ready_names(component).await?));
+    }
+    let mut all: Vec<&str> = args.iter().map(String::as_str).collect();
+    let namespace = cluster.lull_namespace.as_str();
+    all.extend(["-n", namespace, "--wait", "--timeout", "5m"]);
+    command::run(&helm, &all).await?;
+    for (component, before) in before {
+        let now = cluster.ready_names(component).await?;
+        ensure!(
+            !now.is_empty() && now.is_disjoint(&before),
+            "{component}: before {before:?}, now {now:?}"
+        );
+    }
+    Ok(())
+}
+
+/// Bursts from zero until `replaced` is over; number of bursts.
+async fn while_replaced(
+    agent: &Agent,
+    sleeper: &Workload,
+    replaced: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<u64> {
+    let over = AtomicBool::new(false);
+    let replaced = async {
+        let outcome = replaced.await;
+        over.store(true, Ordering::Relaxed);
+        outcome
+    };
+    let bursts = async {
+        let mut bursts = 0;
+        while !over.load(Ordering::Relaxed) {
+            sleeper.asleep().await?;
+            let burst = RunSpec {
+                url: sleeper.url("/?sleep_ms=5"),
+                connections: 20,
+                requests: Some(300),
+                ..RunSpec::default()
+            };
+            all_answered(&agent.run(&burst).await?)?;
+            bursts += 1;
+        }
+        Ok(bursts)
+    };
+    let ((), bursts) = tokio::try_join!(replaced, bursts)?;
+    Ok(bursts)
+}
