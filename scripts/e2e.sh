@@ -7,6 +7,8 @@ lull_knows_rollouts
 export HELM_ARGS="$HELM_ARGS --set autoscaler.extraEnv.AUTOSCALER_CRASH_ON_REQUEST=true"
 with_lull e2e
 E2E_HELM=$(tool helm); export E2E_HELM
+scripts/kubectl-lull.sh quick-release
+export E2E_KUBECTL_LULL=$build/bin/kubectl-lull
 say "suite"
 cargo test --locked -p lull-e2e --features cluster ${E2E_ARGS:-} -- --test-threads "${E2E_THREADS:-4}"
 step "helm test" "$E2E_HELM" test lull --namespace "$LULL_NAMESPACE"
