@@ -3,8 +3,9 @@
 //! ```text
 //! cli.rs        arguments                          cluster.rs   access to the API server
 //! commands/     one file each: reads, then says    pages.rs     the autoscaler's own pages
-//! doctor/       objects in, findings out (pure)    workload.rs  deploy/shop as an object
-//! gather.rs     what a plan is made from           output.rs    text or JSON, and the exit code
+//! doctor/       objects in, findings out (pure)    forward.rs   a port of one of its pods
+//! gather.rs     what a plan is made from           workload.rs  deploy/shop as an object
+//! progress.rs   what is waited for                 output.rs    text or JSON, and the exit code
 //! table.rs, style.rs, words.rs                     how it looks (pure)
 //! complete.rs   what may stand next on the command line (pure)
 //! ```
@@ -16,6 +17,7 @@ mod cluster;
 mod commands;
 mod complete;
 mod doctor;
+mod forward;
 mod gather;
 mod output;
 mod pages;

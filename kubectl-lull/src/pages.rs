@@ -1,17 +1,20 @@
-//! The autoscaler's own pages, by way of the API server's proxy to its pods.
+//! The autoscaler's own pages, by way of the API server.
 
 use std::time::Duration;
 
 use autoscaler::pod::Pod;
-use k8s_openapi::api::core::v1 as core;
-use kube::{Api, api::ListParams};
+use http::StatusCode;
+use kube::api::ListParams;
 use lull_contract::{
     ports::STATUS_PAGE,
     view::{LIST_PATH, WorkloadDetail, WorkloadList},
 };
 use serde::de::DeserializeOwned;
 
-use crate::cluster::{CallError, Cluster, call, call_within};
+use crate::{
+    cluster::{CallError, Cluster, call, call_within},
+    forward, progress,
+};
 
 /// Labels of the autoscaler's pods, as the chart sets them.
 const AUTOSCALERS: &str = "app.kubernetes.io/part-of=lull,app.kubernetes.io/component=autoscaler";
@@ -34,7 +37,7 @@ pub(crate) enum NoPage {
 /// # Errors
 /// Where there is none, or they can't be listed.
 pub(crate) async fn replicas(cluster: &Cluster) -> Result<Vec<String>, NoPage> {
-    let pods: Api<core::Pod> = Api::namespaced(cluster.client.clone(), &cluster.lull_namespace);
+    let pods = forward::pods(cluster);
     let params = ListParams::default().labels(AUTOSCALERS);
     let pods = call("look for the autoscaler", pods.list(&params)).await;
     let pods = pods.map_err(|error| NoPage::NotReached(error.line()))?;
@@ -55,11 +58,12 @@ pub(crate) async fn replicas(cluster: &Cluster) -> Result<Vec<String>, NoPage> {
 /// # Errors
 /// Where no replica answers.
 pub(crate) async fn list(cluster: &Cluster) -> Result<WorkloadList, NoPage> {
-    let mut failed = String::new();
+    let mut failed = "it has no list".to_owned();
     for replica in replicas(cluster).await? {
         match page(cluster, &replica, LIST_PATH).await {
-            Ok(list) => return Ok(list),
-            Err(error) => failed = error.line(),
+            Ok(Some(list)) => return Ok(list),
+            Ok(None) => {}
+            Err(why) => failed = why,
         }
     }
     Err(NoPage::NotReached(failed))
@@ -76,22 +80,53 @@ pub(crate) async fn detail(
     name: &str,
 ) -> Result<Option<WorkloadDetail>, NoPage> {
     let path = format!("{LIST_PATH}/{namespace}/{name}");
-    let (mut known, mut failed, mut has_answer) = (None, String::new(), false);
+    let (mut known, mut failed) = (None, None);
     for replica in replicas(cluster).await? {
         match page::<WorkloadDetail>(cluster, &replica, &path).await {
-            Ok(detail) if detail.workload.is_live => return Ok(Some(detail)),
-            Ok(detail) => known = Some(detail),
-            Err(error) if error.is(404) => has_answer = true,
-            Err(error) => failed = error.line(),
+            Ok(Some(detail)) if detail.workload.is_live => return Ok(Some(detail)),
+            Ok(Some(detail)) => known = Some(detail),
+            Ok(None) => {}
+            Err(why) => failed = Some(why),
         }
     }
-    match known {
-        None if !has_answer => Err(NoPage::NotReached(failed)),
-        known => Ok(known),
+    match (known, failed) {
+        // One that did not answer may know it.
+        (None, Some(why)) => Err(NoPage::NotReached(why)),
+        (known, _) => Ok(known),
     }
 }
 
+/// A page of `replica`; `None` where it has no such page. Where the API server's proxy does not
+/// reach the pod, as behind a NetworkPolicy, or the user may not use it, a port-forward may.
 async fn page<T: DeserializeOwned>(
+    cluster: &Cluster,
+    replica: &str,
+    path: &str,
+) -> Result<Option<T>, String> {
+    let by_proxy = match proxied(cluster, replica, path).await {
+        Ok(page) => return Ok(Some(page)),
+        Err(error) if error.is(404) => return Ok(None),
+        Err(error) => error.line(),
+    };
+    let (pods, what) = (
+        forward::pods(cluster),
+        format!("ask {replica} by port-forward"),
+    );
+    let bounded = tokio::time::timeout(PAGE, forward::get(&pods, replica, path));
+    let by_forward = match progress::during(&what, Box::pin(bounded)).await {
+        Ok(Ok((StatusCode::NOT_FOUND, _))) => return Ok(None),
+        Ok(Ok((StatusCode::OK, body))) => match serde_json::from_slice(&body) {
+            Ok(page) => return Ok(Some(page)),
+            Err(error) => error.to_string(),
+        },
+        Ok(Ok((status, _))) => status.to_string(),
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(_) => format!("no answer in {PAGE:?}"),
+    };
+    Err(format!("{by_proxy}; by port-forward: {by_forward}"))
+}
+
+async fn proxied<T: DeserializeOwned>(
     cluster: &Cluster,
     replica: &str,
     path: &str,

@@ -5,7 +5,6 @@ use std::net::{Ipv4Addr, SocketAddr};
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use lull_contract::ports::STATUS_PAGE;
 use serde_json::json;
 use tokio::{
     io::copy_bidirectional,
@@ -16,6 +15,7 @@ use tokio::{
 use super::Asked;
 use crate::{
     cli::UiArgs,
+    forward,
     output::{Outcome, Output},
     pages,
 };
@@ -31,7 +31,7 @@ pub(super) async fn run(asked: Asked<'_>, args: UiArgs) -> anyhow::Result<Output
     let cluster = asked.cluster;
     let replicas = pages::replicas(cluster).await?;
     let replica = replicas.first().context("no autoscaler is ready")?;
-    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &cluster.lull_namespace);
+    let pods = forward::pods(cluster);
     // Only for this machine: the page has no users of its own.
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
     let listener = TcpListener::bind(address)
@@ -68,13 +68,7 @@ async fn forward(listener: &TcpListener, pods: &Api<Pod>, replica: &str) -> anyh
 }
 
 async fn pass_on(mut browser: TcpStream, pods: &Api<Pod>, replica: &str) -> anyhow::Result<()> {
-    let mut forwarder = pods
-        .portforward(replica, &[STATUS_PAGE])
-        .await
-        .with_context(|| format!("forwarding to {replica} (it may be gone: try again)"))?;
-    let mut page = forwarder
-        .take_stream(STATUS_PAGE)
-        .context("a forwarder has a stream for its port")?;
+    let (forwarder, mut page) = forward::connect(pods, replica).await?;
     // Either side may break at any time: a closed tab is no failure.
     let _ = copy_bidirectional(&mut browser, &mut page).await;
     forwarder.abort();

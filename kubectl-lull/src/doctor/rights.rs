@@ -43,7 +43,7 @@ pub(super) const OF_THE_USER: [Right; 7] = [
         verb: "get",
         group: "",
         resource: "pods/proxy",
-        purpose: "why, history",
+        purpose: "list, why, history; or else by pods/portforward",
         is_in_lull_namespace: true,
     },
     Right {
