@@ -220,7 +220,7 @@ async fn others(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Result<
     {
         let kind = kind(cluster, &resource).await?;
         let (client, namespace) = (cluster.client.clone(), &cluster.namespace);
-        let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &kind);
+        let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &*kind);
         let what = format!("list {}", kind.plural);
         match call(&what, api.list(&ListParams::default())).await {
             Ok(list) => {

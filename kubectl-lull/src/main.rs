@@ -6,7 +6,7 @@
 //! doctor/       objects in, findings out (pure)    forward.rs   a port of one of its pods
 //! gather.rs     what a plan is made from           workload.rs  deploy/shop as an object
 //! progress.rs   what is waited for                 output.rs    text or JSON, and the exit code
-//! table.rs, style.rs, words.rs                     how it looks (pure)
+//! view.rs       what a status says (pure)          table.rs, style.rs, words.rs: how it looks (pure)
 //! complete.rs   what may stand next on the command line (pure)
 //! ```
 //!
@@ -24,6 +24,7 @@ mod pages;
 mod progress;
 mod style;
 mod table;
+mod view;
 mod words;
 mod workload;
 

@@ -92,7 +92,7 @@ impl Workload {
     pub(crate) async fn find(cluster: &Cluster, wanted: &WorkloadName) -> anyhow::Result<Self> {
         let resource = kind(cluster, &wanted.resource).await?;
         let (client, namespace) = (cluster.client.clone(), &cluster.namespace);
-        let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &resource);
+        let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &*resource);
         let what = format!("look for {} {}", resource.kind, wanted.name);
         let Some(object) = call(&what, api.get_opt(&wanted.name)).await? else {
             bail!(

@@ -1,11 +1,8 @@
 //! `list`: every workload that Lull runs.
 
 use jiff::Timestamp;
-use kube::{Api, ResourceExt, api::ListParams};
-use lull_contract::{
-    scaled_workload::ScaledWorkload,
-    view::{ConditionView, WorkloadView},
-};
+use kube::{Api, api::ListParams};
+use lull_contract::{scaled_workload::ScaledWorkload, view::WorkloadView};
 use serde::Serialize;
 
 use super::Asked;
@@ -16,6 +13,7 @@ use crate::{
     pages,
     style::{Paint, Style},
     table::{Cell, Table},
+    view::view_of,
     words::{UNKNOWN, ago, count, hours, since},
 };
 
@@ -73,44 +71,6 @@ async fn from_status(cluster: &Cluster, is_for_all: bool) -> anyhow::Result<Vec<
             anyhow::bail!("Lull is not installed on this cluster: it has no ScaledWorkloads")
         }
         Err(error) => Err(error.into()),
-    }
-}
-
-/// What its status says of a workload.
-pub(super) fn view_of(scaled: &ScaledWorkload) -> WorkloadView {
-    let (target, status) = (
-        &scaled.spec.target,
-        scaled.status.clone().unwrap_or_default(),
-    );
-    let conditions = status.conditions.iter();
-    let wrong = conditions.filter(|condition| {
-        matches!(
-            (condition.type_.as_str(), condition.status.as_str()),
-            ("Enrolled", "False") | ("Warnings", "True")
-        )
-    });
-    WorkloadView {
-        namespace: scaled.namespace().unwrap_or_default(),
-        name: scaled.name_any(),
-        target_kind: target.kind.clone(),
-        target_name: target.name.clone(),
-        mode: status.mode.to_string(),
-        state: status.state.to_string(),
-        since: status.state_since.as_ref().map(|time| time.0.to_string()),
-        ready: status.ready,
-        desired: status.desired,
-        in_flight: status.in_flight,
-        held: status.held,
-        reason: status.reason.clone(),
-        conditions: wrong
-            .map(|condition| ConditionView {
-                kind: condition.type_.clone(),
-                status: condition.status.clone(),
-                reason: condition.reason.clone(),
-                message: condition.message.clone(),
-            })
-            .collect(),
-        ..WorkloadView::default()
     }
 }
 
@@ -221,8 +181,6 @@ fn summary(page: &Page, now: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn shop() -> WorkloadView {
@@ -288,38 +246,5 @@ mod tests {
         };
         let text = super::text(&none, &shown(false), Style::PLAIN);
         assert_eq!(text, "Lull runs no workload in namespace web.\n");
-    }
-
-    #[test]
-    fn the_status_stands_in_for_the_page() {
-        let condition = |kind: &str, status: &str| {
-            json!({
-                "type": kind, "status": status, "reason": "R", "message": "m",
-                "lastTransitionTime": "2026-01-01T00:00:00Z",
-            })
-        };
-        let settings = lull_contract::Settings::default();
-        let scaled: ScaledWorkload = serde_json::from_value(json!({
-            "apiVersion": "lull.dev/v1alpha1", "kind": "ScaledWorkload",
-            "metadata": { "name": "shop", "namespace": "web" },
-            "spec": {
-                "target": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": "1" },
-                "podSelector": {}, "ports": [], "settings": settings, "originalReplicas": 1,
-            },
-            "status": {
-                "mode": "Proxy", "state": "Asleep", "reason": "idle",
-                "stateSince": "2026-01-01T00:00:00Z",
-                "conditions": [condition("Enrolled", "True"), condition("Warnings", "True")],
-            },
-        }))
-        .unwrap();
-        let view = view_of(&scaled);
-        assert_eq!(
-            (view.state.as_str(), view.mode.as_str()),
-            ("Asleep", "Proxy")
-        );
-        assert_eq!(view.since.as_deref(), Some("2026-01-01T00:00:00Z"));
-        let kinds: Vec<&str> = view.conditions.iter().map(|c| c.kind.as_str()).collect();
-        assert_eq!(kinds, ["Warnings"]);
     }
 }

@@ -40,7 +40,7 @@ pub(super) async fn run(asked: Asked<'_>, args: UiArgs) -> anyhow::Result<Output
     let url = format!("http://{}/", listener.local_addr()?);
     eprintln!("The status page is at {url} (from {replica}) until Ctrl-C.");
     tokio::select! {
-        never = forward(&listener, &pods, replica) => never?,
+        never = pass_all(&listener, &pods, replica) => never?,
         pressed = tokio::signal::ctrl_c() => pressed.context("waiting for Ctrl-C")?,
     }
     let page = json!({ "url": url, "replica": replica });
@@ -48,7 +48,7 @@ pub(super) async fn run(asked: Asked<'_>, args: UiArgs) -> anyhow::Result<Output
 }
 
 /// Takes connections and passes each on; ends only with an error.
-async fn forward(listener: &TcpListener, pods: &Api<Pod>, replica: &str) -> anyhow::Result<()> {
+async fn pass_all(listener: &TcpListener, pods: &Api<Pod>, replica: &str) -> anyhow::Result<()> {
     let mut connections = JoinSet::new();
     loop {
         while connections.len() >= MAX_CONNECTIONS {

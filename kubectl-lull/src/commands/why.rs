@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{
     Asked,
-    list::{paint_of, saved, view_of},
+    list::{paint_of, saved},
 };
 use crate::{
     cli::Which,
@@ -14,6 +14,7 @@ use crate::{
     pages,
     style::{Paint, Style},
     table::{Cell, Table},
+    view::view_of,
     words::{UNKNOWN, ago, count, hours, millis},
     workload::Workload,
 };

@@ -10,6 +10,7 @@ use lull_contract::{
 };
 
 use super::{Area, Finding, OptedIn, Seen, install::COMPONENT_LABEL, place, ready_addresses};
+use crate::view::is_odd;
 
 /// Kubernetes' label for the Service of a slice.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -149,25 +150,12 @@ fn conditions(workloads: &[ScaledWorkload], findings: &mut Vec<Finding>) {
     let before = findings.len();
     for workload in workloads {
         let status = workload.status.clone().unwrap_or_default();
-        if status.state == State::Planned {
-            continue;
-        }
         let (namespace, name) = place(workload);
-        for condition in &status.conditions {
-            let text = format!(
-                "{namespace}/{name}: {}: {}",
-                condition.reason, condition.message
-            );
-            let fix = format!(
-                "docs/enrolment.md, {}; kubectl lull -n {namespace} why NAME",
-                condition.reason
-            );
-            match (condition.type_.as_str(), condition.status.as_str()) {
-                ("Enrolled", "False") | ("Warnings", "True") => {
-                    findings.push(Area::Workloads.warning(text, fix));
-                }
-                _ => {}
-            }
+        for condition in status.conditions.iter().filter(|one| is_odd(one)) {
+            let reason = &condition.reason;
+            let text = format!("{namespace}/{name}: {reason}: {}", condition.message);
+            let fix = format!("docs/enrolment.md, {reason}");
+            findings.push(Area::Workloads.warning(text, fix));
         }
     }
     if findings.len() == before {

@@ -119,7 +119,7 @@ async fn opted_in(cluster: &Cluster) -> Read<Vec<OptedIn>> {
     {
         let kind = kind(cluster, &resource).await;
         let kind = kind.map_err(|error| format!("{error:#}"))?;
-        let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &kind);
+        let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &*kind);
         let what = format!("list {}", kind.plural);
         let objects = read(call(&what, api.list(&ListParams::default())).await)?;
         let targets = objects
