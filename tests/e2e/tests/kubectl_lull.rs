@@ -1,6 +1,12 @@
 //! `kubectl lull` as a user has it: the built binary against the cluster.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
 use lull_e2e::{App, Namespace, Original, eventually, in_namespace};
@@ -31,13 +37,19 @@ impl Answer {
     }
 }
 
-/// Runs it with `words` in the test's namespace.
-async fn lull(namespace: &Namespace, words: &[&str]) -> anyhow::Result<Answer> {
+/// The binary with `words`, about the test's namespace.
+fn command(namespace: &Namespace, words: &[&str]) -> anyhow::Result<Command> {
     let binary = std::env::var_os("E2E_KUBECTL_LULL").map(PathBuf::from);
     let binary = binary.context("E2E_KUBECTL_LULL must be the path of kubectl-lull")?;
     let mut command = Command::new(binary);
     command.args(words).args(["--namespace", &namespace.name]);
     command.args(["--lull-namespace", &namespace.cluster.lull_namespace]);
+    Ok(command)
+}
+
+/// Runs it to its end.
+async fn lull(namespace: &Namespace, words: &[&str]) -> anyhow::Result<Answer> {
+    let mut command = command(namespace, words)?;
     let output = tokio::task::spawn_blocking(move || command.output()).await??;
     let answer = Answer {
         code: output.status.code(),
@@ -45,6 +57,34 @@ async fn lull(namespace: &Namespace, words: &[&str]) -> anyhow::Result<Answer> {
         stderr: String::from_utf8(output.stderr)?,
     };
     eprintln!("$ kubectl lull {}\n{}", words.join(" "), answer.stdout);
+    Ok(answer)
+}
+
+/// One that runs until it is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What the address that `ui` has named answers to a GET of `path`.
+fn ask(mut ui: Command, path: &str) -> anyhow::Result<String> {
+    let mut running = Running(ui.stderr(Stdio::piped()).spawn()?);
+    let stderr = running.0.stderr.take().context("no standard error")?;
+    let mut line = String::new();
+    BufReader::new(stderr).read_line(&mut line)?;
+    let (_, rest) = line.split_once("http://").with_context(|| line.clone())?;
+    let (address, _) = rest.split_once('/').with_context(|| line.clone())?;
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
     Ok(answer)
 }
 
@@ -140,6 +180,21 @@ async fn how_it_ends_tells_what_was_wrong() -> anyhow::Result<()> {
         let object = plain.object_json().await?;
         let annotation = &object["metadata"]["annotations"]["lull.dev/scale"];
         ensure!(annotation.is_null(), "it was changed: {object}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_status_page_is_on_this_machine() -> anyhow::Result<()> {
+    in_namespace("ui", async |namespace| {
+        let ui = command(namespace, &["ui"])?;
+        let asked = tokio::task::spawn_blocking(move || ask(ui, "/workloads"));
+        let answer = asked.await??;
+        ensure!(
+            answer.starts_with("HTTP/1.1 200") && answer.contains("\"workloads\""),
+            "{answer}"
+        );
         Ok(())
     })
     .await
