@@ -32,9 +32,9 @@ fn mesh(seen: &Seen, findings: &mut Vec<Finding>) {
     match (&seen.knows_istio, &seen.has_istiod) {
         (Ok(false), _) => findings.push(Area::Mesh.good("there is no Istio, and none is needed")),
         (Ok(true), Ok(true)) => findings.push(Area::Mesh.good("Istio is there, and istiod ready")),
-        (Ok(true), Ok(false)) => findings.push(Area::Mesh.problem(
-            "the cluster knows WorkloadEntries, but no istiod is ready: callers in the mesh are not \
-             told of activators",
+        (Ok(true), Ok(false)) => findings.push(Area::Mesh.warning(
+            "the cluster knows WorkloadEntries, but no istiod is ready: unless it runs elsewhere, \
+             callers in the mesh are not told of activators",
             "kubectl get pods -A -l app=istiod",
         )),
         (Err(why), _) | (_, Err(why)) => findings.push(Area::Mesh.unknown("Istio", why)),

@@ -75,8 +75,11 @@ impl Drop for Running {
 fn ask(mut ui: Command, path: &str) -> anyhow::Result<String> {
     let mut running = Running(ui.stderr(Stdio::piped()).spawn()?);
     let stderr = running.0.stderr.take().context("no standard error")?;
-    let mut line = String::new();
-    BufReader::new(stderr).read_line(&mut line)?;
+    // Kept to the end: it must be able to say more.
+    let mut lines = BufReader::new(stderr).lines();
+    let mut said = lines.by_ref().map_while(Result::ok);
+    let line = said.find(|line| line.contains("http://"));
+    let line = line.context("it names no address")?;
     let (_, rest) = line.split_once("http://").with_context(|| line.clone())?;
     let (address, _) = rest.split_once('/').with_context(|| line.clone())?;
     let mut stream = TcpStream::connect(address)?;
