@@ -4,6 +4,7 @@
 //! request wakes the workload. When Lull does it itself, activators are there first; so this is
 //! refused while something is in flight, and says so.
 
+use anyhow::bail;
 use lull_contract::{
     Class, Settings,
     scaled_workload::{ScaledWorkload, State},
@@ -64,7 +65,12 @@ pub(super) async fn run(asked: Asked<'_>, args: &SleepArgs) -> anyhow::Result<Ou
         let text = format!("{} {text}\n", done.workload);
         return Output::new(&done, text, Outcome::Found);
     }
-    scale_from(&workload, replicas, 0).await?;
+    if !scale_from(&workload, replicas, 0).await? {
+        bail!(
+            "the count of {} has changed just now: look again",
+            workload.target
+        );
+    }
     let what = format!("{} to sleep", workload.target);
     let took = if_wanted(args.wait, &what, async || {
         Ok(asleep(workload.scaled(cluster).await?.as_ref()))

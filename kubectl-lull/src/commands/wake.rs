@@ -19,6 +19,9 @@ use crate::{
     workload::Workload,
 };
 
+/// How often a count is written whose object changes under it.
+const TRIES: u32 = 5;
+
 /// Wakes the workload.
 ///
 /// # Errors
@@ -31,6 +34,7 @@ pub(super) async fn run(asked: Asked<'_>, args: &WakeArgs) -> anyhow::Result<Out
     let pods = args.replicas.unwrap_or_else(|| pods_of_a_wake(settings));
     let was_asleep = workload.target.replicas == 0;
     if was_asleep {
+        // Where somebody else was first, a request perhaps, it is awake by that.
         scale_from(&workload, 0, pods).await?;
     }
     let what = format!("{} to have a ready pod", workload.target);
@@ -69,29 +73,35 @@ fn pods_of_a_wake(settings: &Settings) -> u32 {
 }
 
 /// Writes the count `to`, where it still is `from`: whoever changed it in the meantime has had a
-/// reason.
+/// reason. Returns whether it was written.
 ///
 /// # Errors
 /// Where the API server can't be asked or refuses.
-pub(super) async fn scale_from(workload: &Workload, from: u32, to: u32) -> Result<(), CallError> {
+pub(super) async fn scale_from(workload: &Workload, from: u32, to: u32) -> Result<bool, CallError> {
     let name = workload.target.name.as_str();
-    let what = format!("read the scale of {}", workload.target);
-    let scale = call(&what, workload.api.get_scale(name)).await?;
-    let replicas = scale.spec.and_then(|spec| spec.replicas).unwrap_or(0);
-    if i64::from(replicas) != i64::from(from) {
-        return Ok(());
+    let (look, write) = (
+        format!("read the scale of {}", workload.target),
+        format!("scale {} to {to}", workload.target),
+    );
+    let mut conflict = None;
+    for _ in 0..TRIES {
+        let scale = call(&look, workload.api.get_scale(name)).await?;
+        let replicas = scale.spec.and_then(|spec| spec.replicas).unwrap_or(0);
+        if i64::from(replicas) != i64::from(from) {
+            return Ok(false);
+        }
+        let patch = json!({
+            "metadata": { "resourceVersion": scale.metadata.resource_version },
+            "spec": { "replicas": to },
+        });
+        let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+        match call(&write, workload.api.patch_scale(name, &params, &patch)).await {
+            // The object has changed, its status perhaps: the count is looked at anew.
+            Err(error) if error.is(409) => conflict = Some(error),
+            other => return other.map(|_| true),
+        }
     }
-    let patch = json!({
-        "metadata": { "resourceVersion": scale.metadata.resource_version },
-        "spec": { "replicas": to },
-    });
-    let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
-    let what = format!("scale {} to {to}", workload.target);
-    match call(&what, workload.api.patch_scale(name, &params, &patch)).await {
-        // Somebody else was first, a request perhaps: what has come of it is seen by the next look.
-        Err(error) if error.is(409) => Ok(()),
-        other => other.map(drop),
-    }
+    conflict.map_or(Ok(false), Err)
 }
 
 /// Whether a pod takes traffic.
