@@ -118,18 +118,7 @@ fn plan_of(
             findings: vec![Finding::new(Reason::NoTemplate, name, text)],
         };
     };
-    let others: Vec<Other<'_>> = around
-        .others
-        .iter()
-        .filter(|other| other.uid != target.uid)
-        .filter_map(|other| {
-            Some(Other {
-                kind: &other.resource.kind,
-                name: &other.name,
-                labels: &other.template.as_ref()?.plan.labels,
-            })
-        })
-        .collect();
+    let others = others_than(target, &around.others);
     let has_own_timeout = target.annotations.contains_key(TIMEOUT);
     let mut plan = plan::plan(&Situation {
         workload: &name,
@@ -155,6 +144,20 @@ fn plan_of(
         plan.findings.insert(0, finding);
     }
     plan
+}
+
+/// The namespace's workloads but for this one, as a plan sees them.
+fn others_than<'a>(target: &Target, all: &'a [Target]) -> Vec<Other<'a>> {
+    let others = all.iter().filter(|other| other.uid != target.uid);
+    others
+        .filter_map(|other| {
+            Some(Other {
+                kind: &other.resource.kind,
+                name: &other.name,
+                labels: &other.template.as_ref()?.plan.labels,
+            })
+        })
+        .collect()
 }
 
 async fn surroundings(cluster: &Cluster, target: &Target) -> anyhow::Result<Surroundings> {

@@ -19,7 +19,7 @@ use crate::{
     cli::SleepArgs,
     output::{Outcome, Output},
     pages,
-    style::Paint,
+    style::{Paint, Style},
     workload::Workload,
 };
 
@@ -60,10 +60,7 @@ pub(super) async fn run(asked: Asked<'_>, args: &SleepArgs) -> anyhow::Result<Ou
         is_forced: args.force,
     };
     if let Some(why) = objection(&situation) {
-        done.result = format!("was left alone: {why}");
-        let text = asked.style.paint(Paint::Bad, &done.result);
-        let text = format!("{} {text}\n", done.workload);
-        return Output::new(&done, text, Outcome::Found);
+        return left_alone(done, &why, asked.style);
     }
     if !scale_from(&workload, replicas, 0).await? {
         bail!(
@@ -88,6 +85,14 @@ pub(super) async fn run(asked: Asked<'_>, args: &SleepArgs) -> anyhow::Result<Ou
     ];
     done.took_ms = took.map(as_millis);
     done.output(asked.style)
+}
+
+/// The answer where nothing was done.
+fn left_alone(mut done: Done, why: &str, style: Style) -> anyhow::Result<Output> {
+    done.result = format!("was left alone: {why}");
+    let result = style.paint(Paint::Bad, &done.result);
+    let text = format!("{} {result}\n", done.workload);
+    Output::new(&done, text, Outcome::Found)
 }
 
 /// Requests in flight, by the replica that leads the workload: a status is written now and then only.
