@@ -72,17 +72,17 @@ fn start(args: Args) -> anyhow::Result<Outcome> {
         .enable_all()
         .build()
         .context("no runtime")?;
-    let format = args.access.output;
+    let access = &args.access;
     let style = Style::for_stdout();
     let output = runtime.block_on(Box::pin(async {
-        let cluster = Cluster::connect(&args.access).await?;
+        let cluster = Cluster::connect(access).await?;
         let asked = Asked {
             cluster: &cluster,
             style,
         };
         commands::run(command, asked).await
     }))?;
-    print(&output, format)?;
+    print(&output, access.output)?;
     Ok(output.outcome)
 }
 

@@ -1,4 +1,4 @@
-//! What is wrong with Lull on a cluster: objects in, findings out. Pure, but for [`look`].
+//! What is wrong with Lull on a cluster: objects in, findings out. Pure, but for [`look()`].
 //!
 //! ```text
 //! look.rs      reads, with the user's own rights     install.rs   CRD, components, Leases, settings
