@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR := $(shell . scripts/common.sh; echo $$CARGO_TARGET_DIR)
 # Clients and servers that the queue-proxy is tested with (queue-proxy/tests/peers).
 PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql util-linux
 
-.PHONY: help demo demo-down test test-full check fmt lint doc unit slow fuzz chart chart-update e2e mesh e2e-mesh guard coldstart many wakes simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images kubectl-lull crd
+.PHONY: help demo demo-down test test-full check fmt lint doc unit slow fuzz chart chart-update e2e mesh e2e-mesh guard coldstart many wakes simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -91,6 +91,7 @@ instructions-update: ## Commits to what they are now (tests/bench/instructions.j
 images: ## Static binaries and image tars in .build/
 	@scripts/images.sh
 
+.PHONY: kubectl-lull
 kubectl-lull: ## The command line for users: .build/bin/kubectl-lull, static
 	@scripts/kubectl-lull.sh
 
