@@ -104,6 +104,10 @@ instructions-update: ## Commits to what they are now (tests/bench/instructions.j
 images: ## Static binaries and image tars in .build/
 	@scripts/images.sh
 
+.PHONY: kubectl-lull
+kubectl-lull: ## The command line for users: .build/bin/kubectl-lull, static
+	@scripts/kubectl-lull.sh
+
 crd: ## Write the CRD of the code into the chart
 	cargo run --locked -q -p autoscaler -- crd > charts/lull/templates/scaledworkloads.yaml
 

@@ -4,17 +4,10 @@
 //! drives load through the agent by way of the API server's pod proxy; so the suite runs wherever
 //! a kubeconfig reaches, with no route into the cluster's network. [`workload`] waits for the steps
 //! of a workload's life, [`slices`] says who answers for a Service, [`mesh`] what Istio is told,
-<<<<<<< HEAD
 //! [`routes`] what else users tell it, [`original`] whether everything is as it was before Lull,
 //! [`leftovers`] what Lull left behind, [`timeline`] when each step of a cold start was seen,
-//! [`writes`] every state of one object; [`gitops`] applies manifests again and again,
-//! [`prometheus`] scrapes everything, [`book`] reads the documentation.
-=======
-//! [`original`] whether everything is as it was before Lull, [`leftovers`] what Lull left behind,
-//! [`timeline`] when each step of a cold start was seen, [`writes`] every state of one object;
-//! [`gitops`] applies manifests again and again, [`races`] does everything at once, [`prometheus`]
-//! scrapes everything, [`book`] reads the documentation.
->>>>>>> h-race
+//! [`writes`] every state of one object; [`gitops`] applies manifests again and again, [`races`]
+//! does everything at once, [`prometheus`] scrapes everything, [`book`] reads the documentation.
 
 pub mod activators;
 pub mod agent;

@@ -1,0 +1,250 @@
+//! `list`: every workload that Lull runs.
+
+use jiff::Timestamp;
+use kube::{Api, api::ListParams};
+use lull_contract::{scaled_workload::ScaledWorkload, view::WorkloadView};
+use serde::Serialize;
+
+use super::Asked;
+use crate::{
+    cli::ListArgs,
+    cluster::{Cluster, call},
+    output::{Outcome, Output},
+    pages,
+    style::{Paint, Style},
+    table::{Cell, Table},
+    view::view_of,
+    words::{UNKNOWN, ago, count, hours, since},
+};
+
+/// Longest reason that is shown whole.
+const MAX_REASON: usize = 72;
+
+/// The answer.
+#[derive(Debug, Serialize)]
+struct Page {
+    workloads: Vec<WorkloadView>,
+    /// What could not be had, and what is shown in its place.
+    missing: Option<String>,
+}
+
+/// Shows the workloads.
+///
+/// # Errors
+/// Where neither the autoscaler nor the API server tells of them.
+pub(super) async fn run(asked: Asked<'_>, args: ListArgs) -> anyhow::Result<Output> {
+    let cluster = asked.cluster;
+    let (mut workloads, missing) = match pages::list(cluster).await {
+        Ok(list) => (list.workloads, None),
+        Err(error) => {
+            let missing = format!("{error}; what the ScaledWorkloads say is shown");
+            (
+                from_status(cluster, args.all_namespaces).await?,
+                Some(missing),
+            )
+        }
+    };
+    if !args.all_namespaces {
+        workloads.retain(|workload| workload.namespace == cluster.namespace);
+    }
+    workloads.sort_by_key(WorkloadView::key);
+    let page = Page { workloads, missing };
+    let shown = Shown {
+        has_namespaces: args.all_namespaces,
+        namespace: &cluster.namespace,
+        now: Timestamp::now(),
+    };
+    let text = text(&page, &shown, asked.style);
+    Output::new(&page, text, Outcome::Done)
+}
+
+async fn from_status(cluster: &Cluster, is_for_all: bool) -> anyhow::Result<Vec<WorkloadView>> {
+    let client = cluster.client.clone();
+    let api: Api<ScaledWorkload> = if is_for_all {
+        Api::all(client)
+    } else {
+        Api::namespaced(client, &cluster.namespace)
+    };
+    match call("list ScaledWorkloads", api.list(&ListParams::default())).await {
+        Ok(list) => Ok(list.items.iter().map(view_of).collect()),
+        Err(error) if error.is(404) => {
+            anyhow::bail!("Lull is not installed on this cluster: it has no ScaledWorkloads")
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// How a state is painted.
+pub(super) fn paint_of(state: &str) -> Paint {
+    match state {
+        "Awake" => Paint::Good,
+        "Asleep" | "Planned" => Paint::Dim,
+        _ => Paint::Warn,
+    }
+}
+
+/// What its text depends on.
+struct Shown<'a> {
+    has_namespaces: bool,
+    namespace: &'a str,
+    now: Timestamp,
+}
+
+fn text(page: &Page, shown: &Shown<'_>, style: Style) -> String {
+    let mut text = String::new();
+    if page.workloads.is_empty() {
+        text.push_str("Lull runs no workload");
+        if !shown.has_namespaces {
+            text.push_str(&format!(" in namespace {}", shown.namespace));
+        }
+        text.push_str(".\n");
+    } else {
+        text.push_str(&table(page, shown).text(style));
+        text.push_str(&format!("\n{}\n", summary(page, shown.now)));
+    }
+    if let Some(missing) = &page.missing {
+        text.push_str(&style.paint(Paint::Warn, missing));
+        text.push('\n');
+    }
+    text
+}
+
+fn table(page: &Page, shown: &Shown<'_>) -> Table {
+    let columns = [
+        "NAMESPACE",
+        "WORKLOAD",
+        "STATE",
+        "FOR",
+        "PODS",
+        "IN FLIGHT",
+        "HELD",
+        "SAVED",
+        "REASON",
+    ];
+    let first = usize::from(!shown.has_namespaces);
+    let mut table = Table::new(columns.into_iter().skip(first));
+    for workload in &page.workloads {
+        table.row(
+            row(workload, page.missing.is_none(), shown.now)
+                .into_iter()
+                .skip(first),
+        );
+    }
+    table
+}
+
+fn row(workload: &WorkloadView, has_savings: bool, now: Timestamp) -> Vec<Cell> {
+    let kind = workload.target_kind.to_ascii_lowercase();
+    let saved = if has_savings {
+        format!("{} pod-h", hours(saved(workload, now)))
+    } else {
+        UNKNOWN.to_owned()
+    };
+    vec![
+        workload.namespace.as_str().into(),
+        format!("{kind}/{}", workload.target_name).into(),
+        Cell::painted(paint_of(&workload.state), workload.state.as_str()),
+        ago(workload.since.as_deref(), now).into(),
+        format!("{}/{}", workload.ready, workload.desired).into(),
+        workload.in_flight.to_string().into(),
+        workload.held.to_string().into(),
+        saved.into(),
+        shortened(&workload.reason).into(),
+    ]
+}
+
+/// Pod-seconds that a workload has saved until `now`.
+pub(super) fn saved(workload: &WorkloadView, now: Timestamp) -> u64 {
+    let since = since(workload.since.as_deref(), now).unwrap_or_default();
+    workload.saved_after(since.as_secs())
+}
+
+fn shortened(reason: &str) -> String {
+    if reason.chars().count() <= MAX_REASON {
+        return reason.to_owned();
+    }
+    let head: String = reason.chars().take(MAX_REASON - 3).collect();
+    format!("{head}...")
+}
+
+fn summary(page: &Page, now: Timestamp) -> String {
+    let workloads = &page.workloads;
+    let asleep = workloads.iter().filter(|one| one.state == "Asleep").count();
+    let all = count(workloads.len() as u64, "workload");
+    let mut line = format!("{all}, {asleep} asleep");
+    if page.missing.is_none() {
+        let saved: u64 = workloads.iter().map(|one| saved(one, now)).sum();
+        line.push_str(&format!(", {} pod-hours saved", hours(saved)));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shop() -> WorkloadView {
+        WorkloadView {
+            namespace: "web".to_owned(),
+            name: "shop".to_owned(),
+            target_kind: "Deployment".to_owned(),
+            target_name: "shop".to_owned(),
+            state: "Asleep".to_owned(),
+            since: Some("2026-01-01T00:00:00Z".to_owned()),
+            saving_pods: 2,
+            reason: "idle".to_owned(),
+            ..WorkloadView::default()
+        }
+    }
+
+    fn shown(has_namespaces: bool) -> Shown<'static> {
+        Shown {
+            has_namespaces,
+            namespace: "web",
+            now: "2026-01-01T01:00:00Z".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_row_says_what_sleeps_and_since_when() {
+        let page = Page {
+            workloads: vec![shop()],
+            missing: None,
+        };
+        let text = text(&page, &shown(true), Style::PLAIN);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[0].starts_with("NAMESPACE   WORKLOAD"), "{text}");
+        let words: Vec<&str> = lines[1].split_whitespace().collect();
+        let expected = [
+            "web",
+            "deployment/shop",
+            "Asleep",
+            "60m",
+            "0/0",
+            "0",
+            "0",
+            "2.0",
+            "pod-h",
+            "idle",
+        ];
+        assert_eq!(words, expected);
+        assert_eq!(lines[3], "1 workload, 1 asleep, 2.0 pod-hours saved");
+    }
+
+    #[test]
+    fn what_is_not_known_without_the_autoscaler_is_not_made_up() {
+        let page = Page {
+            workloads: vec![shop()],
+            missing: Some("the autoscaler is not reached".to_owned()),
+        };
+        let text = text(&page, &shown(false), Style::PLAIN);
+        assert!(!text.contains("pod-h"), "{text}");
+        assert!(text.ends_with("is not reached\n"), "{text}");
+        let none = Page {
+            workloads: Vec::new(),
+            missing: None,
+        };
+        let text = super::text(&none, &shown(false), Style::PLAIN);
+        assert_eq!(text, "Lull runs no workload in namespace web.\n");
+    }
+}

@@ -1,0 +1,250 @@
+//! `plan`: what enrolment would do with a workload, and what stands in its way.
+
+use autoscaler::plan::Finding;
+use lull_contract::{
+    Settings,
+    annotations::{self, ScaleMode},
+    names::private_service,
+};
+use serde::Serialize;
+
+use super::Asked;
+use crate::{
+    cli::Which,
+    gather::{self, Planned},
+    output::{Outcome, Output},
+    style::{Paint, Style},
+    workload::Workload,
+};
+
+/// What comes of a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Verdict {
+    /// Lull would run the workload.
+    WouldEnrol,
+    /// Something stands in the way.
+    Refused,
+    /// Lull runs it, and nothing stands in the way.
+    Enrolled,
+}
+
+/// The answer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Page {
+    workload: String,
+    namespace: String,
+    verdict: Verdict,
+    steps: Vec<String>,
+    refusals: Vec<Found>,
+    warnings: Vec<Found>,
+    settings: Settings,
+    missing: Vec<String>,
+}
+
+/// One finding.
+#[derive(Debug, Serialize)]
+struct Found {
+    reason: String,
+    object: String,
+    message: String,
+}
+
+/// Shows the plan.
+///
+/// # Errors
+/// Where there is no such workload, or the API server can't say.
+pub(super) async fn run(asked: Asked<'_>, which: &Which) -> anyhow::Result<Output> {
+    let cluster = asked.cluster;
+    let workload = Workload::find(cluster, &which.workload).await?;
+    let scaled = workload.scaled(cluster).await?;
+    let planned = gather::planned(cluster, &workload, scaled.as_ref()).await?;
+    let page = Page::new(&workload, planned);
+    let is_on = annotations::mode(&workload.target.annotations) == ScaleMode::On;
+    let mut text = page.text(asked.style);
+    if page.verdict == Verdict::WouldEnrol && !is_on {
+        text.push_str(&format!("\nTo do it: kubectl lull on {}\n", named(which)));
+    }
+    let outcome = page.outcome();
+    Output::new(&page, text, outcome)
+}
+
+/// The workload as it may be named on the command line.
+fn named(which: &Which) -> String {
+    let name = &which.workload;
+    match name.resource.plural.as_str() {
+        "deployments" => format!("deploy/{}", name.name),
+        "statefulsets" => format!("sts/{}", name.name),
+        _ => format!("{}/{}", name.resource, name.name),
+    }
+}
+
+impl From<&Finding> for Found {
+    fn from(finding: &Finding) -> Self {
+        Self {
+            reason: finding.reason.to_string(),
+            object: finding.object.clone(),
+            message: finding.message.clone(),
+        }
+    }
+}
+
+// === impl Page ===
+
+impl Page {
+    /// What is said of `planned`.
+    pub(super) fn new(workload: &Workload, planned: Planned) -> Self {
+        let (target, plan) = (&workload.target, &planned.plan);
+        let verdict = match (plan.is_refused(), planned.is_enrolled) {
+            (true, _) => Verdict::Refused,
+            (false, true) => Verdict::Enrolled,
+            (false, false) => Verdict::WouldEnrol,
+        };
+        let steps = match verdict {
+            Verdict::WouldEnrol => plan.steps(&private_service(&target.id())),
+            Verdict::Refused | Verdict::Enrolled => Vec::new(),
+        };
+        Self {
+            workload: target.to_string(),
+            namespace: target.namespace.clone(),
+            verdict,
+            steps,
+            refusals: plan.refusals().map(Found::from).collect(),
+            warnings: plan.warnings().map(Found::from).collect(),
+            settings: planned.settings,
+            missing: planned.missing,
+        }
+    }
+
+    /// Whether something stands in the way.
+    pub(super) fn is_refused(&self) -> bool {
+        self.verdict == Verdict::Refused
+    }
+
+    /// How a command ends whose answer this is.
+    pub(super) fn outcome(&self) -> Outcome {
+        if self.is_refused() {
+            Outcome::Found
+        } else {
+            Outcome::Done
+        }
+    }
+
+    /// For people.
+    pub(super) fn text(&self, style: Style) -> String {
+        let (sentence, paint) = match self.verdict {
+            Verdict::WouldEnrol => ("Lull would run it", Paint::Good),
+            Verdict::Refused => ("something stands in the way", Paint::Bad),
+            Verdict::Enrolled => ("Lull runs it, and nothing stands in the way", Paint::Good),
+        };
+        let Self {
+            workload,
+            namespace,
+            ..
+        } = self;
+        let sentence = style.paint(paint, sentence);
+        let mut text = format!("{workload} in namespace {namespace}: {sentence}\n");
+        let numbered = self.steps.iter().enumerate();
+        let steps = numbered.map(|(index, step)| format!("{}. {step}", index + 1));
+        section(&mut text, "What it would do", steps, style);
+        let refusals = self
+            .refusals
+            .iter()
+            .map(|found| found.line(style, Paint::Bad));
+        section(&mut text, "In the way", refusals, style);
+        let warnings = self
+            .warnings
+            .iter()
+            .map(|found| found.line(style, Paint::Warn));
+        section(&mut text, "Worth knowing", warnings, style);
+        section(&mut text, "Not seen", self.missing.iter().cloned(), style);
+        let settings = &self.settings;
+        let line = format!(
+            "asleep after {} without traffic, {} to {} pods, requests of up to {}",
+            settings.window,
+            settings.min_scale,
+            bound(settings.max_scale),
+            settings.timeout
+        );
+        section(&mut text, "Settings", [line], style);
+        text
+    }
+}
+
+/// The most pods, in words.
+fn bound(max_scale: u32) -> String {
+    match max_scale {
+        0 => "any number of".to_owned(),
+        most => most.to_string(),
+    }
+}
+
+/// Adds `lines` below `title`; nothing where there are none.
+fn section(text: &mut String, title: &str, lines: impl IntoIterator<Item = String>, style: Style) {
+    let mut lines = lines.into_iter().peekable();
+    if lines.peek().is_none() {
+        return;
+    }
+    text.push_str(&format!("\n{}:\n", style.paint(Paint::Strong, title)));
+    for line in lines {
+        text.push_str(&format!("  {line}\n"));
+    }
+}
+
+// === impl Found ===
+
+impl Found {
+    fn line(&self, style: Style, paint: Paint) -> String {
+        let reason = style.paint(paint, &self.reason);
+        format!("{reason}: {} {}", self.object, self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(verdict: Verdict) -> Page {
+        let found = |reason: &str| Found {
+            reason: reason.to_owned(),
+            object: "Service shop".to_owned(),
+            message: "is odd".to_owned(),
+        };
+        Page {
+            workload: "Deployment shop".to_owned(),
+            namespace: "web".to_owned(),
+            verdict,
+            steps: vec!["create Service shop-lull".to_owned()],
+            refusals: vec![found("Headless")],
+            warnings: Vec::new(),
+            settings: Settings::default(),
+            missing: vec!["you may not list NetworkPolicies".to_owned()],
+        }
+    }
+
+    #[test]
+    fn a_plan_names_what_is_in_the_way_and_what_was_not_seen() {
+        let page = page(Verdict::Refused);
+        let text = page.text(Style::PLAIN);
+        for line in [
+            "Deployment shop in namespace web: something stands in the way\n",
+            "  1. create Service shop-lull\n",
+            "In the way:\n  Headless: Service shop is odd\n",
+            "Not seen:\n  you may not list NetworkPolicies\n",
+            "asleep after 60s without traffic, 0 to any number of pods",
+        ] {
+            assert!(text.contains(line), "{line:?} is not in {text}");
+        }
+        assert!(!text.contains("Worth knowing"), "{text}");
+        assert_eq!(page.outcome(), Outcome::Found);
+    }
+
+    #[test]
+    fn a_verdict_is_one_word_for_scripts() {
+        let json = serde_json::to_value(page(Verdict::WouldEnrol)).unwrap();
+        assert_eq!(json["verdict"], "would-enrol");
+        assert_eq!(json["refusals"][0]["reason"], "Headless");
+        assert_eq!(page(Verdict::WouldEnrol).outcome(), Outcome::Done);
+    }
+}

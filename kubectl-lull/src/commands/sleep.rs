@@ -1,0 +1,193 @@
+//! `sleep`: no pods now, where nobody uses the workload.
+//!
+//! The count is set to 0, which Lull respects: it puts activators into the endpoints and the next
+//! request wakes the workload. When Lull does it itself, activators are there first; so this is
+//! refused while something is in flight, and says so.
+
+use anyhow::bail;
+use lull_contract::{
+    Class, Settings,
+    scaled_workload::{ScaledWorkload, State},
+};
+
+use super::{
+    Asked,
+    wait::{Done, Look, as_millis, if_wanted},
+    wake::scale_from,
+};
+use crate::{
+    cli::SleepArgs,
+    output::{Outcome, Output},
+    pages,
+    style::{Paint, Style},
+    workload::Workload,
+};
+
+/// What speaks for and against sleep.
+#[derive(Debug, Clone, Copy)]
+struct Situation<'a> {
+    settings: &'a Settings,
+    state: State,
+    /// Requests in flight; `None`: nobody can say.
+    in_flight: Option<u64>,
+    is_forced: bool,
+}
+
+/// Puts the workload to sleep.
+///
+/// # Errors
+/// Where Lull doesn't run it, the API server refuses, or it doesn't sleep in time.
+pub(super) async fn run(asked: Asked<'_>, args: &SleepArgs) -> anyhow::Result<Output> {
+    let cluster = asked.cluster;
+    let workload = Workload::find(cluster, &args.which.workload).await?;
+    let scaled = workload.run_by_lull(cluster).await?;
+    let status = scaled.status.clone().unwrap_or_default();
+    let replicas = workload.target.replicas;
+    let mut done = Done {
+        workload: workload.target.to_string(),
+        namespace: workload.target.namespace.clone(),
+        result: "is asleep already".to_owned(),
+        notes: Vec::new(),
+        took_ms: None,
+    };
+    if replicas == 0 {
+        return done.output(asked.style);
+    }
+    let situation = Situation {
+        settings: &scaled.spec.settings,
+        state: status.state,
+        in_flight: in_flight(asked, &workload).await,
+        is_forced: args.force,
+    };
+    if let Some(why) = objection(&situation) {
+        return left_alone(done, &why, asked.style);
+    }
+    if !scale_from(&workload, replicas, 0).await? {
+        bail!(
+            "the count of {} has changed just now: look again",
+            workload.target
+        );
+    }
+    let what = format!("{} to sleep", workload.target);
+    let took = if_wanted(args.wait, &what, async || {
+        Ok(asleep(workload.scaled(cluster).await?.as_ref()))
+    })
+    .await?;
+    let result = match took {
+        Some(_) => "is asleep: the next request wakes it",
+        None => "is asked to sleep",
+    };
+    done.result = result.to_owned();
+    done.notes = vec![
+        "callers of the moment before activators were in its endpoints may have been refused; \
+         left alone it falls asleep without that"
+            .to_owned(),
+    ];
+    done.took_ms = took.map(as_millis);
+    done.output(asked.style)
+}
+
+/// The answer where nothing was done.
+fn left_alone(mut done: Done, why: &str, style: Style) -> anyhow::Result<Output> {
+    done.result = format!("was left alone: {why}");
+    let result = style.paint(Paint::Bad, &done.result);
+    let text = format!("{} {result}\n", done.workload);
+    Output::new(&done, text, Outcome::Found)
+}
+
+/// Requests in flight, by the replica that leads the workload: a status is written now and then only.
+async fn in_flight(asked: Asked<'_>, workload: &Workload) -> Option<u64> {
+    let target = &workload.target;
+    let detail = pages::detail(asked.cluster, &target.namespace, &target.id()).await;
+    let live = detail.ok().flatten().map(|detail| detail.workload);
+    live.filter(|live| live.is_live).map(|live| live.in_flight)
+}
+
+/// Why it should not sleep now.
+fn objection(situation: &Situation<'_>) -> Option<String> {
+    let Situation {
+        settings,
+        state,
+        in_flight,
+        is_forced,
+    } = *situation;
+    // Not even by force: nobody would wake it, or Lull would at once.
+    if settings.class == Class::None {
+        return Some("class none: Lull would not wake it again".to_owned());
+    }
+    if settings.min_scale > 0 {
+        let least = settings.min_scale;
+        return Some(format!(
+            "lull.dev/min-scale is {least}, so Lull would wake it at once; set it to 0"
+        ));
+    }
+    if matches!(state, State::Enrolling | State::Leaving | State::Planned) {
+        return Some(format!("it is {state}: nothing would hold its callers"));
+    }
+    if is_forced {
+        return None;
+    }
+    match in_flight {
+        Some(0) => None,
+        Some(count) => Some(format!(
+            "{count} in flight; it falls asleep by itself {} after the last one, or use --force",
+            settings.window
+        )),
+        None => Some(
+            "no autoscaler could say whether requests are in flight; see kubectl lull doctor, or \
+             use --force"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Whether it sleeps.
+fn asleep(scaled: Option<&ScaledWorkload>) -> Look {
+    let status = scaled.and_then(|scaled| scaled.status.clone());
+    let status = status.unwrap_or_default();
+    if status.state == State::Asleep && status.ready == 0 {
+        return Look::There;
+    }
+    Look::NotYet(format!("{}: {}", status.state, status.reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traffic_and_settings_speak_against_sleep() {
+        let plain = Settings::default();
+        let kept = Settings {
+            min_scale: 1,
+            ..Settings::default()
+        };
+        let unscaled = Settings {
+            class: Class::None,
+            ..Settings::default()
+        };
+        let rows = [
+            (&plain, State::Awake, Some(0), false, None),
+            (&plain, State::Awake, Some(3), false, Some("3 in flight")),
+            (&plain, State::Awake, Some(3), true, None),
+            (&plain, State::Awake, None, false, Some("doctor")),
+            (&plain, State::Awake, None, true, None),
+            (&plain, State::Enrolling, Some(0), true, Some("Enrolling")),
+            (&kept, State::Awake, Some(0), true, Some("min-scale is 1")),
+            (&unscaled, State::Awake, Some(0), true, Some("class none")),
+        ];
+        for (settings, state, in_flight, is_forced, expected) in rows {
+            let situation = Situation {
+                settings,
+                state,
+                in_flight,
+                is_forced,
+            };
+            let why = objection(&situation);
+            match expected {
+                None => assert_eq!(why, None, "{situation:?}"),
+                Some(part) => assert!(why.as_ref().is_some_and(|w| w.contains(part)), "{why:?}"),
+            }
+        }
+    }
+}

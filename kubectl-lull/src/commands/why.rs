@@ -1,0 +1,273 @@
+//! `why`: awake or asleep since when, what keeps it so, and who woke it.
+
+use jiff::Timestamp;
+use lull_contract::view::{CallerShare, PodShare, WakeView, WorkloadDetail, WorkloadView};
+use serde::Serialize;
+
+use super::{
+    Asked,
+    list::{paint_of, saved},
+};
+use crate::{
+    cli::Which,
+    output::{Outcome, Output},
+    pages,
+    style::{Paint, Style},
+    table::{Cell, Table},
+    view::view_of,
+    words::{UNKNOWN, ago, count, hours, millis},
+    workload::Workload,
+};
+
+/// The answer.
+#[derive(Debug, Serialize)]
+pub(super) struct Page {
+    /// As the autoscaler has it, or as much of that as the status says.
+    #[serde(flatten)]
+    pub(super) detail: WorkloadDetail,
+    /// What could not be had.
+    pub(super) missing: Vec<String>,
+}
+
+/// Says why.
+///
+/// # Errors
+/// Where Lull doesn't run the workload, or the API server can't say.
+pub(super) async fn run(asked: Asked<'_>, which: &Which) -> anyhow::Result<Output> {
+    let page = page(asked, which).await?;
+    let text = text(&page, Timestamp::now(), asked.style);
+    Output::new(&page, text, Outcome::Done)
+}
+
+/// What the autoscaler has of the workload; else what its status says, with what is missing named.
+///
+/// # Errors
+/// Where Lull doesn't run the workload, or the API server can't say.
+pub(super) async fn page(asked: Asked<'_>, which: &Which) -> anyhow::Result<Page> {
+    let cluster = asked.cluster;
+    let workload = Workload::find(cluster, &which.workload).await?;
+    let scaled = workload.run_by_lull(cluster).await?;
+    let target = &workload.target;
+    let from_status = || WorkloadDetail {
+        workload: view_of(&scaled),
+        ..WorkloadDetail::default()
+    };
+    let (detail, missing) = match pages::detail(cluster, &target.namespace, &target.id()).await {
+        Ok(Some(detail)) if detail.workload.is_live => (detail, None),
+        Ok(Some(detail)) => {
+            let missing =
+                "the replica that leads it did not answer: numbers are those of its status";
+            (detail, Some(missing.to_owned()))
+        }
+        Ok(None) => {
+            let missing = "no autoscaler knows it yet: only its status is shown";
+            (from_status(), Some(missing.to_owned()))
+        }
+        Err(error) => {
+            let missing =
+                format!("{error}: only its status is shown, without callers, wakes and history");
+            (from_status(), Some(missing))
+        }
+    };
+    Ok(Page {
+        detail,
+        missing: Vec::from_iter(missing),
+    })
+}
+
+fn text(page: &Page, now: Timestamp, style: Style) -> String {
+    let detail = &page.detail;
+    let mut text = head(&detail.workload, now, style);
+    for condition in &detail.workload.conditions {
+        let reason = style.paint(Paint::Warn, &condition.reason);
+        text.push_str(&format!("  {reason}: {}\n", condition.message));
+    }
+    let title = |title: &str| format!("\n{}\n", style.paint(Paint::Strong, title));
+    if !detail.pods.is_empty() {
+        text.push_str(&title("Pods"));
+        text.push_str(&pods(&detail.pods).text(style));
+    }
+    if !detail.callers.is_empty() {
+        text.push_str(&title("Callers that activators have held for"));
+        text.push_str(&callers(&detail.callers).text(style));
+    }
+    if !detail.wakes.is_empty() {
+        text.push_str(&title("Last wakes"));
+        text.push_str(&wakes(&detail.wakes, now).text(style));
+    }
+    for missing in &page.missing {
+        text.push_str(&format!("\n{}\n", style.paint(Paint::Warn, missing)));
+    }
+    text
+}
+
+/// What it is, since when, and why.
+fn head(workload: &WorkloadView, now: Timestamp, style: Style) -> String {
+    let state = style.paint(paint_of(&workload.state), &workload.state);
+    let (kind, name) = (&workload.target_kind, &workload.target_name);
+    let mut text = format!(
+        "{kind} {name} in namespace {}: {state} for {}\n",
+        workload.namespace,
+        ago(workload.since.as_deref(), now)
+    );
+    let reason = if workload.reason.is_empty() {
+        UNKNOWN
+    } else {
+        &workload.reason
+    };
+    text.push_str(&format!("  why: {reason}\n"));
+    text.push_str(&format!(
+        "  pods: {} ready, {} wanted; in flight: {}, of which held {}\n",
+        workload.ready, workload.desired, workload.in_flight, workload.held
+    ));
+    match saved(workload, now) {
+        0 => {}
+        saved => text.push_str(&format!("  saved: {} pod-hours\n", hours(saved))),
+    }
+    text
+}
+
+fn pods(pods: &[PodShare]) -> Table {
+    let mut table = Table::new(["POD", "IN FLIGHT", "REQUESTS"]);
+    for pod in pods {
+        table.row([
+            pod.pod.as_str().into(),
+            pod.in_flight.to_string().into(),
+            pod.requests.to_string().into(),
+        ]);
+    }
+    table
+}
+
+fn callers(callers: &[CallerShare]) -> Table {
+    let mut table = Table::new(["SHARE", "HOLDS", "CALLER"]);
+    for share in callers {
+        table.row([
+            format!("{} %", share.percent).into(),
+            share.holds.to_string().into(),
+            share.caller.text().into(),
+        ]);
+    }
+    table
+}
+
+fn wakes(wakes: &[WakeView], now: Timestamp) -> Table {
+    let mut table = Table::new(["AGO", "PODS", "ANSWERED AFTER", "PHASES", "BY"]);
+    for wake in wakes {
+        table.row([
+            ago(Some(&wake.at), now).into(),
+            wake.scaled_to.to_string().into(),
+            wake.total_ms
+                .map_or_else(|| UNKNOWN.to_owned(), millis)
+                .into(),
+            phases(wake),
+            woken_by(wake).into(),
+        ]);
+    }
+    table
+}
+
+/// Each phase with the time at which it ended.
+fn phases(wake: &WakeView) -> Cell {
+    let phases = wake.phases.iter();
+    let phases: Vec<String> = phases
+        .map(|phase| format!("{} {}", phase.name, millis(phase.ms)))
+        .collect();
+    if phases.is_empty() {
+        return UNKNOWN.into();
+    }
+    Cell::from(phases.join(", "))
+}
+
+/// The first one who called, and how many others.
+pub(super) fn woken_by(wake: &WakeView) -> String {
+    match wake.by.as_slice() {
+        [] => UNKNOWN.to_owned(),
+        [one] => one.text(),
+        [first, others @ ..] => {
+            let others = count(others.len() as u64, "other");
+            format!("{} and {others}", first.text())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lull_contract::view::{Caller, PhaseView};
+
+    use super::*;
+
+    fn page(missing: &[&str]) -> Page {
+        let caller = |address: &str| Caller {
+            address: address.to_owned(),
+            asked: "GET shop/cart".to_owned(),
+            ..Caller::default()
+        };
+        let phase = PhaseView {
+            name: "running".to_owned(),
+            ms: 596,
+        };
+        let wake = WakeView {
+            at: "2026-01-01T00:00:00Z".to_owned(),
+            by: vec![caller("10.0.0.7"), caller("10.0.0.8")],
+            scaled_to: 1,
+            total_ms: Some(612),
+            phases: vec![phase],
+        };
+        Page {
+            detail: WorkloadDetail {
+                workload: WorkloadView {
+                    namespace: "web".to_owned(),
+                    target_kind: "Deployment".to_owned(),
+                    target_name: "shop".to_owned(),
+                    state: "Awake".to_owned(),
+                    since: Some("2026-01-01T00:00:01Z".to_owned()),
+                    reason: "2 in flight".to_owned(),
+                    ready: 1,
+                    desired: 1,
+                    ..WorkloadView::default()
+                },
+                wakes: vec![wake],
+                callers: vec![CallerShare {
+                    caller: caller("10.0.0.7"),
+                    holds: 3,
+                    percent: 75,
+                }],
+                ..WorkloadDetail::default()
+            },
+            missing: missing.iter().map(|text| (*text).to_owned()).collect(),
+        }
+    }
+
+    #[test]
+    fn what_keeps_it_awake_and_who_woke_it_is_told() {
+        let now = "2026-01-01T00:05:01Z".parse().unwrap();
+        let text = text(&page(&[]), now, Style::PLAIN);
+        for part in [
+            "Deployment shop in namespace web: Awake for 5m\n  why: 2 in flight\n",
+            "75 %    3       10.0.0.7: GET shop/cart",
+            "612 ms           running 596 ms   10.0.0.7: GET shop/cart and 1 other",
+        ] {
+            assert!(text.contains(part), "{part:?} is not in\n{text}");
+        }
+        assert!(!text.contains("saved"), "{text}");
+    }
+
+    #[test]
+    fn what_is_missing_is_said_last() {
+        let now = "2026-01-01T00:05:01Z".parse().unwrap();
+        let text = text(&page(&["the autoscaler is not reached"]), now, Style::PLAIN);
+        assert!(
+            text.ends_with("\n\nthe autoscaler is not reached\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_json_is_the_autoscaler_s_with_what_is_missing() {
+        let json = serde_json::to_value(page(&["x"])).unwrap();
+        assert_eq!(json["workload"]["state"], "Awake");
+        assert_eq!(json["wakes"][0]["totalMs"], 612);
+        assert_eq!(json["missing"][0], "x");
+    }
+}

@@ -1,0 +1,172 @@
+//! What the chart installs, and whether it runs.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use k8s_openapi::api::{apps::v1::Deployment, coordination::v1::Lease};
+use kube::ResourceExt;
+use lull_contract::Shards;
+
+use super::{Area, Finding, Seen};
+
+/// Label that tells Lull's own pods apart.
+pub(super) const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
+/// What runs, as [`COMPONENT_LABEL`] names it, and what is without it.
+const COMPONENTS: [(&str, &str); 3] = [
+    (
+        "activator",
+        "sleeping workloads can't be woken by their callers",
+    ),
+    (
+        "autoscaler",
+        "nothing is put to sleep or woken; what is awake stays so",
+    ),
+    ("webhook", "nothing is enrolled; what is enrolled goes on"),
+];
+/// A Lease that was renewed within this is held: renewed each half second, taken over after 3 s.
+const RENEWED: Duration = Duration::from_secs(15);
+
+/// Findings about the installation.
+pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
+    definition(seen, findings);
+    components(seen, findings);
+    leases(seen, findings);
+    settings(seen, findings);
+}
+
+fn definition(seen: &Seen, findings: &mut Vec<Finding>) {
+    findings.push(match &seen.workloads {
+        Ok(Some(_)) => Area::Install.good("the cluster knows ScaledWorkloads"),
+        Ok(None) => Area::Install.problem(
+            "the cluster doesn't know ScaledWorkloads: Lull is not installed",
+            format!(
+                "helm install lull charts/lull --namespace {} --create-namespace",
+                seen.namespace
+            ),
+        ),
+        Err(why) => Area::Install.unknown("ScaledWorkloads", why),
+    });
+}
+
+fn components(seen: &Seen, findings: &mut Vec<Finding>) {
+    let deployments = match &seen.deployments {
+        Ok(deployments) => deployments,
+        Err(why) => return findings.push(Area::Install.unknown("Lull's Deployments", why)),
+    };
+    for (component, without) in COMPONENTS {
+        let is_it = |one: &&Deployment| {
+            one.labels().get(COMPONENT_LABEL).map(String::as_str) == Some(component)
+        };
+        match deployments.iter().find(is_it) {
+            Some(deployment) => findings.push(running(seen, deployment, (component, without))),
+            None => findings.push(Area::Install.problem(
+                format!(
+                    "there is no {component} in namespace {}: {without}",
+                    seen.namespace
+                ),
+                "install the chart, or name Lull's namespace by --lull-namespace",
+            )),
+        }
+    }
+    let versions: BTreeSet<&str> = deployments.iter().filter_map(image_version).collect();
+    if versions.len() > 1 {
+        let versions = Vec::from_iter(versions).join(", ");
+        findings.push(Area::Install.warning(
+            format!("components are of different versions: {versions}"),
+            "helm upgrade with one version, and wait for its rollouts",
+        ));
+    }
+}
+
+fn running(seen: &Seen, deployment: &Deployment, (component, without): (&str, &str)) -> Finding {
+    let name = deployment.name_any();
+    let (namespace, spec) = (&seen.namespace, deployment.spec.as_ref());
+    let wanted = spec.and_then(|spec| spec.replicas).unwrap_or(1);
+    let status = deployment.status.as_ref();
+    let ready = status.and_then(|status| status.ready_replicas).unwrap_or(0);
+    let look = format!(
+        "kubectl -n {namespace} describe deployment {name}; kubectl -n {namespace} get pods"
+    );
+    match (wanted, ready) {
+        (0, _) => Area::Install.problem(
+            format!("{component} is scaled to 0: {without}"),
+            format!("kubectl -n {namespace} scale deployment {name} --replicas 2"),
+        ),
+        (_, 0) => Area::Install.problem(
+            format!("no {component} is ready, of {wanted}: {without}"),
+            look,
+        ),
+        (wanted, ready) if ready < wanted => Area::Install.warning(
+            format!("{ready} of {wanted} replicas of {component} are ready"),
+            look,
+        ),
+        _ => Area::Install.good(format!("{component}: {ready} of {wanted} ready")),
+    }
+}
+
+/// Tag or digest of a component's image.
+fn image_version(deployment: &Deployment) -> Option<&str> {
+    let pod = deployment.spec.as_ref()?.template.spec.as_ref()?;
+    let image = pod.containers.first()?.image.as_deref()?;
+    // Digests differ by component, and say nothing of the version.
+    let (_, name) = image.rsplit_once('/').unwrap_or(("", image));
+    if name.contains('@') {
+        return None;
+    }
+    name.rsplit_once(':').map(|(_, tag)| tag)
+}
+
+fn leases(seen: &Seen, findings: &mut Vec<Finding>) {
+    let leases = match &seen.leases {
+        Ok(leases) => leases,
+        Err(why) => return findings.push(Area::Install.unknown("Leases of the shards", why)),
+    };
+    let held: BTreeSet<(u16, u16)> = leases
+        .iter()
+        .filter(|lease| is_held(lease, seen))
+        .filter_map(|lease| Shards::of_lease(&lease.name_any()))
+        .map(|(shards, shard)| (shards.count(), shard))
+        .collect();
+    let Some((count, _)) = held.iter().next_back() else {
+        return findings.push(Area::Install.problem(
+            "no autoscaler leads any shard: nothing is put to sleep",
+            format!(
+                "kubectl -n {} logs deployment/lull-autoscaler",
+                seen.namespace
+            ),
+        ));
+    };
+    let led = held.iter().filter(|(of, _)| of == count).count();
+    if led == usize::from(*count) {
+        findings.push(Area::Install.good(format!("every shard has its leader ({count})")));
+    } else {
+        findings.push(Area::Install.warning(
+            format!("{led} of {count} shards have a leader: the others' workloads are only woken"),
+            "wait for a rollout of the autoscaler to end; then look at its logs",
+        ));
+    }
+}
+
+fn is_held(lease: &Lease, seen: &Seen) -> bool {
+    let Some(spec) = &lease.spec else {
+        return false;
+    };
+    let holder = spec.holder_identity.as_deref().unwrap_or_default();
+    let age = spec.renew_time.as_ref();
+    let age = age.map(|at| seen.now.duration_since(at.0).unsigned_abs());
+    !holder.is_empty() && age.is_some_and(|age| age <= RENEWED)
+}
+
+fn settings(seen: &Seen, findings: &mut Vec<Finding>) {
+    match &seen.settings {
+        Ok(faults) if faults.is_empty() => {
+            findings.push(Area::Install.good("the cluster-wide settings are right"));
+        }
+        Ok(faults) => findings.extend(faults.iter().map(|fault| {
+            Area::Install.problem(
+                format!("the newest cluster-wide settings are not taken: {fault}"),
+                "put the chart's value settings right, or ConfigMap lull-settings",
+            )
+        })),
+        Err(why) => findings.push(Area::Install.unknown("the cluster-wide settings", why)),
+    }
+}

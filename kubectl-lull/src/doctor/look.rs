@@ -1,0 +1,256 @@
+//! Reading what the findings are made from. What can't be read is kept as the reason.
+
+use std::fmt::Debug;
+
+use autoscaler::target::Target;
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    admissionregistration::v1::MutatingWebhookConfiguration,
+    apps::v1::Deployment,
+    authorization::v1::{SelfSubjectAccessReview, SubjectAccessReview},
+    coordination::v1::Lease,
+    core::v1::{ConfigMap, Pod},
+    discovery::v1::EndpointSlice,
+};
+use kube::{
+    Api, Resource,
+    api::{ListParams, PostParams},
+    core::DynamicObject,
+};
+use lull_contract::{
+    annotations::{self, DefaultError, Defaults, SCALE},
+    names::{MANAGED_BY, QUEUE_PROXY_CONTAINER, SLICE_MANAGED_BY_LABEL},
+    scaled_workload::ScaledWorkload,
+    target_resource::{DEFAULT_TARGETS, TargetResource},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use super::{
+    OptedIn, Read, Right, Seen,
+    rights::{OF_THE_AUTOSCALER, OF_THE_USER},
+};
+use crate::{
+    cluster::{CallError, Cluster, call},
+    gather::SETTINGS,
+    workload::kind,
+};
+
+/// Labels of everything that the chart installs.
+const LULL: &str = "app.kubernetes.io/part-of=lull";
+/// Endpoints of the webhook's Service.
+const OF_WEBHOOK: &str = "kubernetes.io/service-name=lull-webhook";
+/// The webhook's configuration.
+const WEBHOOK: &str = "lull-webhook";
+/// Namespace of the Deployment of the dry run, where the user's own is none that the webhook looks at.
+const DRY_RUN_NAMESPACE: &str = "default";
+
+/// Looks at everything.
+pub(crate) async fn look(cluster: &Cluster) -> Seen {
+    let own = &cluster.lull_namespace;
+    let client = || cluster.client.clone();
+    let lull = ListParams::default().labels(LULL);
+    let all = ListParams::default();
+    let by_lull = format!("{SLICE_MANAGED_BY_LABEL}={MANAGED_BY}");
+    Seen {
+        namespace: own.clone(),
+        now: Timestamp::now(),
+        workloads: workloads(cluster).await,
+        opted_in: opted_in(cluster).await,
+        deployments: listed(Api::<Deployment>::namespaced(client(), own), &lull).await,
+        pods: listed(Api::<Pod>::namespaced(client(), own), &lull).await,
+        leases: listed(Api::<Lease>::namespaced(client(), own), &all).await,
+        settings: settings(cluster).await,
+        webhook: {
+            let api: Api<MutatingWebhookConfiguration> = Api::all(client());
+            read(call("read the webhook's configuration", api.get_opt(WEBHOOK)).await)
+        },
+        webhook_slices: {
+            let params = ListParams::default().labels(OF_WEBHOOK);
+            listed(Api::<EndpointSlice>::namespaced(client(), own), &params).await
+        },
+        is_injected: is_injected(cluster).await,
+        lacking: lacking(cluster).await,
+        autoscaler_lacking: autoscaler_lacking(cluster).await,
+        knows_istio: knows_istio(cluster).await,
+        has_istiod: {
+            let params = ListParams::default().labels("app=istiod");
+            let pods = listed(Api::<Pod>::all(client()), &params).await;
+            pods.map(|pods| {
+                pods.into_iter()
+                    .any(|pod| autoscaler::pod::Pod::from(pod).is_ready)
+            })
+        },
+        slices: {
+            let params = ListParams::default().labels(&by_lull);
+            listed(Api::<EndpointSlice>::all(client()), &params).await
+        },
+    }
+}
+
+fn read<T>(answer: Result<T, CallError>) -> Read<T> {
+    answer.map_err(|error| error.line())
+}
+
+async fn listed<K>(api: Api<K>, params: &ListParams) -> Read<Vec<K>>
+where
+    K: Clone + DeserializeOwned + Debug + Resource,
+    K::DynamicType: Default,
+{
+    let what = format!("list {}", K::plural(&K::DynamicType::default()));
+    read(call(&what, api.list(params)).await).map(|list| list.items)
+}
+
+async fn workloads(cluster: &Cluster) -> Read<Option<Vec<ScaledWorkload>>> {
+    let api: Api<ScaledWorkload> = Api::all(cluster.client.clone());
+    match call("list ScaledWorkloads", api.list(&ListParams::default())).await {
+        Ok(list) => Ok(Some(list.items)),
+        Err(error) if error.is(404) => Ok(None),
+        Err(error) => Err(error.line()),
+    }
+}
+
+/// Objects of the kinds that Lull knows by default that carry the annotation.
+async fn opted_in(cluster: &Cluster) -> Read<Vec<OptedIn>> {
+    let mut found = Vec::new();
+    for resource in DEFAULT_TARGETS
+        .split(',')
+        .filter_map(|name| name.parse::<TargetResource>().ok())
+    {
+        let kind = kind(cluster, &resource).await;
+        let kind = kind.map_err(|error| format!("{error:#}"))?;
+        let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &*kind);
+        let what = format!("list {}", kind.plural);
+        let objects = read(call(&what, api.list(&ListParams::default())).await)?;
+        let targets = objects
+            .items
+            .into_iter()
+            .map(|object| Target::new(&kind, object));
+        let asking = targets
+            .filter(|target| !target.is_deleted && annotations::opted_in(&target.annotations));
+        found.extend(asking.map(|target| OptedIn {
+            text: format!("{target} in namespace {}", target.namespace),
+            id: target.id(),
+            namespace: target.namespace,
+        }));
+    }
+    Ok(found)
+}
+
+async fn settings(cluster: &Cluster) -> Read<Vec<DefaultError>> {
+    let (client, namespace) = (cluster.client.clone(), &cluster.lull_namespace);
+    let api: Api<ConfigMap> = Api::namespaced(client, namespace);
+    let map = read(call("read the cluster-wide settings", api.get_opt(SETTINGS)).await)?;
+    let data = map.and_then(|map| map.data).unwrap_or_default();
+    Ok(Defaults::parse(&data).err().unwrap_or_default())
+}
+
+/// Whether a Deployment with the annotation gets the sidecar. It is never made: the API server only
+/// says what it would be.
+async fn is_injected(cluster: &Cluster) -> Read<bool> {
+    let is_left_out = ["kube-system", cluster.lull_namespace.as_str()];
+    let namespace = if is_left_out.contains(&cluster.namespace.as_str()) {
+        DRY_RUN_NAMESPACE
+    } else {
+        cluster.namespace.as_str()
+    };
+    let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), namespace);
+    let wanted: Deployment =
+        serde_json::from_value(probe()).map_err(|error| format!("the probe: {error}"))?;
+    let params = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let what = format!("make a Deployment in namespace {namespace} (dry run)");
+    let made = read(call(&what, api.create(&params, &wanted)).await)?;
+    let pod = made.spec.and_then(|spec| spec.template.spec);
+    let containers = pod.map(|pod| pod.containers).unwrap_or_default();
+    Ok(containers
+        .iter()
+        .any(|one| one.name == QUEUE_PROXY_CONTAINER))
+}
+
+fn probe() -> Value {
+    let labels = json!({ "app": "lull-doctor" });
+    let container = json!({
+        "name": "app", "image": "lull-doctor", "ports": [{ "containerPort": 8080 }],
+    });
+    json!({
+        "metadata": { "generateName": "lull-doctor-", "annotations": { SCALE: "true" } },
+        "spec": {
+            "replicas": 0, "selector": { "matchLabels": labels },
+            "template": { "metadata": { "labels": labels }, "spec": { "containers": [container] } },
+        },
+    })
+}
+
+/// What the API server is asked about a right.
+fn attributes(cluster: &Cluster, right: &Right) -> Value {
+    let (resource, subresource) = right
+        .resource
+        .split_once('/')
+        .unwrap_or((right.resource, ""));
+    let namespace = if right.is_in_lull_namespace {
+        &cluster.lull_namespace
+    } else {
+        &cluster.namespace
+    };
+    json!({
+        "namespace": namespace, "verb": right.verb, "group": right.group,
+        "resource": resource, "subresource": subresource,
+    })
+}
+
+/// Rights that the user lacks.
+async fn lacking(cluster: &Cluster) -> Read<Vec<Right>> {
+    let mut lacking = Vec::new();
+    for right in OF_THE_USER {
+        let spec = json!({ "resourceAttributes": attributes(cluster, &right) });
+        let review: SelfSubjectAccessReview = review(cluster, &spec).await?;
+        if review.status.is_none_or(|status| !status.allowed) {
+            lacking.push(right);
+        }
+    }
+    Ok(lacking)
+}
+
+/// Rights that the autoscaler lacks.
+async fn autoscaler_lacking(cluster: &Cluster) -> Read<Vec<Right>> {
+    let namespace = &cluster.lull_namespace;
+    let user = format!("system:serviceaccount:{namespace}:lull-autoscaler");
+    let mut lacking = Vec::new();
+    for right in OF_THE_AUTOSCALER {
+        let spec = json!({ "user": user, "resourceAttributes": attributes(cluster, &right) });
+        let review: SubjectAccessReview = review(cluster, &spec).await?;
+        if review.status.is_none_or(|status| !status.allowed) {
+            lacking.push(right);
+        }
+    }
+    Ok(lacking)
+}
+
+async fn review<K>(cluster: &Cluster, spec: &Value) -> Read<K>
+where
+    K: Resource + Clone + DeserializeOwned + Serialize + Debug,
+    K::DynamicType: Default,
+{
+    let api: Api<K> = Api::all(cluster.client.clone());
+    let wanted = serde_json::from_value(json!({ "metadata": {}, "spec": spec }));
+    let wanted: K = wanted.map_err(|error| format!("the question: {error}"))?;
+    let params = PostParams::default();
+    read(call("ask about rights", api.create(&params, &wanted)).await)
+}
+
+async fn knows_istio(cluster: &Cluster) -> Read<bool> {
+    let asked = cluster
+        .client
+        .list_api_group_resources("networking.istio.io/v1");
+    match call("look for Istio", asked).await {
+        Ok(list) => Ok(list
+            .resources
+            .iter()
+            .any(|one| one.name == "workloadentries")),
+        Err(error) if error.is(404) => Ok(false),
+        Err(error) => Err(error.line()),
+    }
+}

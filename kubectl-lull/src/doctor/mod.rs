@@ -1,0 +1,213 @@
+//! What is wrong with Lull on a cluster: objects in, findings out. Pure, but for [`look()`].
+//!
+//! ```text
+//! look.rs      reads, with the user's own rights     install.rs   CRD, components, Leases, settings
+//! webhook.rs   webhook and certificates              rights.rs    the user's and Lull's permissions
+//! endpoints.rs mesh, slices and workloads
+//! ```
+
+mod endpoints;
+mod install;
+mod look;
+mod rights;
+mod webhook;
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use k8s_openapi::api::{
+    admissionregistration::v1::MutatingWebhookConfiguration, apps::v1::Deployment,
+    coordination::v1::Lease, core::v1::Pod, discovery::v1::EndpointSlice,
+};
+use lull_contract::{annotations::DefaultError, scaled_workload::ScaledWorkload};
+use serde::Serialize;
+
+pub(crate) use look::look;
+
+/// What was read; else why it could not be.
+pub(crate) type Read<T> = Result<T, String>;
+
+/// What a finding is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Area {
+    /// What the chart installs.
+    Install,
+    /// Admission.
+    Webhook,
+    /// What the API server trusts the webhook by.
+    Certificates,
+    /// The user's rights and Lull's.
+    Permissions,
+    /// Istio.
+    Mesh,
+    /// Endpoints of sleeping workloads.
+    Slices,
+    /// What stands in the way of single workloads.
+    Workloads,
+}
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Level {
+    /// As it should be.
+    Good,
+    /// It could not be looked at.
+    Unknown,
+    /// It works, and may not go on to.
+    Warning,
+    /// It doesn't work.
+    Problem,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    /// What it is about.
+    pub(crate) area: Area,
+    /// How bad it is.
+    pub(crate) level: Level,
+    /// What was found, as a sentence without its end.
+    pub(crate) message: String,
+    /// What to do; empty where there is nothing to do.
+    pub(crate) fix: String,
+}
+
+/// A right, as RBAC names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Right {
+    /// What may be done.
+    pub(crate) verb: &'static str,
+    /// API group; empty for Kubernetes' core.
+    pub(crate) group: &'static str,
+    /// Resource, with its subresource behind a slash.
+    pub(crate) resource: &'static str,
+    /// What it is needed for.
+    pub(crate) purpose: &'static str,
+    /// Whether it is only asked for in Lull's own namespace.
+    pub(crate) is_in_lull_namespace: bool,
+}
+
+/// A workload that asks to be run by Lull.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OptedIn {
+    /// Namespace and kind and name, for people.
+    pub(crate) text: String,
+    /// Namespace.
+    pub(crate) namespace: String,
+    /// Name of its ScaledWorkload.
+    pub(crate) id: String,
+}
+
+/// What was seen of a cluster.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    /// Lull's own namespace.
+    pub(crate) namespace: String,
+    /// When.
+    pub(crate) now: Timestamp,
+    /// Every ScaledWorkload; `None`: the cluster doesn't know the kind.
+    pub(crate) workloads: Read<Option<Vec<ScaledWorkload>>>,
+    /// Workloads with the annotation.
+    pub(crate) opted_in: Read<Vec<OptedIn>>,
+    /// Lull's own Deployments.
+    pub(crate) deployments: Read<Vec<Deployment>>,
+    /// Lull's own pods.
+    pub(crate) pods: Read<Vec<Pod>>,
+    /// Leases in Lull's namespace.
+    pub(crate) leases: Read<Vec<Lease>>,
+    /// What is wrong with the cluster-wide settings.
+    pub(crate) settings: Read<Vec<DefaultError>>,
+    /// The webhook's configuration; `None`: there is none.
+    pub(crate) webhook: Read<Option<MutatingWebhookConfiguration>>,
+    /// Endpoints of the webhook's Service.
+    pub(crate) webhook_slices: Read<Vec<EndpointSlice>>,
+    /// Whether an annotated Deployment, made in a dry run, got the sidecar.
+    pub(crate) is_injected: Read<bool>,
+    /// Rights that the user lacks.
+    pub(crate) lacking: Read<Vec<Right>>,
+    /// Rights that the autoscaler lacks.
+    pub(crate) autoscaler_lacking: Read<Vec<Right>>,
+    /// Whether the cluster knows Istio's WorkloadEntries.
+    pub(crate) knows_istio: Read<bool>,
+    /// Whether an istiod is ready.
+    pub(crate) has_istiod: Read<bool>,
+    /// EndpointSlices that Lull has written.
+    pub(crate) slices: Read<Vec<EndpointSlice>>,
+}
+
+/// Everything that was looked at, area by area; what is wrong first in each.
+pub(crate) fn findings(seen: &Seen) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    install::find(seen, &mut findings);
+    webhook::find(seen, &mut findings);
+    rights::find(seen, &mut findings);
+    endpoints::find(seen, &mut findings);
+    findings.sort_by_key(|finding| (finding.area, std::cmp::Reverse(finding.level)));
+    findings
+}
+
+// === impl Area ===
+
+impl Area {
+    /// As a heading.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Install => "Install",
+            Self::Webhook => "Webhook",
+            Self::Certificates => "Certificates",
+            Self::Permissions => "Permissions",
+            Self::Mesh => "Mesh",
+            Self::Slices => "Slices",
+            Self::Workloads => "Workloads",
+        }
+    }
+
+    fn good(self, message: impl Into<String>) -> Finding {
+        self.finding(Level::Good, message, "")
+    }
+
+    fn warning(self, message: impl Into<String>, fix: impl Into<String>) -> Finding {
+        self.finding(Level::Warning, message, fix)
+    }
+
+    fn problem(self, message: impl Into<String>, fix: impl Into<String>) -> Finding {
+        self.finding(Level::Problem, message, fix)
+    }
+
+    /// What could not be read, where it could not.
+    fn unknown(self, what: &str, why: &str) -> Finding {
+        let fix = "ask somebody who may, or get the right to";
+        self.finding(Level::Unknown, format!("{what}: not seen ({why})"), fix)
+    }
+
+    fn finding(self, level: Level, message: impl Into<String>, fix: impl Into<String>) -> Finding {
+        Finding {
+            area: self,
+            level,
+            message: message.into(),
+            fix: fix.into(),
+        }
+    }
+}
+
+/// Namespace and name of an object.
+fn place(object: &impl kube::ResourceExt) -> (String, String) {
+    (object.namespace().unwrap_or_default(), object.name_any())
+}
+
+/// Addresses of the endpoints that take traffic.
+fn ready_addresses<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>) -> BTreeSet<&'a str> {
+    let endpoints = slices.into_iter().flat_map(|slice| &slice.endpoints);
+    let ready = endpoints.filter(|endpoint| {
+        let conditions = endpoint.conditions.as_ref();
+        conditions.and_then(|conditions| conditions.ready) != Some(false)
+    });
+    ready
+        .flat_map(|endpoint| endpoint.addresses.iter().map(String::as_str))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

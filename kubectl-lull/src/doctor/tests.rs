@@ -1,0 +1,252 @@
+//! Objects of a cluster on which all is well, and what is found when one of them is not.
+
+use lull_contract::{Settings, Shards};
+use serde_json::{Value, json};
+
+use super::*;
+
+const NOW: &str = "2026-01-01T00:00:10Z";
+
+fn object<K: serde::de::DeserializeOwned>(value: Value) -> K {
+    serde_json::from_value(value).unwrap()
+}
+
+fn deployment(component: &str, (wanted, ready): (u32, u32), tag: &str) -> Deployment {
+    let labels = json!({ "app.kubernetes.io/component": component });
+    let container = json!({ "name": component, "image": format!("lull/{component}:{tag}") });
+    object(json!({
+        "metadata": { "name": format!("lull-{component}"), "labels": labels },
+        "spec": {
+            "replicas": wanted, "selector": {},
+            "template": { "spec": { "containers": [container] } },
+        },
+        "status": { "readyReplicas": ready },
+    }))
+}
+
+fn pod(component: &str, containers: &[&str]) -> Pod {
+    let containers: Vec<Value> = containers
+        .iter()
+        .map(|name| json!({ "name": name }))
+        .collect();
+    object(json!({
+        "metadata": {
+            "name": format!("lull-{component}-1"), "namespace": "lull-system",
+            "labels": { "app.kubernetes.io/component": component },
+        },
+        "spec": { "containers": containers },
+        "status": { "podIP": "10.0.0.1", "podIPs": [{ "ip": "10.0.0.1" }] },
+    }))
+}
+
+fn lease(renewed: &str) -> Lease {
+    object(json!({
+        "metadata": { "name": "1".parse::<Shards>().unwrap().lease(0) },
+        "spec": { "holderIdentity": "lull-autoscaler-1", "renewTime": renewed },
+    }))
+}
+
+fn slice(service: &str, address: &str) -> EndpointSlice {
+    object(json!({
+        "metadata": {
+            "name": format!("{service}-lull"), "namespace": "web",
+            "labels": { "kubernetes.io/service-name": service },
+        },
+        "addressType": "IPv4",
+        "endpoints": [{ "addresses": [address], "conditions": { "ready": true } }],
+    }))
+}
+
+fn asleep() -> ScaledWorkload {
+    object(json!({
+        "apiVersion": "lull.dev/v1alpha1", "kind": "ScaledWorkload",
+        "metadata": { "name": "shop", "namespace": "web" },
+        "spec": {
+            "target": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": "1" },
+            "podSelector": {}, "ports": [], "settings": Settings::default(),
+            "originalReplicas": 1,
+        },
+        "status": { "mode": "Proxy", "state": "Asleep", "services": ["shop"] },
+    }))
+}
+
+/// All is well, but for shards: there are as many Leases as the test asks for.
+fn well() -> Seen {
+    let components = ["activator", "autoscaler", "webhook"];
+    Seen {
+        namespace: "lull-system".to_owned(),
+        now: NOW.parse().unwrap(),
+        workloads: Ok(Some(vec![asleep()])),
+        opted_in: Ok(Vec::new()),
+        deployments: Ok(components.map(|name| deployment(name, (2, 2), "1")).into()),
+        pods: Ok(components.map(|name| pod(name, &[name])).into()),
+        leases: Err("not looked at".to_owned()),
+        settings: Ok(Vec::new()),
+        webhook: Err("not looked at".to_owned()),
+        webhook_slices: Ok(vec![slice("lull-webhook", "10.0.0.3")]),
+        is_injected: Ok(true),
+        lacking: Ok(Vec::new()),
+        autoscaler_lacking: Ok(Vec::new()),
+        knows_istio: Ok(false),
+        has_istiod: Ok(false),
+        slices: Ok(vec![slice("shop", "10.0.0.1")]),
+    }
+}
+
+/// Fails unless `seen` has a finding of that kind which says `part`.
+fn has(seen: &Seen, area: Area, level: Level, part: &str) {
+    let findings = findings(seen);
+    let is_it = |finding: &&Finding| {
+        finding.area == area && finding.level == level && finding.message.contains(part)
+    };
+    let found = findings.iter().find(is_it);
+    let found = found.unwrap_or_else(|| panic!("{area:?} {level:?} {part:?} not in {findings:#?}"));
+    assert_eq!(found.fix.is_empty(), level == Level::Good, "{found:?}");
+}
+
+#[test]
+fn where_all_is_well_nothing_is_wrong() {
+    let findings = findings(&well());
+    let worst = findings.iter().map(|finding| finding.level).max();
+    assert_eq!(worst, Some(Level::Unknown), "{findings:#?}");
+    let areas: BTreeSet<Area> = findings.iter().map(|finding| finding.area).collect();
+    assert_eq!(areas.len(), 6, "all but certificates: {areas:?}");
+}
+
+#[test]
+fn what_does_not_run_is_named_with_what_is_without_it() {
+    let mut seen = well();
+    seen.deployments = Ok(vec![
+        deployment("activator", (0, 0), "1"),
+        deployment("webhook", (2, 1), "2"),
+    ]);
+    has(
+        &seen,
+        Area::Install,
+        Level::Problem,
+        "activator is scaled to 0",
+    );
+    has(
+        &seen,
+        Area::Install,
+        Level::Problem,
+        "there is no autoscaler",
+    );
+    has(
+        &seen,
+        Area::Install,
+        Level::Warning,
+        "1 of 2 replicas of webhook",
+    );
+    has(
+        &seen,
+        Area::Install,
+        Level::Warning,
+        "different versions: 1, 2",
+    );
+    seen.deployments = Ok(vec![deployment("webhook", (2, 0), "1")]);
+    has(&seen, Area::Install, Level::Problem, "no webhook is ready");
+    seen.workloads = Ok(None);
+    has(&seen, Area::Install, Level::Problem, "not installed");
+}
+
+#[test]
+fn shards_without_leaders_are_told() {
+    let mut seen = well();
+    seen.leases = Ok(vec![lease("2025-12-31T00:00:00.000000Z")]);
+    has(&seen, Area::Install, Level::Problem, "no autoscaler leads");
+    seen.leases = Ok(vec![lease("2026-01-01T00:00:09.500000Z")]);
+    has(
+        &seen,
+        Area::Install,
+        Level::Good,
+        "every shard has its leader",
+    );
+}
+
+#[test]
+fn a_webhook_that_is_not_asked_reached_or_trusted_is_a_problem() {
+    let mut seen = well();
+    seen.webhook = Ok(None);
+    seen.webhook_slices = Ok(Vec::new());
+    seen.is_injected = Ok(false);
+    has(
+        &seen,
+        Area::Webhook,
+        Level::Problem,
+        "no MutatingWebhookConfiguration",
+    );
+    has(&seen, Area::Webhook, Level::Problem, "no ready endpoint");
+    has(
+        &seen,
+        Area::Webhook,
+        Level::Problem,
+        "doesn't get the sidecar",
+    );
+    let webhook = |config: Value| -> MutatingWebhookConfiguration {
+        object(
+            json!({ "metadata": { "name": "lull-webhook" }, "webhooks": [{
+            "name": "workloads.lull.dev", "admissionReviewVersions": ["v1"],
+            "sideEffects": "None", "clientConfig": config,
+        }] }),
+        )
+    };
+    seen.webhook = Ok(Some(webhook(json!({}))));
+    has(&seen, Area::Certificates, Level::Problem, "has no caBundle");
+    seen.webhook = Ok(Some(webhook(json!({ "caBundle": "eA==" }))));
+    has(&seen, Area::Certificates, Level::Problem, "can't be read");
+}
+
+#[test]
+fn rights_that_are_missing_are_named_with_what_they_are_for() {
+    let mut seen = well();
+    seen.lacking = Ok(vec![rights::OF_THE_USER[1].clone()]);
+    seen.autoscaler_lacking = Ok(vec![rights::OF_THE_AUTOSCALER[0].clone()]);
+    let (of_user, of_autoscaler) = ("patch deployments.apps (for on, off)", "deployments/scale");
+    has(&seen, Area::Permissions, Level::Warning, of_user);
+    has(&seen, Area::Permissions, Level::Problem, of_autoscaler);
+    seen.lacking = Err("no".to_owned());
+    has(&seen, Area::Permissions, Level::Unknown, "your rights");
+}
+
+#[test]
+fn a_mesh_without_istiod_and_activators_inside_it_are_told() {
+    let mut seen = well();
+    seen.knows_istio = Ok(true);
+    seen.pods = Ok(vec![pod("activator", &["activator", "istio-proxy"])]);
+    has(&seen, Area::Mesh, Level::Warning, "no istiod is ready");
+    has(&seen, Area::Mesh, Level::Problem, "lull-activator-1");
+}
+
+#[test]
+fn a_sleeper_without_activators_that_live_is_a_problem() {
+    let mut seen = well();
+    seen.slices = Ok(Vec::new());
+    has(
+        &seen,
+        Area::Slices,
+        Level::Problem,
+        "no activator in its endpoints",
+    );
+    seen.slices = Ok(vec![slice("shop", "10.9.9.9")]);
+    has(&seen, Area::Slices, Level::Problem, "gone: 10.9.9.9");
+    seen.slices = Ok(vec![slice("shop", "10.9.9.9"), slice("shop", "10.0.0.1")]);
+    has(&seen, Area::Slices, Level::Warning, "gone: 10.9.9.9");
+}
+
+#[test]
+fn workloads_that_nobody_took_note_of_are_named() {
+    let mut seen = well();
+    let opted_in = |id: &str| OptedIn {
+        text: format!("Deployment {id} in namespace web"),
+        namespace: "web".to_owned(),
+        id: id.to_owned(),
+    };
+    seen.opted_in = Ok(vec![opted_in("shop"), opted_in("cart")]);
+    has(&seen, Area::Workloads, Level::Problem, "Deployment cart");
+    let count = findings(&seen)
+        .iter()
+        .filter(|finding| finding.message.contains("has no ScaledWorkload"))
+        .count();
+    assert_eq!(count, 1);
+}

@@ -1,0 +1,364 @@
+//! What a plan is made from, read with the user's own rights.
+
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
+
+use autoscaler::{
+    plan::{self, Asks, Components, Finding, Other, Plan, Reason, Situation},
+    stores::{Budget, Hpa, NetworkPolicy},
+    target::Target,
+};
+use k8s_openapi::api::{
+    autoscaling::v2::HorizontalPodAutoscaler,
+    core::v1::{ConfigMap, Namespace, Service},
+    networking::v1 as networking,
+    policy::v1::PodDisruptionBudget,
+};
+use kube::{
+    Api, Resource,
+    api::ListParams,
+    core::{DynamicObject, NamespaceResourceScope},
+};
+use lull_contract::{
+    Settings,
+    annotations::{self, AnnotationError, Defaults, TIMEOUT},
+    injected::Sidecar,
+    scaled_workload::{ScaledWorkload, State},
+    target_resource::{DEFAULT_TARGETS, TargetResource},
+};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    cluster::{Cluster, call},
+    workload::{Workload, kind},
+};
+
+/// ConfigMap of the cluster-wide settings, as the chart calls it.
+pub(crate) const SETTINGS: &str = "lull-settings";
+/// Label that Kubernetes puts on every namespace.
+const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
+/// A plan, and what it was made from.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    /// What would be done, and what stands in the way.
+    pub(crate) plan: Plan,
+    /// What the workload would run with.
+    pub(crate) settings: Settings,
+    /// Its Services are switched already.
+    pub(crate) is_enrolled: bool,
+    /// What could not be read, and so is not in the plan.
+    pub(crate) missing: Vec<String>,
+}
+
+/// Objects beside the workload.
+#[derive(Default)]
+struct Surroundings {
+    services: Vec<Arc<Service>>,
+    others: Vec<Target>,
+    scalers: Vec<String>,
+    policies: Vec<Arc<NetworkPolicy>>,
+    budgets: Vec<Arc<Budget>>,
+    lull: Components,
+    defaults: Defaults,
+    missing: Vec<String>,
+}
+
+/// The plan for `workload`; `scaled` is what Lull says of it, where Lull runs it.
+///
+/// # Errors
+/// Where the API server can't be asked. What the user may not read is left out and named.
+pub(crate) async fn planned(
+    cluster: &Cluster,
+    workload: &Workload,
+    scaled: Option<&ScaledWorkload>,
+) -> anyhow::Result<Planned> {
+    let target = &workload.target;
+    let around = surroundings(cluster, target).await?;
+    let is_enrolled = scaled.is_some_and(is_enrolled);
+    let (settings, faults) = settings(target, &around.defaults);
+    Ok(Planned {
+        plan: plan_of(target, &around, &settings, (is_enrolled, &faults)),
+        settings,
+        is_enrolled,
+        missing: around.missing,
+    })
+}
+
+/// Whether the Services have been switched.
+pub(crate) fn is_enrolled(scaled: &ScaledWorkload) -> bool {
+    let status = scaled.status.as_ref();
+    status.is_some_and(|status| {
+        let is_before = matches!(status.state, State::Enrolling | State::Planned);
+        !is_before && !status.services.is_empty()
+    })
+}
+
+/// What the annotations ask for, and what is wrong with them; then the defaults stand in.
+fn settings(target: &Target, defaults: &Defaults) -> (Settings, Vec<AnnotationError>) {
+    let template = target.template.as_ref();
+    let record = template.and_then(|template| template.injected.as_deref());
+    let sidecar = record.and_then(Sidecar::recorded);
+    match annotations::parse_injected(&target.annotations, defaults, sidecar.as_ref()) {
+        Ok(wanted) => (wanted.settings, Vec::new()),
+        Err(faults) => (defaults.effective().settings, faults),
+    }
+}
+
+fn plan_of(
+    target: &Target,
+    around: &Surroundings,
+    settings: &Settings,
+    (is_enrolled, faults): (bool, &[AnnotationError]),
+) -> Plan {
+    let name = target.to_string();
+    let Some(template) = &target.template else {
+        let text = "has no pod template at spec.template: nothing to put the sidecar into";
+        return Plan {
+            services: Vec::new(),
+            findings: vec![Finding::new(Reason::NoTemplate, name, text)],
+        };
+    };
+    let others = others_than(target, &around.others);
+    let has_own_timeout = target.annotations.contains_key(TIMEOUT);
+    let mut plan = plan::plan(&Situation {
+        workload: &name,
+        template: &template.plan,
+        asks: Asks {
+            class: settings.class,
+            min_scale: settings.min_scale,
+            timeout: has_own_timeout.then_some(settings.timeout.0),
+            accepts_activator_source: annotations::accepts_activator_source(&target.annotations),
+        },
+        is_enrolled,
+        services: &around.services,
+        others: &others,
+        scalers: &around.scalers,
+        policies: &around.policies,
+        budgets: &around.budgets,
+        lull: &around.lull,
+    });
+    if !faults.is_empty() {
+        let faults: Vec<String> = faults.iter().map(ToString::to_string).collect();
+        let text = format!("has {}", faults.join("; "));
+        let finding = Finding::new(Reason::BadAnnotation, name.as_str(), text);
+        plan.findings.insert(0, finding);
+    }
+    plan
+}
+
+/// The namespace's workloads but for this one, as a plan sees them.
+fn others_than<'a>(target: &Target, all: &'a [Target]) -> Vec<Other<'a>> {
+    let others = all.iter().filter(|other| other.uid != target.uid);
+    others
+        .filter_map(|other| {
+            Some(Other {
+                kind: &other.resource.kind,
+                name: &other.name,
+                labels: &other.template.as_ref()?.plan.labels,
+            })
+        })
+        .collect()
+}
+
+async fn surroundings(cluster: &Cluster, target: &Target) -> anyhow::Result<Surroundings> {
+    let mut around = Surroundings::default();
+    let missing = &mut around.missing;
+    let services: Vec<Service> = listed(cluster, "Services", missing).await?;
+    let hpas: Vec<HorizontalPodAutoscaler> =
+        listed(cluster, "HorizontalPodAutoscalers", missing).await?;
+    let policies: Vec<networking::NetworkPolicy> =
+        listed(cluster, "NetworkPolicies", missing).await?;
+    let budgets: Vec<PodDisruptionBudget> =
+        listed(cluster, "PodDisruptionBudgets", missing).await?;
+    around.lull = components(cluster, missing).await?;
+    around.defaults = defaults(cluster, missing).await?;
+    around.others = others(cluster, missing).await?;
+    around.services = services.into_iter().map(Arc::new).collect();
+    let own = Hpa::target_of(&target.resource.kind, &target.name);
+    let hpas = hpas.into_iter().map(Hpa::from);
+    around.scalers = hpas
+        .filter(|hpa| hpa.target == own)
+        .map(|hpa| hpa.name)
+        .collect();
+    let policies = policies.into_iter().map(NetworkPolicy::from);
+    around.policies = policies.map(Arc::new).collect();
+    around.budgets = budgets
+        .into_iter()
+        .map(Budget::from)
+        .map(Arc::new)
+        .collect();
+    Ok(around)
+}
+
+/// The namespace's objects of a kind; none, and a note in `missing`, where the user may not list
+/// them.
+async fn listed<K>(
+    cluster: &Cluster,
+    what: &str,
+    missing: &mut Vec<String>,
+) -> anyhow::Result<Vec<K>>
+where
+    K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    K::DynamicType: Default,
+{
+    let api: Api<K> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    match call(&format!("list {what}"), api.list(&ListParams::default())).await {
+        Ok(list) => Ok(list.items),
+        Err(error) if error.is(403) => {
+            missing.push(format!(
+                "you may not list {what}: what they say is left out"
+            ));
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The other workloads of the namespace, of the kinds that Lull knows by default.
+async fn others(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Result<Vec<Target>> {
+    let mut others = Vec::new();
+    for resource in DEFAULT_TARGETS
+        .split(',')
+        .filter_map(|name| name.parse::<TargetResource>().ok())
+    {
+        let kind = kind(cluster, &resource).await?;
+        let (client, namespace) = (cluster.client.clone(), &cluster.namespace);
+        let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &*kind);
+        let what = format!("list {}", kind.plural);
+        match call(&what, api.list(&ListParams::default())).await {
+            Ok(list) => {
+                let objects = list.items.into_iter();
+                others.extend(objects.map(|object| Target::new(&kind, object)));
+            }
+            Err(error) if error.is(403) => missing.push(format!(
+                "you may not list {}: Services that are shared with them are not seen",
+                kind.plural
+            )),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(others)
+}
+
+/// The cluster-wide settings; the built-in ones where there are none, or they can't be read.
+async fn defaults(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Result<Defaults> {
+    let (client, namespace) = (cluster.client.clone(), &cluster.lull_namespace);
+    let maps: Api<ConfigMap> = Api::namespaced(client, namespace);
+    match call("read the cluster-wide settings", maps.get_opt(SETTINGS)).await {
+        Ok(map) => {
+            let data = map.and_then(|map| map.data).unwrap_or_default();
+            Ok(Defaults::parse(&data).unwrap_or_else(|_| Defaults::what_is_right(&data)))
+        }
+        Err(error) if error.is(403) => {
+            missing.push(format!(
+                "you may not read ConfigMap {SETTINGS} in {namespace}: built-in settings are shown"
+            ));
+            Ok(Defaults::default())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Where Lull's own pods are, as the chart labels them.
+async fn components(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Result<Components> {
+    let namespace = cluster.lull_namespace.clone();
+    let api: Api<Namespace> = Api::all(cluster.client.clone());
+    let by_name = BTreeMap::from([(NAMESPACE_NAME_LABEL.to_owned(), namespace.clone())]);
+    let found = call("look at Lull's namespace", api.get_opt(&namespace)).await;
+    let namespace_labels = match found {
+        Ok(found) => found
+            .and_then(|found| found.metadata.labels)
+            .unwrap_or(by_name),
+        Err(error) if error.is(403) => {
+            missing.push(format!(
+                "you may not read namespace {namespace}: only its name is compared with NetworkPolicies"
+            ));
+            by_name
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Components {
+        namespace,
+        namespace_labels,
+        activators: labels("activator"),
+        autoscalers: labels("autoscaler"),
+    })
+}
+
+fn labels(component: &str) -> BTreeMap<String, String> {
+    [
+        ("app.kubernetes.io/part-of", "lull"),
+        ("app.kubernetes.io/component", component),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::{ApiResource, GroupVersionKind};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn deployment(metadata: &Value, template: Option<Value>) -> Target {
+        let kind = GroupVersionKind::gvk("apps", "v1", "Deployment");
+        let mut object = json!({ "metadata": metadata, "spec": {} });
+        if let Some(template) = template {
+            object["spec"]["template"] = template;
+        }
+        let resource = Arc::new(ApiResource::from_gvk(&kind));
+        Target::new(&resource, serde_json::from_value(object).unwrap())
+    }
+
+    fn shop(annotations: &Value) -> Target {
+        let container = json!({ "name": "app", "ports": [{ "containerPort": 8080 }] });
+        let template = json!({
+            "metadata": { "labels": { "app": "shop" } }, "spec": { "containers": [container] },
+        });
+        let metadata =
+            json!({ "name": "shop", "namespace": "web", "uid": "1", "annotations": annotations });
+        deployment(&metadata, Some(template))
+    }
+
+    fn around() -> Surroundings {
+        let service = json!({
+            "metadata": { "name": "shop", "namespace": "web" },
+            "spec": {
+                "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ipFamilies": ["IPv4"],
+                "selector": { "app": "shop" }, "ports": [{ "port": 80, "targetPort": 8080 }],
+            },
+        });
+        Surroundings {
+            services: vec![Arc::new(serde_json::from_value(service).unwrap())],
+            ..Surroundings::default()
+        }
+    }
+
+    fn plan_for(target: &Target) -> Plan {
+        let around = around();
+        let (settings, faults) = settings(target, &around.defaults);
+        plan_of(target, &around, &settings, (false, &faults))
+    }
+
+    #[test]
+    fn a_plain_deployment_is_planned_before_any_annotation() {
+        let plan = plan_for(&shop(&json!({})));
+        assert!(!plan.is_refused(), "{:?}", plan.findings);
+        assert_eq!(plan.services.len(), 1);
+    }
+
+    #[test]
+    fn a_wrong_annotation_is_the_first_finding() {
+        let plan = plan_for(&shop(&json!({ "lull.dev/window": "soon" })));
+        assert_eq!(plan.findings[0].reason, Reason::BadAnnotation);
+        assert!(plan.findings[0].message.contains("lull.dev/window"));
+    }
+
+    #[test]
+    fn what_has_no_pods_is_refused_for_that_alone() {
+        let plan = plan_for(&deployment(&json!({ "name": "odd" }), None));
+        assert_eq!(plan.findings.len(), 1);
+        assert_eq!(plan.findings[0].reason, Reason::NoTemplate);
+    }
+}

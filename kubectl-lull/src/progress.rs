@@ -1,0 +1,81 @@
+//! What is being waited for, on standard error, once it takes longer than a second.
+
+use std::{
+    io::{IsTerminal, Write, stderr},
+    pin::pin,
+    time::Duration,
+};
+
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use crate::words::span;
+
+/// What takes less is not worth a line.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// One wait. On a terminal it is one line that changes and goes; elsewhere a line for each news.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    started: Instant,
+    shown: Option<String>,
+    is_terminal: bool,
+}
+
+/// `future`, while which `what` is shown.
+pub(crate) async fn during<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let mut progress = Progress::start();
+    let mut tick = interval_at(progress.started + PATIENCE, PATIENCE);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            // What is done already is not shown as waited for.
+            biased;
+            value = &mut future => return value,
+            _ = tick.tick() => progress.say(what),
+        }
+    }
+}
+
+// === impl Progress ===
+
+impl Progress {
+    /// A wait that begins now.
+    pub(crate) fn start() -> Self {
+        Self {
+            started: Instant::now(),
+            shown: None,
+            is_terminal: stderr().is_terminal(),
+        }
+    }
+
+    /// How long it has been.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Shows what is waited for.
+    pub(crate) fn say(&mut self, what: &str) {
+        let elapsed = self.elapsed();
+        let is_news = self.shown.as_deref() != Some(what);
+        if elapsed < PATIENCE || !(self.is_terminal || is_news) {
+            return;
+        }
+        let line = format!("{what} ({})", span(elapsed));
+        // Progress that can't be shown is no reason to stop.
+        let _ = if self.is_terminal {
+            write!(stderr(), "\r\u{1b}[K{line}").and_then(|()| stderr().flush())
+        } else {
+            writeln!(stderr(), "{line}")
+        };
+        self.shown = Some(what.to_owned());
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.is_terminal && self.shown.is_some() {
+            let _ = write!(stderr(), "\r\u{1b}[K");
+        }
+    }
+}

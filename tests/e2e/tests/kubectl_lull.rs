@@ -1,0 +1,204 @@
+//! `kubectl lull` as a user has it: the built binary against the cluster.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use lull_e2e::{App, Namespace, Original, eventually, in_namespace};
+use serde_json::Value;
+
+/// The shortest window.
+const WINDOW: (&str, Option<&str>) = ("lull.dev/window", Some("6s"));
+/// Longest wait for what other tests have left to be gone.
+const SETTLED: Duration = Duration::from_secs(120);
+
+/// What the binary said, and how it ended.
+#[derive(Debug)]
+struct Answer {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Answer {
+    /// The answer, where it ended with `code`.
+    fn ended(self, code: i32) -> anyhow::Result<Self> {
+        ensure!(self.code == Some(code), "not {code}: {self:?}");
+        Ok(self)
+    }
+
+    fn json(&self) -> anyhow::Result<Value> {
+        serde_json::from_str(&self.stdout).with_context(|| format!("no JSON: {self:?}"))
+    }
+}
+
+/// The binary with `words`, about the test's namespace.
+fn command(namespace: &Namespace, words: &[&str]) -> anyhow::Result<Command> {
+    let binary = std::env::var_os("E2E_KUBECTL_LULL").map(PathBuf::from);
+    let binary = binary.context("E2E_KUBECTL_LULL must be the path of kubectl-lull")?;
+    let mut command = Command::new(binary);
+    command.args(words).args(["--namespace", &namespace.name]);
+    command.args(["--lull-namespace", &namespace.cluster.lull_namespace]);
+    Ok(command)
+}
+
+/// Runs it to its end.
+async fn lull(namespace: &Namespace, words: &[&str]) -> anyhow::Result<Answer> {
+    let mut command = command(namespace, words)?;
+    let output = tokio::task::spawn_blocking(move || command.output()).await??;
+    let answer = Answer {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout)?,
+        stderr: String::from_utf8(output.stderr)?,
+    };
+    eprintln!("$ kubectl lull {}\n{}", words.join(" "), answer.stdout);
+    Ok(answer)
+}
+
+/// One that runs until it is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What the address that `ui` has named answers to a GET of `path`.
+fn ask(mut ui: Command, path: &str) -> anyhow::Result<String> {
+    let mut running = Running(ui.stderr(Stdio::piped()).spawn()?);
+    let stderr = running.0.stderr.take().context("no standard error")?;
+    // Kept to the end: it must be able to say more.
+    let mut lines = BufReader::new(stderr).lines();
+    let mut said = lines.by_ref().map_while(Result::ok);
+    let line = said.find(|line| line.contains("http://"));
+    let line = line.context("it names no address")?;
+    let (_, rest) = line.split_once("http://").with_context(|| line.clone())?;
+    let (address, _) = rest.split_once('/').with_context(|| line.clone())?;
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[tokio::test]
+async fn a_workload_is_planned_enrolled_explained_woken_and_given_back() -> anyhow::Result<()> {
+    in_namespace("kubectl-lull", async |namespace| {
+        let workload = App::plain("shop").deploy(namespace).await?;
+        workload.rolled_out().await?;
+        let original = Original::of(&workload).await?;
+        let none = lull(namespace, &["list"]).await?.ended(0)?;
+        ensure!(none.stdout.contains("runs no workload"), "{none:?}");
+        let plan = ["plan", "deploy/shop", "-o", "json"];
+        let plan = lull(namespace, &plan).await?.ended(0)?.json()?;
+        ensure!(plan["verdict"] == "would-enrol", "{plan}");
+        ensure!(
+            !original.is_changed(&workload).await?,
+            "a plan has changed it"
+        );
+
+        workload.annotate(&[WINDOW]).await?;
+        lull(namespace, &["on", "deploy/shop"]).await?.ended(0)?;
+        workload.enrolled().await?;
+        workload.asleep().await?;
+        let list = lull(namespace, &["list"]).await?.ended(0)?;
+        ensure!(list.stdout.contains("deployment/shop"), "{list:?}");
+
+        let woken = lull(namespace, &["wake", "deploy/shop"]).await?.ended(0)?;
+        ensure!(woken.stdout.contains("is awake"), "{woken:?}");
+        ensure!(workload.replicas().await? > 0, "not woken");
+        let why = lull(namespace, &["why", "deploy/shop", "-o", "json"]).await?;
+        let why = why.ended(0)?.json()?;
+        ensure!(why["workload"]["targetName"] == "shop", "{why}");
+        let slept = lull(namespace, &["sleep", "deploy/shop", "--force"]).await?;
+        slept.ended(0)?;
+        workload.asleep().await?;
+        let history = lull(namespace, &["history", "deploy/shop", "-o", "json"]).await?;
+        let history = history.ended(0)?.json()?;
+        let entries = history["entries"].as_array().context("no entries")?;
+        ensure!(!entries.is_empty(), "{history}");
+
+        lull(namespace, &["off", "deploy/shop"]).await?.ended(0)?;
+        workload.annotate(&[(WINDOW.0, None)]).await?;
+        eventually("everything to be given back", SETTLED, async || {
+            original.given_back(&workload).await
+        })
+        .await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_cluster_on_which_all_is_well_passes_the_doctor() -> anyhow::Result<()> {
+    in_namespace("doctor", async |namespace| {
+        eventually("a doctor without findings", SETTLED, async || {
+            let answer = lull(namespace, &["doctor", "-o", "json"]).await?;
+            let findings = answer.ended(0)?.json()?["findings"].clone();
+            let findings = findings.as_array().context("no findings")?;
+            let is_seen = |area: &str| findings.iter().any(|found| found["area"] == area);
+            for area in [
+                "install",
+                "webhook",
+                "certificates",
+                "permissions",
+                "slices",
+            ] {
+                ensure!(is_seen(area), "nothing about {area}: {findings:?}");
+            }
+            Ok(())
+        })
+        .await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn how_it_ends_tells_what_was_wrong() -> anyhow::Result<()> {
+    in_namespace("exit-codes", async |namespace| {
+        let wrong = lull(namespace, &["wake", "pod/x"]).await?.ended(2)?;
+        ensure!(wrong.stderr.contains("deploy/NAME"), "{wrong:?}");
+        let missing = lull(namespace, &["plan", "deploy/none"]).await?.ended(1)?;
+        ensure!(
+            missing.stderr.contains("there is no Deployment none"),
+            "{missing:?}"
+        );
+        let plain = App::plain("plain").deploy(namespace).await?;
+        let refused = lull(namespace, &["wake", "deploy/plain"]).await?.ended(1)?;
+        ensure!(refused.stderr.contains("is not run by Lull"), "{refused:?}");
+        let path = format!("/api/v1/namespaces/{}/services/plain", namespace.name);
+        plain.cluster.text("DELETE", &path, Vec::new()).await?;
+        let plan = lull(namespace, &["plan", "deploy/plain"]).await?.ended(3)?;
+        ensure!(plan.stdout.contains("NoService"), "{plan:?}");
+        lull(namespace, &["on", "deploy/plain"]).await?.ended(3)?;
+        let object = plain.object_json().await?;
+        let annotation = &object["metadata"]["annotations"]["lull.dev/scale"];
+        ensure!(annotation.is_null(), "it was changed: {object}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_status_page_is_on_this_machine() -> anyhow::Result<()> {
+    in_namespace("ui", async |namespace| {
+        let ui = command(namespace, &["ui"])?;
+        let asked = tokio::task::spawn_blocking(move || ask(ui, "/workloads"));
+        let answer = asked.await??;
+        ensure!(
+            answer.starts_with("HTTP/1.1 200") && answer.contains("\"workloads\""),
+            "{answer}"
+        );
+        Ok(())
+    })
+    .await
+}
