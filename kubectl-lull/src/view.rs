@@ -3,8 +3,8 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 use lull_contract::{
-    scaled_workload::ScaledWorkload,
-    view::{ConditionView, WorkloadView},
+    scaled_workload::{ScaledWorkload, State},
+    view::{ConditionView, WorkloadDetail, WorkloadView},
 };
 
 /// What its status says of a workload.
@@ -32,7 +32,22 @@ pub(crate) fn view_of(scaled: &ScaledWorkload) -> WorkloadView {
         held: status.held,
         reason: status.reason.clone(),
         conditions: conditions.collect(),
+        saved_pod_seconds: status.saved_pod_seconds,
+        saving_pods: match status.state {
+            State::Asleep => scaled.spec.saved_pods(),
+            _ => 0,
+        },
         ..WorkloadView::default()
+    }
+}
+
+/// The same with the last wakes; callers, pods and history only the autoscaler knows.
+pub(crate) fn detail_of(scaled: &ScaledWorkload) -> WorkloadDetail {
+    let status = scaled.status.as_ref();
+    WorkloadDetail {
+        workload: view_of(scaled),
+        wakes: status.map_or_else(Vec::new, |status| status.wakes.clone()),
+        ..WorkloadDetail::default()
     }
 }
 
@@ -89,7 +104,7 @@ mod tests {
         assert_eq!(view.since.as_deref(), Some("2026-01-01T00:00:00Z"));
         let reasons: Vec<&str> = view.conditions.iter().map(|c| c.reason.as_str()).collect();
         assert_eq!(reasons, ["ShortGrace"]);
-        assert!(!view.is_live);
+        assert!(!view.is_live && view.saving_pods == 1);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
     style::{Paint, Style},
     table::{Cell, Table},
     view::view_of,
-    words::{UNKNOWN, ago, count, hours, since},
+    words::{ago, count, hours, since},
 };
 
 /// Longest reason that is shown whole.
@@ -124,22 +124,14 @@ fn table(page: &Page, shown: &Shown<'_>) -> Table {
     let first = usize::from(!shown.has_namespaces);
     let mut table = Table::new(columns.into_iter().skip(first));
     for workload in &page.workloads {
-        table.row(
-            row(workload, page.missing.is_none(), shown.now)
-                .into_iter()
-                .skip(first),
-        );
+        table.row(row(workload, shown.now).into_iter().skip(first));
     }
     table
 }
 
-fn row(workload: &WorkloadView, has_savings: bool, now: Timestamp) -> Vec<Cell> {
+fn row(workload: &WorkloadView, now: Timestamp) -> Vec<Cell> {
     let kind = workload.target_kind.to_ascii_lowercase();
-    let saved = if has_savings {
-        format!("{} pod-h", hours(saved(workload, now)))
-    } else {
-        UNKNOWN.to_owned()
-    };
+    let saved = hours(saved(workload, now));
     vec![
         workload.namespace.as_str().into(),
         format!("{kind}/{}", workload.target_name).into(),
@@ -148,7 +140,7 @@ fn row(workload: &WorkloadView, has_savings: bool, now: Timestamp) -> Vec<Cell> 
         format!("{}/{}", workload.ready, workload.desired).into(),
         workload.in_flight.to_string().into(),
         workload.held.to_string().into(),
-        saved.into(),
+        format!("{saved} pod-h").into(),
         shortened(&workload.reason).into(),
     ]
 }
@@ -171,12 +163,8 @@ fn summary(page: &Page, now: Timestamp) -> String {
     let workloads = &page.workloads;
     let asleep = workloads.iter().filter(|one| one.state == "Asleep").count();
     let all = count(workloads.len() as u64, "workload");
-    let mut line = format!("{all}, {asleep} asleep");
-    if page.missing.is_none() {
-        let saved: u64 = workloads.iter().map(|one| saved(one, now)).sum();
-        line.push_str(&format!(", {} pod-hours saved", hours(saved)));
-    }
-    line
+    let saved: u64 = workloads.iter().map(|one| saved(one, now)).sum();
+    format!("{all}, {asleep} asleep, {} pod-hours saved", hours(saved))
 }
 
 #[cfg(test)]
@@ -232,13 +220,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_without_the_autoscaler_is_not_made_up() {
+    fn what_is_missing_without_the_autoscaler_is_said() {
         let page = Page {
             workloads: vec![shop()],
             missing: Some("the autoscaler is not reached".to_owned()),
         };
         let text = text(&page, &shown(false), Style::PLAIN);
-        assert!(!text.contains("pod-h"), "{text}");
         assert!(text.ends_with("is not reached\n"), "{text}");
         let none = Page {
             workloads: Vec::new(),

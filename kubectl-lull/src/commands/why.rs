@@ -14,7 +14,7 @@ use crate::{
     pages,
     style::{Paint, Style},
     table::{Cell, Table},
-    view::view_of,
+    view::detail_of,
     words::{UNKNOWN, ago, count, hours, millis},
     workload::Workload,
 };
@@ -48,10 +48,6 @@ pub(super) async fn page(asked: Asked<'_>, which: &Which) -> anyhow::Result<Page
     let workload = Workload::find(cluster, &which.workload).await?;
     let scaled = workload.run_by_lull(cluster).await?;
     let target = &workload.target;
-    let from_status = || WorkloadDetail {
-        workload: view_of(&scaled),
-        ..WorkloadDetail::default()
-    };
     let (detail, missing) = match pages::detail(cluster, &target.namespace, &target.id()).await {
         Ok(Some(detail)) if detail.workload.is_live => (detail, None),
         Ok(Some(detail)) => {
@@ -61,12 +57,11 @@ pub(super) async fn page(asked: Asked<'_>, which: &Which) -> anyhow::Result<Page
         }
         Ok(None) => {
             let missing = "no autoscaler knows it yet: only its status is shown";
-            (from_status(), Some(missing.to_owned()))
+            (detail_of(&scaled), Some(missing.to_owned()))
         }
         Err(error) => {
-            let missing =
-                format!("{error}: only its status is shown, without callers, wakes and history");
-            (from_status(), Some(missing))
+            let missing = format!("{error}: only its status is shown, without callers and history");
+            (detail_of(&scaled), Some(missing))
         }
     };
     Ok(Page {
