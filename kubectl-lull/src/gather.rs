@@ -23,7 +23,7 @@ use lull_contract::{
     annotations::{self, AnnotationError, Defaults, TIMEOUT},
     injected::Sidecar,
     scaled_workload::{ScaledWorkload, State},
-    target_resource::{DEFAULT_TARGETS, TargetResource},
+    target_resource::TargetResources,
 };
 use serde::de::DeserializeOwned;
 
@@ -135,6 +135,7 @@ fn plan_of(
         scalers: &around.scalers,
         policies: &around.policies,
         budgets: &around.budgets,
+        mesh: None,
         lull: &around.lull,
     });
     if !faults.is_empty() {
@@ -217,10 +218,7 @@ where
 /// The other workloads of the namespace, of the kinds that Lull knows by default.
 async fn others(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Result<Vec<Target>> {
     let mut others = Vec::new();
-    for resource in DEFAULT_TARGETS
-        .split(',')
-        .filter_map(|name| name.parse::<TargetResource>().ok())
-    {
+    for resource in TargetResources::default().0 {
         let kind = kind(cluster, &resource).await?;
         let (client, namespace) = (cluster.client.clone(), &cluster.namespace);
         let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &*kind);

@@ -467,6 +467,7 @@ fn a_policy_may_name_any_label_that_all_of_lull_s_pods_have() {
             name: String::new(),
             workload: json!({}),
             enrolled: false,
+            outside_mesh: false,
             objects: vec![json!({ "kind": "Service" }), policy],
             services: Vec::new(),
             findings: Vec::new(),

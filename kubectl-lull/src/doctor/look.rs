@@ -21,7 +21,7 @@ use lull_contract::{
     annotations::{self, DefaultError, Defaults, SCALE},
     names::{MANAGED_BY, QUEUE_PROXY_CONTAINER, SLICE_MANAGED_BY_LABEL},
     scaled_workload::ScaledWorkload,
-    target_resource::{DEFAULT_TARGETS, TargetResource},
+    target_resource::TargetResources,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -113,10 +113,7 @@ async fn workloads(cluster: &Cluster) -> Read<Option<Vec<ScaledWorkload>>> {
 /// Objects of the kinds that Lull knows by default that carry the annotation.
 async fn opted_in(cluster: &Cluster) -> Read<Vec<OptedIn>> {
     let mut found = Vec::new();
-    for resource in DEFAULT_TARGETS
-        .split(',')
-        .filter_map(|name| name.parse::<TargetResource>().ok())
-    {
+    for resource in TargetResources::default().0 {
         let kind = kind(cluster, &resource).await;
         let kind = kind.map_err(|error| format!("{error:#}"))?;
         let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &*kind);

@@ -71,7 +71,7 @@ fn at_most(load: &RunSpec, refuses: bool) -> f64 {
     let rest = u32::try_from(load.requests.unwrap_or_default()).unwrap_or(u32::MAX);
     let refused = load
         .rate
-        .map_or(f64::from(rest), |rate| rate * REFUSED_SECONDS);
+        .map_or_else(|| f64::from(rest), |rate| rate * REFUSED_SECONDS);
     f64::from(load.connections) + if refuses { refused } else { 0.0 }
 }
 
