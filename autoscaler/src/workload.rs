@@ -232,7 +232,7 @@ impl Task {
         }
         match (stage, target, workload) {
             (Stage::Run, Some(target), workload) => {
-                self.lead(&target, workload).await?;
+                self.lead_or_wake(&target, workload).await?;
             }
             (Stage::NotInjected, Some(target), _) => self.ask_for_injection(&target).await?,
             (Stage::Plan, Some(target), workload) => self.show_plan(&target, workload).await?,

@@ -1,9 +1,14 @@
 //! What comes after an evaluation that failed.
 
-use std::{pin::pin, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use super::TICK;
-use crate::context::Mailbox;
+use lull_contract::scaled_workload::ScaledWorkload;
+
+use super::{TICK, Task};
+use crate::{
+    context::{Mailbox, WriteError},
+    target::Target,
+};
 
 /// Before an evaluation is repeated, where so many before it have failed, too: the watch shows what
 /// was changed meanwhile within milliseconds.
@@ -29,6 +34,28 @@ pub(super) async fn pause(mailbox: &Mailbox, failures: u32) {
         if !was_held && is_held() {
             return;
         }
+    }
+}
+
+// === impl Task ===
+
+impl Task {
+    /// Leads; where that fails for anything but the count, whoever is held is let in all the same, as
+    /// a replica that doesn't lead would do it: there may be no other one.
+    pub(super) async fn lead_or_wake(
+        &mut self,
+        target: &Target,
+        workload: Option<Arc<ScaledWorkload>>,
+    ) -> Result<(), WriteError> {
+        let there = workload.clone();
+        let led = self.lead(target, workload).await;
+        if let (Err(error), Some(there)) = (&led, there)
+            && !error.is_of_count()
+            && let Err(error) = self.wake_as_follower(target, &there).await
+        {
+            self.tell_failed(&error);
+        }
+        led
     }
 }
 
