@@ -139,7 +139,9 @@ mod tests {
 
     #[test]
     fn a_server_name_can_not_turn_what_is_shown_beside_it() {
-        for unseen in ['\u{200b}', '\u{202e}', '\u{2028}', '\u{2066}', '\u{61c}', '\u{feff}'] {
+        for unseen in [
+            '\u{200b}', '\u{202e}', '\u{2028}', '\u{2066}', '\u{61c}', '\u{feff}',
+        ] {
             let seen = Who::connected(peer(1), Some(&format!("a{unseen}\u{e9}b"))).seen();
             assert_eq!(seen.asked, "a\u{e9}b", "{}", unseen.escape_unicode());
         }

@@ -279,7 +279,11 @@ mod tests {
         let told = lately.take(&news, Timestamp::now());
         let (object, number) = told.name.rsplit_once('.').unwrap();
         assert_eq!(object, "a".repeat(MAX_OBJECT - 1));
-        assert!(told.name.len() <= 253 && !number.is_empty(), "{}", told.name);
+        assert!(
+            told.name.len() <= 253 && !number.is_empty(),
+            "{}",
+            told.name
+        );
     }
 
     #[test]
