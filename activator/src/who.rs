@@ -39,7 +39,9 @@ impl Who {
     ) -> Self {
         let host = uri.authority().map(http::uri::Authority::as_str).or(host);
         let (host, path) = (host.unwrap_or_default(), uri.path());
-        // What comes behind the path may be secret, and is never looked at.
+        // What comes behind the path may be secret, and is never looked at; nor is a password, which
+        // some write before the host (RFC 3986, 3.2.1).
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
         let asked = format!("{method} {host}{path}");
         Self {
             address: peer.ip().to_canonical(),
@@ -124,6 +126,11 @@ mod tests {
         let whole = (&Method::POST, &target("http://shop/pay?x=y"));
         let seen = Who::requested(peer(1), whole, Some("other")).seen();
         assert_eq!(seen.asked, "POST shop/pay");
+        let whole = (&Method::GET, &target("http://me:secret@shop:80/pay"));
+        let seen = Who::requested(peer(1), whole, None).seen();
+        assert_eq!(seen.asked, "GET shop:80/pay");
+        let seen = Who::requested(peer(1), plain, Some("me:secret@shop")).seen();
+        assert_eq!(seen.asked, "GET shop/cart/7");
     }
 
     #[test]
