@@ -39,7 +39,9 @@ impl Who {
     ) -> Self {
         let host = uri.authority().map(http::uri::Authority::as_str).or(host);
         let (host, path) = (host.unwrap_or_default(), uri.path());
-        // What comes behind the path may be secret, and is never looked at.
+        // What comes behind the path may be secret, and is never looked at; nor is a password, which
+        // some write before the host (RFC 3986, 3.2.1).
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
         let asked = format!("{method} {host}{path}");
         Self {
             address: peer.ip().to_canonical(),
@@ -62,13 +64,20 @@ impl Who {
 
 /// The beginning of `text`, without what could not be shown.
 fn bounded(text: &str) -> String {
-    let shown = text.chars().filter(|c| !c.is_control());
+    let shown = text.chars().filter(|c| !c.is_control() && !is_unseen(*c));
     let mut bytes = 0;
     let fits = |c: &char| {
         bytes += c.len_utf8();
         bytes <= MAX_ASKED_BYTES
     };
     shown.take_while(fits).collect()
+}
+
+/// Whether it is not seen itself and may change how what is around it is: no line break, and nothing
+/// that turns the direction of a text (Unicode's UAX 9), in a status, an Event or a terminal.
+fn is_unseen(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 // === impl Counts ===
@@ -117,6 +126,11 @@ mod tests {
         let whole = (&Method::POST, &target("http://shop/pay?x=y"));
         let seen = Who::requested(peer(1), whole, Some("other")).seen();
         assert_eq!(seen.asked, "POST shop/pay");
+        let whole = (&Method::GET, &target("http://me:secret@shop:80/pay"));
+        let seen = Who::requested(peer(1), whole, None).seen();
+        assert_eq!(seen.asked, "GET shop:80/pay");
+        let seen = Who::requested(peer(1), plain, Some("me:secret@shop")).seen();
+        assert_eq!(seen.asked, "GET shop/cart/7");
     }
 
     #[test]
@@ -128,6 +142,16 @@ mod tests {
         assert_eq!(seen.address, "10.0.0.9");
         assert!(seen.asked.starts_with("a\u{e9}"), "{}", seen.asked);
         assert!(seen.asked.len() <= MAX_ASKED_BYTES);
+    }
+
+    #[test]
+    fn a_server_name_can_not_turn_what_is_shown_beside_it() {
+        for unseen in [
+            '\u{200b}', '\u{202e}', '\u{2028}', '\u{2066}', '\u{61c}', '\u{feff}',
+        ] {
+            let seen = Who::connected(peer(1), Some(&format!("a{unseen}\u{e9}b"))).seen();
+            assert_eq!(seen.asked, "a\u{e9}b", "{}", unseen.escape_unicode());
+        }
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub(crate) fn page(args: &Args, current: &Current) -> Value {
         "peers": args.peers,
         "shards": args.shards.count(),
         "targets": args.targets.0.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "mesh": args.mesh,
+        "meshRootNamespace": args.mesh_root_namespace,
         "settings": args.settings,
         "log": args.log,
         "logJson": args.log_json,
@@ -63,8 +65,11 @@ mod tests {
 
     #[test]
     fn the_page_has_the_arguments_and_the_settings_in_force() {
-        let args = Args::try_parse_from(["autoscaler"]).unwrap();
+        let args = ["autoscaler", "--mesh", "istio"];
+        let args = Args::try_parse_from(args).unwrap();
         let page = page(&args, &Current::default());
+        assert_eq!(page["mesh"], "istio");
+        assert_eq!(page["meshRootNamespace"], "istio-system");
         assert_eq!(page["propagationDelay"], "3s");
         assert_eq!(page["activatorPorts"], "10000-31999");
         assert_eq!(page["settings"], "lull-settings");

@@ -173,6 +173,19 @@ impl WriteError {
         status.code == 403 && causes.any(|cause| cause.reason == NAMESPACE_TERMINATING)
     }
 
+    /// Whether it was the count that could not be written: where it was anything else, a wake may
+    /// still work.
+    #[must_use]
+    pub fn is_of_count(&self) -> bool {
+        match self {
+            Self::Api { what, .. }
+            | Self::Timeout { what }
+            | Self::NotLeader { what }
+            | Self::Moved { what } => matches!(what, Purpose::ReadScale | Purpose::WriteScale),
+            Self::PortsExhausted(_) => false,
+        }
+    }
+
     /// Whether the object is not there.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
@@ -420,6 +433,17 @@ mod tests {
             what: Purpose::WriteSlice,
             source: Box::new(kube::Error::Api(status.into())),
         }
+    }
+
+    #[test]
+    fn a_wake_is_tried_after_every_failure_but_its_own() {
+        let moved = |what| WriteError::Moved { what };
+        assert!(moved(Purpose::ReadScale).is_of_count());
+        assert!(moved(Purpose::WriteScale).is_of_count());
+        assert!(!refused(&json!(null)).is_of_count());
+        let what = Purpose::WritePrivateService;
+        assert!(!WriteError::Timeout { what }.is_of_count());
+        assert!(!WriteError::PortsExhausted(10_000..=10_001).is_of_count());
     }
 
     #[test]

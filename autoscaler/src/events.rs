@@ -29,6 +29,9 @@ const LATELY: SignedDuration = SignedDuration::from_mins(6);
 const SWEEP_EVERY: SignedDuration = SignedDuration::from_mins(1);
 /// Longest note, bytes (`validation` of Kubernetes' events.k8s.io/v1).
 const MAX_NOTE: usize = 1024;
+/// As much of an object's name as is in its Events' names, bytes: with the number behind it, a name
+/// has at most 253 (DNS subdomain, RFC 1123).
+const MAX_OBJECT: usize = 200;
 
 /// Something to tell.
 #[derive(Debug, Clone, PartialEq)]
@@ -197,6 +200,9 @@ impl Lately {
     fn name(&mut self, news: &News, now: Timestamp) -> String {
         self.number = now.as_nanosecond().max(self.number + 1);
         let object = news.regarding.name.as_deref().unwrap_or(CONTROLLER);
+        let object = &object[..object.floor_char_boundary(MAX_OBJECT)];
+        // What stands before a dot ends with a letter or a digit.
+        let object = object.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
         format!("{object}.{:x}", self.number)
     }
 }
@@ -261,6 +267,23 @@ mod tests {
         let mut lately = Lately::new(now);
         let (a, b) = (lately.take(&news("a"), now), lately.take(&news("b"), now));
         assert_ne!(a.name, b.name);
+    }
+
+    #[test]
+    fn an_event_of_an_object_with_a_long_name_has_a_name_that_is_taken() {
+        let mut lately = Lately::new(Timestamp::UNIX_EPOCH);
+        let mut news = news("idle");
+        let name = format!("{}-{}", "a".repeat(MAX_OBJECT - 1), "b".repeat(53));
+        assert_eq!(name.len(), 253, "the longest that there is");
+        news.regarding.name = Some(name);
+        let told = lately.take(&news, Timestamp::now());
+        let (object, number) = told.name.rsplit_once('.').unwrap();
+        assert_eq!(object, "a".repeat(MAX_OBJECT - 1));
+        assert!(
+            told.name.len() <= 253 && !number.is_empty(),
+            "{}",
+            told.name
+        );
     }
 
     #[test]

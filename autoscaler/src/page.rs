@@ -285,6 +285,15 @@ mod tests {
     }
 
     #[test]
+    fn a_link_to_the_page_can_not_make_it_ask_for_another_path() {
+        // `#../events` would open one stream after the other until nobody else is let in.
+        let (_, _, script) = FILES[1];
+        let names = r"/^[a-z0-9][^/]*\/[a-z0-9][^/]*$/.test(key)";
+        assert_eq!(script.matches(".test(key)").count(), 1);
+        assert!(script.contains(names));
+    }
+
+    #[test]
     fn every_answer_carries_the_policy() {
         let answer = guarded(whole(server::text(StatusCode::OK, "ok\n")));
         let policy = answer

@@ -16,6 +16,9 @@ use crate::{
 /// Knative's tick: decisions less far apart would shrink faster than its rate limit means.
 const DECIDE_EVERY: Duration = Duration::from_secs(2);
 
+/// After a policy begins, how long the watch may still show a count that the last leader wrote.
+const LATE: Duration = Duration::from_secs(2);
+
 /// The pods as the API server shows them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Seen {
@@ -82,6 +85,7 @@ pub struct Policy {
     decision: Option<(Duration, Decision)>,
     /// The last verdict.
     verdict: Option<Verdict>,
+    begun: Duration,
     known_since: Duration,
     idle_since: Option<Duration>,
     /// It has had its initial scale once.
@@ -102,6 +106,7 @@ impl Policy {
             decider: None,
             decision: None,
             verdict: None,
+            begun: now,
             known_since: now,
             idle_since: None,
             initialised,
@@ -165,7 +170,8 @@ impl Policy {
         let before = self.replicas.replace(replicas).unwrap_or(replicas);
         // Above zero only class kpa has the count to itself; and any replica of ours may wake.
         let is_wake = before == 0 && measured.totals.held > 0;
-        if before == replicas || settings.class != Class::Kpa || is_wake {
+        let is_last_leaders = now < self.begun + LATE;
+        if before == replicas || settings.class != Class::Kpa || is_wake || is_last_leaders {
             return false;
         }
         // A workload that somebody puts to sleep wakes with the next request.

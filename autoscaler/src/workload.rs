@@ -3,6 +3,7 @@
 //! A task never makes two evaluations at once, so each object has one write of ours in flight.
 
 mod act;
+mod again;
 mod delete;
 mod enrol;
 mod leave;
@@ -141,9 +142,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
             Ok(false) => break,
             Err(error) => {
                 task.tell_failed(&error);
-                // While somebody is held every report is a reason to try again; an API server that
-                // is slow would only get slower.
-                tokio::time::sleep(pause_after(failures)).await;
+                again::pause(&mailbox, failures).await;
                 mailbox.changed.notify_one();
                 failures = failures.saturating_add(1);
             }
@@ -160,13 +159,6 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
 pub fn is_relevant(ctx: &Context, key: &Key) -> bool {
     let (target, workload) = cached(ctx, key);
     stage(ctx, target.as_deref(), workload.as_deref()) != Stage::Done
-}
-
-/// Before an evaluation is repeated, where so many before it have failed, too: the watch shows what
-/// was changed meanwhile within milliseconds.
-fn pause_after(failures: u32) -> Duration {
-    const FIRST: Duration = Duration::from_millis(10);
-    FIRST.saturating_mul(1 << failures.min(16)).min(TICK)
 }
 
 /// Ticks between two evaluations while it is asleep.
@@ -240,7 +232,7 @@ impl Task {
         }
         match (stage, target, workload) {
             (Stage::Run, Some(target), workload) => {
-                self.lead(&target, workload).await?;
+                self.lead_or_wake(&target, workload).await?;
             }
             (Stage::NotInjected, Some(target), _) => self.ask_for_injection(&target).await?,
             (Stage::Plan, Some(target), workload) => self.show_plan(&target, workload).await?,
@@ -494,14 +486,6 @@ mod tests {
             );
         }
         assert_eq!(stage_of(None, None, true), Stage::Done);
-    }
-
-    #[test]
-    fn what_fails_again_and_again_is_repeated_once_a_tick() {
-        let pauses: Vec<u128> = [0, 1, 4, 7, u32::MAX]
-            .map(|failures| pause_after(failures).as_millis())
-            .into();
-        assert_eq!(pauses, [10, 20, 160, 1_000, 1_000]);
     }
 
     #[test]

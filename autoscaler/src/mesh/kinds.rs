@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use kube::Client;
 use lull_process::readiness::Pending;
+use serde::Serialize;
 
 use crate::{
     config::API_TIMEOUT,
@@ -15,7 +16,8 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// Whether Lull has to do with a mesh.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum MeshMode {
     /// Where the cluster has one.
     #[default]

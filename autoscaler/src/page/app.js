@@ -298,7 +298,8 @@ async function loadDetail() {
 
 function route() {
   const [key, before] = [location.hash.slice(1), opened];
-  opened = /^[^/]+\/[^/]+$/.test(key) ? key : null;
+  // Names begin with a letter or a digit: dots would lead to another path of this server.
+  opened = /^[a-z0-9][^/]*\/[a-z0-9][^/]*$/.test(key) ? key : null;
   for (const row of rows.values()) row.link.removeAttribute('aria-current');
   document.body.classList.toggle('open', opened !== null);
   byId('detail').hidden = opened === null;

@@ -8,10 +8,11 @@ use hyper::body::Frame;
 use lull_contract::view::{Change, WorkloadView};
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 
-/// So long nothing is said at most: a proxy in between would take the connection for dead.
+/// So long nothing is said at most: a proxy in between would take the connection for dead, and who
+/// has gone without a word is found out by what can't be sent to it.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// A line that says nothing.
 const NOTHING: &[u8] = b":\n\n";
@@ -98,8 +99,10 @@ impl Follower {
             self.told = first;
             return Some(event(&change));
         }
+        // For all boards together: one comes each second, mostly with nothing new.
+        let silent_until = Instant::now() + KEEP_ALIVE;
         loop {
-            let changed = timeout(KEEP_ALIVE, self.boards.changed()).await;
+            let changed = timeout_at(silent_until, self.boards.changed()).await;
             let board = match changed {
                 Ok(Ok(())) => Arc::clone(&self.boards.borrow_and_update()),
                 Ok(Err(_)) => return None,
@@ -190,5 +193,27 @@ mod tests {
         assert_eq!(told(&change), (changed, vec!["ns/b".to_owned()]));
         drop(boards_tx);
         assert!(next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_hears_of_a_time_in_which_nothing_changes() {
+        let (boards_tx, boards) = watch::channel(Arc::default());
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let follower = Follower::new(boards, board(&[("a", 0)]), permit);
+        let mut frames = pin!(follower.frames());
+        frames.next().await.expect("everything first").unwrap();
+        let same_boards = async {
+            for _ in 0..2 * KEEP_ALIVE.as_secs() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                boards_tx.send_replace(board(&[("a", 0)]));
+            }
+        };
+        tokio::select! {
+            frame = frames.next() => {
+                let frame = frame.expect("a sign of life").unwrap();
+                assert_eq!(frame.into_data().unwrap(), NOTHING);
+            }
+            () = same_boards => panic!("nothing was said"),
+        }
     }
 }

@@ -450,6 +450,23 @@ fn a_finding_says_what_to_write() {
 }
 
 #[test]
+fn whoever_writes_many_rules_for_another_namespace_is_told_of_some() {
+    let route = |namespace: &str, number: usize| {
+        let host = "shop.ns.svc.cluster.local";
+        json!({
+            "kind": "VirtualService",
+            "metadata": { "name": format!("r{number}"), "namespace": namespace },
+            "spec": { "http": [{ "timeout": "1s", "route": [{ "destination": { "host": host } }] }] },
+        })
+    };
+    let mut objects: Vec<Value> = (0..500).map(|number| route("edge", number)).collect();
+    objects.extend([route("ns", 0), json!({ "kind": "Service" })]);
+    let text = findings_of(json!({}), objects);
+    assert_eq!(text.matches("VirtualService edge/").count(), 16, "{text}");
+    assert_eq!(text.matches("VirtualService r0 ").count(), 1, "{text}");
+}
+
+#[test]
 fn a_policy_may_name_any_label_that_all_of_lull_s_pods_have() {
     let pods = |component: &str, versions: &[&str]| -> Vec<Arc<Pod>> {
         let pod = |version: &&str| {

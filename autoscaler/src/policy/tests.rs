@@ -204,6 +204,23 @@ fn somebody_elses_count_is_kept_for_one_window() {
 }
 
 #[test]
+fn a_count_that_the_last_leader_wrote_a_moment_ago_is_not_somebody_elses() {
+    let settings = Settings::default();
+    let mut policy = Policy::new(true, at(100));
+    policy.verdict(&settings, &load(900.0), pods(5), at(100));
+    // The watch shows only now what was written before this leader began.
+    let late = policy.verdict(&settings, &load(900.0), pods(8), at(101));
+    assert!(!late.overruled);
+    let next = policy.verdict(&settings, &load(900.0), pods(8), at(103));
+    assert!(next.want > 8, "it grows: {next}");
+    assert!(
+        policy
+            .verdict(&settings, &load(900.0), pods(9), at(105))
+            .overruled
+    );
+}
+
+#[test]
 fn a_verdict_says_what_its_count_follows_from() {
     let settings = Settings::default;
     let bounds = Settings {

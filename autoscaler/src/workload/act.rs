@@ -293,8 +293,8 @@ impl Task {
         }
     }
 
-    /// What a replica that doesn't lead does: only the first step out of sleep, and only where the
-    /// leader hasn't done it.
+    /// What a replica that doesn't lead does, or one that can't do all that a leader has to: only the
+    /// first step out of sleep, and only where the leader hasn't done it.
     pub(super) async fn wake_as_follower(
         &mut self,
         target: &Target,

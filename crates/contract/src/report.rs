@@ -174,6 +174,8 @@ pub enum ReportError {
 
 /// More phases than a wake has, in this version or a later one.
 const MAX_PHASES: usize = 32;
+/// Longest name of a phase, bytes: more than any has.
+const MAX_PHASE_BYTES: usize = 64;
 /// Longest text of an address, bytes: IPv6 with a zone has less.
 const MAX_ADDRESS_BYTES: usize = 64;
 /// More requests in flight than one process can hold (its file descriptors end long before).
@@ -223,10 +225,19 @@ impl HeldWorkload {
         let callers = self.callers.iter().map(|caller| &caller.address);
         let addresses = callers.chain(by.map(|by| &by.address));
         let longest = addresses.map(String::len).max().unwrap_or(0);
-        let phases = self.woken.as_ref().map_or(0, |w| w.phases_us.len());
+        let phases = self
+            .woken
+            .as_ref()
+            .map_or(&[][..], |w| w.phases_us.as_slice());
+        let names = phases.iter().map(|(name, _)| name.len());
         let asked = by.map_or(0, |by| by.asked.len());
         let sizes = [
-            ("phases", phases, MAX_PHASES),
+            ("phases", phases.len(), MAX_PHASES),
+            (
+                "bytes of a phase's name",
+                names.max().unwrap_or(0),
+                MAX_PHASE_BYTES,
+            ),
             ("callers", self.callers.len(), MAX_CALLERS),
             ("bytes of an address", longest, MAX_ADDRESS_BYTES),
             ("bytes of what was asked for", asked, MAX_ASKED_BYTES),

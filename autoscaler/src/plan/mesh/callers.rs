@@ -7,6 +7,9 @@ use crate::mesh::{DestinationRule, Host, TimedRoute, VirtualService};
 
 /// Callers of one Envoy that may wait for one wake; a limit below is found out by the first burst.
 const WAITING: u64 = 100;
+/// Findings about other namespaces' objects that are told at most: any number of those may be written
+/// there, and each would be an Event and a line of the status.
+const MAX_ELSEWHERE: usize = 16;
 
 /// Findings about rules of any namespace on the way to `services`.
 pub(super) fn find(mesh: &Mesh<'_>, services: &[PlannedService], findings: &mut Vec<Finding>) {
@@ -25,7 +28,17 @@ pub(super) fn find(mesh: &Mesh<'_>, services: &[PlannedService], findings: &mut 
         found.extend(virtual_service(mesh, services, route));
     }
     found.extend(hidden(mesh, services));
-    findings.extend(found);
+    findings.extend(few_of_elsewhere(found));
+}
+
+/// All that is found in the workload's own namespace, and the first few of other ones.
+fn few_of_elsewhere(found: Vec<Finding>) -> impl Iterator<Item = Finding> {
+    let mut elsewhere = 0;
+    found.into_iter().filter(move |finding| {
+        let is_elsewhere = finding.object.contains('/');
+        elsewhere += usize::from(is_elsewhere);
+        !is_elsewhere || elsewhere <= MAX_ELSEWHERE
+    })
 }
 
 /// The rules that hold for the Service called `name`: of each namespace those with the narrowest host,

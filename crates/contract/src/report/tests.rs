@@ -131,7 +131,7 @@ fn the_documentation_lists_every_field_and_no_other() {
 }
 
 #[test]
-fn callers_beyond_the_bounds_refuse_the_report() {
+fn callers_and_phases_beyond_the_bounds_refuse_the_report() {
     let asked = |bytes: usize| SeenCaller {
         address: "10.0.0.7".into(),
         asked: "x".repeat(bytes),
@@ -142,12 +142,14 @@ fn callers_beyond_the_bounds_refuse_the_report() {
     };
     let many = vec![CallerCount::default(); MAX_CALLERS + 1];
     let cases = [
-        (Vec::new(), asked(MAX_ASKED_BYTES), true),
-        (Vec::new(), asked(MAX_ASKED_BYTES + 1), false),
-        (vec![far], asked(0), false),
-        (many, asked(0), false),
+        (Vec::new(), asked(MAX_ASKED_BYTES), 0, true),
+        (Vec::new(), asked(MAX_ASKED_BYTES + 1), 0, false),
+        (vec![far], asked(0), 0, false),
+        (many, asked(0), 0, false),
+        (Vec::new(), asked(0), MAX_PHASE_BYTES, true),
+        (Vec::new(), asked(0), MAX_PHASE_BYTES + 1, false),
     ];
-    for (callers, by, is_taken) in cases {
+    for (callers, by, phase, is_taken) in cases {
         let held = HeldWorkload {
             namespace: "default".into(),
             name: "shop".into(),
@@ -158,7 +160,7 @@ fn callers_beyond_the_bounds_refuse_the_report() {
             held_for_us: 0,
             woken: Some(Woken {
                 number: 1,
-                phases_us: Vec::new(),
+                phases_us: vec![("p".repeat(phase), 1)],
                 by: Some(by),
             }),
             callers,

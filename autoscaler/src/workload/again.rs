@@ -1,0 +1,120 @@
+//! What comes after an evaluation that failed.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use lull_contract::scaled_workload::ScaledWorkload;
+
+use super::{TICK, Task};
+use crate::{
+    context::{Mailbox, WriteError},
+    target::Target,
+};
+
+/// Before an evaluation is repeated, where so many before it have failed, too: the watch shows what
+/// was changed meanwhile within milliseconds.
+fn pause_after(failures: u32) -> Duration {
+    const FIRST: Duration = Duration::from_millis(10);
+    FIRST.saturating_mul(1 << failures.min(16)).min(TICK)
+}
+
+/// Waits before an evaluation is repeated, where so many before it have failed, too; not when
+/// somebody begins to be held: what failed may have nothing to do with a wake.
+///
+/// Whoever was held at the beginning waits: every report of it is a reason to try again, and an API
+/// server that is slow would only get slower.
+pub(super) async fn pause(mailbox: &Mailbox, failures: u32) {
+    let is_held = || mailbox.demand.lock().held() > 0;
+    let was_held = is_held();
+    let mut end = pin!(tokio::time::sleep(pause_after(failures)));
+    loop {
+        tokio::select! {
+            () = &mut end => return,
+            () = mailbox.changed.notified() => {}
+        }
+        if !was_held && is_held() {
+            return;
+        }
+    }
+}
+
+// === impl Task ===
+
+impl Task {
+    /// Leads; where that fails for anything but the count, whoever is held is let in all the same, as
+    /// a replica that doesn't lead would do it: there may be no other one.
+    pub(super) async fn lead_or_wake(
+        &mut self,
+        target: &Target,
+        workload: Option<Arc<ScaledWorkload>>,
+    ) -> Result<(), WriteError> {
+        let there = workload.clone();
+        let led = self.lead(target, workload).await;
+        if let (Err(error), Some(there)) = (&led, there)
+            && !error.is_of_count()
+            && let Err(error) = self.wake_as_follower(target, &there).await
+        {
+            self.tell_failed(&error);
+        }
+        led
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lull_contract::report::{HeldWorkload, Load};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::demand::Hearing;
+
+    /// An activator tells at `now` that it holds so many.
+    fn report(mailbox: &Mailbox, now: Duration, in_flight: u64) {
+        let hearing = Hearing {
+            boot: 1,
+            complete: 1,
+            now_us: u64::try_from(now.as_micros()).unwrap(),
+            at: now,
+        };
+        let held = HeldWorkload {
+            namespace: "ns".to_owned(),
+            name: "shop".to_owned(),
+            uid: "u".to_owned(),
+            ports: Vec::new(),
+            held: Load {
+                in_flight,
+                ..Load::default()
+            },
+            forwarding: 0,
+            held_for_us: 0,
+            woken: None,
+            callers: Vec::new(),
+        };
+        let mut demand = mailbox.demand.lock();
+        demand.activator_reported("a", (None, hearing), &held);
+        drop(demand);
+        mailbox.changed.notify_one();
+    }
+
+    #[test]
+    fn what_fails_again_and_again_is_repeated_once_a_tick() {
+        let pauses: Vec<u128> = [0, 1, 4, 7, u32::MAX]
+            .map(|failures| pause_after(failures).as_millis())
+            .into();
+        assert_eq!(pauses, [10, 20, 160, 1_000, 1_000]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_ends_for_the_first_one_held_and_not_for_the_next() {
+        let (mailbox, second) = (Mailbox::default(), Duration::from_secs(1));
+        // How long it lasts where so many are held a moment after it has begun.
+        let pause_with = async |now: Duration, in_flight: u64| {
+            let begin = Instant::now();
+            let told = async { report(&mailbox, now, in_flight) };
+            tokio::join!(biased; pause(&mailbox, u32::MAX), told);
+            begin.elapsed()
+        };
+        assert!(pause_with(second, 0).await >= TICK);
+        assert!(pause_with(second * 2, 1).await < TICK);
+        assert!(pause_with(second * 3, 2).await >= TICK);
+    }
+}
