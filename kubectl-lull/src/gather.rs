@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
 use autoscaler::{
-    plan::{self, Asks, Components, Finding, Other, Plan, Reason, Situation},
+    plan::{self, Asks, Components, Finding, Mesh, Other, Plan, Reason, Situation},
     stores::{Budget, Hpa, NetworkPolicy},
     target::Target,
 };
@@ -29,6 +29,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     cluster::{Cluster, call},
+    mesh::{self, Seen},
     workload::{Workload, kind},
 };
 
@@ -58,6 +59,7 @@ struct Surroundings {
     scalers: Vec<String>,
     policies: Vec<Arc<NetworkPolicy>>,
     budgets: Vec<Arc<Budget>>,
+    mesh: Option<Seen>,
     lull: Components,
     defaults: Defaults,
     missing: Vec<String>,
@@ -73,8 +75,8 @@ pub(crate) async fn planned(
     scaled: Option<&ScaledWorkload>,
 ) -> anyhow::Result<Planned> {
     let target = &workload.target;
-    let around = surroundings(cluster, target).await?;
     let is_enrolled = scaled.is_some_and(is_enrolled);
+    let around = surroundings(cluster, target, is_enrolled).await?;
     let (settings, faults) = settings(target, &around.defaults);
     Ok(Planned {
         plan: plan_of(target, &around, &settings, (is_enrolled, &faults)),
@@ -135,7 +137,12 @@ fn plan_of(
         scalers: &around.scalers,
         policies: &around.policies,
         budgets: &around.budgets,
-        mesh: None,
+        mesh: around.mesh.as_ref().map(|seen| Mesh {
+            is_member: seen.is_member,
+            namespace: &target.namespace,
+            account: &template.identity.service_account,
+            rules: &seen.rules,
+        }),
         lull: &around.lull,
     });
     if !faults.is_empty() {
@@ -161,7 +168,11 @@ fn others_than<'a>(target: &Target, all: &'a [Target]) -> Vec<Other<'a>> {
         .collect()
 }
 
-async fn surroundings(cluster: &Cluster, target: &Target) -> anyhow::Result<Surroundings> {
+async fn surroundings(
+    cluster: &Cluster,
+    target: &Target,
+    is_enrolled: bool,
+) -> anyhow::Result<Surroundings> {
     let mut around = Surroundings::default();
     let missing = &mut around.missing;
     let services: Vec<Service> = listed(cluster, "Services", missing).await?;
@@ -174,6 +185,7 @@ async fn surroundings(cluster: &Cluster, target: &Target) -> anyhow::Result<Surr
     around.lull = components(cluster, missing).await?;
     around.defaults = defaults(cluster, missing).await?;
     around.others = others(cluster, missing).await?;
+    around.mesh = Box::pin(mesh::around(cluster, target, is_enrolled, missing)).await?;
     around.services = services.into_iter().map(Arc::new).collect();
     let own = Hpa::target_of(&target.resource.kind, &target.name);
     let hpas = hpas.into_iter().map(Hpa::from);
@@ -202,8 +214,22 @@ where
     K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
     K::DynamicType: Default,
 {
+    listed_by(cluster, what, &ListParams::default(), missing).await
+}
+
+/// The same for those that `params` select.
+pub(crate) async fn listed_by<K>(
+    cluster: &Cluster,
+    what: &str,
+    params: &ListParams,
+    missing: &mut Vec<String>,
+) -> anyhow::Result<Vec<K>>
+where
+    K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    K::DynamicType: Default,
+{
     let api: Api<K> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-    match call(&format!("list {what}"), api.list(&ListParams::default())).await {
+    match call(&format!("list {what}"), api.list(params)).await {
         Ok(list) => Ok(list.items),
         Err(error) if error.is(403) => {
             missing.push(format!(
@@ -294,6 +320,7 @@ fn labels(component: &str) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use autoscaler::mesh::{Around, RuleKind};
     use kube::core::{ApiResource, GroupVersionKind};
     use serde_json::{Value, json};
 
@@ -344,6 +371,42 @@ mod tests {
         let plan = plan_for(&shop(&json!({})));
         assert!(!plan.is_refused(), "{:?}", plan.findings);
         assert_eq!(plan.services.len(), 1);
+    }
+
+    #[test]
+    fn the_mesh_around_it_counts_and_rules_at_pods_only_where_it_is_a_member() {
+        let metadata = json!({ "name": "by-port", "namespace": "web" });
+        let modes = json!({ "8080": { "mode": "STRICT" } });
+        let policy = json!({ "metadata": metadata, "spec": { "portLevelMtls": modes } });
+        let rule = json!({
+            "metadata": { "name": "shop", "namespace": "edge" },
+            "spec": {
+                "host": "shop.web.svc.cluster.local",
+                "trafficPolicy": { "outlierDetection": {} },
+            },
+        });
+        let listed: [(RuleKind, DynamicObject); 2] = [
+            (
+                RuleKind::PeerAuthentication,
+                serde_json::from_value(policy).unwrap(),
+            ),
+            (
+                RuleKind::DestinationRule,
+                serde_json::from_value(rule).unwrap(),
+            ),
+        ];
+        let target = shop(&json!({}));
+        let mut around = around();
+        let (settings, _) = settings(&target, &around.defaults);
+        for is_member in [true, false] {
+            let rules = Around::among(&listed, "web", "istio-system");
+            around.mesh = Some(Seen { rules, is_member });
+            let plan = plan_of(&target, &around, &settings, (false, &[]));
+            let is_found = |reason| plan.findings.iter().any(|one| one.reason == reason);
+            let at_pods = is_found(Reason::MtlsByPort);
+            assert_eq!(at_pods, is_member, "{:?}", plan.findings);
+            assert!(is_found(Reason::OutlierDetection), "{:?}", plan.findings);
+        }
     }
 
     #[test]

@@ -33,6 +33,7 @@ use super::{
 use crate::{
     cluster::{CallError, Cluster, call},
     gather::SETTINGS,
+    mesh,
     workload::kind,
 };
 
@@ -72,7 +73,7 @@ pub(crate) async fn look(cluster: &Cluster) -> Seen {
         is_injected: is_injected(cluster).await,
         lacking: lacking(cluster).await,
         autoscaler_lacking: autoscaler_lacking(cluster).await,
-        knows_istio: knows_istio(cluster).await,
+        knows_istio: read(mesh::is_known(cluster).await),
         has_istiod: {
             let params = ListParams::default().labels("app=istiod");
             let pods = listed(Api::<Pod>::all(client()), &params).await;
@@ -236,18 +237,4 @@ where
     let wanted: K = wanted.map_err(|error| format!("the question: {error}"))?;
     let params = PostParams::default();
     read(call("ask about rights", api.create(&params, &wanted)).await)
-}
-
-async fn knows_istio(cluster: &Cluster) -> Read<bool> {
-    let asked = cluster
-        .client
-        .list_api_group_resources("networking.istio.io/v1");
-    match call("look for Istio", asked).await {
-        Ok(list) => Ok(list
-            .resources
-            .iter()
-            .any(|one| one.name == "workloadentries")),
-        Err(error) if error.is(404) => Ok(false),
-        Err(error) => Err(error.line()),
-    }
 }
