@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
 use autoscaler::{
     plan::{self, Asks, Components, Finding, Mesh, Other, Plan, Reason, Situation},
+    pod::Pod,
     stores::{Budget, Hpa, NetworkPolicy},
     target::Target,
 };
 use k8s_openapi::api::{
     autoscaling::v2::HorizontalPodAutoscaler,
-    core::v1::{ConfigMap, Namespace, Service},
+    core::v1::{self as core, ConfigMap, Namespace, Service},
     networking::v1 as networking,
     policy::v1::PodDisruptionBudget,
 };
@@ -35,6 +36,10 @@ use crate::{
 
 /// ConfigMap of the cluster-wide settings, as the chart calls it.
 pub(crate) const SETTINGS: &str = "lull-settings";
+/// Labels of everything that the chart installs.
+pub(crate) const LULL: &str = "app.kubernetes.io/part-of=lull";
+/// Label that tells Lull's own pods apart.
+pub(crate) const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
 /// Label that Kubernetes puts on every namespace.
 const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
@@ -65,18 +70,15 @@ struct Surroundings {
     missing: Vec<String>,
 }
 
-/// The plan for `workload`; `scaled` is what Lull says of it, where Lull runs it.
+/// The plan for `workload`.
 ///
 /// # Errors
 /// Where the API server can't be asked. What the user may not read is left out and named.
-pub(crate) async fn planned(
-    cluster: &Cluster,
-    workload: &Workload,
-    scaled: Option<&ScaledWorkload>,
-) -> anyhow::Result<Planned> {
+pub(crate) async fn planned(cluster: &Cluster, workload: &Workload) -> anyhow::Result<Planned> {
     let target = &workload.target;
-    let is_enrolled = scaled.is_some_and(is_enrolled);
-    let around = surroundings(cluster, target, is_enrolled).await?;
+    let mut missing = Vec::new();
+    let is_enrolled = is_run(cluster, workload, &mut missing).await?;
+    let around = surroundings(cluster, target, (is_enrolled, missing)).await?;
     let (settings, faults) = settings(target, &around.defaults);
     Ok(Planned {
         plan: plan_of(target, &around, &settings, (is_enrolled, &faults)),
@@ -84,6 +86,25 @@ pub(crate) async fn planned(
         is_enrolled,
         missing: around.missing,
     })
+}
+
+/// Whether Lull runs it.
+async fn is_run(
+    cluster: &Cluster,
+    workload: &Workload,
+    missing: &mut Vec<String>,
+) -> anyhow::Result<bool> {
+    match workload.scaled(cluster).await {
+        Ok(scaled) => Ok(scaled.as_ref().is_some_and(is_enrolled)),
+        Err(error) if error.is(403) => {
+            missing.push(
+                "you may not read ScaledWorkloads: the workload is taken for one that Lull doesn't run"
+                    .to_owned(),
+            );
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Whether the Services have been switched.
@@ -171,9 +192,12 @@ fn others_than<'a>(target: &Target, all: &'a [Target]) -> Vec<Other<'a>> {
 async fn surroundings(
     cluster: &Cluster,
     target: &Target,
-    is_enrolled: bool,
+    (is_enrolled, missing): (bool, Vec<String>),
 ) -> anyhow::Result<Surroundings> {
-    let mut around = Surroundings::default();
+    let mut around = Surroundings {
+        missing,
+        ..Surroundings::default()
+    };
     let missing = &mut around.missing;
     let services: Vec<Service> = listed(cluster, "Services", missing).await?;
     let hpas: Vec<HorizontalPodAutoscaler> =
@@ -283,36 +307,63 @@ async fn defaults(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Resul
     }
 }
 
-/// Where Lull's own pods are, as the chart labels them.
+/// Where Lull's own pods are, and with which labels.
 async fn components(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Result<Components> {
     let namespace = cluster.lull_namespace.clone();
     let api: Api<Namespace> = Api::all(cluster.client.clone());
     let by_name = BTreeMap::from([(NAMESPACE_NAME_LABEL.to_owned(), namespace.clone())]);
     let found = call("look at Lull's namespace", api.get_opt(&namespace)).await;
-    let namespace_labels = match found {
-        Ok(found) => found
-            .and_then(|found| found.metadata.labels)
-            .unwrap_or(by_name),
+    let seen = match found {
+        Ok(found) => found.and_then(|found| found.metadata.labels),
         Err(error) if error.is(403) => {
             missing.push(format!(
                 "you may not read namespace {namespace}: only its name is compared with NetworkPolicies"
             ));
-            by_name
+            None
         }
         Err(error) => return Err(error.into()),
     };
-    Ok(Components {
+    let pods = lull_pods(cluster, missing).await?;
+    let of = |component: &str| -> Vec<Arc<Pod>> {
+        let is_it = |pod: &&Arc<Pod>| {
+            let named = pod.labels.get(COMPONENT_LABEL);
+            named.is_some_and(|named| named == component)
+        };
+        pods.iter().filter(is_it).cloned().collect()
+    };
+    let charted = Components {
         namespace,
-        namespace_labels,
+        namespace_labels: by_name,
         activators: labels("activator"),
         autoscalers: labels("autoscaler"),
-    })
+    };
+    Ok(charted.as_seen(seen.as_ref(), &of("activator"), &of("autoscaler")))
 }
+
+/// Lull's own pods; none where the user may not list them.
+async fn lull_pods(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Result<Vec<Arc<Pod>>> {
+    let (client, namespace) = (cluster.client.clone(), &cluster.lull_namespace);
+    let api: Api<core::Pod> = Api::namespaced(client, namespace);
+    let lull = ListParams::default().labels(LULL);
+    match call("list Lull's pods", api.list(&lull)).await {
+        Ok(list) => Ok(list.into_iter().map(Pod::own).map(Arc::new).collect()),
+        Err(error) if error.is(403) => {
+            missing.push(format!(
+                "you may not list pods in {namespace}: NetworkPolicies are compared with the \
+                 chart's own labels"
+            ));
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Labels of a component's pods, as the chart sets them.
 
 fn labels(component: &str) -> BTreeMap<String, String> {
     [
         ("app.kubernetes.io/part-of", "lull"),
-        ("app.kubernetes.io/component", component),
+        (COMPONENT_LABEL, component),
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .into()

@@ -14,7 +14,7 @@ use crate::{
     gather::{self, Planned},
     output::{Outcome, Output},
     style::{Paint, Style},
-    workload::Workload,
+    workload::{Workload, WorkloadName},
 };
 
 /// What comes of a plan.
@@ -58,25 +58,27 @@ struct Found {
 pub(super) async fn run(asked: Asked<'_>, which: &Which) -> anyhow::Result<Output> {
     let cluster = asked.cluster;
     let workload = Workload::find(cluster, &which.workload).await?;
-    let scaled = workload.scaled(cluster).await?;
-    let planned = gather::planned(cluster, &workload, scaled.as_ref()).await?;
+    let planned = gather::planned(cluster, &workload).await?;
     let page = Page::new(&workload, planned);
     let is_on = annotations::mode(&workload.target.annotations) == ScaleMode::On;
     let mut text = page.text(asked.style);
     if page.verdict == Verdict::WouldEnrol && !is_on {
-        text.push_str(&format!("\nTo do it: kubectl lull on {}\n", named(which)));
+        let (name, namespace) = (named(&which.workload), &cluster.namespace);
+        text.push_str(&format!(
+            "\nTo do it: kubectl lull on {name} -n {namespace}\n"
+        ));
     }
     let outcome = page.outcome();
     Output::new(&page, text, outcome)
 }
 
 /// The workload as it may be named on the command line.
-fn named(which: &Which) -> String {
-    let name = &which.workload;
-    match name.resource.plural.as_str() {
-        "deployments" => format!("deploy/{}", name.name),
-        "statefulsets" => format!("sts/{}", name.name),
-        _ => format!("{}/{}", name.resource, name.name),
+fn named(workload: &WorkloadName) -> String {
+    let WorkloadName { resource, name } = workload;
+    match resource.to_string().as_str() {
+        "apps/v1/deployments" => format!("deploy/{name}"),
+        "apps/v1/statefulsets" => format!("sts/{name}"),
+        other => format!("{other}/{name}"),
     }
 }
 
@@ -238,6 +240,13 @@ mod tests {
         }
         assert!(!text.contains("Worth knowing"), "{text}");
         assert_eq!(page.outcome(), Outcome::Found);
+    }
+
+    #[test]
+    fn a_workload_is_named_so_that_it_can_be_typed_again() {
+        for text in ["deploy/shop", "sts/shop", "example.org/v1/deployments/shop"] {
+            assert_eq!(named(&text.parse().unwrap()), text);
+        }
     }
 
     #[test]

@@ -63,10 +63,12 @@ pub(super) async fn run(asked: Asked<'_>, args: &SleepArgs) -> anyhow::Result<Ou
         return left_alone(done, &why, asked.style);
     }
     if !scale_from(&workload, replicas, 0).await? {
-        bail!(
-            "the count of {} has changed just now: look again",
-            workload.target
-        );
+        // Lull itself may have been first.
+        let now = workload.now().await?;
+        if now.is_none_or(|now| now.replicas > 0) {
+            let target = &workload.target;
+            bail!("the count of {target} has changed just now: look again");
+        }
     }
     let what = format!("{} to sleep", workload.target);
     let took = if_wanted(args.wait, &what, async || {

@@ -32,13 +32,11 @@ use super::{
 };
 use crate::{
     cluster::{CallError, Cluster, call},
-    gather::SETTINGS,
+    gather::{LULL, SETTINGS},
     mesh,
     workload::kind,
 };
 
-/// Labels of everything that the chart installs.
-const LULL: &str = "app.kubernetes.io/part-of=lull";
 /// Endpoints of the webhook's Service.
 const OF_WEBHOOK: &str = "kubernetes.io/service-name=lull-webhook";
 /// The webhook's configuration.
