@@ -6,7 +6,7 @@ use autoscaler::{
     plan::{self, Asks, Components, Finding, Mesh, Other, Plan, Reason, Situation},
     pod::Pod,
     stores::{Budget, Hpa, NetworkPolicy},
-    target::Target,
+    target::{DiscoveryError, Target},
 };
 use k8s_openapi::api::{
     autoscaling::v2::HorizontalPodAutoscaler,
@@ -24,13 +24,13 @@ use lull_contract::{
     annotations::{self, AnnotationError, Defaults, TIMEOUT},
     injected::Sidecar,
     scaled_workload::{ScaledWorkload, State},
-    target_resource::TargetResources,
 };
 use serde::de::DeserializeOwned;
 
 use crate::{
     cluster::{Cluster, call},
     mesh::{self, Seen},
+    told::{Told, told},
     workload::{Workload, kind},
 };
 
@@ -52,6 +52,8 @@ pub(crate) struct Planned {
     pub(crate) settings: Settings,
     /// Its Services are switched already.
     pub(crate) is_enrolled: bool,
+    /// Lull doesn't look after workloads of its kind.
+    pub(crate) is_left_out: bool,
     /// What could not be read, and so is not in the plan.
     pub(crate) missing: Vec<String>,
 }
@@ -78,12 +80,14 @@ pub(crate) async fn planned(cluster: &Cluster, workload: &Workload) -> anyhow::R
     let target = &workload.target;
     let mut missing = Vec::new();
     let is_enrolled = is_run(cluster, workload, &mut missing).await?;
-    let around = surroundings(cluster, target, (is_enrolled, missing)).await?;
+    let told = told(cluster, &mut missing).await?;
+    let around = surroundings(cluster, (target, is_enrolled), &told, missing).await?;
     let (settings, faults) = settings(target, &around.defaults);
     Ok(Planned {
         plan: plan_of(target, &around, &settings, (is_enrolled, &faults)),
         settings,
         is_enrolled,
+        is_left_out: told.leaves_out(&workload.name.resource),
         missing: around.missing,
     })
 }
@@ -191,8 +195,9 @@ fn others_than<'a>(target: &Target, all: &'a [Target]) -> Vec<Other<'a>> {
 
 async fn surroundings(
     cluster: &Cluster,
-    target: &Target,
-    (is_enrolled, missing): (bool, Vec<String>),
+    (target, is_enrolled): (&Target, bool),
+    told: &Told,
+    missing: Vec<String>,
 ) -> anyhow::Result<Surroundings> {
     let mut around = Surroundings {
         missing,
@@ -208,8 +213,9 @@ async fn surroundings(
         listed(cluster, "PodDisruptionBudgets", missing).await?;
     around.lull = components(cluster, missing).await?;
     around.defaults = defaults(cluster, missing).await?;
-    around.others = others(cluster, missing).await?;
-    around.mesh = Box::pin(mesh::around(cluster, target, is_enrolled, missing)).await?;
+    around.others = others(cluster, told, missing).await?;
+    let own = (target, is_enrolled);
+    around.mesh = Box::pin(mesh::around(cluster, own, told, missing)).await?;
     around.services = services.into_iter().map(Arc::new).collect();
     let own = Hpa::target_of(&target.resource.kind, &target.name);
     let hpas = hpas.into_iter().map(Hpa::from);
@@ -265,11 +271,19 @@ where
     }
 }
 
-/// The other workloads of the namespace, of the kinds that Lull knows by default.
-async fn others(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Result<Vec<Target>> {
+/// The other workloads of the namespace, of the kinds that Lull looks after.
+async fn others(
+    cluster: &Cluster,
+    told: &Told,
+    missing: &mut Vec<String>,
+) -> anyhow::Result<Vec<Target>> {
     let mut others = Vec::new();
-    for resource in TargetResources::default().0 {
-        let kind = kind(cluster, &resource).await?;
+    for resource in told.targets.clone().unwrap_or_default().0 {
+        let kind = match kind(cluster, &resource).await {
+            Ok(kind) => kind,
+            Err(error) if is_unknown(&error) => continue,
+            Err(error) => return Err(error),
+        };
         let (client, namespace) = (cluster.client.clone(), &cluster.namespace);
         let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &*kind);
         let what = format!("list {}", kind.plural);
@@ -286,6 +300,11 @@ async fn others(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Result<
         }
     }
     Ok(others)
+}
+
+/// Whether the cluster has no such kind, and so no workloads of it.
+fn is_unknown(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(DiscoveryError::Unknown(_)))
 }
 
 /// The cluster-wide settings; the built-in ones where there are none, or they can't be read.

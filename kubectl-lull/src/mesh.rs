@@ -7,10 +7,7 @@ use autoscaler::{
     pod::Pod,
     target::Target,
 };
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{self as core, Namespace},
-};
+use k8s_openapi::api::core::v1::{self as core, Namespace};
 use kube::{
     Api,
     api::ListParams,
@@ -21,16 +18,9 @@ use lull_contract::names::{POD_LABEL, WORKLOAD_LABEL, label_value};
 use crate::{
     cluster::{CallError, Cluster, call},
     gather::listed_by,
+    told::Told,
 };
 
-/// The autoscaler's Deployment, as the chart calls it.
-const AUTOSCALER: &str = "lull-autoscaler";
-/// Variable of the autoscaler that says whether there is a mesh for it.
-const MODE: &str = "AUTOSCALER_MESH";
-/// Variable of the autoscaler that names the mesh's root namespace.
-const ROOT: &str = "AUTOSCALER_MESH_ROOT_NAMESPACE";
-/// The root namespace where nothing else is said: Istio's own default.
-const DEFAULT_ROOT: &str = "istio-system";
 /// Istio's label for whether pods of a namespace get its container.
 const INJECTION_LABEL: &str = "istio-injection";
 /// Istio's label for the revision whose container pods get.
@@ -43,15 +33,6 @@ pub(crate) struct Seen {
     pub(crate) rules: Around,
     /// Its pods have Istio's container, or will have it.
     pub(crate) is_member: bool,
-}
-
-/// How the autoscaler is told of the mesh.
-#[derive(Debug, PartialEq, Eq)]
-struct Configured {
-    /// It has nothing to do with one.
-    is_off: bool,
-    /// The namespace whose policies hold in all others.
-    root: String,
 }
 
 /// Whether the cluster has a mesh for Lull: it knows WorkloadEntries.
@@ -72,28 +53,25 @@ pub(crate) async fn is_known(cluster: &Cluster) -> Result<bool, CallError> {
     }
 }
 
-/// The mesh around `target`; `None` where there is none for Lull. What may not be read is named in
-/// `missing`.
+/// The mesh around `target` for an autoscaler that is `told` so; `None` where there is none for it.
+/// What may not be read is named in `missing`.
 ///
 /// # Errors
 /// Where the API server can't be asked.
 pub(crate) async fn around(
     cluster: &Cluster,
-    target: &Target,
-    is_enrolled: bool,
+    (target, is_enrolled): (&Target, bool),
+    told: &Told,
     missing: &mut Vec<String>,
 ) -> anyhow::Result<Option<Seen>> {
     let Some(template) = &target.template else {
         return Ok(None);
     };
-    if !is_known(cluster).await? {
+    if told.is_without_mesh || !is_known(cluster).await? {
         return Ok(None);
     }
-    let Configured { is_off, root } = configured(cluster, missing).await?;
-    if is_off {
-        return Ok(None);
-    }
-    let listed = rules(cluster, &root, missing).await?;
+    let root = told.mesh_root.as_str();
+    let listed = rules(cluster, root, missing).await?;
     let inject = is_injected(cluster, &template.identity, missing).await?;
     let is_member = if is_enrolled {
         is_member(cluster, target, inject, missing).await?
@@ -102,27 +80,9 @@ pub(crate) async fn around(
         is_meshed(&signs(&[], inject, false))
     };
     Ok(Some(Seen {
-        rules: Around::among(&listed, &cluster.namespace, &root),
+        rules: Around::among(&listed, &cluster.namespace, root),
         is_member,
     }))
-}
-
-/// How the autoscaler that runs is told of the mesh; as the chart does by default where there is
-/// none, or it can't be read.
-async fn configured(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Result<Configured> {
-    let (client, namespace) = (cluster.client.clone(), &cluster.lull_namespace);
-    let api: Api<Deployment> = Api::namespaced(client, namespace);
-    match call("look at the autoscaler", api.get_opt(AUTOSCALER)).await {
-        Ok(deployment) => Ok(Configured::of(deployment.as_ref())),
-        Err(error) if error.is(403) => {
-            missing.push(format!(
-                "you may not read Deployment {AUTOSCALER} in {namespace}: {DEFAULT_ROOT} is taken \
-                 for the mesh's root namespace"
-            ));
-            Ok(Configured::of(None))
-        }
-        Err(error) => Err(error.into()),
-    }
 }
 
 /// The users' objects of every kind that a plan is made from.
@@ -256,30 +216,8 @@ fn signs(pods: &[Arc<Pod>], inject: Option<bool>, has_entries: bool) -> Signs<'_
     }
 }
 
-// === impl Configured ===
-
-impl Configured {
-    /// As the containers of `autoscaler` are told.
-    fn of(autoscaler: Option<&Deployment>) -> Self {
-        let spec = autoscaler.and_then(|deployment| deployment.spec.as_ref());
-        let pod = spec.and_then(|spec| spec.template.spec.as_ref());
-        let value = |name: &str| {
-            let containers = pod.into_iter().flat_map(|pod| &pod.containers);
-            let mut variables = containers.flat_map(|container| container.env.iter().flatten());
-            let variable = variables.find(|variable| variable.name == name)?;
-            variable.value.clone().filter(|value| !value.is_empty())
-        };
-        Self {
-            is_off: value(MODE).as_deref() == Some("none"),
-            root: value(ROOT).unwrap_or_else(|| DEFAULT_ROOT.to_owned()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -323,27 +261,6 @@ mod tests {
         assert!(is_meshed(&signs(&[], None, false)));
         assert!(!is_meshed(&signs(&[], Some(false), false)));
         assert!(is_meshed(&signs(&[], Some(false), true)));
-    }
-
-    #[test]
-    fn the_autoscaler_s_own_variables_say_which_mesh_counts() {
-        let with = |env: Value| -> Deployment {
-            let container = json!({ "name": "autoscaler", "env": env });
-            let template = json!({ "spec": { "containers": [container] } });
-            serde_json::from_value(json!({ "spec": { "selector": {}, "template": template } }))
-                .unwrap()
-        };
-        let configured = |is_off: bool, root: &str| Configured {
-            is_off,
-            root: root.to_owned(),
-        };
-        let named = with(json!([
-            { "name": MODE, "value": "istio" }, { "name": ROOT, "value": "mesh" },
-        ]));
-        assert_eq!(Configured::of(Some(&named)), configured(false, "mesh"));
-        let off = with(json!([{ "name": MODE, "value": "none" }]));
-        assert_eq!(Configured::of(Some(&off)), configured(true, DEFAULT_ROOT));
-        assert_eq!(Configured::of(None), configured(false, DEFAULT_ROOT));
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub(crate) struct WorkloadName {
 pub(crate) struct Workload {
     /// Objects of its kind in its namespace.
     pub(crate) api: Api<DynamicObject>,
+    /// How it was asked for.
+    pub(crate) name: WorkloadName,
     /// What Lull reads of it.
     pub(crate) target: Target,
 }
@@ -123,7 +125,8 @@ impl Workload {
             );
         };
         let target = Target::new(&resource, object);
-        Ok(Self { api, target })
+        let name = wanted.clone();
+        Ok(Self { api, name, target })
     }
 
     /// The same as it is by now; `None` where it is gone.

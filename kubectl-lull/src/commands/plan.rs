@@ -17,6 +17,9 @@ use crate::{
     workload::{Workload, WorkloadName},
 };
 
+/// Reason of a refusal that no autoscaler tells of: it doesn't see such a workload at all.
+const LEFT_OUT: &str = "NotATarget";
+
 /// What comes of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -98,7 +101,10 @@ impl Page {
     /// What is said of `planned`.
     pub(super) fn new(workload: &Workload, planned: Planned) -> Self {
         let (target, plan) = (&workload.target, &planned.plan);
-        let verdict = match (plan.is_refused(), planned.is_enrolled) {
+        let left_out = planned.is_left_out.then(|| Found::left_out(workload));
+        let refusals = left_out.into_iter().chain(plan.refusals().map(Found::from));
+        let refusals: Vec<Found> = refusals.collect();
+        let verdict = match (!refusals.is_empty(), planned.is_enrolled) {
             (true, _) => Verdict::Refused,
             (false, true) => Verdict::Enrolled,
             (false, false) => Verdict::WouldEnrol,
@@ -112,7 +118,7 @@ impl Page {
             namespace: target.namespace.clone(),
             verdict,
             steps,
-            refusals: plan.refusals().map(Found::from).collect(),
+            refusals,
             warnings: plan.warnings().map(Found::from).collect(),
             settings: planned.settings,
             missing: planned.missing,
@@ -197,6 +203,18 @@ fn section(text: &mut String, title: &str, lines: impl IntoIterator<Item = Strin
 // === impl Found ===
 
 impl Found {
+    /// The chart's value is not for Deployments and StatefulSets, which are always looked after.
+    fn left_out(workload: &Workload) -> Self {
+        Self {
+            reason: LEFT_OUT.to_owned(),
+            object: workload.target.to_string(),
+            message: format!(
+                "is of a kind that Lull doesn't look after; add {} to the chart's value targets",
+                workload.name.resource
+            ),
+        }
+    }
+
     fn line(&self, style: Style, paint: Paint) -> String {
         let reason = style.paint(paint, &self.reason);
         format!("{reason}: {} {}", self.object, self.message)
