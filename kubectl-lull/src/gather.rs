@@ -304,7 +304,8 @@ async fn others(
 
 /// Whether the cluster has no such kind, and so no workloads of it.
 fn is_unknown(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref(), Some(DiscoveryError::Unknown(_)))
+    let error = error.downcast_ref::<DiscoveryError>();
+    matches!(error, Some(DiscoveryError::Unknown(_)))
 }
 
 /// The cluster-wide settings; the built-in ones where there are none, or they can't be read.
