@@ -38,7 +38,7 @@ pub(super) async fn on(asked: Asked<'_>, args: &OnArgs) -> anyhow::Result<Output
         .map(ToString::to_string)
         .collect();
     let mut notes = planned.missing.clone();
-    notes.extend(planned.plan.warnings().map(ToString::to_string));
+    notes.extend(planned.plan.findings.iter().map(ToString::to_string));
     let page = plan::Page::new(&workload, planned);
     if page.is_refused() && !args.force {
         let mut text = page.text(asked.style);
