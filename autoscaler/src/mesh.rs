@@ -34,8 +34,8 @@ pub use kinds::MeshMode;
 #[cfg(test)]
 pub(crate) use rules::tests::object;
 pub use rules::{
-    Around, AuthorizationPolicy, DestinationRule, MeshOptions, PeerAuthentication, Rules, Sidecar,
-    TimedRoute, VirtualService,
+    Around, AuthorizationPolicy, DestinationRule, MeshOptions, PeerAuthentication, RuleKind, Rules,
+    Sidecar, TimedRoute, VirtualService,
 };
 
 /// Group and version of [`WorkloadEntry`].

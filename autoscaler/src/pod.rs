@@ -68,7 +68,8 @@ impl From<api::Pod> for Pod {
 
 impl Pod {
     /// One of Lull's own, which keeps its labels.
-    pub(crate) fn own(pod: api::Pod) -> Self {
+    #[must_use]
+    pub fn own(pod: api::Pod) -> Self {
         let labels = pod.metadata.labels.clone().unwrap_or_default();
         Self {
             labels,

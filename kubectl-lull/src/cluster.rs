@@ -12,6 +12,10 @@ use crate::{cli::Access, progress};
 
 /// Longest time of one call: the Kubernetes client itself has no limit.
 const CALL: Duration = Duration::from_secs(15);
+/// HTTP status of an API server that has too much to do.
+const TOO_MANY_REQUESTS: u16 = 429;
+/// The lowest HTTP status of an API server's own failures.
+const SERVER_ERRORS: u16 = 500;
 
 /// A cluster, and where on it.
 #[derive(Clone)]
@@ -103,6 +107,14 @@ impl CallError {
         matches!(self, Self::Refused { code, .. } if *code == status)
     }
 
+    /// Whether the same call may be answered in a moment: it was not refused for what it asks.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => *code == TOO_MANY_REQUESTS || *code >= SERVER_ERRORS,
+            Self::Failed { .. } | Self::Silent { .. } => true,
+        }
+    }
+
     /// In one line, with its cause.
     pub(crate) fn line(&self) -> String {
         match self {
@@ -158,5 +170,34 @@ impl Cluster {
             namespace: access.namespace.clone().unwrap_or(default),
             lull_namespace: access.lull_namespace.clone(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_the_server_refuses_for_good_ends_a_wait() {
+        let what = || "look".to_owned();
+        let refused = |code: u16| CallError::Refused {
+            what: what(),
+            code,
+            message: String::new(),
+        };
+        for (code, expected) in [
+            (401, false),
+            (403, false),
+            (404, false),
+            (429, true),
+            (503, true),
+        ] {
+            assert_eq!(refused(code).may_pass(), expected, "{code}");
+        }
+        let silent = CallError::Silent {
+            what: what(),
+            limit: CALL,
+        };
+        assert!(silent.may_pass());
     }
 }

@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
 use autoscaler::{
-    plan::{self, Asks, Components, Finding, Other, Plan, Reason, Situation},
+    plan::{self, Asks, Components, Finding, Mesh, Other, Plan, Reason, Situation},
+    pod::Pod,
     stores::{Budget, Hpa, NetworkPolicy},
-    target::Target,
+    target::{DiscoveryError, Target},
 };
 use k8s_openapi::api::{
     autoscaling::v2::HorizontalPodAutoscaler,
-    core::v1::{ConfigMap, Namespace, Service},
+    core::v1::{self as core, ConfigMap, Namespace, Service},
     networking::v1 as networking,
     policy::v1::PodDisruptionBudget,
 };
@@ -23,17 +24,22 @@ use lull_contract::{
     annotations::{self, AnnotationError, Defaults, TIMEOUT},
     injected::Sidecar,
     scaled_workload::{ScaledWorkload, State},
-    target_resource::TargetResources,
 };
 use serde::de::DeserializeOwned;
 
 use crate::{
     cluster::{Cluster, call},
+    mesh::{self, Seen},
+    told::{Told, told},
     workload::{Workload, kind},
 };
 
 /// ConfigMap of the cluster-wide settings, as the chart calls it.
 pub(crate) const SETTINGS: &str = "lull-settings";
+/// Labels of everything that the chart installs.
+pub(crate) const LULL: &str = "app.kubernetes.io/part-of=lull";
+/// Label that tells Lull's own pods apart.
+pub(crate) const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
 /// Label that Kubernetes puts on every namespace.
 const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
@@ -46,6 +52,8 @@ pub(crate) struct Planned {
     pub(crate) settings: Settings,
     /// Its Services are switched already.
     pub(crate) is_enrolled: bool,
+    /// Lull doesn't look after workloads of its kind.
+    pub(crate) is_left_out: bool,
     /// What could not be read, and so is not in the plan.
     pub(crate) missing: Vec<String>,
 }
@@ -58,30 +66,49 @@ struct Surroundings {
     scalers: Vec<String>,
     policies: Vec<Arc<NetworkPolicy>>,
     budgets: Vec<Arc<Budget>>,
+    mesh: Option<Seen>,
     lull: Components,
     defaults: Defaults,
     missing: Vec<String>,
 }
 
-/// The plan for `workload`; `scaled` is what Lull says of it, where Lull runs it.
+/// The plan for `workload`.
 ///
 /// # Errors
 /// Where the API server can't be asked. What the user may not read is left out and named.
-pub(crate) async fn planned(
-    cluster: &Cluster,
-    workload: &Workload,
-    scaled: Option<&ScaledWorkload>,
-) -> anyhow::Result<Planned> {
+pub(crate) async fn planned(cluster: &Cluster, workload: &Workload) -> anyhow::Result<Planned> {
     let target = &workload.target;
-    let around = surroundings(cluster, target).await?;
-    let is_enrolled = scaled.is_some_and(is_enrolled);
+    let mut missing = Vec::new();
+    let is_enrolled = is_run(cluster, workload, &mut missing).await?;
+    let told = told(cluster, &mut missing).await?;
+    let around = surroundings(cluster, (target, is_enrolled), &told, missing).await?;
     let (settings, faults) = settings(target, &around.defaults);
     Ok(Planned {
         plan: plan_of(target, &around, &settings, (is_enrolled, &faults)),
         settings,
         is_enrolled,
+        is_left_out: told.leaves_out(&workload.name.resource),
         missing: around.missing,
     })
+}
+
+/// Whether Lull runs it.
+async fn is_run(
+    cluster: &Cluster,
+    workload: &Workload,
+    missing: &mut Vec<String>,
+) -> anyhow::Result<bool> {
+    match workload.scaled(cluster).await {
+        Ok(scaled) => Ok(scaled.as_ref().is_some_and(is_enrolled)),
+        Err(error) if error.is(403) => {
+            missing.push(
+                "you may not read ScaledWorkloads: the workload is taken for one that Lull doesn't run"
+                    .to_owned(),
+            );
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Whether the Services have been switched.
@@ -135,7 +162,12 @@ fn plan_of(
         scalers: &around.scalers,
         policies: &around.policies,
         budgets: &around.budgets,
-        mesh: None,
+        mesh: around.mesh.as_ref().map(|seen| Mesh {
+            is_member: seen.is_member,
+            namespace: &target.namespace,
+            account: &template.identity.service_account,
+            rules: &seen.rules,
+        }),
         lull: &around.lull,
     });
     if !faults.is_empty() {
@@ -161,8 +193,16 @@ fn others_than<'a>(target: &Target, all: &'a [Target]) -> Vec<Other<'a>> {
         .collect()
 }
 
-async fn surroundings(cluster: &Cluster, target: &Target) -> anyhow::Result<Surroundings> {
-    let mut around = Surroundings::default();
+async fn surroundings(
+    cluster: &Cluster,
+    (target, is_enrolled): (&Target, bool),
+    told: &Told,
+    missing: Vec<String>,
+) -> anyhow::Result<Surroundings> {
+    let mut around = Surroundings {
+        missing,
+        ..Surroundings::default()
+    };
     let missing = &mut around.missing;
     let services: Vec<Service> = listed(cluster, "Services", missing).await?;
     let hpas: Vec<HorizontalPodAutoscaler> =
@@ -173,7 +213,9 @@ async fn surroundings(cluster: &Cluster, target: &Target) -> anyhow::Result<Surr
         listed(cluster, "PodDisruptionBudgets", missing).await?;
     around.lull = components(cluster, missing).await?;
     around.defaults = defaults(cluster, missing).await?;
-    around.others = others(cluster, missing).await?;
+    around.others = others(cluster, told, missing).await?;
+    let own = (target, is_enrolled);
+    around.mesh = Box::pin(mesh::around(cluster, own, told, missing)).await?;
     around.services = services.into_iter().map(Arc::new).collect();
     let own = Hpa::target_of(&target.resource.kind, &target.name);
     let hpas = hpas.into_iter().map(Hpa::from);
@@ -202,8 +244,22 @@ where
     K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
     K::DynamicType: Default,
 {
+    listed_by(cluster, what, &ListParams::default(), missing).await
+}
+
+/// The same for those that `params` select.
+pub(crate) async fn listed_by<K>(
+    cluster: &Cluster,
+    what: &str,
+    params: &ListParams,
+    missing: &mut Vec<String>,
+) -> anyhow::Result<Vec<K>>
+where
+    K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+    K::DynamicType: Default,
+{
     let api: Api<K> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-    match call(&format!("list {what}"), api.list(&ListParams::default())).await {
+    match call(&format!("list {what}"), api.list(params)).await {
         Ok(list) => Ok(list.items),
         Err(error) if error.is(403) => {
             missing.push(format!(
@@ -215,11 +271,19 @@ where
     }
 }
 
-/// The other workloads of the namespace, of the kinds that Lull knows by default.
-async fn others(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Result<Vec<Target>> {
+/// The other workloads of the namespace, of the kinds that Lull looks after.
+async fn others(
+    cluster: &Cluster,
+    told: &Told,
+    missing: &mut Vec<String>,
+) -> anyhow::Result<Vec<Target>> {
     let mut others = Vec::new();
-    for resource in TargetResources::default().0 {
-        let kind = kind(cluster, &resource).await?;
+    for resource in told.targets.clone().unwrap_or_default().0 {
+        let kind = match kind(cluster, &resource).await {
+            Ok(kind) => kind,
+            Err(error) if is_unknown(&error) => continue,
+            Err(error) => return Err(error),
+        };
         let (client, namespace) = (cluster.client.clone(), &cluster.namespace);
         let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &*kind);
         let what = format!("list {}", kind.plural);
@@ -236,6 +300,12 @@ async fn others(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Result<
         }
     }
     Ok(others)
+}
+
+/// Whether the cluster has no such kind, and so no workloads of it.
+fn is_unknown(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<DiscoveryError>();
+    matches!(error, Some(DiscoveryError::Unknown(_)))
 }
 
 /// The cluster-wide settings; the built-in ones where there are none, or they can't be read.
@@ -257,36 +327,63 @@ async fn defaults(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Resul
     }
 }
 
-/// Where Lull's own pods are, as the chart labels them.
+/// Where Lull's own pods are, and with which labels.
 async fn components(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Result<Components> {
     let namespace = cluster.lull_namespace.clone();
     let api: Api<Namespace> = Api::all(cluster.client.clone());
     let by_name = BTreeMap::from([(NAMESPACE_NAME_LABEL.to_owned(), namespace.clone())]);
     let found = call("look at Lull's namespace", api.get_opt(&namespace)).await;
-    let namespace_labels = match found {
-        Ok(found) => found
-            .and_then(|found| found.metadata.labels)
-            .unwrap_or(by_name),
+    let seen = match found {
+        Ok(found) => found.and_then(|found| found.metadata.labels),
         Err(error) if error.is(403) => {
             missing.push(format!(
                 "you may not read namespace {namespace}: only its name is compared with NetworkPolicies"
             ));
-            by_name
+            None
         }
         Err(error) => return Err(error.into()),
     };
-    Ok(Components {
+    let pods = lull_pods(cluster, missing).await?;
+    let of = |component: &str| -> Vec<Arc<Pod>> {
+        let is_it = |pod: &&Arc<Pod>| {
+            let named = pod.labels.get(COMPONENT_LABEL);
+            named.is_some_and(|named| named == component)
+        };
+        pods.iter().filter(is_it).cloned().collect()
+    };
+    let charted = Components {
         namespace,
-        namespace_labels,
+        namespace_labels: by_name,
         activators: labels("activator"),
         autoscalers: labels("autoscaler"),
-    })
+    };
+    Ok(charted.as_seen(seen.as_ref(), &of("activator"), &of("autoscaler")))
 }
+
+/// Lull's own pods; none where the user may not list them.
+async fn lull_pods(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Result<Vec<Arc<Pod>>> {
+    let (client, namespace) = (cluster.client.clone(), &cluster.lull_namespace);
+    let api: Api<core::Pod> = Api::namespaced(client, namespace);
+    let lull = ListParams::default().labels(LULL);
+    match call("list Lull's pods", api.list(&lull)).await {
+        Ok(list) => Ok(list.into_iter().map(Pod::own).map(Arc::new).collect()),
+        Err(error) if error.is(403) => {
+            missing.push(format!(
+                "you may not list pods in {namespace}: NetworkPolicies are compared with the \
+                 chart's own labels"
+            ));
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Labels of a component's pods, as the chart sets them.
 
 fn labels(component: &str) -> BTreeMap<String, String> {
     [
         ("app.kubernetes.io/part-of", "lull"),
-        ("app.kubernetes.io/component", component),
+        (COMPONENT_LABEL, component),
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .into()
@@ -294,6 +391,7 @@ fn labels(component: &str) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
+    use autoscaler::mesh::{Around, RuleKind};
     use kube::core::{ApiResource, GroupVersionKind};
     use serde_json::{Value, json};
 
@@ -344,6 +442,42 @@ mod tests {
         let plan = plan_for(&shop(&json!({})));
         assert!(!plan.is_refused(), "{:?}", plan.findings);
         assert_eq!(plan.services.len(), 1);
+    }
+
+    #[test]
+    fn the_mesh_around_it_counts_and_rules_at_pods_only_where_it_is_a_member() {
+        let metadata = json!({ "name": "by-port", "namespace": "web" });
+        let modes = json!({ "8080": { "mode": "STRICT" } });
+        let policy = json!({ "metadata": metadata, "spec": { "portLevelMtls": modes } });
+        let rule = json!({
+            "metadata": { "name": "shop", "namespace": "edge" },
+            "spec": {
+                "host": "shop.web.svc.cluster.local",
+                "trafficPolicy": { "outlierDetection": {} },
+            },
+        });
+        let listed: [(RuleKind, DynamicObject); 2] = [
+            (
+                RuleKind::PeerAuthentication,
+                serde_json::from_value(policy).unwrap(),
+            ),
+            (
+                RuleKind::DestinationRule,
+                serde_json::from_value(rule).unwrap(),
+            ),
+        ];
+        let target = shop(&json!({}));
+        let mut around = around();
+        let (settings, _) = settings(&target, &around.defaults);
+        for is_member in [true, false] {
+            let rules = Around::among(&listed, "web", "istio-system");
+            around.mesh = Some(Seen { rules, is_member });
+            let plan = plan_of(&target, &around, &settings, (false, &[]));
+            let is_found = |reason| plan.findings.iter().any(|one| one.reason == reason);
+            let at_pods = is_found(Reason::MtlsByPort);
+            assert_eq!(at_pods, is_member, "{:?}", plan.findings);
+            assert!(is_found(Reason::OutlierDetection), "{:?}", plan.findings);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! commands/     one file each: reads, then says    pages.rs     the autoscaler's own pages
 //! doctor/       objects in, findings out (pure)    forward.rs   a port of one of its pods
 //! gather.rs     what a plan is made from           workload.rs  deploy/shop as an object
+//! mesh.rs       the part of that which is Istio's  told.rs      what the autoscaler is told
 //! progress.rs   what is waited for                 output.rs    text or JSON, and the exit code
 //! view.rs       what a status says (pure)          table.rs, style.rs, words.rs: how it looks (pure)
 //! complete.rs   what may stand next on the command line (pure)
@@ -19,11 +20,13 @@ mod complete;
 mod doctor;
 mod forward;
 mod gather;
+mod mesh;
 mod output;
 mod pages;
 mod progress;
 mod style;
 mod table;
+mod told;
 mod view;
 mod words;
 mod workload;

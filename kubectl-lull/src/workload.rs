@@ -5,18 +5,22 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 use anyhow::{Context, bail};
 use autoscaler::target::{Target, discover};
 use kube::{
-    Api,
+    Api, Resource,
     core::{ApiResource, DynamicObject},
 };
 use lull_contract::{scaled_workload::ScaledWorkload, target_resource::TargetResource};
 
 use crate::{
-    cluster::{Cluster, call},
+    cluster::{CallError, Cluster, call},
     progress,
 };
 
 /// Longest time in which a kind is found out.
 const DISCOVERY: Duration = Duration::from_secs(15);
+
+/// What is said where the cluster has no Lull.
+pub(crate) const NOT_INSTALLED: &str =
+    "Lull is not installed on this cluster: it has no ScaledWorkloads";
 
 /// `deploy/shop`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +36,8 @@ pub(crate) struct WorkloadName {
 pub(crate) struct Workload {
     /// Objects of its kind in its namespace.
     pub(crate) api: Api<DynamicObject>,
+    /// How it was asked for.
+    pub(crate) name: WorkloadName,
     /// What Lull reads of it.
     pub(crate) target: Target,
 }
@@ -49,6 +55,23 @@ pub(crate) async fn kind(
     let found = progress::during(&what, asked).await;
     let found = found.with_context(|| format!("{what}: no answer in {DISCOVERY:?}"))?;
     Ok(Arc::new(found?))
+}
+
+/// Whether the cluster knows ScaledWorkloads.
+///
+/// # Errors
+/// Where the API server can't say.
+pub(crate) async fn is_installed(cluster: &Cluster) -> Result<bool, CallError> {
+    let (group, plural) = (
+        ScaledWorkload::api_version(&()),
+        ScaledWorkload::plural(&()),
+    );
+    let asked = cluster.client.list_api_group_resources(&group);
+    match call("look for Lull", asked).await {
+        Ok(list) => Ok(list.resources.iter().any(|kind| kind.name == plural)),
+        Err(error) if error.is(404) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 // === impl WorkloadName ===
@@ -102,7 +125,8 @@ impl Workload {
             );
         };
         let target = Target::new(&resource, object);
-        Ok(Self { api, target })
+        let name = wanted.clone();
+        Ok(Self { api, name, target })
     }
 
     /// The same as it is by now; `None` where it is gone.
@@ -119,11 +143,14 @@ impl Workload {
     ///
     /// # Errors
     /// Where the API server can't say.
-    pub(crate) async fn scaled(&self, cluster: &Cluster) -> anyhow::Result<Option<ScaledWorkload>> {
+    pub(crate) async fn scaled(
+        &self,
+        cluster: &Cluster,
+    ) -> Result<Option<ScaledWorkload>, CallError> {
         let (client, namespace) = (cluster.client.clone(), &self.target.namespace);
         let api: Api<ScaledWorkload> = Api::namespaced(client, namespace);
         let what = format!("look at the ScaledWorkload of {}", self.target);
-        Ok(call(&what, api.get_opt(&self.target.id())).await?)
+        call(&what, api.get_opt(&self.target.id())).await
     }
 
     /// What Lull says of it.

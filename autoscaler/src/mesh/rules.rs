@@ -4,6 +4,7 @@
 //! They are read as JSON, field by field: one that is odd in a field must not end the watch of all.
 
 mod destination_rule;
+mod listed;
 mod policies;
 mod sidecar;
 mod virtual_service;
@@ -17,6 +18,7 @@ use serde_json::Value;
 
 pub use self::{
     destination_rule::DestinationRule,
+    listed::RuleKind,
     policies::{AuthorizationPolicy, PeerAuthentication},
     sidecar::Sidecar,
     virtual_service::{TimedRoute, VirtualService},

@@ -1,5 +1,7 @@
 //! `history`: when the count changed and why, the newest first.
 
+use std::cmp::Reverse;
+
 use jiff::Timestamp;
 use k8s_openapi::api::events::v1::Event;
 use kube::{Api, api::ListParams};
@@ -32,7 +34,7 @@ struct Page {
 }
 
 /// One change.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Entry {
     /// When, RFC 3339.
     at: String,
@@ -58,8 +60,7 @@ pub(super) async fn run(asked: Asked<'_>, which: &Which) -> anyhow::Result<Outpu
             Err(error) => missing.push(format!("Events: {error:#}")),
         }
     }
-    entries.sort();
-    entries.reverse();
+    newest_first(&mut entries);
     let page = Page {
         namespace: detail.workload.namespace.clone(),
         workload: format!(
@@ -89,6 +90,11 @@ fn entries(detail: &WorkloadDetail) -> Vec<Entry> {
         },
     });
     changes.chain(wakes).collect()
+}
+
+/// Times are compared as such: as texts, `:00Z` would come after `:00.5Z`.
+fn newest_first(entries: &mut [Entry]) {
+    entries.sort_by_key(|entry| Reverse(entry.at.parse::<Timestamp>().ok()));
 }
 
 /// What the API server keeps of Lull's Events about the workload, an hour as a rule.
@@ -177,6 +183,24 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[1], "60s   1 -> 0   idle");
         assert_eq!(lines[2], "11m   woken    by -, answered after 612 ms");
+    }
+
+    #[test]
+    fn the_newest_is_first_to_the_part_of_a_second() {
+        let at = |at: &str| Entry {
+            at: at.to_owned(),
+            what: String::new(),
+            why: String::new(),
+        };
+        let newest = [
+            "2026-01-01T00:00:01Z",
+            "2026-01-01T00:00:00.5Z",
+            "2026-01-01T00:00:00Z",
+            "no time",
+        ];
+        let mut entries = [3, 2, 0, 1].map(|index: usize| at(newest[index]));
+        newest_first(&mut entries);
+        assert_eq!(entries, newest.map(at));
     }
 
     #[test]

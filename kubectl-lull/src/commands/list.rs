@@ -15,6 +15,7 @@ use crate::{
     table::{Cell, Table},
     view::view_of,
     words::{ago, count, hours, since},
+    workload::NOT_INSTALLED,
 };
 
 /// Longest reason that is shown whole.
@@ -25,7 +26,7 @@ const MAX_REASON: usize = 72;
 struct Page {
     workloads: Vec<WorkloadView>,
     /// What could not be had, and what is shown in its place.
-    missing: Option<String>,
+    missing: Vec<String>,
 }
 
 /// Shows the workloads.
@@ -35,13 +36,11 @@ struct Page {
 pub(super) async fn run(asked: Asked<'_>, args: ListArgs) -> anyhow::Result<Output> {
     let cluster = asked.cluster;
     let (mut workloads, missing) = match pages::list(cluster).await {
-        Ok(list) => (list.workloads, None),
+        Ok(list) => (list.workloads, Vec::new()),
         Err(error) => {
             let missing = format!("{error}; what the ScaledWorkloads say is shown");
-            (
-                from_status(cluster, args.all_namespaces).await?,
-                Some(missing),
-            )
+            let workloads = from_status(cluster, args.all_namespaces).await?;
+            (workloads, vec![missing])
         }
     };
     if !args.all_namespaces {
@@ -67,9 +66,7 @@ async fn from_status(cluster: &Cluster, is_for_all: bool) -> anyhow::Result<Vec<
     };
     match call("list ScaledWorkloads", api.list(&ListParams::default())).await {
         Ok(list) => Ok(list.items.iter().map(view_of).collect()),
-        Err(error) if error.is(404) => {
-            anyhow::bail!("Lull is not installed on this cluster: it has no ScaledWorkloads")
-        }
+        Err(error) if error.is(404) => anyhow::bail!(NOT_INSTALLED),
         Err(error) => Err(error.into()),
     }
 }
@@ -102,7 +99,7 @@ fn text(page: &Page, shown: &Shown<'_>, style: Style) -> String {
         text.push_str(&table(page, shown).text(style));
         text.push_str(&format!("\n{}\n", summary(page, shown.now)));
     }
-    if let Some(missing) = &page.missing {
+    for missing in &page.missing {
         text.push_str(&style.paint(Paint::Warn, missing));
         text.push('\n');
     }
@@ -197,7 +194,7 @@ mod tests {
     fn a_row_says_what_sleeps_and_since_when() {
         let page = Page {
             workloads: vec![shop()],
-            missing: None,
+            missing: Vec::new(),
         };
         let text = text(&page, &shown(true), Style::PLAIN);
         let lines: Vec<&str> = text.lines().collect();
@@ -223,13 +220,13 @@ mod tests {
     fn what_is_missing_without_the_autoscaler_is_said() {
         let page = Page {
             workloads: vec![shop()],
-            missing: Some("the autoscaler is not reached".to_owned()),
+            missing: vec!["the autoscaler is not reached".to_owned()],
         };
         let text = text(&page, &shown(false), Style::PLAIN);
         assert!(text.ends_with("is not reached\n"), "{text}");
         let none = Page {
             workloads: Vec::new(),
-            missing: None,
+            missing: Vec::new(),
         };
         let text = super::text(&none, &shown(false), Style::PLAIN);
         assert_eq!(text, "Lull runs no workload in namespace web.\n");

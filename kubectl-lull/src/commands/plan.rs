@@ -14,8 +14,11 @@ use crate::{
     gather::{self, Planned},
     output::{Outcome, Output},
     style::{Paint, Style},
-    workload::Workload,
+    workload::{Workload, WorkloadName},
 };
+
+/// Reason of a refusal that no autoscaler tells of: it doesn't see such a workload at all.
+const LEFT_OUT: &str = "NotATarget";
 
 /// What comes of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -58,25 +61,27 @@ struct Found {
 pub(super) async fn run(asked: Asked<'_>, which: &Which) -> anyhow::Result<Output> {
     let cluster = asked.cluster;
     let workload = Workload::find(cluster, &which.workload).await?;
-    let scaled = workload.scaled(cluster).await?;
-    let planned = gather::planned(cluster, &workload, scaled.as_ref()).await?;
+    let planned = gather::planned(cluster, &workload).await?;
     let page = Page::new(&workload, planned);
     let is_on = annotations::mode(&workload.target.annotations) == ScaleMode::On;
     let mut text = page.text(asked.style);
     if page.verdict == Verdict::WouldEnrol && !is_on {
-        text.push_str(&format!("\nTo do it: kubectl lull on {}\n", named(which)));
+        let (name, namespace) = (named(&which.workload), &cluster.namespace);
+        text.push_str(&format!(
+            "\nTo do it: kubectl lull on {name} -n {namespace}\n"
+        ));
     }
     let outcome = page.outcome();
     Output::new(&page, text, outcome)
 }
 
 /// The workload as it may be named on the command line.
-fn named(which: &Which) -> String {
-    let name = &which.workload;
-    match name.resource.plural.as_str() {
-        "deployments" => format!("deploy/{}", name.name),
-        "statefulsets" => format!("sts/{}", name.name),
-        _ => format!("{}/{}", name.resource, name.name),
+fn named(workload: &WorkloadName) -> String {
+    let WorkloadName { resource, name } = workload;
+    match resource.to_string().as_str() {
+        "apps/v1/deployments" => format!("deploy/{name}"),
+        "apps/v1/statefulsets" => format!("sts/{name}"),
+        other => format!("{other}/{name}"),
     }
 }
 
@@ -96,7 +101,10 @@ impl Page {
     /// What is said of `planned`.
     pub(super) fn new(workload: &Workload, planned: Planned) -> Self {
         let (target, plan) = (&workload.target, &planned.plan);
-        let verdict = match (plan.is_refused(), planned.is_enrolled) {
+        let left_out = planned.is_left_out.then(|| Found::left_out(workload));
+        let refusals = left_out.into_iter().chain(plan.refusals().map(Found::from));
+        let refusals: Vec<Found> = refusals.collect();
+        let verdict = match (!refusals.is_empty(), planned.is_enrolled) {
             (true, _) => Verdict::Refused,
             (false, true) => Verdict::Enrolled,
             (false, false) => Verdict::WouldEnrol,
@@ -110,7 +118,7 @@ impl Page {
             namespace: target.namespace.clone(),
             verdict,
             steps,
-            refusals: plan.refusals().map(Found::from).collect(),
+            refusals,
             warnings: plan.warnings().map(Found::from).collect(),
             settings: planned.settings,
             missing: planned.missing,
@@ -195,6 +203,18 @@ fn section(text: &mut String, title: &str, lines: impl IntoIterator<Item = Strin
 // === impl Found ===
 
 impl Found {
+    /// The chart's value is not for Deployments and StatefulSets, which are always looked after.
+    fn left_out(workload: &Workload) -> Self {
+        Self {
+            reason: LEFT_OUT.to_owned(),
+            object: workload.target.to_string(),
+            message: format!(
+                "is of a kind that Lull doesn't look after; add {} to the chart's value targets",
+                workload.name.resource
+            ),
+        }
+    }
+
     fn line(&self, style: Style, paint: Paint) -> String {
         let reason = style.paint(paint, &self.reason);
         format!("{reason}: {} {}", self.object, self.message)
@@ -238,6 +258,13 @@ mod tests {
         }
         assert!(!text.contains("Worth knowing"), "{text}");
         assert_eq!(page.outcome(), Outcome::Found);
+    }
+
+    #[test]
+    fn a_workload_is_named_so_that_it_can_be_typed_again() {
+        for text in ["deploy/shop", "sts/shop", "example.org/v1/deployments/shop"] {
+            assert_eq!(named(&text.parse().unwrap()), text);
+        }
     }
 
     #[test]

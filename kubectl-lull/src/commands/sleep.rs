@@ -23,6 +23,10 @@ use crate::{
     workload::Workload,
 };
 
+/// What a sleep that Lull has not prepared may have cost.
+const WITHOUT_ACTIVATORS: &str = "callers of the moment before activators were in its endpoints may \
+                                  have been refused; left alone it falls asleep without that";
+
 /// What speaks for and against sleep.
 #[derive(Debug, Clone, Copy)]
 struct Situation<'a> {
@@ -63,10 +67,12 @@ pub(super) async fn run(asked: Asked<'_>, args: &SleepArgs) -> anyhow::Result<Ou
         return left_alone(done, &why, asked.style);
     }
     if !scale_from(&workload, replicas, 0).await? {
-        bail!(
-            "the count of {} has changed just now: look again",
-            workload.target
-        );
+        // Lull itself may have been first.
+        let now = workload.now().await?;
+        if now.is_none_or(|now| now.replicas > 0) {
+            let target = &workload.target;
+            bail!("the count of {target} has changed just now: look again");
+        }
     }
     let what = format!("{} to sleep", workload.target);
     let took = if_wanted(args.wait, &what, async || {
@@ -78,11 +84,7 @@ pub(super) async fn run(asked: Asked<'_>, args: &SleepArgs) -> anyhow::Result<Ou
         None => "is asked to sleep",
     };
     done.result = result.to_owned();
-    done.notes = vec![
-        "callers of the moment before activators were in its endpoints may have been refused; \
-         left alone it falls asleep without that"
-            .to_owned(),
-    ];
+    done.notes = vec![WITHOUT_ACTIVATORS.to_owned()];
     done.took_ms = took.map(as_millis);
     done.output(asked.style)
 }

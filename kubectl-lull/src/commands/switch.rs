@@ -1,5 +1,6 @@
 //! `on` and `off`: the one annotation that lets Lull run a workload.
 
+use anyhow::bail;
 use autoscaler::target::Target;
 use kube::api::{Patch, PatchParams};
 use lull_contract::{
@@ -17,7 +18,7 @@ use crate::{
     cluster::call,
     gather,
     output::Output,
-    workload::Workload,
+    workload::{NOT_INSTALLED, Workload, is_installed},
 };
 
 /// Lets Lull run the workload, where nothing stands in the way.
@@ -28,8 +29,8 @@ use crate::{
 pub(super) async fn on(asked: Asked<'_>, args: &OnArgs) -> anyhow::Result<Output> {
     let cluster = asked.cluster;
     let workload = Workload::find(cluster, &args.which.workload).await?;
-    let scaled = workload.scaled(cluster).await?;
-    let planned = gather::planned(cluster, &workload, scaled.as_ref()).await?;
+    let planned = gather::planned(cluster, &workload).await?;
+    let is_enrolled = planned.is_enrolled;
     let services: Vec<String> = planned
         .plan
         .services
@@ -37,7 +38,7 @@ pub(super) async fn on(asked: Asked<'_>, args: &OnArgs) -> anyhow::Result<Output
         .map(ToString::to_string)
         .collect();
     let mut notes = planned.missing.clone();
-    notes.extend(planned.plan.warnings().map(ToString::to_string));
+    notes.extend(planned.plan.findings.iter().map(ToString::to_string));
     let page = plan::Page::new(&workload, planned);
     if page.is_refused() && !args.force {
         let mut text = page.text(asked.style);
@@ -47,7 +48,11 @@ pub(super) async fn on(asked: Asked<'_>, args: &OnArgs) -> anyhow::Result<Output
         );
         return Output::new(&page, text, page.outcome());
     }
-    if !annotations::opted_in(&workload.target.annotations) {
+    let is_asked_for = annotations::opted_in(&workload.target.annotations);
+    if !is_asked_for {
+        if !is_installed(cluster).await? {
+            bail!(NOT_INSTALLED);
+        }
         annotate(&workload, json!("true")).await?;
     }
     let what = format!("{} to be enrolled", workload.target);
@@ -57,6 +62,7 @@ pub(super) async fn on(asked: Asked<'_>, args: &OnArgs) -> anyhow::Result<Output
     .await?;
     let result = match took {
         Some(_) => format!("is run by Lull: {}", services.join(", ")),
+        None if is_enrolled && is_asked_for => "is run by Lull already".to_owned(),
         None => "is asked for: Lull enrols it with the rollout that has begun".to_owned(),
     };
     done(&workload, result, notes, took.map(as_millis)).output(asked.style)
@@ -69,6 +75,11 @@ pub(super) async fn on(asked: Asked<'_>, args: &OnArgs) -> anyhow::Result<Output
 pub(super) async fn off(asked: Asked<'_>, args: &OffArgs) -> anyhow::Result<Output> {
     let cluster = asked.cluster;
     let workload = Workload::find(cluster, &args.which.workload).await?;
+    let scaled = workload.scaled(cluster).await?;
+    if is_plain(scaled.as_ref(), &workload.target) {
+        let result = "is not run by Lull: nothing was changed".to_owned();
+        return done(&workload, result, Vec::new(), None).output(asked.style);
+    }
     if workload.target.annotations.contains_key(SCALE) {
         annotate(&workload, Value::Null).await?;
     }
@@ -122,6 +133,12 @@ fn enrolled(scaled: Option<&ScaledWorkload>) -> Look {
     Look::NotYet(format!("{}: {}", status.state, status.reason))
 }
 
+/// Whether Lull has nothing to do with it, and is not asked to.
+fn is_plain(scaled: Option<&ScaledWorkload>, target: &Target) -> bool {
+    let is_asked_for = target.annotations.contains_key(SCALE);
+    scaled.is_none() && !is_asked_for && !target.is_injected()
+}
+
 /// Whether nothing of Lull is left on it.
 fn given_back(scaled: Option<&ScaledWorkload>, target: Option<&Target>) -> Look {
     if let Some(scaled) = scaled {
@@ -141,6 +158,10 @@ fn given_back(scaled: Option<&ScaledWorkload>, target: Option<&Target>) -> Look 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use k8s_openapi::api::apps::v1::Deployment;
+    use kube::core::ApiResource;
     use lull_contract::{
         Settings,
         scaled_workload::{ScaledWorkloadSpec, ScaledWorkloadStatus, State, Target as Named},
@@ -187,6 +208,21 @@ mod tests {
             enrolled(Some(&scaled(State::Awake, &["shop"]))),
             Look::There
         );
+    }
+
+    #[test]
+    fn only_what_lull_neither_runs_nor_is_to_run_is_plain() {
+        let kind = Arc::new(ApiResource::erase::<Deployment>(&()));
+        let target = |annotations: Value| {
+            let object = json!({ "metadata": { "name": "shop", "annotations": annotations } });
+            Target::new(&kind, serde_json::from_value(object).unwrap())
+        };
+        let plain = target(json!({}));
+        assert!(is_plain(None, &plain));
+        assert!(!is_plain(Some(&scaled(State::Leaving, &[])), &plain));
+        for value in ["true", "dry-run"] {
+            assert!(!is_plain(None, &target(json!({ SCALE: value }))), "{value}");
+        }
     }
 
     #[test]

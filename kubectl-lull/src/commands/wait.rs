@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::{
     cli::Wait,
+    cluster::CallError,
     output::{Outcome, Output},
     progress::Progress,
     style::{Paint, Style},
@@ -41,10 +42,11 @@ pub(super) struct Done {
     pub(super) took_ms: Option<u64>,
 }
 
-/// Looks until it is so, and shows how far it has got; returns how long it took.
+/// Looks until it is so, and shows how far it has got; returns how long it took. A look that the API
+/// server doesn't answer is one that has seen nothing yet.
 ///
 /// # Errors
-/// Those of a look, or that it took longer than `limit`, with what was seen last.
+/// Those of a look that would fail again, or that it took longer than `limit`, with what was seen last.
 pub(super) async fn until(
     what: &str,
     limit: Duration,
@@ -52,9 +54,11 @@ pub(super) async fn until(
 ) -> anyhow::Result<Duration> {
     let mut progress = Progress::start();
     loop {
-        let seen = match look().await? {
-            Look::There => return Ok(progress.elapsed()),
-            Look::NotYet(seen) => seen,
+        let seen = match look().await {
+            Ok(Look::There) => return Ok(progress.elapsed()),
+            Ok(Look::NotYet(seen)) => seen,
+            Err(error) if may_pass(&error) => format!("{error:#}"),
+            Err(error) => return Err(error),
         };
         if progress.elapsed() >= limit {
             bail!("waited {} s for {what}; last seen: {seen}", limit.as_secs());
@@ -62,6 +66,11 @@ pub(super) async fn until(
         progress.say(&format!("waiting for {what}: {seen}"));
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+fn may_pass(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<CallError>();
+    error.is_some_and(CallError::may_pass)
 }
 
 /// The same, where the user wants to wait.
@@ -120,6 +129,21 @@ mod tests {
         });
         waited.await.unwrap();
         assert_eq!(looks, 1);
+    }
+
+    #[tokio::test]
+    async fn a_look_without_an_answer_does_not_end_a_wait_and_one_that_is_refused_does() {
+        let answer = |code: u16| CallError::Refused {
+            what: "look".to_owned(),
+            code,
+            message: "no".to_owned(),
+        };
+        for (code, expected) in [(503, "last seen: look: no"), (403, "look: no")] {
+            let waited = until("a pod", Duration::ZERO, async || Err(answer(code).into()));
+            let error = waited.await.unwrap_err().to_string();
+            assert!(error.ends_with(expected), "{error}");
+            assert_eq!(error.contains("waited"), code == 503, "{error}");
+        }
     }
 
     #[tokio::test]

@@ -1,9 +1,10 @@
 //! `wake`: pods now, as a request would ask for them.
 
+use anyhow::bail;
 use kube::api::{Patch, PatchParams};
 use lull_contract::{
     Settings,
-    scaled_workload::{ScaledWorkload, ScaledWorkloadStatus},
+    scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State},
 };
 use serde_json::json;
 
@@ -30,6 +31,12 @@ pub(super) async fn run(asked: Asked<'_>, args: &WakeArgs) -> anyhow::Result<Out
     let cluster = asked.cluster;
     let workload = Workload::find(cluster, &args.which.workload).await?;
     let scaled = workload.run_by_lull(cluster).await?;
+    if is_dry_run(&scaled) {
+        bail!(
+            "{} is only looked at (lull.dev/scale: \"dry-run\"): `kubectl lull on` lets Lull run it",
+            workload.target
+        );
+    }
     let settings = &scaled.spec.settings;
     let pods = args.replicas.unwrap_or_else(|| pods_of_a_wake(settings));
     let was_asleep = workload.target.replicas == 0;
@@ -102,6 +109,12 @@ pub(super) async fn scale_from(workload: &Workload, from: u32, to: u32) -> Resul
         }
     }
     conflict.map_or(Ok(false), Err)
+}
+
+/// Whether Lull only says what it would do with it: then it doesn't count its pods.
+fn is_dry_run(scaled: &ScaledWorkload) -> bool {
+    let status = scaled.status.as_ref();
+    status.is_some_and(|status| status.state == State::Planned)
 }
 
 /// Whether a pod takes traffic.

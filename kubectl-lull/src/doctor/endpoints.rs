@@ -9,8 +9,8 @@ use lull_contract::{
     scaled_workload::{Mode, ScaledWorkload, State},
 };
 
-use super::{Area, Finding, OptedIn, Seen, install::COMPONENT_LABEL, place, ready_addresses};
-use crate::view::is_odd;
+use super::{Area, Finding, OptedIn, Seen, place, ready_addresses};
+use crate::{gather::COMPONENT_LABEL, view::is_odd};
 
 /// Kubernetes' label for the Service of a slice.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";

@@ -7,9 +7,8 @@ use kube::ResourceExt;
 use lull_contract::Shards;
 
 use super::{Area, Finding, Seen};
+use crate::gather::COMPONENT_LABEL;
 
-/// Label that tells Lull's own pods apart.
-pub(super) const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
 /// What runs, as [`COMPONENT_LABEL`] names it, and what is without it.
 const COMPONENTS: [(&str, &str); 3] = [
     (

@@ -32,12 +32,11 @@ use super::{
 };
 use crate::{
     cluster::{CallError, Cluster, call},
-    gather::SETTINGS,
+    gather::{LULL, SETTINGS},
+    mesh,
     workload::kind,
 };
 
-/// Labels of everything that the chart installs.
-const LULL: &str = "app.kubernetes.io/part-of=lull";
 /// Endpoints of the webhook's Service.
 const OF_WEBHOOK: &str = "kubernetes.io/service-name=lull-webhook";
 /// The webhook's configuration.
@@ -72,7 +71,7 @@ pub(crate) async fn look(cluster: &Cluster) -> Seen {
         is_injected: is_injected(cluster).await,
         lacking: lacking(cluster).await,
         autoscaler_lacking: autoscaler_lacking(cluster).await,
-        knows_istio: knows_istio(cluster).await,
+        knows_istio: read(mesh::is_known(cluster).await),
         has_istiod: {
             let params = ListParams::default().labels("app=istiod");
             let pods = listed(Api::<Pod>::all(client()), &params).await;
@@ -236,18 +235,4 @@ where
     let wanted: K = wanted.map_err(|error| format!("the question: {error}"))?;
     let params = PostParams::default();
     read(call("ask about rights", api.create(&params, &wanted)).await)
-}
-
-async fn knows_istio(cluster: &Cluster) -> Read<bool> {
-    let asked = cluster
-        .client
-        .list_api_group_resources("networking.istio.io/v1");
-    match call("look for Istio", asked).await {
-        Ok(list) => Ok(list
-            .resources
-            .iter()
-            .any(|one| one.name == "workloadentries")),
-        Err(error) if error.is(404) => Ok(false),
-        Err(error) => Err(error.line()),
-    }
 }

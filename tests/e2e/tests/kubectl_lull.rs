@@ -175,6 +175,8 @@ async fn how_it_ends_tells_what_was_wrong() -> anyhow::Result<()> {
         let plain = App::plain("plain").deploy(namespace).await?;
         let refused = lull(namespace, &["wake", "deploy/plain"]).await?.ended(1)?;
         ensure!(refused.stderr.contains("is not run by Lull"), "{refused:?}");
+        let left = lull(namespace, &["off", "deploy/plain"]).await?.ended(0)?;
+        ensure!(left.stdout.contains("nothing was changed"), "{left:?}");
         let path = format!("/api/v1/namespaces/{}/services/plain", namespace.name);
         plain.cluster.text("DELETE", &path, Vec::new()).await?;
         let plan = lull(namespace, &["plan", "deploy/plain"]).await?.ended(3)?;
