@@ -25,7 +25,7 @@ else
 fi
 if [ "$CLUSTER" = builtin ] && [ -z "${E2E_FULL:-}" ]; then
   say "races"
-  cargo test --locked -p lull-e2e --features races --test races -- --nocapture
+  E2E_RACES_SECONDS=${E2E_RACES_SECONDS:-90} cargo test --locked -p lull-e2e --features races --test races -- --nocapture
 fi
 # Namespaces that are kept never go, which is what this suite waits for.
 [ -z "${E2E_KEEP:-}" ] || exit 0

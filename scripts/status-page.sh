@@ -23,8 +23,8 @@ browse() { # FRAGMENT, then Chromium's arguments
     --timeout=5000 "$@" "$page$fragment" 2>"$work/chromium"
 }
 
-workload=$("$kubectl" get scaledworkloads -A -o jsonpath='{.items[0].metadata.namespace}/{.items[0].metadata.name}')
-[ "$workload" != / ] || die "there is no workload to show: enrol one first"
+workload=$("$kubectl" get scaledworkloads -A -o jsonpath='{range .items[*]}{.metadata.namespace}/{.metadata.name}{"\n"}{end}' | sed -n 1p)
+[ -n "$workload" ] || die "there is no workload to show: enrol one first"
 say "what the browser has made of it"
 browse "#$workload" --dump-dom >"$work/dom"
 for part in "href=\"#$workload\"" 'data-state="live"' '<polyline class="load"' 'id="wakes"><li'; do

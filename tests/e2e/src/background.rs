@@ -1,4 +1,4 @@
-//! Programs that run beside a test, and say in their logs where they listen.
+//! Programs that run beside a test and say in their logs where they listen, and a client for them.
 
 use std::{
     fs::File,
@@ -9,13 +9,14 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use kube::Client;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     process::{Child, Command},
     time::timeout,
 };
 
-use crate::eventually;
+use crate::{cluster::call, eventually};
 
 /// Longest wait until a program listens, and until one that was asked to end has ended.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,6 +28,9 @@ pub struct Program {
     child: Child,
     log: PathBuf,
 }
+
+/// A client for plain HTTP on this machine.
+pub struct PlainClient(Client);
 
 /// A new folder that goes when this is dropped.
 #[derive(Debug)]
@@ -57,7 +61,7 @@ impl Program {
         })
     }
 
-    /// Where it listens: the word that its log has behind `marks`, which follow each other.
+    /// Where it listens: the address that its log has behind `marks`, which follow each other.
     ///
     /// # Errors
     /// Where it doesn't say so in time, with its log.
@@ -88,15 +92,43 @@ impl Program {
     }
 }
 
-/// An address that is a whole word.
+/// An address that is a whole word, or has a path behind it.
 fn address_behind(marks: &[&str], text: &str) -> Option<SocketAddr> {
     let rest = marks.iter().try_fold(text, |rest, mark| {
         let (_, behind) = rest.split_once(*mark)?;
         Some(behind)
     })?;
     // A line that is not written to its end yet has no end.
-    let (address, _) = rest.split_once(char::is_whitespace)?;
+    let (address, _) = rest.split_once(|c: char| c.is_whitespace() || c == '/')?;
     address.parse().ok()
+}
+
+// === impl PlainClient ===
+
+impl std::fmt::Debug for PlainClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("PlainClient").finish_non_exhaustive()
+    }
+}
+
+impl PlainClient {
+    /// One for the server at `address`.
+    ///
+    /// # Errors
+    /// Where none can be made.
+    pub fn try_new(address: SocketAddr) -> anyhow::Result<Self> {
+        let url: http::Uri = format!("http://{address}").parse()?;
+        Ok(Self(Client::try_from(kube::Config::new(url))?))
+    }
+
+    /// What the server has at `path`.
+    ///
+    /// # Errors
+    /// Where the answer is not 2xx.
+    pub async fn get(&self, path: &str) -> anyhow::Result<String> {
+        let request = http::Request::get(path).body(Vec::new())?;
+        call(path, self.0.request_text(request)).await
+    }
 }
 
 // === impl Scratch ===
@@ -139,6 +171,8 @@ mod tests {
         let whole = format!("{line}\n");
         let address = address_behind(&marks, &whole).map(|address| address.port());
         assert_eq!(address, Some(46287));
+        let of_url = address_behind(&["http://"], "it is at http://127.0.0.1:7/ now");
+        assert_eq!(of_url.map(|address| address.port()), Some(7));
     }
 
     #[tokio::test]

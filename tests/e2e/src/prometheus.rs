@@ -13,13 +13,13 @@ use std::{
 
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, Client, api::ListParams};
+use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::{
     Namespace,
-    background::{Program, Scratch},
+    background::{PlainClient, Program, Scratch},
     cluster::{call, is_ready},
 };
 
@@ -45,9 +45,6 @@ pub struct Prometheus {
     // Last: a folder goes when nobody writes to it any more.
     scratch: Scratch,
 }
-
-/// A client for HTTP on this machine.
-struct PlainClient(Client);
 
 // === impl Prometheus ===
 
@@ -80,7 +77,7 @@ impl Prometheus {
             server,
             proxy,
             proxy_address,
-            client: PlainClient::new(address)?,
+            client: PlainClient::try_new(address)?,
             scratch,
         })
     }
@@ -122,7 +119,7 @@ impl Prometheus {
     /// Where Prometheus doesn't understand it.
     pub async fn query(&self, promql: &str) -> anyhow::Result<Vec<f64>> {
         let path = format!("/api/v1/query?query={}", escaped(promql));
-        let answer = self.client.get(&path).await?;
+        let answer = self.data(&path).await?;
         let series = answer["result"].as_array();
         let series = series.with_context(|| format!("no series in {answer}"))?;
         let value = |one: &Value| -> Option<f64> { one["value"][1].as_str()?.parse().ok() };
@@ -138,7 +135,7 @@ impl Prometheus {
     /// # Errors
     /// Where Prometheus doesn't say.
     pub async fn rules(&self) -> anyhow::Result<BTreeMap<String, String>> {
-        let answer = self.client.get("/api/v1/rules").await?;
+        let answer = self.data("/api/v1/rules").await?;
         let groups = answer["groups"].as_array();
         let groups = groups.with_context(|| format!("no groups in {answer}"))?;
         let rules = groups.iter().filter_map(|group| group["rules"].as_array());
@@ -147,6 +144,13 @@ impl Prometheus {
             Some((name.to_owned(), health.to_owned()))
         });
         Ok(health.collect())
+    }
+
+    /// `data` of its answer.
+    async fn data(&self, path: &str) -> anyhow::Result<Value> {
+        let text = self.client.get(path).await?;
+        let mut answer: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+        Ok(answer["data"].take())
     }
 
     /// Ends it.
@@ -217,29 +221,6 @@ fn escaped(text: &str) -> String {
         }
     };
     text.bytes().map(one).collect()
-}
-
-// === impl PlainClient ===
-
-impl std::fmt::Debug for PlainClient {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("PlainClient").finish_non_exhaustive()
-    }
-}
-
-impl PlainClient {
-    fn new(address: SocketAddr) -> anyhow::Result<Self> {
-        let url: http::Uri = format!("http://{address}").parse()?;
-        Ok(Self(Client::try_from(kube::Config::new(url))?))
-    }
-
-    /// `data` of Prometheus' answer.
-    async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        let request = http::Request::get(path).body(Vec::new())?;
-        let text = call(path, self.0.request_text(request)).await?;
-        let mut answer: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
-        Ok(answer["data"].take())
-    }
 }
 
 #[cfg(test)]

@@ -7,20 +7,23 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use lull_e2e::{
     Agent, App, Namespace, Workload, activators, agent::Run, all_answered, eventually, evict,
-    in_namespace, slices,
+    in_namespace_for, slices,
 };
 use sample_app::wire::RunSpec;
 use serde_json::json;
 
 /// Longest wait for pods and endpoints to follow: a pod that ends drains first.
 const FOLLOW: Duration = Duration::from_secs(90);
+/// Longest time of a part of the test: more than all its waits together, so that it never ends between
+/// the node's closing and its opening.
+const PART: Duration = Duration::from_secs(600);
 /// Content type of a node's patch.
 const MERGE: &str = "application/merge-patch+json";
 
 /// One after the other: the second one takes the node from everybody.
 #[tokio::test]
 async fn eviction_of_the_last_pod_and_drain_of_its_node_lose_nothing() -> anyhow::Result<()> {
-    in_namespace("evicted", async |namespace| {
+    in_namespace_for(PART, "evicted", async |namespace| {
         let (agent, workload) = deployed(namespace).await?;
         let loads = loads(&agent, &workload).await?;
         let last = last_pod(&workload).await?;
@@ -29,7 +32,7 @@ async fn eviction_of_the_last_pod_and_drain_of_its_node_lose_nothing() -> anyhow
         answered(loads).await
     })
     .await?;
-    in_namespace("drained", async |namespace| {
+    in_namespace_for(PART, "drained", async |namespace| {
         let (agent, workload) = deployed(namespace).await?;
         let loads = loads(&agent, &workload).await?;
         let node = node_of(&workload).await?;

@@ -16,8 +16,9 @@ use serde_json::{Value, json};
 
 /// Longest wait for what Istio, Kubernetes or Lull is about to do.
 const FOLLOW: Duration = Duration::from_secs(60);
-/// Longest time of a test.
-const TEST: Duration = Duration::from_secs(600);
+/// Longest time of a test with a caller outside: longer than the part inside of the mesh has, which then
+/// ends by itself and takes its namespace away.
+const TEST: Duration = Duration::from_secs(720);
 /// Longest time of a single request that wakes.
 const PATIENCE_MS: u64 = 60_000;
 

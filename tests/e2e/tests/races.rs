@@ -43,7 +43,8 @@ struct Workloads {
 async fn everything_at_once_loses_no_request() -> anyhow::Result<()> {
     let (length, seed) = (Length::from_env()?, Chance::seed_from_env()?);
     say(format!("E2E_SEED={seed}"));
-    in_namespace_for(length.longest + AROUND, "races", async |namespace| {
+    // Longer than lanes with a namespace of their own have, which then take it away.
+    in_namespace_for(length.longest + 2 * AROUND, "races", async |namespace| {
         let outcome = raced(namespace, length, Chance::new(seed)).await;
         outcome.with_context(|| format!("E2E_SEED={seed} repeats the order"))
     })

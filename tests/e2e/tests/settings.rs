@@ -26,12 +26,12 @@ type Data = BTreeMap<String, String>;
 #[tokio::test]
 async fn an_edit_holds_at_once_and_a_wrong_one_keeps_what_was() -> anyhow::Result<()> {
     let cluster = Cluster::connect().await?;
-    let before = edit(&cluster, |_| {}).await?;
+    let before = cluster::call("get the settings", maps(&cluster).get(NAME)).await?;
     // Whatever becomes of the test, which ends with an error even where it panics.
     let outcome = in_namespace("settings", async |namespace| follow_edits(namespace).await).await;
-    let restored = edit(&cluster, |data| *data = before).await;
+    let restored = restore(&cluster, before).await;
     outcome?;
-    restored.map(drop)
+    restored
 }
 
 async fn follow_edits(namespace: &Namespace) -> anyhow::Result<()> {
@@ -90,27 +90,47 @@ async fn follow_edits(namespace: &Namespace) -> anyhow::Result<()> {
 
 /// Deletes the ConfigMap until everybody has seen it, and makes it again as it was.
 async fn keeps_what_was_without_the_map(cluster: &Cluster) -> anyhow::Result<()> {
-    let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), &cluster.lull_namespace);
-    let mut map = cluster::call("get the settings", maps.get(NAME)).await?;
+    let maps = maps(cluster);
+    let map = cluster::call("get the settings", maps.get(NAME)).await?;
     let params = DeleteParams::default();
     cluster::call("delete the settings", maps.delete(NAME, &params)).await?;
-    let outcome = everywhere(cluster, |settings| {
+    everywhere(cluster, |settings| {
         let edit = &settings["rejected"]["edit"];
         ensure!(edit == "deleted", "the last edit is {edit}");
         ensure!(settings["values"]["window"] == "42s", "other values");
         Ok(())
     })
-    .await;
-    map.metadata = ObjectMeta {
-        name: map.metadata.name,
-        labels: map.metadata.labels,
-        annotations: map.metadata.annotations,
+    .await?;
+    restore(cluster, map).await
+}
+
+/// Makes the ConfigMap what it was: by an edit or, where it is gone, anew.
+async fn restore(cluster: &Cluster, was: ConfigMap) -> anyhow::Result<()> {
+    let maps = maps(cluster);
+    let there = cluster::call("look for the settings", maps.get_opt(NAME)).await?;
+    if there.is_some() {
+        return edit(cluster, |data| *data = was.data.unwrap_or_default()).await;
+    }
+    let ObjectMeta {
+        name,
+        labels,
+        annotations,
+        ..
+    } = was.metadata;
+    let metadata = ObjectMeta {
+        name,
+        labels,
+        annotations,
         ..ObjectMeta::default()
     };
-    // Whatever was seen: other tests need it.
-    let params = PostParams::default();
-    cluster::call("make the settings again", maps.create(&params, &map)).await?;
-    outcome
+    let (params, map) = (PostParams::default(), ConfigMap { metadata, ..was });
+    cluster::call("make the settings again", maps.create(&params, &map))
+        .await
+        .map(drop)
+}
+
+fn maps(cluster: &Cluster) -> Api<ConfigMap> {
+    Api::namespaced(cluster.client.clone(), &cluster.lull_namespace)
 }
 
 /// Waits until every autoscaler and webhook shows settings that pass `check`.
@@ -130,9 +150,9 @@ async fn everywhere(
     Ok(())
 }
 
-/// Changes the ConfigMap's data; returns what it was.
-async fn edit(cluster: &Cluster, change: impl FnOnce(&mut Data)) -> anyhow::Result<Data> {
-    let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), &cluster.lull_namespace);
+/// Changes the ConfigMap's data.
+async fn edit(cluster: &Cluster, change: impl FnOnce(&mut Data)) -> anyhow::Result<()> {
+    let maps = maps(cluster);
     let mut map = cluster::call("get the settings", maps.get(NAME)).await?;
     let before = map.data.clone().unwrap_or_default();
     change(map.data.get_or_insert_default());
@@ -140,14 +160,14 @@ async fn edit(cluster: &Cluster, change: impl FnOnce(&mut Data)) -> anyhow::Resu
         let params = PostParams::default();
         cluster::call("edit the settings", maps.replace(NAME, &params, &map)).await?;
     }
-    Ok(before)
+    Ok(())
 }
 
 async fn set(cluster: &Cluster, pairs: &[(&str, &str)]) -> anyhow::Result<()> {
     let pairs = pairs
         .iter()
         .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-    edit(cluster, |data| data.extend(pairs)).await.map(drop)
+    edit(cluster, |data| data.extend(pairs)).await
 }
 
 async fn settings(workload: &Workload) -> anyhow::Result<Settings> {

@@ -196,10 +196,11 @@ impl Tally {
         faults
     }
 
-    /// The kill that a failure belongs to.
+    /// The kill that a failure belongs to: the last of those that can have caused it, since what an
+    /// earlier one had has mostly failed by then.
     fn excuse(&self, workload: &str, second: u64) -> Option<usize> {
         let mut kills = self.kills.iter();
-        kills.position(|kill| kill.excuses(workload, second))
+        kills.rposition(|kill| kill.excuses(workload, second))
     }
 
     fn sums(&self) -> BTreeMap<&str, Sums> {
@@ -291,6 +292,16 @@ mod tests {
             (vec![kill(None, 50)], load("shop", &[(48, 1)]), 1),
             (vec![kill(Some("shop"), 50)], load("shop", &[(51, 1)]), 0),
             (vec![kill(Some("other"), 50)], load("shop", &[(51, 1)]), 1),
+            (
+                vec![kill(None, 50), kill(None, 54)],
+                load("shop", &[(51, 3), (54, 3)]),
+                0,
+            ),
+            (
+                vec![kill(None, 50), kill(None, 54)],
+                load("shop", &[(51, 3), (54, 4)]),
+                1,
+            ),
         ];
         for (kills, load, expected) in rows {
             let mut tally = Tally::default();

@@ -10,7 +10,7 @@ use lull_e2e::{
 };
 use sample_app::wire::RunSpec;
 
-const RULES: &str = include_str!("../../../charts/lull/rules/lull.yaml");
+const RULES: &str = include_str!("../../../../charts/lull/rules/lull.yaml");
 /// Longest wait until everything has been scraped twice.
 const FOLLOW: Duration = Duration::from_secs(60);
 /// What rates are over: everything that the test does.

@@ -1,19 +1,20 @@
 //! `kubectl lull` as a user has it: the built binary against the cluster.
 
-use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    net::TcpStream,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use lull_e2e::{App, Namespace, Original, eventually, in_namespace};
+use lull_e2e::{
+    App, Namespace, Original,
+    background::{PlainClient, Program, Scratch},
+    eventually, in_namespace,
+};
 use serde_json::Value;
+use tokio::{process::Command, time::timeout};
 
 /// The shortest window.
 const WINDOW: (&str, Option<&str>) = ("lull.dev/window", Some("6s"));
+/// Longest wait for its end: it waits for an enrolment, a wake or a sleep itself.
+const ENDED: Duration = Duration::from_secs(150);
 /// Longest wait for what other tests have left to be gone.
 const SETTLED: Duration = Duration::from_secs(120);
 
@@ -50,44 +51,15 @@ fn command(namespace: &Namespace, words: &[&str]) -> anyhow::Result<Command> {
 /// Runs it to its end.
 async fn lull(namespace: &Namespace, words: &[&str]) -> anyhow::Result<Answer> {
     let mut command = command(namespace, words)?;
-    let output = tokio::task::spawn_blocking(move || command.output()).await??;
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    let output = timeout(ENDED, command.output()).await;
+    let output = output.with_context(|| format!("{words:?} doesn't end"))??;
     let answer = Answer {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout)?,
         stderr: String::from_utf8(output.stderr)?,
     };
     eprintln!("$ kubectl lull {}\n{}", words.join(" "), answer.stdout);
-    Ok(answer)
-}
-
-/// One that runs until it is dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// What the address that `ui` has named answers to a GET of `path`.
-fn ask(mut ui: Command, path: &str) -> anyhow::Result<String> {
-    let mut running = Running(ui.stderr(Stdio::piped()).spawn()?);
-    let stderr = running.0.stderr.take().context("no standard error")?;
-    // Kept to the end: it must be able to say more.
-    let mut lines = BufReader::new(stderr).lines();
-    let mut said = lines.by_ref().map_while(Result::ok);
-    let line = said.find(|line| line.contains("http://"));
-    let line = line.context("it names no address")?;
-    let (_, rest) = line.split_once("http://").with_context(|| line.clone())?;
-    let (address, _) = rest.split_once('/').with_context(|| line.clone())?;
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
     Ok(answer)
 }
 
@@ -193,14 +165,13 @@ async fn how_it_ends_tells_what_was_wrong() -> anyhow::Result<()> {
 #[tokio::test]
 async fn the_status_page_is_on_this_machine() -> anyhow::Result<()> {
     in_namespace("ui", async |namespace| {
-        let ui = command(namespace, &["ui"])?;
-        let asked = tokio::task::spawn_blocking(move || ask(ui, "/workloads"));
-        let answer = asked.await??;
-        ensure!(
-            answer.starts_with("HTTP/1.1 200") && answer.contains("\"workloads\""),
-            "{answer}"
-        );
-        Ok(())
+        let scratch = Scratch::try_new("ui")?;
+        let command = command(namespace, &["ui"])?;
+        let mut ui = Program::start("kubectl-lull-ui", command, &scratch)?;
+        let address = ui.address(&["http://"]).await?;
+        let answer = PlainClient::try_new(address)?.get("/workloads").await?;
+        ensure!(answer.contains("\"workloads\""), "{answer}");
+        ui.stop().await
     })
     .await
 }
