@@ -77,9 +77,6 @@ impl Turns {
 
     /// Waits for a turn for a workload that was not called for `unused`.
     ///
-    /// # Panics
-    /// Never: who waits stays in the queue until it gets its turn.
-    ///
     /// # Cancel safety
     /// Safe: the place is given up, and a turn that was on its way goes to the next one.
     pub async fn take(&self, unused: Duration) -> Turn {
@@ -88,7 +85,8 @@ impl Turns {
             Err(queued) => queued,
         };
         let _waiting = Waiting { turns: self, place };
-        turn_rx.await.expect("who waits stays in the queue")
+        // An error can't be: who waits stays in the queue until it gets its turn.
+        turn_rx.await.unwrap_or_else(|_| self.turn())
     }
 
     /// A turn where one is free, else a place in the queue.

@@ -375,9 +375,17 @@ impl Task {
         answer.inspect(|_| self.ctx.crash.wrote(&self.key, &what))
     }
 
-    /// One of the few calls at a time that are not urgent, sooner where the workload was called
-    /// lately; none where somebody is held, also where that begins while this task waits for its turn.
-    async fn turn(&self) -> Option<Turn> {
+    /// One of the few calls at a time: where somebody is held, of those that are urgent, also where
+    /// that begins while this task waits for its turn.
+    async fn turn(&self) -> Turn {
+        match self.ordinary_turn().await {
+            Some(turn) => turn,
+            None => self.ctx.urgent.take(Duration::ZERO).await,
+        }
+    }
+
+    /// A turn, sooner where the workload was called lately; `None` where somebody is held.
+    async fn ordinary_turn(&self) -> Option<Turn> {
         let mut turn = pin!(self.ctx.turns.take(self.unused()));
         let mut is_changed = false;
         let turn = loop {

@@ -379,7 +379,6 @@ async fn lull_pods(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Resu
 }
 
 /// Labels of a component's pods, as the chart sets them.
-
 fn labels(component: &str) -> BTreeMap<String, String> {
     [
         ("app.kubernetes.io/part-of", "lull"),

@@ -33,7 +33,7 @@ use crate::{
 
 /// How long a replica that doesn't lead leaves a wake to the leader, which needs a few milliseconds:
 /// two that write at once are a conflict, and more calls than a wake is worth.
-const LEADER_PATIENCE: Duration = Duration::from_millis(50);
+const LEADER_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Server-side apply as Lull; what we apply is ours alone.
 pub(super) fn apply() -> PatchParams {
