@@ -22,8 +22,8 @@ use crate::{
 
 /// Where it runs.
 const NAMESPACE: &str = "istio-system";
-/// Its Deployment.
-const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/istio-system/deployments/istiod";
+/// How many of it its Deployment wants.
+const SCALE: &str = "/apis/apps/v1/namespaces/istio-system/deployments/istiod/scale";
 /// By which its pods are found.
 const PODS: &str = "app=istiod";
 /// Where it has its metrics.
@@ -57,25 +57,27 @@ pub async fn away<T>(
     absence: Duration,
     during: impl AsyncFnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
+    let scale = cluster.get(SCALE).await?;
+    let replicas = scale["spec"]["replicas"].as_u64().unwrap_or(1).max(1);
     let outcome = match stop(cluster).await {
         Ok(()) => {
             let began = Instant::now();
             let (outcome, back) =
                 tokio::join!(timeout(absence + SLACK, Box::pin(during())), async {
                     sleep(absence.saturating_sub(began.elapsed())).await;
-                    start(cluster).await
+                    scale_to(cluster, replicas).await
                 });
             let late = |_| Err(anyhow!("what was done without istiod took too long"));
             back.and(outcome.unwrap_or_else(late))
         }
-        Err(error) => start(cluster).await.and(Err(error)),
+        Err(error) => scale_to(cluster, replicas).await.and(Err(error)),
     };
     is_there(cluster).await?;
     outcome
 }
 
 async fn stop(cluster: &Cluster) -> anyhow::Result<()> {
-    scale(cluster, 0).await?;
+    scale_to(cluster, 0).await?;
     let api: Api<Pod> = Api::namespaced(cluster.client.clone(), NAMESPACE);
     let at_once = DeleteParams::default().grace_period(1);
     let its = ListParams::default().labels(PODS);
@@ -89,15 +91,10 @@ async fn stop(cluster: &Cluster) -> anyhow::Result<()> {
     .await
 }
 
-async fn start(cluster: &Cluster) -> anyhow::Result<()> {
-    scale(cluster, 1).await
-}
-
-async fn scale(cluster: &Cluster, replicas: u32) -> anyhow::Result<()> {
+async fn scale_to(cluster: &Cluster, replicas: u64) -> anyhow::Result<()> {
     let patch = json!({ "spec": { "replicas": replicas } });
-    let path = format!("{DEPLOYMENT}/scale");
     cluster
-        .patch(&path, "application/merge-patch+json", &patch)
+        .patch(SCALE, "application/merge-patch+json", &patch)
         .await
 }
 
