@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR := $(shell . scripts/common.sh; echo $$CARGO_TARGET_DIR)
 # Clients and servers that the queue-proxy is tested with (queue-proxy/tests/peers).
 PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql util-linux
 
-.PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update e2e e2e-races mesh e2e-mesh guard coldstart many wakes dead-activators status-page simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
+.PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update e2e e2e-races mesh e2e-mesh mesh-cost guard coldstart many wakes dead-activators status-page simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -17,7 +17,7 @@ demo: ## A real cluster, Lull on it, a workload that sleeps and wakes (CLUSTER=b
 demo-down: ## Take the demo's cluster away
 	@scripts/cluster.sh down
 
-test: check chart instructions e2e ## Every test, in order of time to first failure
+test: check chart instructions e2e e2e-mesh ## Every test, in order of time to first failure
 
 test-full: export E2E_FULL := 1
 test-full: test e2e-races slow coldstart ## Also what takes longer
@@ -61,8 +61,12 @@ e2e-races: ## Everything at once: every request is counted (E2E_SEED, E2E_RACES_
 mesh: ## A real cluster with Istio, mutual TLS required, and Lull on it (CLUSTER=builtin|kind|current)
 	@scripts/mesh.sh
 
-e2e-mesh: ## End-to-end suite inside a real Istio mesh
+e2e-mesh: ## End-to-end suite inside a real Istio mesh (E2E_FULL=1: with long wakes and faults of the mesh)
 	@scripts/e2e-mesh.sh
+
+mesh-cost: ## istiod's pushes for a sleep and a wake, and cold starts inside the mesh by phase
+	@scripts/mesh-cost.sh
+
 guard: ## What the chart's guard.enabled lets the autoscaler write, on a real API server
 	@scripts/guard.sh
 

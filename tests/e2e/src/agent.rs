@@ -1,6 +1,6 @@
 //! The load client in the cluster, driven through the API server's pod proxy.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
@@ -78,7 +78,18 @@ impl Agent {
     /// # Errors
     /// Where it doesn't answer within a minute.
     pub async fn deploy_as(name: &'static str, namespace: &Namespace) -> anyhow::Result<Self> {
-        Self::deploy_pod((name, None), namespace).await
+        Self::deploy_pod((name, None), &[], namespace).await
+    }
+
+    /// Like [`Self::deploy`], with more annotations on its pod.
+    ///
+    /// # Errors
+    /// Where it doesn't answer within a minute.
+    pub async fn deploy_annotated(
+        annotations: &[(&str, &str)],
+        namespace: &Namespace,
+    ) -> anyhow::Result<Self> {
+        Self::deploy_pod((POD, None), annotations, namespace).await
     }
 
     /// Like [`Self::deploy_as`], with a service account of the same name: who it is for a mesh.
@@ -96,20 +107,23 @@ impl Agent {
             accounts.create(&PostParams::default(), &account),
         )
         .await?;
-        Self::deploy_pod((name, Some(name)), namespace).await
+        Self::deploy_pod((name, Some(name)), &[], namespace).await
     }
 
     async fn deploy_pod(
         (name, account): (&'static str, Option<&str>),
+        more: &[(&str, &str)],
         namespace: &Namespace,
     ) -> anyhow::Result<Self> {
         let pods: Api<Pod> = namespace.api();
+        // In a mesh the API server is a caller without a certificate, like any outside.
+        let mut annotations = BTreeMap::from([(ISTIO_EXCLUDE_INBOUND_PORTS, "8080")]);
+        annotations.extend(more.iter().copied());
         let pod = serde_json::from_value(json!({
             "metadata": {
                 "name": name,
                 "labels": { "app": name },
-                // In a mesh the API server is a caller without a certificate, like any outside.
-                "annotations": { ISTIO_EXCLUDE_INBOUND_PORTS: "8080" },
+                "annotations": annotations,
             },
             "spec": {
                 "serviceAccountName": account,
@@ -157,6 +171,12 @@ impl Agent {
         })
         .await?;
         Self::deploy(namespace).await
+    }
+
+    /// Name of its pod.
+    #[must_use]
+    pub fn pod(&self) -> &str {
+        self.pod
     }
 
     /// Starts a load.

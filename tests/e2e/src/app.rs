@@ -39,6 +39,7 @@ pub struct App {
     kind: Kind,
     replicas: u32,
     annotations: BTreeMap<String, String>,
+    pod_annotations: BTreeMap<String, String>,
     args: Vec<String>,
     env: BTreeMap<String, String>,
     ports: Vec<Port>,
@@ -104,6 +105,7 @@ impl App {
             kind: Kind::Deployment,
             replicas: 1,
             annotations: BTreeMap::new(),
+            pod_annotations: BTreeMap::new(),
             args: vec!["serve".to_owned()],
             env: BTreeMap::new(),
             ports: vec![Port::http()],
@@ -124,6 +126,14 @@ impl App {
     #[must_use]
     pub fn annotate(mut self, key: &str, value: &str) -> Self {
         self.annotations.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Adds an annotation to the pods' template.
+    #[must_use]
+    pub fn annotate_pods(mut self, key: &str, value: &str) -> Self {
+        self.pod_annotations
+            .insert(key.to_owned(), value.to_owned());
         self
     }
 
@@ -245,6 +255,9 @@ impl App {
                 },
             },
         });
+        if !self.pod_annotations.is_empty() {
+            object["spec"]["template"]["metadata"]["annotations"] = json!(self.pod_annotations);
+        }
         if self.kind == Kind::StatefulSet {
             object["spec"]["serviceName"] = json!(peers(&self.name));
         }

@@ -4,8 +4,10 @@
 //! drives load through the agent by way of the API server's pod proxy; so the suite runs wherever
 //! a kubeconfig reaches, with no route into the cluster's network. [`workload`] waits for the steps
 //! of a workload's life, [`slices`] says who answers for a Service, [`mesh`] what Istio is told,
+//! [`istiod`] stops it and counts what it sends,
 //! [`routes`] what else users tell it, [`original`] whether everything is as it was before Lull,
 //! [`leftovers`] what Lull left behind, [`timeline`] when each step of a cold start was seen,
+//! [`coldstarts`] how long they took,
 //! [`writes`] every state of one object; [`gitops`] applies manifests again and again, [`races`]
 //! does everything at once, [`prometheus`] scrapes everything, [`book`] reads the documentation.
 
@@ -17,6 +19,7 @@ pub mod background;
 pub mod book;
 pub mod chance;
 pub mod cluster;
+pub mod coldstarts;
 pub mod command;
 pub mod components;
 pub mod counters;
@@ -27,6 +30,7 @@ pub mod fleet;
 pub mod gitops;
 pub mod histogram;
 pub mod history;
+pub mod istiod;
 pub mod kind;
 pub mod leftovers;
 pub mod mesh;
@@ -37,6 +41,7 @@ pub mod process;
 pub mod prometheus;
 pub mod races;
 pub mod rollouts;
+pub mod rounds;
 pub mod routes;
 pub mod say;
 pub mod sleepers;
@@ -56,7 +61,7 @@ pub use app::App;
 pub use cluster::Cluster;
 pub use kind::Kind;
 pub use metrics_api::MetricsApi;
-pub use namespace::{Namespace, in_mesh, in_namespace, in_namespace_for};
+pub use namespace::{Namespace, in_mesh, in_mesh_for, in_namespace, in_namespace_for};
 pub use original::Original;
 pub use say::say;
 pub use wait::eventually;

@@ -64,8 +64,20 @@ pub async fn in_mesh(
     purpose: &str,
     test: impl AsyncFnOnce(&Namespace) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    in_mesh_for(MESH_TEST, purpose, test).await
+}
+
+/// As [`in_mesh`], for `limit` at most.
+///
+/// # Errors
+/// Those of the test, its panic, or that it took too long.
+pub async fn in_mesh_for(
+    limit: Duration,
+    purpose: &str,
+    test: impl AsyncFnOnce(&Namespace) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let labels = json!({ SUITE_LABEL: "true", "istio-injection": "enabled" });
-    run((purpose, &labels, MESH_TEST), test).await
+    run((purpose, &labels, limit), test).await
 }
 
 async fn run(

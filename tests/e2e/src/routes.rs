@@ -3,7 +3,7 @@
 //! The gateway is the one that `lull-cluster mesh` installs: one Envoy with two doors. Calls through
 //! it come from outside of the mesh, in plain text; the pods see the gateway's identity.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
 use sample_app::wire::ProbeSpec;
@@ -141,6 +141,21 @@ pub async fn subsets(
     let subset = |version: &&str| json!({ "name": version, "labels": { "version": version } });
     let subsets: Vec<Value> = versions.iter().map(subset).collect();
     let rule = json!({ "host": workload.host(), "subsets": subsets });
+    create(namespace, ("DestinationRule", &workload.name), &rule).await
+}
+
+/// Gives callers' connections to `workload` so long to be made, those that it holds in its sleep too.
+///
+/// # Errors
+/// Where the API server refuses.
+pub async fn connect_timeout(
+    namespace: &Namespace,
+    workload: &Workload,
+    limit: Duration,
+) -> anyhow::Result<()> {
+    let limit = format!("{}s", limit.as_secs());
+    let pool = json!({ "tcp": { "connectTimeout": limit } });
+    let rule = json!({ "host": workload.host(), "trafficPolicy": { "connectionPool": pool } });
     create(namespace, ("DestinationRule", &workload.name), &rule).await
 }
 

@@ -19,6 +19,8 @@ use crate::{
 
 /// Longest wait for a watch's first list.
 const START: Duration = Duration::from_secs(15);
+/// Istio's container.
+const PROXY: &str = "istio-proxy";
 
 /// When each step was seen first, microseconds since 1970 on this machine's clock.
 ///
@@ -31,6 +33,8 @@ pub struct Timeline {
     pub created_us: Option<u64>,
     /// It had a node.
     pub scheduled_us: Option<u64>,
+    /// Istio's proxy had started, where the pod has one that starts before the app.
+    pub proxied_us: Option<u64>,
     /// The app's container ran.
     pub running_us: Option<u64>,
     /// Kubelet called the pod ready.
@@ -119,6 +123,11 @@ impl Timeline {
         }
         if is("Ready") {
             self.ready_us.get_or_insert(now);
+        }
+        let mut before = status.init_container_statuses.iter().flatten();
+        let proxy = before.find(|container| container.name == PROXY);
+        if proxy.is_some_and(|proxy| proxy.started == Some(true)) {
+            self.proxied_us.get_or_insert(now);
         }
         let mut containers = status.container_statuses.iter().flatten();
         let app = containers.find(|container| container.name == CONTAINER);

@@ -6,12 +6,15 @@ use std::time::Duration;
 use anyhow::ensure;
 use lull_contract::annotations::SCALE;
 use lull_e2e::{
-    Agent, App, Workload, all_answered, eventually, in_mesh, in_namespace, leftovers, mesh,
+    Agent, App, Workload, all_answered, eventually, in_mesh, in_mesh_for, in_namespace, leftovers,
+    mesh, rounds::rounds,
 };
 use sample_app::wire::{ProbeAnswer, ProbeSpec, RunSpec};
 
 /// Longest wait for what Istio, Kubernetes or Lull is about to do.
 const FOLLOW: Duration = Duration::from_secs(60);
+/// Longest time of one cycle of sleep and wake, on a busy machine.
+const CYCLE: Duration = Duration::from_secs(60);
 
 /// Waits until calls get through: what a caller's Envoy knows of a new Service comes from istiod.
 async fn reachable(agent: &Agent, workload: &Workload) -> anyhow::Result<()> {
@@ -113,11 +116,12 @@ async fn a_policy_on_identities_holds_awake_and_woken() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn ten_cycles_under_load_answer_every_request() -> anyhow::Result<()> {
-    in_mesh("cycles", async |namespace| {
+async fn cycles_of_sleep_and_wake_under_load_answer_every_request() -> anyhow::Result<()> {
+    let cycles = rounds(10, 50);
+    in_mesh_for(CYCLE * cycles, "cycles", async |namespace| {
         let agent = Agent::deploy(namespace).await?;
         let workload = App::new("shop").deploy_asleep(namespace).await?;
-        for cycle in 1..=10 {
+        for cycle in 1..=cycles {
             // Odd cycles call while the old pod may still be going, even ones when it is gone.
             if cycle % 2 == 0 {
                 workload.pods_gone().await?;

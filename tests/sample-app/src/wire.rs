@@ -31,8 +31,10 @@ pub struct RunSpec {
     pub path: Option<String>,
     /// Further request headers; `host` takes the place of the URL's.
     pub headers: BTreeMap<String, String>,
-    /// Connections used at once, each with at most one request in flight.
+    /// Connections used at once, each with at most `streams` requests in flight.
     pub connections: u32,
+    /// Requests in flight at once on each connection; more than one takes `h2c` and `keep_alive`.
+    pub streams: u32,
     /// Requests to send in all.
     pub requests: Option<u64>,
     /// Time after which no new request is sent.
@@ -45,6 +47,9 @@ pub struct RunSpec {
     pub keep_alive: bool,
     /// Speak HTTP/2 without TLS.
     pub h2c: bool,
+    /// Call as gRPC does, with an empty message: a POST, and its answer counts by `grpc-status`. Takes
+    /// `h2c`.
+    pub grpc: bool,
     /// Longest time of one request, connecting included.
     pub timeout_ms: u64,
 }
@@ -64,7 +69,7 @@ pub struct RunResult {
     pub done: bool,
     /// Requests begun.
     pub sent: u64,
-    /// Answers with 2xx or 3xx, read to the end.
+    /// Answers with 2xx or 3xx, read to the end; of gRPC those with status 0.
     pub ok: u64,
     /// Other answers, errors and timeouts.
     pub failed: u64,
@@ -210,12 +215,14 @@ impl Default for RunSpec {
             path: None,
             headers: BTreeMap::new(),
             connections: 1,
+            streams: 1,
             requests: None,
             seconds: None,
             delay_ms: 0,
             rate: None,
             keep_alive: true,
             h2c: false,
+            grpc: false,
             timeout_ms: 30_000,
         }
     }
@@ -232,6 +239,22 @@ impl RunSpec {
                 "connections={}: must be 1 to {MAX_CONNECTIONS}",
                 self.connections
             ));
+        }
+        let at_once = self.connections.saturating_mul(self.streams);
+        if !(1..=MAX_CONNECTIONS).contains(&at_once) {
+            return Err(format!(
+                "streams={}: with {} connections 1 to {MAX_CONNECTIONS} together are allowed",
+                self.streams, self.connections
+            ));
+        }
+        if self.streams > 1 && !(self.h2c && self.keep_alive) {
+            return Err(format!(
+                "streams={}: more than 1 takes h2c and keep_alive",
+                self.streams
+            ));
+        }
+        if self.grpc && !self.h2c {
+            return Err("grpc: takes h2c".to_owned());
         }
         if self.requests.is_none() && self.seconds.is_none() {
             return Err("requests or seconds must be given".to_owned());

@@ -6,28 +6,22 @@ use std::{fmt::Write as _, time::Duration};
 use anyhow::{Context as _, ensure};
 use clap::Parser;
 use kube::ResourceExt as _;
-use lull_contract::{
-    names::{HELD_LABEL, QUEUE_PROXY_CONTAINER},
-    ports,
-};
+use lull_contract::{names::HELD_LABEL, ports};
 use lull_e2e::{
-    Agent, App, Cluster, Namespace, Workload, activators, all_answered, eventually,
+    Agent, App, Cluster, Namespace, activators, all_answered,
+    coldstarts::{Phases, Pick, spread, wake_by_patch, wake_by_request},
+    eventually,
     histogram::Histogram,
     in_namespace, say,
     spread::Spread,
-    timeline::{Observer, Timeline},
 };
-use sample_app::wire::{ProbeAnswer, ProbeSpec, RunSpec};
+use sample_app::wire::RunSpec;
 use serde_json::json;
 
-/// Longest wait for one cold start, milliseconds.
-const PATIENCE_MS: u64 = 60_000;
 /// Wakes in one namespace.
 const BATCH: u32 = 25;
 /// Workloads of each kind that take turns: falling asleep takes twenty seconds, a wake one.
 const PAIRS: usize = 4;
-/// Longest wait for the watches to have seen what has happened.
-const WATCHES: Duration = Duration::from_secs(10);
 /// Connections of the load under which memory is measured.
 const CONNECTIONS: u32 = 300;
 /// Longest wait until all of them go by way of the activators.
@@ -40,21 +34,6 @@ struct Args {
     #[arg(long, default_value_t = 50)]
     wakes: u32,
 }
-
-/// Milliseconds from a start's beginning (request sent, or patch sent) to each step.
-#[derive(Debug, Clone, Copy)]
-struct Phases {
-    patched: f64,
-    created: f64,
-    scheduled: f64,
-    running: f64,
-    /// The queue-proxy listens; NaN where there is none.
-    listening: f64,
-    answered: f64,
-}
-
-/// Picks one figure.
-type Pick = fn(&Phases) -> f64;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
@@ -135,22 +114,6 @@ async fn memory_under_load(namespace: &Namespace) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// When the queue-proxy of `pod` began to listen, microseconds since 1970, by its log.
-async fn listening_us(workload: &Workload, pod: &str) -> anyhow::Result<i64> {
-    const LINE: &str = "queue-proxy starts";
-    let namespace = &workload.namespace;
-    let path =
-        format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?container={QUEUE_PROXY_CONTAINER}");
-    let log = workload.cluster.text("GET", &path, Vec::new()).await?;
-    let line = log.lines().find(|line| line.contains(LINE));
-    let line = line.with_context(|| format!("no {LINE:?} in {log}"))?;
-    let mut words = line.split([' ', '"']);
-    let at: Option<jiff::Timestamp> = words.find_map(|word| word.parse().ok());
-    Ok(at
-        .with_context(|| format!("no time in {line}"))?
-        .as_microsecond())
-}
-
 /// A namespace lives 5 minutes at most; 25 wakes take about three.
 fn batches(wakes: u32) -> Vec<u32> {
     let whole = wakes / BATCH;
@@ -195,96 +158,6 @@ async fn measure(
     Ok(())
 }
 
-async fn wake_by_request(
-    agent: &Agent,
-    workload: &Workload,
-    ahead_us: i64,
-) -> anyhow::Result<Phases> {
-    let observer = Observer::start(workload).await?;
-    let request = ProbeSpec {
-        url: workload.url("/"),
-        timeout_ms: PATIENCE_MS,
-        ..ProbeSpec::default()
-    };
-    let answer = agent.probe(&request).await?;
-    let begun = answer.started_at_unix_us.cast_signed() - ahead_us;
-    let pod = answer
-        .pod
-        .as_deref()
-        .with_context(|| format!("no pod in {answer:?}"))?;
-    let listening = listening_us(workload, pod).await?;
-    let phases = phases(&observer, &answer, begun, ahead_us).await?;
-    Ok(Phases {
-        listening: ms_since(begun, listening),
-        ..phases
-    })
-}
-
-fn ms_since(begun_us: i64, us: i64) -> f64 {
-    sample_app::ms(Duration::from_micros((us - begun_us).max(0).unsigned_abs()))
-}
-
-async fn wake_by_patch(
-    agent: &Agent,
-    workload: &Workload,
-    ahead_us: i64,
-) -> anyhow::Result<Phases> {
-    let observer = Observer::start(workload).await?;
-    let poll = ProbeSpec {
-        url: workload.url("/"),
-        // A SYN that nobody answers is sent again only after 1 s: a short limit keeps the poll honest.
-        timeout_ms: 50,
-        until_ok_ms: Some(PATIENCE_MS),
-        ..ProbeSpec::default()
-    };
-    let patch = async {
-        // The agent polls before the patch, so that no way there counts.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let begun = sample_app::unix_us();
-        workload
-            .patch(&json!({ "spec": { "replicas": 1 } }))
-            .await?;
-        Ok(begun)
-    };
-    let (answer, begun) = tokio::try_join!(agent.probe(&poll), patch)?;
-    ensure!(answer.attempts > 1, "it was not at zero: {answer:?}");
-    phases(&observer, &answer, begun.cast_signed(), ahead_us).await
-}
-
-async fn phases(
-    observer: &Observer,
-    answer: &ProbeAnswer,
-    begun_us: i64,
-    ahead_us: i64,
-) -> anyhow::Result<Phases> {
-    ensure!(answer.ok, "not answered: {answer:?}");
-    let timeline = eventually("the watches to catch up", WATCHES, async || {
-        let timeline = observer.timeline();
-        timeline
-            .running_us
-            .with_context(|| format!("{timeline:?}"))?;
-        Ok(timeline)
-    })
-    .await?;
-    let since = |us: i64| ms_since(begun_us, us);
-    let seen = |us: Option<u64>| us.map_or(f64::NAN, |us| since(us.cast_signed()));
-    let Timeline {
-        patched_us,
-        created_us,
-        scheduled_us,
-        running_us,
-        ..
-    } = timeline;
-    Ok(Phases {
-        patched: seen(patched_us),
-        created: seen(created_us),
-        scheduled: seen(scheduled_us),
-        running: seen(running_us),
-        listening: f64::NAN,
-        answered: since(answer.answered_at_unix_us.cast_signed() - ahead_us),
-    })
-}
-
 fn table(lull: &[Phases], plain: &[Phases]) -> String {
     let rows: [(&str, Pick); 8] = [
         ("/scale patched", |p| p.patched),
@@ -325,10 +198,6 @@ fn table(lull: &[Phases], plain: &[Phases]) -> String {
     text
 }
 
-fn spread(all: &[Phases], of: impl Fn(&Phases) -> f64) -> Spread {
-    Spread::of(all.iter().map(of))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,6 +207,7 @@ mod tests {
             patched: 1.0,
             created: 2.0,
             scheduled: 3.0,
+            proxied: f64::NAN,
             running: 4.0,
             listening: f64::NAN,
             answered,

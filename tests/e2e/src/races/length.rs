@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use sample_app::wire::RunSpec;
 
 use super::{Act, REQUEST};
-use crate::Workload;
+use crate::{Workload, rounds};
 
 /// Longest run of a load: it is stopped before.
 const LOAD: Duration = Duration::from_secs(3_900);
@@ -44,7 +44,7 @@ impl Length {
     /// Where the variable is no number.
     pub fn from_env() -> anyhow::Result<Self> {
         let is_set = |key: &str| std::env::var(key).ok().filter(|text| !text.is_empty());
-        if is_set("E2E_FULL").is_some() {
+        if rounds::is_full() {
             return Ok(Self::full());
         }
         let seconds = is_set("E2E_RACES_SECONDS");

@@ -1,9 +1,9 @@
 //! One HTTP connection and what is sent over it.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
     body::Incoming,
@@ -16,6 +16,8 @@ use crate::{wire::POD_HEADER, with_causes};
 
 /// Bytes of a body that are kept; the rest is read and dropped.
 const KEPT_BODY: usize = 4 << 10;
+/// Header or trailer with the outcome of a gRPC call.
+const GRPC_STATUS: &str = "grpc-status";
 
 type Body = Full<Bytes>;
 
@@ -39,15 +41,19 @@ pub(super) struct Wanted<'a> {
     pub(super) body: &'a str,
 }
 
-/// A connection; dropping it closes it.
+/// A connection, or a share of one; dropping the last closes it.
 #[derive(Debug)]
 pub(super) struct Connection {
     sender: Sender,
-    task: JoinHandle<()>,
+    driven: Arc<Driven>,
     local: SocketAddr,
     /// Who answered last, and when.
     last: Option<(String, Instant)>,
 }
+
+/// What moves a connection's bytes, until this is dropped.
+#[derive(Debug)]
+struct Driven(JoinHandle<()>);
 
 #[derive(Debug)]
 enum Sender {
@@ -61,6 +67,8 @@ pub(super) struct Answered {
     pub(super) head: http::response::Parts,
     /// The first bytes of the body.
     pub(super) body: Vec<u8>,
+    /// What came behind the body.
+    trailers: HeaderMap,
 }
 
 /// What one exchange did to get its answer.
@@ -135,7 +143,7 @@ impl Target {
             let task = tokio::spawn(async move { drop(connection.await) });
             Ok(Connection {
                 sender: Sender::H2(sender),
-                task,
+                driven: Arc::new(Driven(task)),
                 local,
                 last: None,
             })
@@ -144,11 +152,19 @@ impl Target {
             let task = tokio::spawn(async move { drop(connection.await) });
             Ok(Connection {
                 sender: Sender::H1(sender),
-                task,
+                driven: Arc::new(Driven(task)),
                 local,
                 last: None,
             })
         }
+    }
+
+    /// Opens one connection for as many requests at once: only HTTP/2 has more than one.
+    pub(super) async fn open_shared(&self, streams: u32) -> Result<Vec<Connection>, String> {
+        let first = self.open().await?;
+        let mut shares: Vec<Connection> = (1..streams).filter_map(|_| first.share()).collect();
+        shares.push(first);
+        Ok(shares)
     }
 
     /// Sends the request, over the connection in `slot` where there is a live one, and reads the
@@ -225,15 +241,21 @@ fn build(wanted: &Wanted<'_>, uri: &Uri) -> Result<Request<Body>, http::Error> {
 /// Reads the body to its end.
 async fn read(response: Response<Incoming>) -> Result<Answered, String> {
     let (head, mut incoming) = response.into_parts();
-    let mut body = Vec::new();
+    let (mut body, mut trailers) = (Vec::new(), HeaderMap::new());
     while let Some(frame) = incoming.frame().await {
         let frame = frame.map_err(|e| format!("body of a {}: {}", head.status, with_causes(&e)))?;
         if let Some(data) = frame.data_ref() {
             let room = KEPT_BODY.saturating_sub(body.len());
             body.extend_from_slice(&data[..data.len().min(room)]);
+        } else if let Ok(last) = frame.into_trailers() {
+            trailers = last;
         }
     }
-    Ok(Answered { head, body })
+    Ok(Answered {
+        head,
+        body,
+        trailers,
+    })
 }
 
 // === impl Connection ===
@@ -249,6 +271,19 @@ impl Connection {
                 at.elapsed().as_millis()
             ),
         }
+    }
+
+    /// The same connection once more, where it can carry several requests at once.
+    fn share(&self) -> Option<Self> {
+        let Sender::H2(sender) = &self.sender else {
+            return None;
+        };
+        Some(Self {
+            sender: Sender::H2(sender.clone()),
+            driven: Arc::clone(&self.driven),
+            local: self.local,
+            last: None,
+        })
     }
 
     fn is_closed(&self) -> bool {
@@ -276,18 +311,40 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+// === impl Driven ===
+
+impl Drop for Driven {
     fn drop(&mut self) {
-        self.task.abort();
+        self.0.abort();
     }
 }
 
 // === impl Answered ===
 
 impl Answered {
-    /// Whether the status is 2xx or 3xx.
+    /// Whether the status is 2xx or 3xx, and that of a gRPC call 0.
     pub(super) fn is_ok(&self) -> bool {
-        self.head.status.is_success() || self.head.status.is_redirection()
+        let status = self.head.status;
+        let is_fine = status.is_success() || status.is_redirection();
+        is_fine && self.grpc_failure().is_none()
+    }
+
+    /// What a gRPC call's status says, where the answer is one's and it isn't 0. A call that fails
+    /// before its body has the status among the headers.
+    pub(super) fn grpc_failure(&self) -> Option<String> {
+        self.header(header::CONTENT_TYPE.as_str())
+            .filter(|kind| kind.starts_with("application/grpc"))?;
+        let said = |name: &str| {
+            let value = self
+                .trailers
+                .get(name)
+                .or_else(|| self.head.headers.get(name));
+            value
+                .and_then(|value| value.to_str().ok())
+                .unwrap_or("none")
+        };
+        let status = said(GRPC_STATUS);
+        (status != "0").then(|| format!("{GRPC_STATUS} {status}: {}", said("grpc-message")))
     }
 
     /// A response header as text.

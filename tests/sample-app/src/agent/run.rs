@@ -1,6 +1,7 @@
 //! One load: workers that share a counter of requests, each with a connection of its own.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -20,6 +21,11 @@ use super::{
     totals::Totals,
 };
 use crate::wire::{MAX_SECONDS, RunResult, RunSpec};
+
+/// A message of gRPC that holds nothing: not compressed, of length 0.
+const EMPTY_MESSAGE: &str = "\0\0\0\0\0";
+/// What a call of gRPC says of itself.
+const GRPC_HEADERS: [(&str, &str); 2] = [("content-type", "application/grpc"), ("te", "trailers")];
 
 /// A load that runs or has run.
 #[derive(Debug)]
@@ -72,14 +78,19 @@ impl Run {
     }
 
     async fn drive(self: Arc<Self>) {
+        let headers = self.headers();
         let wanted = Wanted {
             url: &self.spec.url,
-            method: &self.spec.method,
+            method: if self.spec.grpc {
+                "POST"
+            } else {
+                &self.spec.method
+            },
             path: self.spec.path.as_deref(),
-            headers: &self.spec.headers,
+            headers: &headers,
             h2c: self.spec.h2c,
             close: !self.spec.keep_alive,
-            body: "",
+            body: if self.spec.grpc { EMPTY_MESSAGE } else { "" },
         };
         match Target::resolve(&wanted).await {
             Ok(target) => {
@@ -90,7 +101,9 @@ impl Run {
                 let target = Arc::new(target);
                 let mut workers = JoinSet::new();
                 for _ in 0..self.spec.connections {
-                    workers.spawn(Arc::clone(&self).work(Arc::clone(&target)));
+                    for slot in self.slots(&target).await {
+                        workers.spawn(Arc::clone(&self).work(Arc::clone(&target), slot));
+                    }
                 }
                 while workers.join_next().await.is_some() {}
             }
@@ -109,8 +122,34 @@ impl Run {
         *self.took.lock() = Some(self.started.elapsed());
     }
 
-    async fn work(self: Arc<Self>, target: Arc<Target>) {
-        let mut slot: Option<Connection> = None;
+    /// The request headers; a caller's own are kept.
+    fn headers(&self) -> BTreeMap<String, String> {
+        let mut headers = self.spec.headers.clone();
+        if self.spec.grpc {
+            for (name, value) in GRPC_HEADERS {
+                headers
+                    .entry(name.to_owned())
+                    .or_insert_with(|| value.to_owned());
+            }
+        }
+        headers
+    }
+
+    /// One for each worker of a connection: its share of it, or none where it opens its own.
+    async fn slots(&self, target: &Target) -> Vec<Option<Connection>> {
+        if self.spec.streams == 1 {
+            return vec![None];
+        }
+        let shares = match target.open_shared(self.spec.streams).await {
+            Ok(shares) => shares,
+            // Each worker tries by itself, and its failure counts.
+            Err(_) => return (0..self.spec.streams).map(|_| None).collect(),
+        };
+        self.totals.lock().opened();
+        shares.into_iter().map(Some).collect()
+    }
+
+    async fn work(self: Arc<Self>, target: Arc<Target>, mut slot: Option<Connection>) {
         let limit = Duration::from_millis(self.spec.timeout_ms);
         while self.take_turn().await {
             self.totals.lock().begun();

@@ -96,6 +96,25 @@ async fn h2c_is_spoken_where_asked() {
 }
 
 #[tokio::test]
+async fn streams_share_a_connection_and_calls_of_grpc_count_by_their_status() {
+    let spec = RunSpec {
+        streams: 20,
+        requests: Some(200),
+        h2c: true,
+        grpc: true,
+        ..spec(app().await)
+    };
+    let result = finished(spec.clone()).await;
+    assert_eq!(
+        (result.ok, result.connections_opened),
+        (200, 1),
+        "{result:?}"
+    );
+    let unfit = RunSpec { h2c: false, ..spec };
+    assert!(unfit.check().is_err());
+}
+
+#[tokio::test]
 async fn failures_are_told_by_the_second_in_which_they_came() {
     let began = crate::unix_us() / 1_000_000;
     let spec = RunSpec {

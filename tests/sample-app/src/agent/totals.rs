@@ -47,6 +47,11 @@ impl Totals {
         self.result.sent += 1;
     }
 
+    /// Counts a connection that no single request has opened.
+    pub(super) fn opened(&mut self) {
+        self.result.connections_opened += 1;
+    }
+
     /// Counts the outcome of one request that ended `at` after the run's start and took `took`.
     pub(super) fn ended(
         &mut self,
@@ -76,7 +81,10 @@ impl Totals {
         }
         if !answered.is_ok() {
             let reason = answered.header(REASON_HEADER).unwrap_or("no reason given");
-            return self.failed(&format!("status {}: {reason}", answered.head.status), at);
+            let text = answered
+                .grpc_failure()
+                .unwrap_or_else(|| format!("status {}: {reason}", answered.head.status));
+            return self.failed(&text, at);
         }
         self.result.ok += 1;
         self.result.first_ok_ms.get_or_insert_with(|| ms(at));

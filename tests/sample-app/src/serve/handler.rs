@@ -3,13 +3,16 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
+    future::ready,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
-use http_body_util::{BodyExt as _, Full};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
+};
+use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use lull_process::server::{Answer, json, text};
@@ -20,8 +23,13 @@ use crate::wire::{AppStats, Hello, POD_HEADER};
 
 /// Longest `?sleep_ms=`.
 const MAX_SLEEP: Duration = Duration::from_secs(600);
+/// Media type of gRPC.
+const GRPC: &str = "application/grpc";
 /// Largest `?bytes=`.
 const MAX_BYTES: usize = 64 << 20;
+
+/// The body of an answer; that of a call of gRPC has trailers.
+pub(super) type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Answers one request; always with the pod's name in a header. `closes` asks the caller of an
 /// HTTP/1 connection to leave it.
@@ -30,8 +38,10 @@ pub(super) async fn answer(
     port: u16,
     closes: bool,
     request: Request<Incoming>,
-) -> Result<Answer, Infallible> {
+) -> Result<Response<Body>, Infallible> {
     let http1 = request.version() <= Version::HTTP_11;
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    let is_grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(GRPC.as_bytes()));
     let mut response = match (request.method(), request.uri().path()) {
         (_, "/healthz") => health(Instant::now() >= app.ready_at, "not ready yet"),
         (_, "/live") => health(
@@ -53,7 +63,32 @@ pub(super) async fn answer(
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
     }
-    Ok(response)
+    if is_grpc && response.status() == StatusCode::OK {
+        return Ok(as_grpc(response).await);
+    }
+    Ok(response.map(|body| body.boxed_unsync()))
+}
+
+/// `answer` as the only message of a call of gRPC that succeeds: whether it is compressed, its length,
+/// itself, and the status as a trailer.
+async fn as_grpc(answer: Answer) -> Response<Body> {
+    let (mut head, body) = answer.into_parts();
+    let collected = body.collect().await;
+    let message = collected.unwrap_or_else(|never| match never {}).to_bytes();
+    // An answer is some KiB.
+    let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
+    let mut framed = vec![0];
+    framed.extend(length.to_be_bytes());
+    framed.extend_from_slice(&message);
+    head.headers
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(GRPC));
+    head.headers.remove(header::CONTENT_LENGTH);
+    let trailers = HeaderMap::from_iter([(
+        HeaderName::from_static("grpc-status"),
+        HeaderValue::from_static("0"),
+    )]);
+    let body = Full::new(Bytes::from(framed)).with_trailers(ready(Some(Ok(trailers))));
+    Response::from_parts(head, body.boxed_unsync())
 }
 
 fn health(well: bool, ill: &str) -> Answer {
