@@ -17,10 +17,10 @@ demo: ## A real cluster, Lull on it, a workload that sleeps and wakes (CLUSTER=b
 demo-down: ## Take the demo's cluster away
 	@scripts/cluster.sh down
 
-test: check chart instructions e2e e2e-mesh ## Every test, in order of time to first failure
+test: check chart instructions e2e ## Every test, in order of time to first failure
 
 test-full: export E2E_FULL := 1
-test-full: test e2e-races slow coldstart ## Also what takes longer
+test-full: test e2e-races e2e-mesh slow coldstart ## Also what takes longer
 
 check: fmt lint doc unit ## Everything that needs no cluster
 

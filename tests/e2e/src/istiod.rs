@@ -68,7 +68,7 @@ pub async fn away<T>(
                     scale_to(cluster, replicas).await
                 });
             let late = |_| Err(anyhow!("what was done without istiod took too long"));
-            back.and(outcome.unwrap_or_else(late))
+            back.and_then(|_| outcome.unwrap_or_else(late))
         }
         Err(error) => scale_to(cluster, replicas).await.and(Err(error)),
     };

@@ -6,7 +6,7 @@ use std::{fmt::Write as _, time::Duration};
 use anyhow::ensure;
 use clap::Parser;
 use lull_e2e::{
-    Agent, App, Cluster, Namespace, Workload,
+    Agent, App, Namespace, Workload,
     coldstarts::{Phases, Pick, spread, wake_by_patch, wake_by_request},
     eventually, in_mesh_for, in_namespace_for,
     istiod::{self, KINDS, Pushes},

@@ -140,10 +140,9 @@ impl Run {
         if self.spec.streams == 1 {
             return vec![None];
         }
-        let shares = match target.open_shared(self.spec.streams).await {
-            Ok(shares) => shares,
+        let Ok(shares) = target.open_shared(self.spec.streams).await else {
             // Each worker tries by itself, and its failure counts.
-            Err(_) => return (0..self.spec.streams).map(|_| None).collect(),
+            return (0..self.spec.streams).map(|_| None).collect();
         };
         self.totals.lock().opened();
         shares.into_iter().map(Some).collect()
