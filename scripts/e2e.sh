@@ -8,8 +8,9 @@ export HELM_ARGS="$HELM_ARGS --set autoscaler.extraEnv.AUTOSCALER_CRASH_ON_REQUE
 with_lull e2e
 E2E_HELM=$(tool helm); E2E_KUBECTL=$(tool kubectl); export E2E_HELM E2E_KUBECTL
 E2E_PROMETHEUS=$(prometheus_folder)/prometheus; export E2E_PROMETHEUS
-scripts/kubectl-lull.sh quick-release
-export E2E_KUBECTL_LULL=$build/bin/kubectl-lull
+# As the workspace's tests are built: a static one is another build of every dependency.
+cargo build --locked -q --workspace --bin kubectl-lull
+export E2E_KUBECTL_LULL=$CARGO_TARGET_DIR/debug/kubectl-lull
 say "suite"
 cargo test --locked -p lull-e2e --features cluster ${E2E_ARGS:-} -- --test-threads "${E2E_THREADS:-4}"
 step "helm test" "$E2E_HELM" test lull --namespace "$LULL_NAMESPACE"
