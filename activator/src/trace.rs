@@ -17,8 +17,6 @@ use crate::{
     workload::{Phase, Wake},
 };
 
-/// Name of a request's span.
-pub(crate) const REQUEST: &str = "request";
 const HELD: &str = "held";
 const WAKE: &str = "wake";
 
@@ -43,7 +41,7 @@ pub(crate) fn ended(
     }
     name(&mut span, workload);
     if let Some(status) = status {
-        span.set("http.response.status_code", i64::from(status.as_u16()));
+        span.answered(status);
     }
     traces.end(span);
 }

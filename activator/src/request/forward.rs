@@ -92,10 +92,8 @@ impl ProxyHttp for Forward {
         };
         let deadline = Instant::now() + spec.settings.hold_timeout.0;
         ctx.hold = Some(Hold::new(ask, deadline).with_bytes(length(session.req_header())));
-        ctx.span = self
-            .hub
-            .traces
-            .join(&session.req_header().headers, trace::REQUEST);
+        let request = session.req_header();
+        ctx.span = self.hub.traces.join(&request.method, &request.headers);
         ctx.connection = Some(connection);
         Ok(false)
     }
@@ -115,8 +113,8 @@ impl ProxyHttp for Forward {
                 hold.who = Some(who(session.req_header(), connection));
             }
             if ctx.span.is_none() {
-                let headers = &session.req_header().headers;
-                ctx.span = self.hub.traces.begin(headers, trace::REQUEST);
+                let request = session.req_header();
+                ctx.span = self.hub.traces.begin(&request.method, &request.headers);
             }
             hold.span = ctx.span.as_ref().map(|span| span.context());
             tokio::select! {

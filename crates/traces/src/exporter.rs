@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderMap;
+use http::{HeaderMap, Method};
 use opentelemetry::KeyValue;
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::{
@@ -36,6 +36,8 @@ const BATCH_PAUSE: Duration = Duration::from_secs(1);
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same for what is being sent when the process ends, and again for what waits then.
 const LAST_BATCH: Duration = Duration::from_millis(300);
+/// Name of the span of a request.
+const REQUEST: &str = "request";
 /// Where a collector takes traces (OTLP specification, "OTLP/HTTP Request").
 const TRACES_PATH: &str = "/v1/traces";
 
@@ -102,23 +104,23 @@ impl Traces {
         self.0.is_some()
     }
 
-    /// The span of a request with `headers`, as a part of the caller's trace; `None` where that one
-    /// has none, or does not want it kept.
+    /// The span of a request, as a part of the caller's trace; `None` where that one has none, or
+    /// does not want it kept.
     #[inline]
     #[must_use]
-    pub fn join(&self, headers: &HeaderMap, name: &'static str) -> Option<Box<Span>> {
+    pub fn join(&self, method: &Method, headers: &HeaderMap) -> Option<Box<Span>> {
         match self.is_on() {
-            true => joined(headers, name),
+            true => joined(method, headers),
             false => None,
         }
     }
 
-    /// The span of a request with `headers` whose caller has no trace, as the first of a new one;
-    /// `None` where the caller said anything about one.
+    /// The span of a request whose caller has no trace, as the first of a new one; `None` where the
+    /// caller said anything about one.
     #[must_use]
-    pub fn begin(&self, headers: &HeaderMap, name: &'static str) -> Option<Box<Span>> {
+    pub fn begin(&self, method: &Method, headers: &HeaderMap) -> Option<Box<Span>> {
         let begins = self.is_on() && !headers.contains_key(TRACE_PARENT);
-        begins.then(|| Box::new(Span::root(name).served()))
+        begins.then(|| served(Span::root(REQUEST), method))
     }
 
     /// Hands `span` over, which ends now unless it has an end.
@@ -132,9 +134,15 @@ impl Traces {
     }
 }
 
-fn joined(headers: &HeaderMap, name: &'static str) -> Option<Box<Span>> {
+fn joined(method: &Method, headers: &HeaderMap) -> Option<Box<Span>> {
     let parent = TraceParent::of(headers).filter(TraceParent::is_sampled)?;
-    Some(Box::new(Span::below(parent, name).served()))
+    Some(served(Span::below(parent, REQUEST), method))
+}
+
+fn served(span: Span, method: &Method) -> Box<Span> {
+    let mut span = Box::new(span.served());
+    span.asked(method);
+    span
 }
 
 // === impl Exporter ===
@@ -238,14 +246,14 @@ mod tests {
     fn without_a_collector_there_are_no_spans() {
         let (off, exporter) = traces(None, "test", []);
         assert!(exporter.is_none());
-        assert!(off.join(&headers(PARENT), "x").is_none());
-        assert!(off.begin(&HeaderMap::new(), "x").is_none());
+        assert!(off.join(&Method::GET, &headers(PARENT)).is_none());
+        assert!(off.begin(&Method::GET, &HeaderMap::new()).is_none());
     }
 
     #[test]
     fn a_span_joins_its_callers_trace_where_that_is_kept() {
         let (traces, _exporter) = on();
-        let span = traces.join(&headers(PARENT), "x").unwrap();
+        let span = traces.join(&Method::GET, &headers(PARENT)).unwrap();
         let parent = TraceParent::parse(PARENT.as_bytes()).unwrap();
         assert_eq!(span.context().trace_id(), parent.trace_id());
         assert_ne!(span.context(), parent);
@@ -253,11 +261,14 @@ mod tests {
         assert_eq!(data.parent_span_id, parent.span_id());
         assert!(data.parent_span_is_remote);
         let unsampled = PARENT.replace("-01", "-00");
-        for other in [&unsampled, "nonsense"] {
-            assert!(traces.join(&headers(other), "x").is_none(), "{other}");
-            assert!(traces.begin(&headers(other), "x").is_none(), "{other}");
+        for other in [unsampled.as_str(), "nonsense"] {
+            let headers = headers(other);
+            assert!(traces.join(&Method::GET, &headers).is_none(), "{other}");
+            assert!(traces.begin(&Method::GET, &headers).is_none(), "{other}");
         }
-        assert!(traces.begin(&HeaderMap::new(), "x").is_some());
+        let none = HeaderMap::new();
+        assert!(traces.join(&Method::GET, &none).is_none());
+        assert!(traces.begin(&Method::GET, &none).is_some());
     }
 
     #[tokio::test]

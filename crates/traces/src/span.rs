@@ -2,6 +2,7 @@
 
 use std::time::SystemTime;
 
+use http::{Method, StatusCode};
 use opentelemetry::{
     InstrumentationScope, KeyValue, SpanId, Value,
     trace::{SpanContext, SpanKind, Status, TraceState},
@@ -10,6 +11,11 @@ use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator, SpanData, SpanEve
 use tokio::time::Instant;
 
 use crate::parent::TraceParent;
+
+/// Methods that have names in OpenTelemetry's semantic conventions.
+const METHODS: [&str; 9] = [
+    "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
+];
 
 /// One span; it begins when it is made and ends when it is handed to [`crate::Traces::end`], unless
 /// it is told otherwise.
@@ -62,7 +68,7 @@ impl Span {
 
     /// The same for something that another process has asked for.
     #[must_use]
-    pub fn served(self) -> Self {
+    pub(crate) fn served(self) -> Self {
         Self {
             kind: SpanKind::Server,
             ..self
@@ -76,6 +82,20 @@ impl Span {
             start,
             end: Some(end),
             ..self
+        }
+    }
+
+    /// It is a request with `method`, whose own text may be as long as a caller likes.
+    pub(crate) fn asked(&mut self, method: &Method) {
+        let known = METHODS.into_iter().find(|known| *known == method.as_str());
+        self.set("http.request.method", known.unwrap_or("_OTHER"));
+    }
+
+    /// It was answered with `status`; one of 500 and more is a failure.
+    pub fn answered(&mut self, status: StatusCode) {
+        self.set("http.response.status_code", i64::from(status.as_u16()));
+        if status.is_server_error() && self.status == Status::Unset {
+            self.failed("");
         }
     }
 
