@@ -1,6 +1,5 @@
 //! What a collector gets to see.
 
-use http::Request;
 use lull_traces::collector::{Collector, Sent, Span};
 use tokio::io::AsyncWriteExt;
 
@@ -25,7 +24,7 @@ fn parent(flags: &str) -> String {
 /// What the app saw of tracing in a request that had `value`; empty where it saw nothing.
 async fn seen(proxy: &Proxy, value: Option<&str>) -> String {
     let (mut sender, _connection) = h2c(proxy.traffic()).await;
-    let mut request: Request<_> = h2_get("/seen");
+    let mut request = h2_get("/seen");
     if let Some(value) = value {
         let headers = request.headers_mut();
         headers.insert("traceparent", value.parse().unwrap());
