@@ -184,7 +184,7 @@ mod tests {
         fn whatever_comes_is_none_or_can_be_passed_on(
             text in "[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[ -~]{0,9})?",
             at in 0_usize..70,
-            byte: u8,
+            byte in any::<u8>(),
         ) {
             let mut text = text.into_bytes();
             if let Some(place) = text.get_mut(at) {
