@@ -31,7 +31,7 @@ pub(crate) fn traces(config: &Config) -> (Traces, Option<Exporter>) {
 /// caller got.
 pub(crate) fn ended(
     traces: &Traces,
-    mut span: Box<Span>,
+    mut span: Span,
     workload: (&str, &str),
     (status, held): (Option<StatusCode>, Duration),
 ) {

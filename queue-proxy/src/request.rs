@@ -361,7 +361,7 @@ impl Drop for Hold {
             gateway.access.end(record, lasted);
         }
         if let Some(span) = span {
-            gateway.traces.end(span);
+            gateway.traces.end(*span);
         }
     }
 }

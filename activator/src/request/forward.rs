@@ -249,7 +249,7 @@ impl ProxyHttp for Forward {
             let workload = &connection.route.workload;
             let held = ctx.hold.as_ref().map_or(Duration::ZERO, |hold| hold.waited);
             let id = (workload.namespace.as_str(), workload.name.as_str());
-            trace::ended(&self.hub.traces, span, id, (status, held));
+            trace::ended(&self.hub.traces, *span, id, (status, held));
         }
     }
 

@@ -47,7 +47,7 @@ pub struct Traces(Option<Queue>);
 
 #[derive(Debug)]
 struct Queue {
-    spans_tx: mpsc::Sender<Box<Span>>,
+    spans_tx: mpsc::Sender<Span>,
     lost: Arc<AtomicU64>,
 }
 
@@ -56,7 +56,7 @@ struct Queue {
 pub struct Exporter {
     endpoint: String,
     resource: Resource,
-    spans_rx: mpsc::Receiver<Box<Span>>,
+    spans_rx: mpsc::Receiver<Span>,
     /// Spans that the queue did not take.
     lost: Arc<AtomicU64>,
 }
@@ -124,9 +124,8 @@ impl Traces {
     }
 
     /// Hands `span` over, which ends now unless it has an end.
-    pub fn end(&self, span: impl Into<Box<Span>>) {
+    pub fn end(&self, mut span: Span) {
         let Some(queue) = &self.0 else { return };
-        let mut span = span.into();
         span.end_now();
         if queue.spans_tx.try_send(span).is_err() {
             queue.lost.fetch_add(1, Ordering::Relaxed);
@@ -188,7 +187,7 @@ impl Exporter {
     }
 
     /// The next spans, at least one; `None` at the end.
-    async fn batch(&mut self, stop: &CancellationToken) -> Option<Vec<Box<Span>>> {
+    async fn batch(&mut self, stop: &CancellationToken) -> Option<Vec<Span>> {
         let mut batch = Vec::new();
         tokio::select! {
             // Without an order, a busy process would go on sending after its end.
@@ -199,7 +198,7 @@ impl Exporter {
     }
 
     /// Adds what waits, up to `most` in all.
-    fn fill(&mut self, batch: &mut Vec<Box<Span>>, most: usize) {
+    fn fill(&mut self, batch: &mut Vec<Span>, most: usize) {
         while batch.len() < most
             && let Ok(span) = self.spans_rx.try_recv()
         {
@@ -207,13 +206,13 @@ impl Exporter {
         }
     }
 
-    async fn send(&self, exporter: &SpanExporter, batch: Vec<Box<Span>>) {
+    async fn send(&self, exporter: &SpanExporter, batch: Vec<Span>) {
         let endpoint = &self.endpoint;
         let lost = self.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
             tracing::warn!(endpoint, lost, "spans came faster than they can be sent");
         }
-        let spans: Vec<SpanData> = batch.into_iter().map(|span| (*span).into()).collect();
+        let spans: Vec<SpanData> = batch.into_iter().map(SpanData::from).collect();
         let count = spans.len();
         if let Err(error) = exporter.export(spans).await {
             tracing::warn!(endpoint, count, %error, "the collector did not take spans");
