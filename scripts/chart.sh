@@ -120,6 +120,7 @@ prometheusRul                              monitoring.prometheusRul.enabled=true
 /monitoring/prometheusRule/runbookUrl      monitoring.prometheusRule.runbookUrl=https://runbooks.example/#lull
 /monitoring/dashboards/labels/a            monitoring.dashboards.labels.a=1
 /queueProxy/pullPolicy                     queueProxy.pullPolicy=Sometimes
+/queueProxy/otlpEndpoint                   queueProxy.otlpEndpoint=https://otel-collector:4318
 /test/namespace                            test.namespace=Default
 /test/timeout                              test.timeout=180
 /uninstall/timeout                         uninstall.timeout=600

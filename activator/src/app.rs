@@ -10,6 +10,7 @@ use std::{
 };
 
 use lull_process::{readiness::Readiness, server};
+use lull_traces::Exporter;
 use prometheus_client::registry::Registry;
 use tokio::{
     net::TcpListener,
@@ -30,7 +31,7 @@ use crate::{
     records,
     report::Reporter,
     request::Requests,
-    trace::{self, Exporter},
+    trace,
     watch::{self as kubernetes, Guards, Peers},
 };
 
@@ -95,7 +96,7 @@ struct Service {
 pub async fn build(config: Config) -> Result<Bound, AppError> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
-    let (traces, exporter) = trace::traces(config.otlp_endpoint.as_deref(), &config.pod_name);
+    let (traces, exporter) = trace::traces(&config);
     let hub = Arc::new(Hub::new(config, (metrics, traces), Handle::current()));
     let directory = Directory::new(Arc::clone(&hub));
     let readiness = Readiness::default();
@@ -270,14 +271,29 @@ impl Service {
             (config, guards)
         });
         self.serve_pages(&stop)?;
-        if let Some(exporter) = self.exporter.take() {
-            // Ends with this runtime.
-            tokio::spawn(exporter.run());
+        let exporter = self.exporter.take();
+        // Also where the watches end by themselves.
+        let sent = stop.child_token();
+        let exporting = exporter.map(|exporter| tokio::spawn(exporter.run(sent.clone())));
+        match watches {
+            Some((config, guards)) => self.watch(config, guards, &stop).await?,
+            None => stop.cancelled().await,
         }
-        let Some((config, guards)) = watches else {
-            stop.cancelled().await;
-            return Ok(());
-        };
+        sent.cancel();
+        if let Some(exporting) = exporting {
+            // For the last spans. Its failure would be a panic, which has been logged.
+            let _ = exporting.await;
+        }
+        Ok(())
+    }
+
+    /// Follows Kubernetes until `stop`.
+    async fn watch(
+        self,
+        config: kube::Config,
+        guards: Guards,
+        stop: &CancellationToken,
+    ) -> Result<(), ServiceError> {
         let client = kube::Client::try_from(config)?;
         let peers = Peers {
             namespace: self.hub.config.namespace.clone(),

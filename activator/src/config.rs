@@ -2,11 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use http::{Uri, uri::Scheme};
 use lull_contract::{HumanDuration, ports};
 use lull_process::{
     env::{EnvSource, Faults, Reader},
     logging::LogFilter,
+    otlp::Endpoint,
 };
 use serde::Serialize;
 
@@ -28,8 +28,6 @@ const DEFAULT_PEERS: &str = "app.kubernetes.io/part-of=lull,app.kubernetes.io/co
 
 const PORT_NUMBER: &str = "must be a port, 0 (any free one) to 65535";
 const DURATION: &str = "must be a duration such as 90s, 1m30s or 500ms";
-const COLLECTOR: &str =
-    "must be a collector's OTLP/HTTP address such as http://otel-collector:4318";
 const COUNT: &str = "must be a whole number, 1 or more";
 
 /// Everything that the activator can be told.
@@ -50,8 +48,8 @@ pub struct Config {
     pub namespace: Option<String>,
     /// Labels of the other activators.
     pub peers: String,
-    /// Collector that gets a trace of each wake; `None` = off.
-    pub otlp_endpoint: Option<String>,
+    /// Collector that gets traces of wakes and requests; `None` = off.
+    pub otlp_endpoint: Option<Endpoint>,
     /// Shortest time from SIGTERM until the listeners close.
     pub drain_min: HumanDuration,
     /// The listeners stay open until nobody has come for so long.
@@ -109,7 +107,9 @@ impl Config {
                 DEFAULT_PEERS.to_owned(),
                 "must be a label selector",
             ),
-            otlp_endpoint: reader.read_with("ACTIVATOR_OTLP_ENDPOINT", COLLECTOR, collector),
+            otlp_endpoint: reader.read_with("ACTIVATOR_OTLP_ENDPOINT", Endpoint::ALLOWED, |text| {
+                text.parse().ok()
+            }),
             drain_min: reader.read_or("ACTIVATOR_DRAIN_MIN", DEFAULT_DRAIN_MIN, DURATION),
             drain_quiet: reader.read_or("ACTIVATOR_DRAIN_QUIET", DEFAULT_DRAIN_QUIET, DURATION),
             grace: reader.read_or("ACTIVATOR_GRACE", DEFAULT_GRACE, DURATION),
@@ -143,12 +143,6 @@ fn count(reader: &mut Reader<'_>, key: &str, default: usize) -> usize {
     reader
         .read_with(key, COUNT, |text| text.parse().ok().filter(|n| *n > 0))
         .unwrap_or(default)
-}
-
-/// TLS to a collector is a mesh's or an agent's business: wakes are no secrets.
-fn collector(text: &str) -> Option<String> {
-    let address: Uri = text.parse().ok()?;
-    (address.scheme() == Some(&Scheme::HTTP) && address.host().is_some()).then(|| text.to_owned())
 }
 
 #[cfg(test)]

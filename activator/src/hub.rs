@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use lull_traces::Traces;
 use tokio::{runtime::Handle, sync::watch, task::AbortHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +13,6 @@ use crate::{
     budget::{Amount, Budget},
     config::Config,
     metrics::Metrics,
-    trace::Traces,
 };
 
 /// Clock, bounds, counts and the edge.

@@ -11,6 +11,7 @@ use std::{
 
 use lull_contract::AppProtocol;
 use lull_process::server;
+use lull_traces::{Exporter, Traces};
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio::{
@@ -88,6 +89,7 @@ struct Service {
     control: StdUnixListener,
     registry: Registry,
     gateway: Arc<Gateway>,
+    exporter: Option<Exporter>,
 }
 
 /// Opens every socket that `config` names.
@@ -101,6 +103,7 @@ pub async fn build(config: Config) -> Result<Bound, AppError> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let lost = metrics.access_log_dropped.clone();
+    let (traces, exporter) = traces(&config);
     let gateway = Arc::new(Gateway {
         limiter: Limiter::new(config.container_concurrency, config.queue_depth),
         traffic: Traffic::new(),
@@ -109,6 +112,7 @@ pub async fn build(config: Config) -> Result<Bound, AppError> {
         } else {
             AccessLog::off(lost)
         },
+        traces,
         metrics,
         drain: Drain::new(),
         config: Arc::new(config),
@@ -146,8 +150,18 @@ pub async fn build(config: Config) -> Result<Bound, AppError> {
             control,
             registry,
             gateway,
+            exporter,
         },
     })
+}
+
+fn traces(config: &Config) -> (Traces, Option<Exporter>) {
+    let endpoint = config.otlp_endpoint.as_ref().map(|it| it.as_str());
+    let pod = [
+        ("k8s.pod.name", config.pod_name.clone()),
+        ("k8s.namespace.name", config.pod_namespace.clone()),
+    ];
+    lull_traces::traces(endpoint, "lull-queue-proxy", pod)
 }
 
 async fn listen(port: u16) -> Result<(TcpListener, SocketAddr), AppError> {
@@ -237,6 +251,8 @@ impl Service {
 
     async fn run(self, stop: CancellationToken) -> io::Result<()> {
         let gateway = self.gateway;
+        let exporter = self.exporter;
+        let exporting = exporter.map(|exporter| tokio::spawn(exporter.run(stop.clone())));
         let starting = AppState::Down("it has not been asked yet".into());
         let (state_tx, state_rx) = watch::channel(starting);
         let pages = Arc::new(Pages {
@@ -270,6 +286,10 @@ impl Service {
             Page::Metrics,
         );
         stop.cancelled().await;
+        if let Some(exporting) = exporting {
+            // For the last spans. Its failure would be a panic, which has been logged.
+            let _ = exporting.await;
+        }
         Ok(())
     }
 }

@@ -12,6 +12,7 @@ use lull_contract::{
 use lull_process::{
     env::{EnvSource, Faults, Reader},
     logging::LogFilter,
+    otlp::Endpoint,
 };
 use serde::{Deserialize, Serialize};
 
@@ -107,6 +108,8 @@ pub struct Config {
     pub log_json: bool,
     /// A line on standard output for each request.
     pub access_log: bool,
+    /// Collector that gets spans of requests whose trace is kept; `None` = off.
+    pub otlp_endpoint: Option<Endpoint>,
     /// Port of `/ready`, `/live`, `/config` and `/wait-for-drain`.
     pub admin_port: u16,
     /// Port of the autoscaler's report.
@@ -155,6 +158,9 @@ impl Config {
             log: reader.read_or("QP_LOG", LogFilter::info(), LogFilter::ALLOWED),
             log_json: reader.read_or("QP_LOG_JSON", false, "must be true or false"),
             access_log: reader.read_or("QP_ACCESS_LOG", false, "must be true or false"),
+            otlp_endpoint: reader.read_with("QP_OTLP_ENDPOINT", Endpoint::ALLOWED, |text| {
+                text.parse().ok()
+            }),
             admin_port: reader.read_or("QP_ADMIN_PORT", ports::ADMIN, PORT_NUMBER),
             report_port: reader.read_or("QP_REPORT_PORT", ports::REPORT, PORT_NUMBER),
             metrics_port: reader.read_or("QP_METRICS_PORT", ports::METRICS, PORT_NUMBER),
@@ -368,6 +374,7 @@ mod tests {
             ("QP_LOG", "loud"),
             ("QP_LOG_JSON", "yes"),
             ("QP_ACCESS_LOG", "1"),
+            ("QP_OTLP_ENDPOINT", "collector:4318"),
             ("QP_ADMIN_PORT", "70000"),
             ("QP_REPORT_PORT", "a"),
             ("QP_METRICS_PORT", "b"),

@@ -7,6 +7,7 @@
 //! autoscaler --> report 9090 --> traffic (counts), bypass (connections that went round us)
 //! preStop `queue-proxy drain` --> control (unix socket) --> drain
 //! request, splice --> access --> standard output (where it is asked for)
+//! request --> lull_traces --> collector (where it is asked for)
 //! ```
 //!
 //! The data plane has a runtime and a thread of its own; everything else shares a second one, so

@@ -9,6 +9,7 @@ use hyper::{
     upgrade::{self, OnUpgrade},
 };
 use hyper_util::rt::TokioIo;
+use lull_traces::{Span, TRACE_PARENT, Traces};
 use tokio::time::Instant;
 
 use crate::{
@@ -28,6 +29,9 @@ use crate::{
     upstream::{Lease, Upstream},
 };
 
+/// Name of the span of the wait for a slot.
+const QUEUED: &str = "queued";
+
 /// What all ports share.
 #[derive(Debug)]
 pub(crate) struct Gateway {
@@ -36,6 +40,7 @@ pub(crate) struct Gateway {
     pub(crate) traffic: Traffic,
     pub(crate) metrics: Metrics,
     pub(crate) access: AccessLog,
+    pub(crate) traces: Traces,
     pub(crate) drain: Drain,
 }
 
@@ -57,6 +62,8 @@ pub(crate) struct Hold {
     permit: Option<Permit>,
     /// `None` = no access log is wanted.
     record: Option<Box<Record>>,
+    /// `None` = it is not traced.
+    span: Option<Box<Span>>,
     _ticket: Ticket,
 }
 
@@ -154,6 +161,10 @@ impl Inbound {
         };
         let switch = headers::clean_request(request.headers_mut());
         headers::add_forwarded_for(request.headers_mut(), &caller.name);
+        if let Some(span) = &hold.span {
+            let below = span.context().header();
+            request.headers_mut().insert(TRACE_PARENT, below);
+        }
         let switched = (switch.is_some() && request.version() == Version::HTTP_11)
             .then(|| upgrade::on(&mut request));
         let idle = caller.port.gateway.idle();
@@ -249,6 +260,7 @@ impl Hold {
         let agent = request.headers().get(header::USER_AGENT);
         let agent = agent.and_then(|agent| agent.to_str().ok());
         let record = gateway.access.request(request, &busy.caller().name);
+        let span = gateway.traces.join(request.method(), request.headers());
         let counted = !gateway.config.ignore.matches(request.uri().path(), agent);
         let started = Instant::now();
         let ticket = gateway.traffic.enter(started, counted);
@@ -259,6 +271,7 @@ impl Hold {
             class: CodeClass::None,
             permit: None,
             record,
+            span,
             _ticket: ticket,
         }
     }
@@ -269,6 +282,9 @@ impl Hold {
         if let Some(record) = &mut self.record {
             record.answered(status);
         }
+        if let Some(span) = &mut self.span {
+            span.answered(status);
+        }
     }
 
     /// The app does not answer, or not to the end.
@@ -276,6 +292,9 @@ impl Hold {
         self.gateway().metrics.rejected(reason);
         if let Some(record) = &mut self.record {
             record.rejected(reason);
+        }
+        if let Some(span) = &mut self.span {
+            span.failed(reason.as_str());
         }
     }
 
@@ -304,6 +323,11 @@ impl Hold {
         if let Some(record) = self.record.as_mut().filter(|_| is_limited) {
             record.queued(self.started.elapsed());
         }
+        if let Some(span) = self.span.as_ref().filter(|_| is_limited) {
+            let (part, start) = (Span::below(span.context(), QUEUED), span.start());
+            let part = part.between(start, start + self.started.elapsed());
+            self.gateway().traces.end(part);
+        }
     }
 
     /// So many bytes of the app's answer go to the caller.
@@ -330,11 +354,14 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         let lasted = self.started.elapsed();
-        let record = self.record.take();
+        let (record, span) = (self.record.take(), self.span.take());
         let gateway = self.gateway();
         gateway.metrics.ended(self.class, lasted);
         if let Some(record) = record {
             gateway.access.end(record, lasted);
+        }
+        if let Some(span) = span {
+            gateway.traces.end(*span);
         }
     }
 }

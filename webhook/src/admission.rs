@@ -18,6 +18,7 @@ use axum::{
 use k8s_openapi::ByteString;
 use lull_cluster_settings::Settings;
 use lull_contract::target_resource::TargetResource;
+use lull_process::otlp::Endpoint;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -97,15 +98,17 @@ enum Subject {
 #[derive(Debug)]
 struct Server {
     image: Image,
+    otlp_endpoint: Option<Endpoint>,
     targets: Vec<TargetResource>,
     settings: Settings,
     metrics: Metrics,
 }
 
-/// The admission server's routes: templates of the kinds `targets` get `image`, and workloads what
+/// The admission server's routes: templates of the kinds `targets` get `image`, whose spans go to the
+/// collector, and workloads what
 /// `settings` has at that moment where they don't say it themselves.
 pub fn router(
-    image: Image,
+    (image, otlp_endpoint): (Image, Option<Endpoint>),
     targets: Vec<TargetResource>,
     settings: Settings,
     metrics: Metrics,
@@ -115,6 +118,7 @@ pub fn router(
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(Arc::new(Server {
             image,
+            otlp_endpoint,
             targets,
             settings,
             metrics,
@@ -126,6 +130,7 @@ async fn handle(State(server): State<Arc<Server>>, body: Bytes) -> Response {
     let config = InjectConfig {
         image: server.image.clone(),
         defaults: Arc::clone(&server.settings.borrow().defaults),
+        otlp_endpoint: server.otlp_endpoint.clone(),
     };
     let (outcome, response) = match review(&body, &config, &server.targets) {
         Ok((outcome, answer)) => {

@@ -77,7 +77,7 @@ pub async fn run(args: &Args, client: &Client, stop: CancellationToken) -> Resul
             tokio::spawn(serve::serve(
                 admission,
                 server_config(resolver)?,
-                admission::router(args.image(), args.targets.0.clone(), settings, metrics),
+                admission::router(args.sidecar(), args.targets.0.clone(), settings, metrics),
                 end.clone(),
             )),
         ),

@@ -3,7 +3,7 @@
 use clap::{Parser, builder::BoolishValueParser};
 use lull_cluster_settings::Current;
 use lull_contract::{ports, target_resource::TargetResources};
-use lull_process::logging::LogFilter;
+use lull_process::{logging::LogFilter, otlp::Endpoint};
 use serde_json::{Value, json};
 
 use crate::{certs::keeper::Names, inject::Image};
@@ -42,6 +42,10 @@ pub struct Args {
         value_parser = ["Always", "IfNotPresent", "Never"]
     )]
     pub queue_proxy_image_pull_policy: String,
+    /// OpenTelemetry collector (OTLP over HTTP) that gets the sidecar's spans, such as
+    /// http://otel-collector.observability:4318; without it there are none.
+    #[arg(long, env = "WEBHOOK_QUEUE_PROXY_OTLP_ENDPOINT")]
+    pub queue_proxy_otlp_endpoint: Option<Endpoint>,
     /// Kinds that are injected, as GROUP/VERSION/PLURAL with commas between them; others are left
     /// alone.
     #[arg(long, env = "WEBHOOK_TARGETS", default_value_t)]
@@ -66,14 +70,15 @@ pub struct Args {
 // === impl Args ===
 
 impl Args {
-    /// The sidecar that templates get.
+    /// The sidecar that templates get, and the collector of its spans.
     #[must_use]
-    pub fn image(&self) -> Image {
-        Image {
+    pub fn sidecar(&self) -> (Image, Option<Endpoint>) {
+        let image = Image {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             reference: self.queue_proxy_image.clone(),
             pull_policy: self.queue_proxy_image_pull_policy.clone(),
-        }
+        };
+        (image, self.queue_proxy_otlp_endpoint.clone())
     }
 
     /// What the admin page `/config` shows, with the settings in force.
@@ -87,6 +92,7 @@ impl Args {
             "settings": self.settings,
             "queueProxyImage": self.queue_proxy_image,
             "queueProxyImagePullPolicy": self.queue_proxy_image_pull_policy,
+            "queueProxyOtlpEndpoint": self.queue_proxy_otlp_endpoint,
             "log": self.log,
             "logJson": self.log_json,
             "port": self.port,

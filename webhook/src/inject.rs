@@ -16,6 +16,7 @@ use lull_contract::{
     injected::Sidecar,
 };
 use lull_injection::{shape, strip};
+use lull_process::otlp::Endpoint;
 use serde_json::Value;
 
 mod ports;
@@ -36,6 +37,8 @@ pub struct InjectConfig {
     pub image: Image,
     /// What workloads get that don't say it themselves.
     pub defaults: Arc<Defaults>,
+    /// Collector of the sidecar's spans, where it is injected afresh; `None` = no spans.
+    pub otlp_endpoint: Option<Endpoint>,
 }
 
 /// The object as it shall be, and what the user should know about it.
@@ -158,7 +161,8 @@ fn enrol(
     if let Err(why) = shape::understood(Some(&base)) {
         return Ok(left_alone(new, &why));
     }
-    let sidecar = sidecar::resolve(wanted, &base).map_err(|why| refusal(new, &[why]))?;
+    let sidecar = sidecar::resolve(wanted, &base, config.otlp_endpoint.as_ref())
+        .map_err(|why| refusal(new, &[why]))?;
     let template = match before {
         Some(before) if before.base == base && before.still_fits(&sidecar, new) => {
             before.template.clone()

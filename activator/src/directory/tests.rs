@@ -1,11 +1,12 @@
 use std::{net::Ipv4Addr, sync::Arc};
 
 use lull_contract::AppProtocol;
+use lull_traces::Traces;
 use prometheus_client::registry::Registry;
 use tokio::runtime::Handle;
 
 use super::*;
-use crate::{config::Config, metrics::Metrics, trace};
+use crate::{config::Config, metrics::Metrics};
 
 fn directory() -> Directory {
     let pairs = [("POD_NAME", "a-1"), ("POD_IP", "10.0.0.1")];
@@ -13,11 +14,10 @@ fn directory() -> Directory {
         .map(|(key, value)| (format!("ACTIVATOR_{key}"), value.to_owned()))
         .into();
     let metrics = Metrics::register(&mut Registry::default());
-    let (traces, _) = trace::traces(None, "");
     let config = Config::read(&vars).unwrap();
     Directory::new(Arc::new(Hub::new(
         config,
-        (metrics, traces),
+        (metrics, Traces::off()),
         Handle::current(),
     )))
 }

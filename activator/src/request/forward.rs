@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use http::{StatusCode, header};
 use lull_contract::names;
+use lull_traces::{Span, TRACE_PARENT};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -17,6 +18,7 @@ use crate::{
     hub::Hub,
     metrics::{CodeClass, Reason},
     splice::{self, Leaves},
+    trace,
     who::Who,
     workload::{Hold, HoldError, Slot},
 };
@@ -45,6 +47,8 @@ pub(super) struct Ctx {
     slot: Option<Slot>,
     /// What we answer, where no pod does.
     own: Option<OwnAnswer>,
+    /// `None` = it is not traced.
+    span: Option<Box<Span>>,
 }
 
 // === impl Forward ===
@@ -88,6 +92,8 @@ impl ProxyHttp for Forward {
         };
         let deadline = Instant::now() + spec.settings.hold_timeout.0;
         ctx.hold = Some(Hold::new(ask, deadline).with_bytes(length(session.req_header())));
+        let request = session.req_header();
+        ctx.span = self.hub.traces.join(&request.method, &request.headers);
         ctx.connection = Some(connection);
         Ok(false)
     }
@@ -106,6 +112,11 @@ impl ProxyHttp for Forward {
             if hold.who.is_none() {
                 hold.who = Some(who(session.req_header(), connection));
             }
+            if ctx.span.is_none() {
+                let request = session.req_header();
+                ctx.span = self.hub.traces.begin(&request.method, &request.headers);
+            }
+            hold.span = ctx.span.as_ref().map(|span| span.context());
             tokio::select! {
                 biased;
                 granted = workload.slot(hold) => granted,
@@ -150,6 +161,9 @@ impl ProxyHttp for Forward {
         if let Some(connection) = ctx.connection.as_ref().filter(|_| !passed_a_proxy(request)) {
             let address = connection.peer.ip().to_canonical();
             request.insert_header(FORWARDED_FOR, address.to_string())?;
+        }
+        if let Some(span) = &ctx.span {
+            request.insert_header(TRACE_PARENT, span.context().header())?;
         }
         Ok(())
     }
@@ -209,6 +223,10 @@ impl ProxyHttp for Forward {
         let answer = ctx.own.take().or_else(|| self.failure(error, ctx));
         let error_code = answer.as_ref().map_or(0, |answer| answer.status.as_u16());
         let has_begun = session.response_written().is_some();
+        let reason = answer.as_ref().and_then(|answer| answer.reason);
+        if let (Some(span), Some(reason)) = (&mut ctx.span, reason) {
+            span.failed(reason.as_str());
+        }
         if let Some(answer) = answer.filter(|_| !has_begun) {
             // The request's body may be unread.
             session.set_keepalive(None);
@@ -227,6 +245,12 @@ impl ProxyHttp for Forward {
         let status = session.response_written().map(|response| response.status);
         let class = status.map_or(CodeClass::None, CodeClass::of);
         self.hub.metrics.ended(class);
+        if let (Some(span), Some(connection)) = (ctx.span.take(), &ctx.connection) {
+            let workload = &connection.route.workload;
+            let held = ctx.hold.as_ref().map_or(Duration::ZERO, |hold| hold.waited);
+            let id = (workload.namespace.as_str(), workload.name.as_str());
+            trace::ended(&self.hub.traces, *span, id, (status, held));
+        }
     }
 
     // We say ourselves what there is to say, with the workload's name.

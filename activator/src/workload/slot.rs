@@ -2,13 +2,14 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use lull_traces::TraceParent;
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
 };
 
 use super::{Phase, State, Wake, Workload, wake_again};
-use crate::{hold::Ask, metrics::Reason, pod::Pod, who::Who};
+use crate::{hold::Ask, metrics::Reason, pod::Pod, trace, who::Who};
 
 /// What any held request or connection takes beside the caller's own bytes; 6.7 KiB were measured
 /// (`make bench-activator`).
@@ -68,6 +69,8 @@ pub(crate) struct Hold {
     place: Option<u64>,
     /// Who it is; `None` where nobody has looked.
     pub(crate) who: Option<Who>,
+    /// Its span; `None` where it is not traced.
+    pub(crate) span: Option<TraceParent>,
     /// Time spent in the line.
     pub(crate) waited: Duration,
     /// The wake that ended the wait, as far as it had got then.
@@ -169,7 +172,7 @@ impl Workload {
         if was_empty {
             state.line_since_us = now_us;
             if state.trusted() == 0 {
-                state.wake = Some(Wake::begin());
+                state.wake = Some(Wake::begin(hold.span));
                 state.woken_by.clone_from(&hold.who);
             }
             self.hub.raise_edge();
@@ -213,7 +216,7 @@ impl Slot {
                 ..
             } = &*self.workload;
             hub.metrics.woken(&wake);
-            hub.traces.woken((namespace, name), &wake);
+            trace::woken(&hub.traces, (namespace, name), &wake);
         }
     }
 
@@ -267,6 +270,7 @@ impl Hold {
             deadline,
             place: None,
             who: None,
+            span: None,
             waited: Duration::ZERO,
             wake: None,
         }

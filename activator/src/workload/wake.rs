@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
+use lull_traces::TraceParent;
 use tokio::time::Instant;
 
 use crate::pod::Pod;
@@ -24,6 +25,8 @@ pub(crate) enum Phase {
 /// One wake: when it began and how long after that each phase was seen.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wake {
+    /// The span of the request that began it; `None` where that has none.
+    pub(crate) caused_by: Option<TraceParent>,
     begun: Instant,
     seen: [Option<Duration>; Phase::ALL.len()],
 }
@@ -55,8 +58,9 @@ impl Phase {
 
 impl Wake {
     /// Somebody is held, and there is no pod.
-    pub(super) fn begin() -> Self {
+    pub(super) fn begin(caused_by: Option<TraceParent>) -> Self {
         Self {
+            caused_by,
             begun: Instant::now(),
             seen: [None; Phase::ALL.len()],
         }
@@ -115,7 +119,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_phase_is_the_time_from_the_beginning_to_its_first_sight() {
-        let mut wake = Wake::begin();
+        let mut wake = Wake::begin(None);
         for phase in [Phase::Created, Phase::Answering, Phase::Created] {
             tokio::time::advance(Duration::from_millis(10)).await;
             wake.reached(phase);

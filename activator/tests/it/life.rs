@@ -1,22 +1,14 @@
 //! Ports that come and go, the report, admin pages and the end.
 
-use std::{convert::Infallible, time::Duration};
+use std::time::Duration;
 
-use http_body_util::BodyExt;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
-use hyper_util::rt::TokioIo;
-use opentelemetry_proto::tonic::{
-    collector::trace::v1::ExportTraceServiceRequest, trace::v1::Span,
-};
-use prost::Message;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::mpsc,
 };
 
 use crate::connections::hello;
-use crate::harness::{Activator, FakePod, get, local, loopback, soon, until, workload};
+use crate::harness::{Activator, FakePod, get, local, soon, until, workload};
 
 #[tokio::test]
 async fn a_long_poll_returns_when_the_first_is_held() {
@@ -196,57 +188,4 @@ async fn listeners_stay_open_while_somebody_still_comes() {
     }
     soon(activator.task).await.unwrap();
     assert!(TcpStream::connect(port).await.is_err());
-}
-
-/// A collector: what it was sent comes out as spans.
-async fn collector() -> (String, mpsc::Receiver<Vec<Span>>) {
-    let (listener, address) = loopback().await;
-    let (spans_tx, spans_rx) = mpsc::channel(8);
-    let service = service_fn(move |request: http::Request<Incoming>| {
-        let spans_tx = spans_tx.clone();
-        async move {
-            assert_eq!(request.uri().path(), "/v1/traces");
-            let body = request.into_body().collect().await.unwrap().to_bytes();
-            let traces = ExportTraceServiceRequest::decode(body).unwrap();
-            let resources = traces.resource_spans.into_iter();
-            let scopes = resources.flat_map(|resource| resource.scope_spans);
-            let spans = scopes.flat_map(|scope| scope.spans).collect();
-            let _ = spans_tx.send(spans).await;
-            Ok::<_, Infallible>(http::Response::new(String::new()))
-        }
-    });
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let http = http1::Builder::new();
-            tokio::spawn(http.serve_connection(TokioIo::new(stream), service.clone()));
-        }
-    });
-    (format!("http://{address}"), spans_rx)
-}
-
-#[tokio::test]
-async fn a_wake_is_one_trace_with_a_span_for_each_phase() {
-    let (endpoint, mut spans_rx) = collector().await;
-    let activator = Activator::start(&[("ACTIVATOR_OTLP_ENDPOINT", &endpoint)]).await;
-    let port = activator.add(workload("shop")).await;
-    let caller = tokio::spawn(async move { get(port, "/", "").await });
-    activator.until_held(1).await;
-    let pod = FakePod::start("shop-1").await;
-    activator.add_pod(&pod);
-    soon(caller).await.unwrap().assert_status(200);
-    let spans = soon(spans_rx.recv()).await.unwrap();
-    let names: Vec<&str> = spans.iter().map(|span| span.name.as_str()).collect();
-    let phases = ["created", "scheduled", "running", "answering", "first-byte"];
-    assert_eq!(names, [&["wake"], &phases[..]].concat());
-    let (wake, phases) = spans.split_first().unwrap();
-    assert!(wake.parent_span_id.is_empty());
-    let mut end = wake.start_time_unix_nano;
-    for phase in phases {
-        assert_eq!(phase.trace_id, wake.trace_id);
-        assert_eq!(phase.parent_span_id, wake.span_id);
-        assert_eq!(phase.start_time_unix_nano, end);
-        end = phase.end_time_unix_nano;
-    }
-    assert_eq!(end, wake.end_time_unix_nano);
-    activator.stop().await;
 }

@@ -10,3 +10,5 @@ mod life;
 mod pods;
 #[cfg(test)]
 mod requests;
+#[cfg(test)]
+mod traces;

@@ -30,6 +30,9 @@ pub struct Sidecar {
     /// Whether there is a line for each request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub access_log: bool,
+    /// Collector that gets spans; `None` = no spans.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otlp_endpoint: Option<String>,
     /// Requests and limits.
     pub resources: SidecarResources,
 }

@@ -5,6 +5,7 @@
 pub mod docs;
 pub mod env;
 pub mod logging;
+pub mod otlp;
 pub mod readiness;
 pub mod server;
 pub mod shutdown;

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
+use lull_traces::TraceParent;
 use serde::{Serialize, Serializer};
 
 use crate::metrics::{Kind, Reason};
@@ -13,7 +14,6 @@ const MAX_PATH: usize = 1024;
 /// Longest text of a header, bytes.
 const MAX_TEXT: usize = 256;
 const REQUEST_ID: &str = "x-request-id";
-const TRACE_PARENT: &str = "traceparent";
 
 /// One request or byte stream, as far as it is known.
 #[derive(Debug, Serialize)]
@@ -68,7 +68,7 @@ impl Record {
             bytes: Some(0),
             user_agent: text(headers, header::USER_AGENT.as_str()),
             request_id: text(headers, REQUEST_ID),
-            trace_id: headers.get(TRACE_PARENT).and_then(trace_id),
+            trace_id: TraceParent::of(headers).map(|parent| parent.trace_id().to_string()),
             ..Self::of_stream(kind, peer)
         }
     }
@@ -135,22 +135,6 @@ fn lossy(value: &HeaderValue, max: usize) -> String {
 /// At most `max` bytes of `text`, whole characters.
 fn shortened(text: &str, max: usize) -> String {
     text[..text.floor_char_boundary(max)].to_owned()
-}
-
-/// The trace of a `traceparent` (<https://www.w3.org/TR/trace-context/>):
-/// `version-trace-parent-flags` in lower hex digits; later versions may go on behind.
-fn trace_id(value: &HeaderValue) -> Option<String> {
-    let mut parts = value.to_str().ok()?.split('-');
-    let is_hex = |part: &str| {
-        part.bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
-    let _version = parts
-        .next()
-        .filter(|part| part.len() == 2 && is_hex(part))?;
-    let trace = parts.next()?;
-    let is_trace = trace.len() == 32 && is_hex(trace) && trace.bytes().any(|byte| byte != b'0');
-    is_trace.then(|| trace.to_owned())
 }
 
 fn as_ms<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -253,26 +237,6 @@ mod tests {
             line(&record),
             r#"{"time":"1970-01-01T00:00:00.000Z","peer":"10.0.0.9","protocol":"tls","duration_ms":0.0}"#
         );
-    }
-
-    #[test]
-    fn only_a_traceparent_that_is_one_names_a_trace() {
-        let id = |value: &'static str| trace_id(&HeaderValue::from_static(value));
-        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-        assert_eq!(
-            id("cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-later").unwrap(),
-            trace
-        );
-        for wrong in [
-            "",
-            "00",
-            "0-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6-00f067aa0ba902b7-01",
-        ] {
-            assert_eq!(id(wrong), None, "{wrong}");
-        }
     }
 
     #[test]

@@ -28,3 +28,5 @@ mod seen;
 mod streams;
 #[cfg(test)]
 mod timeouts;
+#[cfg(test)]
+mod traces;

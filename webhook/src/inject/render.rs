@@ -265,6 +265,9 @@ fn environment(
     if sidecar.access_log {
         values.push(("QP_ACCESS_LOG", true.to_string()));
     }
+    if let Some(endpoint) = &sidecar.otlp_endpoint {
+        values.push(("QP_OTLP_ENDPOINT", endpoint.clone()));
+    }
     values.push(("QP_APP_PROBES", as_json(serde_json::to_string(&probes))?));
     values.push(("QP_GRACE", format!("{grace}s")));
     let plain = values.into_iter().map(|(name, value)| {

@@ -6,17 +6,23 @@ use lull_contract::{
     annotations::{PORTS, Wanted},
     injected::Sidecar,
 };
+use lull_process::otlp::Endpoint;
 use serde_json::{Value, json};
 
 use super::ports;
 
 type Annotations = BTreeMap<String, String>;
 
-/// The sidecar of a template (without our parts) whose annotations say `wanted`.
+/// The sidecar of a template (without our parts) whose annotations say `wanted`; its spans go to
+/// `otlp_endpoint`.
 ///
 /// # Errors
 /// The template declares no port and the annotations name none.
-pub(super) fn resolve(wanted: &Wanted, template: &Value) -> Result<Sidecar, String> {
+pub(super) fn resolve(
+    wanted: &Wanted,
+    template: &Value,
+    otlp_endpoint: Option<&Endpoint>,
+) -> Result<Sidecar, String> {
     let settings = &wanted.settings;
     Ok(Sidecar {
         ports: ports::app_ports(wanted.ports.as_deref(), template)?,
@@ -27,6 +33,7 @@ pub(super) fn resolve(wanted: &Wanted, template: &Value) -> Result<Sidecar, Stri
         idle_timeout: settings.idle_timeout,
         ignore: settings.ignore.clone(),
         access_log: wanted.access_log,
+        otlp_endpoint: otlp_endpoint.map(Endpoint::to_string),
         resources: wanted.sidecar.clone(),
     })
 }
@@ -112,7 +119,7 @@ mod tests {
             { "name": "app", "ports": [{ "containerPort": 8080 }] },
         ] } });
         let sidecar = |annotations: &Annotations| {
-            resolve(&annotations::parse(annotations).unwrap(), &template).unwrap()
+            resolve(&annotations::parse(annotations).unwrap(), &template, None).unwrap()
         };
         let plain = sidecar(&Annotations::new());
         for (key, value) in VALUES {

@@ -24,6 +24,7 @@ fn image(reference: &str) -> InjectConfig {
             pull_policy: "IfNotPresent".to_owned(),
         },
         defaults: Arc::default(),
+        otlp_endpoint: None,
     }
 }
 

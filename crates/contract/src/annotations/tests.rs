@@ -189,6 +189,7 @@ fn what_the_sidecar_was_told_counts_and_what_follows_from_it() {
         idle_timeout: None,
         ignore: Settings::default().ignore,
         access_log: false,
+        otlp_endpoint: None,
         resources: wanted.sidecar,
     };
     let runs = parse_injected(&annotations, &Defaults::default(), Some(&sidecar)).expect("valid");

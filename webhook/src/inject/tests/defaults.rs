@@ -108,3 +108,27 @@ fn a_default_never_refuses_a_workload() {
         .object;
     assert_eq!(sidecar(&injected)["resources"]["limits"]["memory"], "64Mi");
 }
+
+#[test]
+fn the_collector_of_spans_comes_with_the_next_injection_and_stays() {
+    let config = InjectConfig {
+        otlp_endpoint: Some("http://otel:4318".parse().unwrap()),
+        ..super::config()
+    };
+    let variable = |object: &Value| env(object, "QP_OTLP_ENDPOINT");
+    let old = stored(&json!({ "lull.dev/scale": "true" }));
+    assert_eq!(variable(&old), None);
+    let object = updated(&old, &old, &config);
+    assert_eq!(template(&object), template(&old), "no rollout for it alone");
+    let rolled = updated(
+        &old,
+        &with(old.clone(), APP_IMAGE, json!("shop:2")),
+        &config,
+    );
+    assert_eq!(variable(&rolled).as_deref(), Some("http://otel:4318"));
+    // The workload leaves: what it runs with is in its record.
+    let leaving = without(rolled.clone(), "/metadata/annotations/lull.dev~1scale");
+    let leaving = with(leaving, APP_IMAGE, json!("shop:3"));
+    let object = updated(&rolled, &leaving, &super::config());
+    assert_eq!(variable(&object).as_deref(), Some("http://otel:4318"));
+}
