@@ -80,6 +80,9 @@ scaleDwn                                   activator.autoscaling.behavior.scaleD
 /autoscaler/activatorPorts                 autoscaler.activatorPorts=10000
 /autoscaler/extraEnv/AUTOSCALER_LOG         autoscaler.extraEnv.AUTOSCALER_LOG.level=debug
 /webhook/timeoutSeconds                    webhook.timeoutSeconds=31
+/webhook/certManager/enabled                webhook.certManager.enabled=selfSigned
+/webhook/certManager/issuerRef              webhook.certManager.issuerRef=platform
+name                                       webhook.certManager.issuerRef.kind=ClusterIssuer
 /webhook/pods/tolerations                  webhook.pods.tolerations=all
 nodeselector                               webhook.pods.nodeselector.a=b
 podAntiaffinity                            pods.affinity.podAntiaffinity.a=b
