@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR := $(shell . scripts/common.sh; echo $$CARGO_TARGET_DIR)
 # Clients and servers that the queue-proxy is tested with (queue-proxy/tests/peers).
 PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql util-linux
 
-.PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update e2e e2e-races mesh e2e-mesh guard coldstart many wakes dead-activators status-page simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
+.PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update e2e e2e-races mesh e2e-mesh tour guard coldstart many wakes dead-activators status-page simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -63,6 +63,10 @@ mesh: ## A real cluster with Istio, mutual TLS required, and Lull on it (CLUSTER
 
 e2e-mesh: ## End-to-end suite inside a real Istio mesh
 	@scripts/e2e-mesh.sh
+
+tour: ## From install to uninstall, as somebody types it who has never seen Lull: docs/tour.md (CLUSTER=builtin|kind|current)
+	@scripts/tour.sh
+
 guard: ## What the chart's guard.enabled lets the autoscaler write, on a real API server
 	@scripts/guard.sh
 
