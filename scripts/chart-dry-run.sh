@@ -25,7 +25,8 @@ leave_out() { # API GROUP, VALUES
 }
 
 arguments() { # SET
-  [ "$1" = defaults ] || printf '%s\n' --values "$golden/$1.values.yaml"
+  # Namespaces that are written to must be there.
+  [ "$1" = defaults ] || printf '%s\n' --values "$golden/$1.values.yaml" --set 'namespaces={default}'
   [ ${#without[@]} -eq 0 ] || printf '%s\n' "${without[@]}"
 }
 
@@ -40,7 +41,7 @@ helm_takes() { # SET
 server_takes() { # SET
   local all; mapfile -t all < <(arguments "$1")
   "$helm" template lull $chart --namespace "$namespace" --kube-version 1.37.0 --skip-tests "${all[@]}" |
-    "$kubectl" apply --server-side --force-conflicts --dry-run=server --namespace "$namespace" -f -
+    "$kubectl" apply --server-side --force-conflicts --dry-run=server -f -
 }
 
 say "Kubernetes $("$kubectl" get --raw /version | sed -n 's/.*"gitVersion": *"\([^"]*\)".*/\1/p')"

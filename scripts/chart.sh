@@ -103,6 +103,8 @@ queueProxy                                 image.digests.queueProxy=latest
 resource                                   targets[0].apiGroup=argoproj.io,targets[0].apiVersion=v1alpha1
 /targets/0/apiVersion                      targets[0].apiGroup=a.io,targets[0].apiVersion=a.io/v1,targets[0].resource=rollouts
 /targets/0/resource                        targets[0].apiGroup=a.io,targets[0].apiVersion=v1,targets[0].resource=Rollout
+/namespaces                                namespaces=shop
+/namespaces/0                              namespaces[0]=Shop
 scale                                      settings.scale=true
 max-scales                                 settings.max-scales=1
 /settings/window                           settings.window=60
