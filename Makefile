@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR := $(shell . scripts/common.sh; echo $$CARGO_TARGET_DIR)
 # Clients and servers that the queue-proxy is tested with (queue-proxy/tests/peers).
 PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql util-linux
 
-.PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update e2e e2e-races mesh e2e-mesh mesh-cost guard coldstart many wakes dead-activators status-page simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
+.PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update chart-dry-run e2e e2e-races mesh e2e-mesh mesh-cost tour guard coldstart many wakes dead-activators status-page simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -52,6 +52,9 @@ chart: ## Chart checks; alerts in their scenarios, by promtool
 chart-update: ## Golden renders (charts/golden) and the table of values (docs/chart.md) as the chart has them now
 	@scripts/chart.sh --update
 
+chart-dry-run: ## The API server itself judges every object of the chart, in a dry run (CLUSTER=builtin|kind|current)
+	@scripts/chart-dry-run.sh
+
 e2e: ## End-to-end suite on a real cluster (CLUSTER=builtin|kind|current)
 	@scripts/e2e.sh
 
@@ -66,6 +69,9 @@ e2e-mesh: ## End-to-end suite inside a real Istio mesh (E2E_FULL=1: with long wa
 
 mesh-cost: ## istiod's pushes for a sleep and a wake, and cold starts inside the mesh by phase
 	@scripts/mesh-cost.sh
+
+tour: ## From install to uninstall, as somebody types it who has never seen Lull: docs/tour.md (CLUSTER=builtin|kind|current)
+	@scripts/tour.sh
 
 guard: ## What the chart's guard.enabled lets the autoscaler write, on a real API server
 	@scripts/guard.sh

@@ -80,6 +80,9 @@ scaleDwn                                   activator.autoscaling.behavior.scaleD
 /autoscaler/activatorPorts                 autoscaler.activatorPorts=10000
 /autoscaler/extraEnv/AUTOSCALER_LOG         autoscaler.extraEnv.AUTOSCALER_LOG.level=debug
 /webhook/timeoutSeconds                    webhook.timeoutSeconds=31
+/webhook/certManager/enabled                webhook.certManager.enabled=selfSigned
+/webhook/certManager/issuerRef              webhook.certManager.issuerRef=platform
+name                                       webhook.certManager.issuerRef.kind=ClusterIssuer
 /webhook/pods/tolerations                  webhook.pods.tolerations=all
 nodeselector                               webhook.pods.nodeselector.a=b
 podAntiaffinity                            pods.affinity.podAntiaffinity.a=b
@@ -100,6 +103,8 @@ queueProxy                                 image.digests.queueProxy=latest
 resource                                   targets[0].apiGroup=argoproj.io,targets[0].apiVersion=v1alpha1
 /targets/0/apiVersion                      targets[0].apiGroup=a.io,targets[0].apiVersion=a.io/v1,targets[0].resource=rollouts
 /targets/0/resource                        targets[0].apiGroup=a.io,targets[0].apiVersion=v1,targets[0].resource=Rollout
+/namespaces                                namespaces=shop
+/namespaces/0                              namespaces[0]=Shop
 scale                                      settings.scale=true
 max-scales                                 settings.max-scales=1
 /settings/window                           settings.window=60

@@ -95,13 +95,18 @@ mesh_up() {
   scripts/cluster.sh mesh
 }
 
-# A cluster with this tree's Lull on it; exports KUBECONFIG.
-lull_up() { # [COMMAND], run when the cluster is up
+# A cluster, without Lull.
+cluster_up() {
   if [ "$CLUSTER" = builtin ] && [ "$(id -u)" != 0 ]; then
     die "the built-in cluster needs root (network namespaces, containerd); or use CLUSTER=kind"
   fi
   say "cluster ($CLUSTER)"
   scripts/cluster.sh up
+}
+
+# A cluster with this tree's Lull on it; exports KUBECONFIG.
+lull_up() { # [COMMAND], run when the cluster is up
+  cluster_up
   "${@:-true}"
   say "images"
   scripts/images.sh

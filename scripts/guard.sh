@@ -10,13 +10,33 @@ namespace=guard-$$
 as_autoscaler() { "$kubectl" --as "system:serviceaccount:$LULL_NAMESPACE:lull-autoscaler" "$@" --dry-run=server; }
 patch() { as_autoscaler -n "$namespace" patch "$1" "$2" --type merge -p "$3" "${@:4}"; }
 
-# Two Deployments, of which one is Lull's, and a Service with endpoints.
+# Two Deployments, of which one is Lull's, and a Service with endpoints: Kubernetes' own controller makes
+# their slice a moment later.
 objects() {
-  "$kubectl" create namespace "$namespace"
-  "$kubectl" -n "$namespace" create deployment plain --image registry.invalid/app --port 8080
-  "$kubectl" -n "$namespace" create deployment ours --image registry.invalid/app --port 8080
-  "$kubectl" -n "$namespace" annotate deployment ours lull.dev/class=none lull.dev/scale=true
-  "$kubectl" -n "$namespace" expose deployment plain --port 80 --target-port 8080
+  "$kubectl" create namespace "$namespace" &&
+    "$kubectl" -n "$namespace" create deployment plain --image registry.invalid/app --port 8080 &&
+    "$kubectl" -n "$namespace" create deployment ours --image registry.invalid/app --port 8080 &&
+    "$kubectl" -n "$namespace" annotate deployment ours lull.dev/class=none lull.dev/scale=true &&
+    "$kubectl" -n "$namespace" expose deployment plain --port 80 --target-port 8080 &&
+    within 60 slice_is_there && within 60 is_injected
+}
+
+slice_is_there() {
+  [ -n "$("$kubectl" -n "$namespace" get endpointslices -l kubernetes.io/service-name=plain -o name)" ]
+}
+
+# Without the sidecar nothing below would show that Lull may take it out.
+is_injected() {
+  "$kubectl" -n "$namespace" get deployment ours -o jsonpath='{.spec.template.spec.containers[*].name}' |
+    grep -qw lull-queue-proxy
+}
+
+within() { # SECONDS, COMMAND...
+  local end=$((SECONDS + $1))
+  until "${@:2}"; do
+    [ $SECONDS -lt $end ] || { echo "not within $1 s: ${*:2}"; return 1; }
+    sleep 0.2
+  done
 }
 
 refused() { # MESSAGE, COMMAND...
@@ -25,12 +45,16 @@ refused() { # MESSAGE, COMMAND...
   grep -qF -- "$1" <<<"$said" || { echo "$said"; return 1; }
 }
 
-# A new policy is in force a moment after it is there.
+# A new policy is in force a moment after it is there; each has its own.
 in_force() {
-  local end=$((SECONDS + 60))
-  until refused "touches only workloads" patch deployment plain '{"metadata":{"annotations":{"lull.dev/leave":"x"}}}'; do
-    [ $SECONDS -lt $end ] || return 1
-  done
+  within 60 refused "touches only workloads" patch deployment plain '{"metadata":{"annotations":{"lull.dev/leave":"x"}}}' &&
+    within 60 refused "its sentinel or back" patch service plain '{"spec":{"selector":{"app":"evil"}}}' &&
+    within 60 refused "of its own" as_autoscaler -n "$namespace" delete endpointslice -l kubernetes.io/service-name=plain &&
+    within 60 refused "in its own namespace" scale_in_lull_namespace
+}
+
+scale_in_lull_namespace() {
+  as_autoscaler -n "$LULL_NAMESPACE" patch deployment lull-webhook --subresource scale --type merge -p '{"spec":{"replicas":0}}'
 }
 
 template() { printf '{"spec":{"template":{"spec":{%s}}}}' "$1"; }
@@ -42,8 +66,7 @@ foreign_writes_are_refused() {
     refused "labels, finalizers and owners" patch deployment ours '{"metadata":{"labels":{"a":"b"}}}' &&
     refused "lull.dev/leave alone" patch deployment ours '{"metadata":{"annotations":{"a":"b"}}}' &&
     refused "the template alone" patch deployment ours '{"spec":{"paused":true}}' &&
-    refused "in its own namespace" as_autoscaler -n "$LULL_NAMESPACE" patch deployment lull-webhook \
-      --subresource scale --type merge -p '{"spec":{"replicas":0}}' &&
+    refused "in its own namespace" scale_in_lull_namespace &&
     refused "its sentinel or back" patch service plain '{"spec":{"selector":{"app":"evil"}}}' &&
     refused "target ports and the selector" patch service plain '{"spec":{"type":"NodePort"}}' &&
     refused "its named ports or back" as_autoscaler -n "$namespace" patch service plain --type json \

@@ -70,6 +70,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         activators: &args.activator_selector,
         autoscalers: &args.peers,
         targets: &args.targets.0,
+        namespaces: &args.namespaces,
         mesh: &args.mesh_options(),
     };
     let stores = Stores::start(&client, &watched, &readiness, &on_touched);

@@ -22,6 +22,7 @@ pub(crate) fn page(args: &Args, current: &Current) -> Value {
         "peers": args.peers,
         "shards": args.shards.count(),
         "targets": args.targets.0.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "namespaces": args.namespaces.to_string(),
         "mesh": args.mesh,
         "meshRootNamespace": args.mesh_root_namespace,
         "settings": args.settings,

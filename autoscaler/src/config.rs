@@ -8,6 +8,7 @@ use lull_process::logging::LogFilter;
 
 use crate::{
     mesh::{MeshMode, MeshOptions},
+    namespaces::Namespaces,
     plan::Components,
 };
 
@@ -67,6 +68,9 @@ pub struct Args {
     /// subresource, the count at spec.replicas and a pod template at spec.template.
     #[arg(long, env = "AUTOSCALER_TARGETS", default_value_t, global = true)]
     pub targets: TargetResources,
+    /// Namespaces whose workloads are Lull's business, with commas between them; none: all of them.
+    #[arg(long, env = "AUTOSCALER_NAMESPACES", default_value_t, global = true)]
+    pub namespaces: Namespaces,
     /// Whether Lull has to do with an Istio mesh.
     #[arg(long, env = "AUTOSCALER_MESH", value_enum, default_value_t)]
     pub mesh: MeshMode,

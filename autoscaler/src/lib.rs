@@ -25,6 +25,7 @@ pub mod lease;
 pub mod machine;
 pub mod mesh;
 pub mod metrics;
+pub mod namespaces;
 pub mod objects;
 pub mod page;
 pub mod plan;

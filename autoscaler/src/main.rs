@@ -53,7 +53,13 @@ fn start(args: Args) -> anyhow::Result<()> {
             Some(Command::Uninstall {
                 webhook_configuration,
                 timeout,
-            }) => uninstall::run(&args.targets.0, &webhook_configuration, timeout.0).await,
+            }) => {
+                let scope = uninstall::Scope {
+                    targets: &args.targets.0,
+                    namespaces: &args.namespaces,
+                };
+                uninstall::run(scope, &webhook_configuration, timeout.0).await
+            }
             Some(Command::Restore {
                 webhook_configuration,
                 timeout,

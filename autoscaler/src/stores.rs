@@ -43,6 +43,7 @@ pub use self::{
 use crate::{
     cache::{Cache, Keys, Writer},
     mesh::{Entries, MeshOptions, Rules},
+    namespaces::Namespaces,
     objects::SERVICE_NAME_LABEL,
     pod::Pod,
 };
@@ -109,6 +110,8 @@ pub struct Watched<'a> {
     pub autoscalers: &'a str,
     /// Kinds that may be scaled.
     pub targets: &'a [TargetResource],
+    /// Where they may be.
+    pub namespaces: &'a Namespaces,
     /// Of a mesh.
     pub mesh: &'a MeshOptions,
 }
@@ -142,7 +145,7 @@ impl Stores {
         readiness: &Readiness,
         on_touched: &OnTouched,
     ) -> Self {
-        let targets = Targets::default();
+        let targets = Targets::of(watched.namespaces);
         for resource in watched.targets {
             let pending = readiness.expect(&resource.to_string());
             targets.watch(client, resource, pending, on_touched);

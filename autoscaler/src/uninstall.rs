@@ -23,7 +23,10 @@ use lull_contract::{
 };
 use serde_json::{Value, json};
 
-use crate::target::{DiscoveryError, discover};
+use crate::{
+    namespaces::Namespaces,
+    target::{DiscoveryError, discover},
+};
 
 /// Between two looks at what is left.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -32,12 +35,21 @@ pub(crate) const PAGE: u32 = 500;
 /// What the mark says until the autoscaler has dealt with it.
 const REQUESTED: &str = "requested";
 
+/// What may be Lull's.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope<'a> {
+    /// Kinds that Lull scales.
+    pub targets: &'a [TargetResource],
+    /// Where it does.
+    pub namespaces: &'a Namespaces,
+}
+
 /// Makes every workload leave and deletes the webhook's configuration.
 ///
 /// # Errors
 /// Where workloads are left after `timeout`, named in the error, or the API server fails.
 pub async fn run(
-    targets: &[TargetResource],
+    scope: Scope<'_>,
     webhook_configuration: &str,
     timeout: Duration,
 ) -> anyhow::Result<()> {
@@ -46,8 +58,8 @@ pub async fn run(
         .context("no access to a Kubernetes API server")?;
     let started = Instant::now();
     loop {
-        ask_to_leave(&client, targets).await?;
-        let left: Vec<String> = left(&client, targets).await?.into_iter().collect();
+        ask_to_leave(&client, scope).await?;
+        let left: Vec<String> = left(&client, scope).await?.into_iter().collect();
         if left.is_empty() {
             break;
         }
@@ -70,7 +82,7 @@ pub async fn run(
     )
     .context("deleting the webhook's configuration")?;
     // Without the webhook nothing injects again, so the marks can go.
-    for object in ours(&client, targets).await? {
+    for object in ours(&client, scope).await? {
         if object.leave.is_some() {
             annotate(&client, &object, Value::Null).await?;
         }
@@ -90,9 +102,9 @@ struct Found {
 
 /// Objects of the kinds that are there that are Lull's, or on their way out; of each only its
 /// metadata is read, page by page: a cluster may have thousands that are none of our business.
-async fn ours(client: &Client, targets: &[TargetResource]) -> anyhow::Result<Vec<Found>> {
+async fn ours(client: &Client, scope: Scope<'_>) -> anyhow::Result<Vec<Found>> {
     let mut found = Vec::new();
-    for resource in kinds(client, targets).await? {
+    for resource in kinds(client, scope.targets).await? {
         let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
         let mut params = ListParams::default().limit(PAGE);
         loop {
@@ -106,7 +118,10 @@ async fn ours(client: &Client, targets: &[TargetResource]) -> anyhow::Result<Vec
                 is_opted_in: annotations::opted_in(object.annotations()),
                 leave: object.annotations().get(LEAVE).cloned(),
             }));
-            found.retain(|object| object.is_opted_in || object.leave.is_some());
+            found.retain(|object| {
+                let is_ours = object.is_opted_in || object.leave.is_some();
+                is_ours && scope.namespaces.has(&object.namespace)
+            });
             match next.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
                 None => break,
@@ -133,8 +148,8 @@ pub(crate) async fn kinds(
     Ok(kinds)
 }
 
-async fn ask_to_leave(client: &Client, targets: &[TargetResource]) -> anyhow::Result<()> {
-    for object in ours(client, targets).await? {
+async fn ask_to_leave(client: &Client, scope: Scope<'_>) -> anyhow::Result<()> {
+    for object in ours(client, scope).await? {
         if object.is_opted_in {
             // One that can't be asked keeps nobody from being asked: it counts as left.
             if let Err(error) = annotate(client, &object, json!(REQUESTED)).await {
@@ -163,7 +178,7 @@ async fn annotate(client: &Client, object: &Found, value: Value) -> anyhow::Resu
 
 /// Workloads that have not left: those with a ScaledWorkload, none where the CRD is gone already, and
 /// those that have been asked and nobody has dealt with.
-async fn left(client: &Client, targets: &[TargetResource]) -> anyhow::Result<BTreeSet<String>> {
+async fn left(client: &Client, scope: Scope<'_>) -> anyhow::Result<BTreeSet<String>> {
     let api: Api<ScaledWorkload> = Api::all(client.clone());
     let scaled = match api.list(&ListParams::default()).await {
         Ok(list) => list.items,
@@ -175,7 +190,7 @@ async fn left(client: &Client, targets: &[TargetResource]) -> anyhow::Result<BTr
         .iter()
         .filter(|w| !w.spec.is_dry_run())
         .map(|w| format!("{}/{}", w.namespace().unwrap_or_default(), w.name_any()));
-    let asked = ours(client, targets).await?.into_iter();
+    let asked = ours(client, scope).await?.into_iter();
     let asked = asked
         .filter(|object| object.leave.as_deref() == Some(REQUESTED))
         .map(|object| {

@@ -30,7 +30,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     cluster::{Cluster, call},
     mesh::{self, Seen},
-    told::{Told, told},
+    told::{LeftOut, Told, told},
     workload::{Workload, kind},
 };
 
@@ -52,8 +52,8 @@ pub(crate) struct Planned {
     pub(crate) settings: Settings,
     /// Its Services are switched already.
     pub(crate) is_enrolled: bool,
-    /// Lull doesn't look after workloads of its kind.
-    pub(crate) is_left_out: bool,
+    /// Lull doesn't look after such a workload.
+    pub(crate) left_out: Option<LeftOut>,
     /// What could not be read, and so is not in the plan.
     pub(crate) missing: Vec<String>,
 }
@@ -87,7 +87,7 @@ pub(crate) async fn planned(cluster: &Cluster, workload: &Workload) -> anyhow::R
         plan: plan_of(target, &around, &settings, (is_enrolled, &faults)),
         settings,
         is_enrolled,
-        is_left_out: told.leaves_out(&workload.name.resource),
+        left_out: told.leaves_out(&workload.name.resource, &target.namespace),
         missing: around.missing,
     })
 }

@@ -1,5 +1,6 @@
 //! What the autoscaler of the cluster is told, as far as a plan depends on it.
 
+use autoscaler::namespaces::Namespaces;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::Api;
 use lull_contract::target_resource::{TargetResource, TargetResources};
@@ -10,6 +11,8 @@ use crate::cluster::{Cluster, call};
 const AUTOSCALER: &str = "lull-autoscaler";
 /// Variable with the kinds that may be scaled.
 const TARGETS: &str = "AUTOSCALER_TARGETS";
+/// Variable with the namespaces whose workloads it runs.
+const NAMESPACES: &str = "AUTOSCALER_NAMESPACES";
 /// Variable that says whether there is a mesh for it.
 const MESH: &str = "AUTOSCALER_MESH";
 /// Variable that names the mesh's root namespace.
@@ -22,10 +25,21 @@ const DEFAULT_MESH_ROOT: &str = "istio-system";
 pub(crate) struct Told {
     /// Kinds that it looks after; `None` where it was not seen.
     pub(crate) targets: Option<TargetResources>,
+    /// Namespaces that it looks after; all where it was not seen.
+    pub(crate) namespaces: Namespaces,
     /// It has nothing to do with a mesh, whatever the cluster has.
     pub(crate) is_without_mesh: bool,
     /// Namespace whose policies hold in all others of a mesh.
     pub(crate) mesh_root: String,
+}
+
+/// Why it doesn't look after a workload at all, and so tells nothing of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeftOut {
+    /// Its kind is none of the targets.
+    Kind,
+    /// Its namespace is none of those that Lull writes in.
+    Namespace,
 }
 
 /// What the autoscaler is told; the chart's defaults where there is none. Where the user may not look,
@@ -66,15 +80,21 @@ impl Told {
             || value(TARGETS).map_or_else(|| Ok(TargetResources::default()), |t| t.parse());
         Self {
             targets: pod.and_then(|_| targets().ok()),
+            namespaces: value(NAMESPACES)
+                .and_then(|names| names.parse().ok())
+                .unwrap_or_default(),
             is_without_mesh: value(MESH).as_deref() == Some("none"),
             mesh_root: value(MESH_ROOT).unwrap_or_else(|| DEFAULT_MESH_ROOT.to_owned()),
         }
     }
 
-    /// Whether it is known not to look after this kind.
-    pub(crate) fn leaves_out(&self, kind: &TargetResource) -> bool {
+    /// Whether it is known not to look after workloads of this kind in `namespace`.
+    pub(crate) fn leaves_out(&self, kind: &TargetResource, namespace: &str) -> Option<LeftOut> {
         let targets = self.targets.as_ref();
-        targets.is_some_and(|targets| !targets.0.contains(kind))
+        if targets.is_some_and(|targets| !targets.0.contains(kind)) {
+            return Some(LeftOut::Kind);
+        }
+        (!self.namespaces.has(namespace)).then_some(LeftOut::Namespace)
     }
 }
 
@@ -119,10 +139,20 @@ mod tests {
             kind("argoproj.io/v1alpha1/rollouts"),
         );
         let plain = by(&json!([]));
-        assert!(!plain.leaves_out(&deployments) && plain.leaves_out(&rollouts));
+        assert_eq!(plain.leaves_out(&deployments, "web"), None);
+        assert_eq!(plain.leaves_out(&rollouts, "web"), Some(LeftOut::Kind));
         let more = "apps/v1/deployments,argoproj.io/v1alpha1/rollouts";
         let more = by(&json!([{ "name": TARGETS, "value": more }]));
-        assert!(!more.leaves_out(&rollouts));
-        assert!(!Told::by(None).leaves_out(&rollouts));
+        assert_eq!(more.leaves_out(&rollouts, "web"), None);
+        assert_eq!(Told::by(None).leaves_out(&rollouts, "web"), None);
+    }
+
+    #[test]
+    fn a_namespace_is_left_out_where_the_autoscaler_has_others() {
+        let deployments: TargetResource = "apps/v1/deployments".parse().unwrap();
+        let some = by(&json!([{ "name": NAMESPACES, "value": "web,shop" }]));
+        assert_eq!(some.leaves_out(&deployments, "shop"), None);
+        let elsewhere = some.leaves_out(&deployments, "default");
+        assert_eq!(elsewhere, Some(LeftOut::Namespace));
     }
 }

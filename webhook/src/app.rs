@@ -9,13 +9,13 @@ use lull_process::{
     readiness::Readiness,
     server::{self, Answer},
 };
-use prometheus_client::registry::Registry;
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission,
-    certs::{Resolver, keeper::Keeper, server_config},
+    certs::{Resolver, keeper::Keeper, mounted::Mounted, server_config},
     config::Args,
     metrics::Metrics,
     serve,
@@ -54,13 +54,13 @@ pub async fn run(args: &Args, client: &Client, stop: CancellationToken) -> Resul
     let metrics = Metrics::register(&mut registry);
     let resolver = Arc::new(Resolver::default());
     let served = (Arc::clone(&resolver), metrics.certificate_end.clone());
-    let keeper = Keeper::new(client, args.names(), served, &readiness);
     let (namespace, rejected) = (args.namespace.as_str(), metrics.settings_rejected.clone());
     let (watcher, settings) =
         Watcher::new(client, (namespace, &args.settings), &readiness, rejected);
 
     let admission = listen(args.port).await?;
     let (end, lame_duck) = (CancellationToken::new(), stop.clone());
+    let certificates = spawn_certificates(args, client, served, (&readiness, &end));
     let mut tasks = [
         (
             "metrics",
@@ -71,7 +71,7 @@ pub async fn run(args: &Args, client: &Client, stop: CancellationToken) -> Resul
             spawn_admin(args, &settings, &readiness, &end).await?,
         ),
         ("settings", tokio::spawn(watcher.run(end.clone()))),
-        ("certificates", tokio::spawn(keeper.run(end.clone()))),
+        ("certificates", certificates),
         (
             "admission",
             tokio::spawn(serve::serve(
@@ -97,6 +97,22 @@ pub async fn run(args: &Args, client: &Client, stop: CancellationToken) -> Resul
         }
     }
     Ok(())
+}
+
+/// The task that keeps the served certificate: our own, or what is mounted.
+fn spawn_certificates(
+    args: &Args,
+    client: &Client,
+    served: (Arc<Resolver>, Gauge),
+    (readiness, end): (&Readiness, &CancellationToken),
+) -> JoinHandle<()> {
+    match &args.certificates {
+        Some(folder) => tokio::spawn(Mounted::new(folder, served, readiness).run(end.clone())),
+        None => {
+            let keeper = Keeper::new(client, args.names(), served, readiness);
+            tokio::spawn(keeper.run(end.clone()))
+        }
+    }
 }
 
 async fn first_end(tasks: &mut [(&'static str, JoinHandle<()>)]) -> &'static str {

@@ -4,7 +4,8 @@
 //! Secret (ca.crt, ca.key) --> Authority --mint--> Leaf --> Resolver (served)
 //!                                 '--bundle--> caBundle of every webhook in the configuration
 //! ```
-//! This module is pure but for randomness; [`keeper`] does the I/O.
+//! This module is pure but for randomness; [`keeper`] does the I/O. Where somebody else keeps the
+//! certificate (cert-manager), [`mounted`] serves it in its place.
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use rustls::{
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 pub mod keeper;
+pub mod mounted;
 mod resolver;
 
 pub use resolver::{Resolver, server_config};

@@ -1,5 +1,7 @@
 //! Command line and environment.
 
+use std::path::PathBuf;
+
 use clap::{Parser, builder::BoolishValueParser};
 use lull_cluster_settings::Current;
 use lull_contract::{ports, target_resource::TargetResources};
@@ -28,6 +30,10 @@ pub struct Args {
     /// Secret that holds the certificate authority; made if it is not there.
     #[arg(long, env = "WEBHOOK_SECRET_NAME", default_value = "lull-webhook-ca")]
     pub secret_name: String,
+    /// Folder with a certificate that somebody else keeps, such as cert-manager: tls.crt and tls.key.
+    /// The webhook then makes none, and leaves Secret and caBundle alone.
+    #[arg(long, env = "WEBHOOK_CERTIFICATES", value_name = "FOLDER")]
+    pub certificates: Option<PathBuf>,
     /// ConfigMap in the namespace with the cluster-wide default settings; it may be missing.
     #[arg(long, env = "WEBHOOK_SETTINGS", default_value = "lull-settings")]
     pub settings: String,
@@ -89,6 +95,7 @@ impl Args {
             "serviceName": self.service_name,
             "configurationName": self.configuration_name,
             "secretName": self.secret_name,
+            "certificates": self.certificates,
             "settings": self.settings,
             "queueProxyImage": self.queue_proxy_image,
             "queueProxyImagePullPolicy": self.queue_proxy_image_pull_policy,

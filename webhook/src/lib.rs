@@ -4,7 +4,8 @@
 //! ```text
 //! API server --TLS--> serve -> admission -> inject, services (pure)
 //!                       ^
-//! Secret, configuration <-> certs::keeper (certificate, caBundle)
+//! Secret, configuration <-> certs::keeper (certificate, caBundle), or
+//! mounted files -----------> certs::mounted (certificate)
 //! ```
 
 pub mod admission;

@@ -11,6 +11,7 @@ use super::{OnTouched, Touched, Watch};
 use crate::{
     cache::{Cache, Keys, Writer},
     discovery::{Said, Search},
+    namespaces::Namespaces,
     target::{DiscoveryError, Target, discover, is_of_kind},
 };
 
@@ -27,6 +28,8 @@ const KEYS: Keys<Target> = Keys {
 pub struct Targets {
     /// Kinds whose first list is complete.
     kinds: Arc<RwLock<Vec<Kind>>>,
+    /// Objects elsewhere are as if they were not there.
+    namespaces: Arc<Namespaces>,
 }
 
 #[derive(Debug, Clone)]
@@ -38,9 +41,20 @@ struct Kind {
 // === impl Targets ===
 
 impl Targets {
+    /// None yet; of these namespaces alone.
+    pub(super) fn of(namespaces: &Namespaces) -> Self {
+        Self {
+            kinds: Arc::default(),
+            namespaces: Arc::new(namespaces.clone()),
+        }
+    }
+
     /// The object of this id.
     #[must_use]
     pub fn get(&self, namespace: &str, id: &str) -> Option<Arc<Target>> {
+        if !self.namespaces.has(namespace) {
+            return None;
+        }
         let kinds = self.kinds.read();
         kinds.iter().find_map(|kind| kind.cache.get(namespace, id))
     }
@@ -48,6 +62,9 @@ impl Targets {
     /// Every object of a namespace.
     #[must_use]
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<Target>> {
+        if !self.namespaces.has(namespace) {
+            return Vec::new();
+        }
         let kinds = self.kinds.read();
         let found = kinds.iter().map(|kind| kind.cache.in_namespace(namespace));
         found.flatten().collect()
@@ -57,7 +74,9 @@ impl Targets {
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Target>> {
         let kinds = self.kinds.read();
-        kinds.iter().flat_map(|kind| kind.cache.all()).collect()
+        let all = kinds.iter().flat_map(|kind| kind.cache.all());
+        all.filter(|target| self.namespaces.has(&target.namespace))
+            .collect()
     }
 
     /// Whether all objects of this one's kind are known: where they are not, one that isn't found
@@ -122,5 +141,48 @@ async fn said(wanted: &TargetResource, client: &Client) -> Said<ApiResource> {
         Ok(resource) => Said::There(resource),
         Err(error @ DiscoveryError::Api { .. }) => Said::Nothing(error.to_string()),
         Err(error) => Said::Missing(Some(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::apps::v1::Deployment;
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A Deployment `hello` in each of the namespaces `web` and `shop`.
+    fn two(namespaces: &str) -> Targets {
+        let targets = Targets::of(&namespaces.parse().unwrap());
+        let resource = Arc::new(ApiResource::erase::<Deployment>(&()));
+        let mut writer = Writer::new(KEYS);
+        for namespace in ["web", "shop"] {
+            let object = json!({ "metadata": { "namespace": namespace, "name": "hello" } });
+            let object: DynamicObject = serde_json::from_value(object).unwrap();
+            writer.take(Event::Apply(Target::new(&resource, object)));
+        }
+        let cache = writer.cache();
+        targets.kinds.write().push(Kind { resource, cache });
+        targets
+    }
+
+    fn namespaces(found: &[Arc<Target>]) -> Vec<&str> {
+        let mut names: Vec<&str> = found.iter().map(|t| t.namespace.as_str()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn objects_of_other_namespaces_are_as_if_they_were_not_there() {
+        let all = two("");
+        assert_eq!(namespaces(&all.all()), ["shop", "web"]);
+        let some = two("web");
+        assert_eq!(namespaces(&some.all()), ["web"]);
+        assert_eq!(namespaces(&some.in_namespace("web")), ["web"]);
+        assert_eq!(namespaces(&some.in_namespace("shop")), [""; 0]);
+        let id = some.in_namespace("web")[0].id();
+        assert!(some.get("web", &id).is_some() && some.get("shop", &id).is_none());
+        assert!(all.get("shop", &id).is_some());
     }
 }

@@ -133,6 +133,7 @@ prometheus.io/path: /metrics
 {{- end }}
 {{- end }}
 
+{{- /* A pod of `component`; `secret` names one that is mounted by its name. */ -}}
 {{- define "lull.podTemplate" -}}
 {{- $pods := include "lull.pods" . | fromYaml }}
 {{- $labels := merge (dict "sidecar.istio.io/inject" "false") (include "lull.labels" . | fromYaml) $pods.labels -}}
@@ -164,6 +165,10 @@ spec:
         {{- with .ports }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
+      {{- with .secret }}
+      volumeMounts:
+        - { name: {{ . }}, mountPath: /{{ . }}, readOnly: true }
+      {{- end }}
       env:
         - name: {{ .prefix }}_POD_NAME
           valueFrom: { fieldRef: { fieldPath: metadata.name } }
@@ -178,6 +183,10 @@ spec:
         - { name: {{ $name }}, value: {{ . | quote }} }
         {{- end }}
         {{- end }}
+  {{- with .secret }}
+  volumes:
+    - { name: {{ . }}, secret: { secretName: {{ . }} } }
+  {{- end }}
 {{- end }}
 
 {{- define "lull.deployment" -}}

@@ -14,11 +14,13 @@ use crate::{
     gather::{self, Planned},
     output::{Outcome, Output},
     style::{Paint, Style},
+    told::LeftOut,
     workload::{Workload, WorkloadName},
 };
 
-/// Reason of a refusal that no autoscaler tells of: it doesn't see such a workload at all.
-const LEFT_OUT: &str = "NotATarget";
+/// Reasons of refusals that no autoscaler tells of: it doesn't see such a workload at all.
+const NOT_A_TARGET: &str = "NotATarget";
+const OTHER_NAMESPACE: &str = "OtherNamespace";
 
 /// What comes of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -101,7 +103,7 @@ impl Page {
     /// What is said of `planned`.
     pub(super) fn new(workload: &Workload, planned: Planned) -> Self {
         let (target, plan) = (&workload.target, &planned.plan);
-        let left_out = planned.is_left_out.then(|| Found::left_out(workload));
+        let left_out = planned.left_out.map(|why| Found::left_out(workload, why));
         let refusals = left_out.into_iter().chain(plan.refusals().map(Found::from));
         let refusals: Vec<Found> = refusals.collect();
         let verdict = match (!refusals.is_empty(), planned.is_enrolled) {
@@ -203,15 +205,29 @@ fn section(text: &mut String, title: &str, lines: impl IntoIterator<Item = Strin
 // === impl Found ===
 
 impl Found {
-    /// The chart's value is not for Deployments and StatefulSets, which are always looked after.
-    fn left_out(workload: &Workload) -> Self {
-        Self {
-            reason: LEFT_OUT.to_owned(),
-            object: workload.target.to_string(),
-            message: format!(
-                "is of a kind that Lull doesn't look after; add {} to the chart's value targets",
-                workload.name.resource
+    /// The chart's targets are not for Deployments and StatefulSets, which are always looked after.
+    fn left_out(workload: &Workload, why: LeftOut) -> Self {
+        let (reason, message) = match why {
+            LeftOut::Kind => (
+                NOT_A_TARGET,
+                format!(
+                    "is of a kind that Lull doesn't look after; add {} to the chart's value targets",
+                    workload.name.resource
+                ),
             ),
+            LeftOut::Namespace => (
+                OTHER_NAMESPACE,
+                format!(
+                    "is in a namespace that Lull doesn't look after; add {} to the chart's value \
+                     namespaces",
+                    workload.target.namespace
+                ),
+            ),
+        };
+        Self {
+            reason: reason.to_owned(),
+            object: workload.target.to_string(),
+            message,
         }
     }
 

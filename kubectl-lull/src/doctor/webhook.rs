@@ -2,13 +2,17 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhook;
+use kube::ResourceExt;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Area, Finding, Seen, ready_addresses};
+use super::{Area, Finding, Level, Seen, ready_addresses};
 
 /// The webhook renews its authority long before; one that is as old as this has not been renewed.
 const MARGIN: SignedDuration = SignedDuration::from_hours(24 * 14);
+
+/// On the configuration where cert-manager writes the `caBundle`s (docs/chart.md).
+const INJECT_CA_FROM: &str = "cert-manager.io/inject-ca-from";
 
 /// Findings about the webhook and its certificates.
 pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
@@ -16,8 +20,14 @@ pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
     match &seen.webhook {
         Ok(Some(configuration)) => {
             findings.push(Area::Webhook.good("the API server asks the webhook"));
+            let is_cert_managers = configuration.annotations().contains_key(INJECT_CA_FROM);
             for webhook in configuration.webhooks.iter().flatten() {
-                findings.push(trust(webhook, seen.now, &logs));
+                let finding = trust(webhook, seen.now, &logs);
+                findings.push(if is_cert_managers && finding.level != Level::Good {
+                    of_cert_manager(finding, &seen.namespace)
+                } else {
+                    finding
+                });
             }
         }
         Ok(None) => findings.push(Area::Webhook.problem(
@@ -86,6 +96,15 @@ fn trust(webhook: &MutatingWebhook, now: Timestamp, logs: &str) -> Finding {
     }
 }
 
+/// The same finding where the webhook itself has no say in its certificate.
+fn of_cert_manager(finding: Finding, namespace: &str) -> Finding {
+    let look = format!("kubectl -n {namespace} describe certificate lull-webhook");
+    Finding {
+        fix: format!("cert-manager writes it, by its CA injector; {look}"),
+        ..finding
+    }
+}
+
 /// When the last certificate of a PEM bundle ends; `None` where there is none.
 fn last_end(bundle: &[u8]) -> Option<Timestamp> {
     let certificates = CertificateDer::pem_slice_iter(bundle);
@@ -102,7 +121,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::doctor::Level;
 
     /// A webhook with a caBundle of one certificate that ends on this day of March 2026.
     fn webhook(day: u8) -> MutatingWebhook {
@@ -132,5 +150,16 @@ mod tests {
             assert_eq!(finding.level, level, "{finding:?}");
             assert!(finding.message.contains(part), "{finding:?}");
         }
+    }
+
+    #[test]
+    fn who_writes_the_bundle_is_who_is_asked() {
+        let now = "2026-03-10T00:00:00Z".parse().unwrap();
+        let finding = of_cert_manager(trust(&webhook(9), now, "look at the logs"), "lull-system");
+        assert_eq!(finding.level, Level::Problem);
+        assert!(
+            finding.fix.ends_with("describe certificate lull-webhook"),
+            "{finding:?}"
+        );
     }
 }
