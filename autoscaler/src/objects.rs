@@ -79,7 +79,7 @@ pub fn private(workload: &ScaledWorkload, public: &Service, planned: &PlannedSer
             value
         })
         .collect();
-    let mut selector = plan::user_selector(public);
+    let mut selector = plan::user_selector(public).into_owned();
     selector.insert(POD_LABEL.to_owned(), label_value(&name));
     json!({
         "apiVersion": "v1",

@@ -1,6 +1,6 @@
 //! What is changed in a public Service, as JSON patches, and how it is given back.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort},
@@ -18,16 +18,15 @@ use super::PlannedService;
 type Labels = BTreeMap<String, String>;
 
 /// The user's own selector, also while the sentinel stands in its place.
-pub(crate) fn user_selector(service: &Service) -> Labels {
-    let selector = service
-        .spec
-        .as_ref()
-        .and_then(|s| s.selector.clone())
-        .unwrap_or_default();
-    if !selector.contains_key(HELD_LABEL) {
-        return selector;
+///
+/// Every evaluation asks this of every Service of its namespace, so nothing is copied that stands
+/// there.
+pub(crate) fn user_selector(service: &Service) -> Cow<'_, Labels> {
+    match service.spec.as_ref().and_then(|s| s.selector.as_ref()) {
+        Some(selector) if !selector.contains_key(HELD_LABEL) => Cow::Borrowed(selector),
+        Some(_) => Cow::Owned(original(service).map(|o| o.selector).unwrap_or_default()),
+        None => Cow::Owned(Labels::new()),
     }
-    original(service).map(|o| o.selector).unwrap_or_default()
 }
 
 fn original(service: &Service) -> Option<Original> {
@@ -97,7 +96,7 @@ pub fn switch_patch(service: &Service, planned: &PlannedService) -> Value {
                 target_port: noted(user_target(service, port)),
             })
             .collect(),
-        selector: user_selector(service),
+        selector: user_selector(service).into_owned(),
     };
     if service.metadata.annotations.is_none() {
         ops.push(json!({ "op": "add", "path": "/metadata/annotations", "value": {} }));
