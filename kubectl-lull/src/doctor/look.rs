@@ -9,7 +9,7 @@ use k8s_openapi::api::{
     apps::v1::Deployment,
     authorization::v1::{SelfSubjectAccessReview, SubjectAccessReview},
     coordination::v1::Lease,
-    core::v1::{ConfigMap, Pod},
+    core::v1::{ConfigMap, Pod, PodSpec},
     discovery::v1::EndpointSlice,
 };
 use kube::{
@@ -160,10 +160,14 @@ async fn is_injected(cluster: &Cluster) -> Read<bool> {
     let what = format!("make a Deployment in namespace {namespace} (dry run)");
     let made = read(call(&what, api.create(&params, &wanted)).await)?;
     let pod = made.spec.and_then(|spec| spec.template.spec);
-    let containers = pod.map(|pod| pod.containers).unwrap_or_default();
-    Ok(containers
-        .iter()
-        .any(|one| one.name == QUEUE_PROXY_CONTAINER))
+    Ok(pod.is_some_and(|pod| has_sidecar(&pod)))
+}
+
+/// Whether the queue-proxy is there, which is an init container that goes on.
+fn has_sidecar(pod: &PodSpec) -> bool {
+    let containers = pod.init_containers.iter().flatten();
+    let mut names = containers.chain(&pod.containers).map(|one| &one.name);
+    names.any(|name| name == QUEUE_PROXY_CONTAINER)
 }
 
 fn probe() -> Value {
@@ -235,4 +239,21 @@ where
     let wanted: K = wanted.map_err(|error| format!("the question: {error}"))?;
     let params = PostParams::default();
     read(call("ask about rights", api.create(&params, &wanted)).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sidecar_is_found_among_the_init_containers() {
+        let of = |init: &str| -> PodSpec {
+            let pod = json!({
+                "initContainers": [{ "name": init }], "containers": [{ "name": "app" }],
+            });
+            serde_json::from_value(pod).unwrap()
+        };
+        assert!(has_sidecar(&of(QUEUE_PROXY_CONTAINER)));
+        assert!(!has_sidecar(&of("migrate")));
+    }
 }

@@ -27,6 +27,15 @@ async fn served(workload: &Workload) -> anyhow::Result<()> {
     .await
 }
 
+/// The same where nothing else calls: it must not fall asleep before.
+async fn served_when_called(agent: &Agent, workload: &Workload) -> anyhow::Result<()> {
+    eventually("pods alone behind the Service", FOLLOW, async || {
+        agent.get(&workload.url("/")).await?;
+        slices::pods_only(workload, 1).await.map(drop)
+    })
+    .await
+}
+
 /// The same while `load` goes on.
 async fn served_meanwhile(load: &Run<'_>, workload: &Workload) -> anyhow::Result<()> {
     served(workload).await?;
@@ -99,8 +108,7 @@ async fn kubeelasti_353_a_service_is_never_without_a_ready_endpoint() -> anyhow:
     in_namespace("tickets-353", async |namespace| {
         let (agent, workload) = asleep(namespace).await?;
         let union = slices::Union::start(&workload).await?;
-        agent.get(&workload.url("/")).await?;
-        served(&workload).await?;
+        served_when_called(&agent, &workload).await?;
         workload.asleep().await?;
         workload.pods_gone().await?;
         ensure!(union.fewest() > 0, "there was a moment without any");
@@ -143,8 +151,7 @@ async fn knative_3987_a_kept_connection_without_requests_keeps_nobody_awake() ->
 {
     in_namespace("tickets-3987", async |namespace| {
         let (agent, workload) = asleep(namespace).await?;
-        agent.get(&workload.url("/")).await?;
-        served(&workload).await?;
+        served_when_called(&agent, &workload).await?;
         // To a pod; the second request comes after 50 s.
         let load = agent
             .start(&RunSpec {
