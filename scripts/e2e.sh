@@ -24,10 +24,6 @@ if [ "$CLUSTER" = builtin ]; then
 else
   say "a minute without an API server: left out, only that of CLUSTER=builtin can be stopped from here"
 fi
-if [ "$CLUSTER" = builtin ] && [ -z "${E2E_FULL:-}" ]; then
-  say "races"
-  E2E_RACES_SECONDS=${E2E_RACES_SECONDS:-90} cargo test --locked -p lull-e2e --features races --test races -- --nocapture
-fi
 # Namespaces that are kept never go, which is what this suite waits for.
 [ -z "${E2E_KEEP:-}" ] || exit 0
 say "uninstall"
