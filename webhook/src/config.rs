@@ -49,7 +49,7 @@ pub struct Args {
     )]
     pub queue_proxy_image_pull_policy: String,
     /// OpenTelemetry collector (OTLP over HTTP) that gets the sidecar's spans, such as
-    /// http://otel-collector.observability:4318; without it there are none.
+    /// `http://otel-collector.observability:4318`; without it there are none.
     #[arg(long, env = "WEBHOOK_QUEUE_PROXY_OTLP_ENDPOINT")]
     pub queue_proxy_otlp_endpoint: Option<Endpoint>,
     /// Kinds that are injected, as GROUP/VERSION/PLURAL with commas between them; others are left

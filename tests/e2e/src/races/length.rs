@@ -81,7 +81,7 @@ impl Length {
         }
     }
 
-    /// A steady load for each of the workloads that have one, which make [`STEADY`] together.
+    /// A steady load for each of the workloads that have one, which make `STEADY` together.
     #[must_use]
     pub fn share(&self) -> Shape {
         // Those that are switched, the one that is rolled out and the one whose pods are killed.
