@@ -46,10 +46,10 @@ impl Pages {
     }
 
     /// Report port.
-    pub(crate) fn report(&self, method: &Method, path: &str) -> Answer {
+    pub(crate) async fn report(&self, method: &Method, path: &str) -> Answer {
         match (read_only(method), path) {
             (Some(refused), _) => refused,
-            (None, "/report") => server::json(&self.queue_proxy_report()),
+            (None, "/report") => server::json(&self.queue_proxy_report().await),
             (None, _) => not_found("/report"),
         }
     }
@@ -91,8 +91,10 @@ impl Pages {
         server::text(StatusCode::OK, "drained\n")
     }
 
-    fn queue_proxy_report(&self) -> QueueProxyReport {
+    async fn queue_proxy_report(&self) -> QueueProxyReport {
         let gateway = &self.gateway;
+        // First: it may take a moment, and the rest is to be of one.
+        let bypass = bypass::count(&gateway.config).await;
         let (load, now_us) = gateway.traffic.load();
         QueueProxyReport {
             v: VERSION,
@@ -104,7 +106,7 @@ impl Pages {
             limit: gateway.config.container_concurrency,
             app_ready: *self.app.borrow() == AppState::Up,
             draining: gateway.drain.has_begun(),
-            bypass: bypass::count(&gateway.config),
+            bypass,
         }
     }
 

@@ -309,7 +309,7 @@ fn serve_pages(listener: TcpListener, pages: &Arc<Pages>, stop: &CancellationTok
             let (method, path) = (request.method(), request.uri().path());
             match page {
                 Page::Admin => pages.admin(method, path).await,
-                Page::Report => pages.report(method, path),
+                Page::Report => pages.report(method, path).await,
                 Page::Metrics => pages.metrics(method, path),
             }
         }

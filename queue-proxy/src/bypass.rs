@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
 };
 
 use crate::config::Config;
@@ -12,35 +13,55 @@ const ESTABLISHED: &str = "01";
 /// The tables of this network namespace; the second is missing where there is no IPv6.
 const TABLES: [&str; 2] = ["/proc/net/tcp", "/proc/net/tcp6"];
 
+/// For how long kubelet's own check of the app has a connection, at most: it comes as often as the
+/// autoscaler asks, so where both met once they would meet again and again, and keep the workload
+/// awake.
+const CHECK: Duration = Duration::from_millis(200);
+
+/// Both ends of a connection as the kernel prints them, which tells connections apart.
+type Ends = (String, String);
+
 /// Established connections on the app's ports whose other end is not the pod itself, from where
-/// we dial.
-pub(crate) fn count(config: &Config) -> u64 {
+/// we dial; where there are any, those that are still there after the time of one of kubelet's checks.
+pub(crate) async fn count(config: &Config) -> u64 {
+    let seen = foreign(config);
+    if seen.is_empty() {
+        return 0;
+    }
+    tokio::time::sleep(CHECK).await;
+    seen.intersection(&foreign(config)).count() as u64
+}
+
+fn foreign(config: &Config) -> BTreeSet<Ends> {
     let ports: Vec<u16> = config.ports.iter().map(|port| port.app).collect();
     TABLES
         .iter()
         .filter_map(|path| std::fs::read_to_string(path).ok())
-        .map(|table| count_in(&table, &ports, config.pod_ip))
-        .sum()
+        .flat_map(|table| foreign_in(&table, &ports, config.pod_ip))
+        .collect()
 }
 
-fn count_in(table: &str, ports: &[u16], pod_ip: IpAddr) -> u64 {
-    // The kernel lists a connection twice where its table changes while it is being read.
-    let foreign: BTreeSet<Connection<'_>> = table
+/// A set, as the kernel lists a connection twice where its table changes while it is being read.
+fn foreign_in(table: &str, ports: &[u16], pod_ip: IpAddr) -> BTreeSet<Ends> {
+    table
         .lines()
         .filter_map(connection)
         .filter(|connection| {
             ports.contains(&connection.local_port) && connection.remote != pod_ip.to_canonical()
         })
-        .collect();
-    foreign.len() as u64
+        .map(
+            |Connection {
+                 ends: (local, remote),
+                 ..
+             }| (local.to_owned(), remote.to_owned()),
+        )
+        .collect()
 }
 
 /// An established connection.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Connection<'a> {
     local_port: u16,
     remote: IpAddr,
-    /// Both addresses as printed, which tells connections apart.
     ends: (&'a str, &'a str),
 }
 
@@ -106,20 +127,21 @@ mod tests {
 
     #[test]
     fn only_established_foreign_connections_on_the_apps_ports_count() {
-        assert_eq!(count_in(TCP, &[8080], pod()), 1);
-        assert_eq!(count_in(TCP, &[8080, 8081], pod()), 2);
-        assert_eq!(count_in(TCP, &[9000], pod()), 0);
+        assert_eq!(foreign_in(TCP, &[8080], pod()).len(), 1);
+        assert_eq!(foreign_in(TCP, &[8080, 8081], pod()).len(), 2);
+        assert_eq!(foreign_in(TCP, &[9000], pod()).len(), 0);
     }
 
     #[test]
     fn a_connection_that_is_listed_twice_counts_once() {
         let line = TCP.lines().nth(2).unwrap();
-        assert_eq!(count_in(&format!("{TCP}{line}\n"), &[8080], pod()), 1);
+        let table = format!("{TCP}{line}\n");
+        assert_eq!(foreign_in(&table, &[8080], pod()).len(), 1);
     }
 
     #[test]
     fn ipv6_and_mapped_addresses_are_understood() {
-        assert_eq!(count_in(TCP6, &[8080], pod()), 2);
+        assert_eq!(foreign_in(TCP6, &[8080], pod()).len(), 2);
         assert_eq!(
             address("B80D0120000000000000000001000000")
                 .unwrap()
@@ -131,8 +153,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_answered_without_a_panic(text in ".{0,200}", hex in "[0-9A-Fé:]{0,40} 01") {
-            count_in(&text, &[1], pod());
-            count_in(&format!("0: {hex}:1 {hex}:1 01"), &[1], pod());
+            foreign_in(&text, &[1], pod());
+            foreign_in(&format!("0: {hex}:1 {hex}:1 01"), &[1], pod());
         }
     }
 }
