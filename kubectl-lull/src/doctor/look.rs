@@ -170,13 +170,14 @@ fn has_sidecar(pod: &PodSpec) -> bool {
     names.any(|name| name == QUEUE_PROXY_CONTAINER)
 }
 
+/// With a name of its own: the webhook leaves what has none alone.
 fn probe() -> Value {
     let labels = json!({ "app": "lull-doctor" });
     let container = json!({
         "name": "app", "image": "lull-doctor", "ports": [{ "containerPort": 8080 }],
     });
     json!({
-        "metadata": { "generateName": "lull-doctor-", "annotations": { SCALE: "true" } },
+        "metadata": { "name": "lull-doctor", "annotations": { SCALE: "true" } },
         "spec": {
             "replicas": 0, "selector": { "matchLabels": labels },
             "template": { "metadata": { "labels": labels }, "spec": { "containers": [container] } },
@@ -244,6 +245,13 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_asked_for_in_the_dry_run_is_a_deployment_with_a_name() {
+        let asked: Deployment = serde_json::from_value(probe()).unwrap();
+        assert_eq!(asked.metadata.name.as_deref(), Some("lull-doctor"));
+        assert!(asked.metadata.generate_name.is_none());
+    }
 
     #[test]
     fn the_sidecar_is_found_among_the_init_containers() {
