@@ -27,7 +27,6 @@ mod progress;
 mod style;
 mod table;
 mod told;
-mod view;
 mod words;
 mod workload;
 

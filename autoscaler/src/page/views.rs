@@ -1,11 +1,9 @@
 //! What is shown of a workload: from its ScaledWorkload, and from what its leader knows. Pure.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::ResourceExt as _;
 use lull_contract::{
     report::{CallerCount, SeenCaller},
     scaled_workload::{ScaledWorkload, State},
-    view::{Caller, CallerShare, ConditionView, MAX_CALLERS, WakeView, WorkloadView},
+    view::{Caller, CallerShare, MAX_CALLERS, WakeView, WorkloadView},
 };
 
 use crate::{journal::text_of, metrics::Numbers, stores::Stores, workload::resolve};
@@ -21,30 +19,16 @@ pub(super) struct Live {
 
 /// The workload as it is now.
 pub(super) fn workload(workload: &ScaledWorkload, live: Live) -> WorkloadView {
-    let status = workload.status.clone().unwrap_or_default();
+    let status = workload.status.as_ref();
     let view = WorkloadView {
-        namespace: workload.namespace().unwrap_or_default(),
-        name: workload.name_any(),
-        target_kind: workload.spec.target.kind.clone(),
-        target_name: workload.spec.target.name.clone(),
         is_live: live.is_led,
-        mode: status.mode.to_string(),
-        state: status.state.to_string(),
-        since: status.state_since.map(|since| text_of(since.0)),
-        ready: status.ready,
-        desired: status.desired,
-        in_flight: status.in_flight,
-        held: status.held,
-        reason: status.reason,
-        conditions: conditions(status.conditions),
-        saved_pod_seconds: status.saved_pod_seconds,
-        saving_pods: match status.state {
-            State::Asleep => workload.spec.saved_pods(),
-            _ => 0,
-        },
+        // As all times of the page.
+        since: status.and_then(|status| Some(text_of(status.state_since.as_ref()?.0))),
+        ..workload.view()
     };
+    let state = status.map_or_else(State::default, |status| status.state);
     // Where the state is another one by now, the status follows in a moment, and with all of it.
-    let numbers = live.numbers.filter(|seen| seen.state == status.state);
+    let numbers = live.numbers.filter(|seen| seen.state == state);
     match numbers.filter(|_| live.is_led) {
         Some(seen) => WorkloadView {
             ready: seen.ready,
@@ -82,29 +66,6 @@ fn shares(counts: &[CallerCount], resolve: impl Fn(&SeenCaller) -> Caller) -> Ve
         }
     });
     shares.collect()
-}
-
-/// Those that are not as they should be.
-fn conditions(all: Vec<Condition>) -> Vec<ConditionView> {
-    let odd = all.into_iter().filter(is_odd).map(|c| ConditionView {
-        kind: c.type_,
-        status: c.status,
-        reason: c.reason,
-        message: c.message,
-    });
-    odd.collect()
-}
-
-fn is_odd(condition: &Condition) -> bool {
-    let is_true = condition.status == "True";
-    match condition.type_.as_str() {
-        "Warnings" => is_true,
-        // A dry run says what would be done; an enrolled workload has a message where something has
-        // come in its way since.
-        "Enrolled" if is_true => !condition.message.is_empty(),
-        "Enrolled" => condition.reason != "DryRun",
-        _ => !is_true,
-    }
 }
 
 #[cfg(test)]
@@ -175,32 +136,6 @@ mod tests {
         ];
         for (live, held) in cases {
             assert_eq!(workload(&asleep(), live).held, held, "{live:?}");
-        }
-    }
-
-    #[test]
-    fn only_conditions_that_want_somebody_are_shown() {
-        let cases = [
-            ("Enrolled", "True", "Enrolled", "", false),
-            (
-                "Enrolled",
-                "True",
-                "Headless",
-                "Service shop is headless",
-                true,
-            ),
-            ("Enrolled", "False", "Waiting", "pods", true),
-            ("Enrolled", "False", "DryRun", "would do it", false),
-            ("Warnings", "False", "None", "", false),
-            ("Warnings", "True", "NotHeld", "Service shop is odd", true),
-        ];
-        for (kind, status, reason, message, is_shown) in cases {
-            let condition: Condition = serde_json::from_value(json!({
-                "type": kind, "status": status, "reason": reason, "message": message,
-                "lastTransitionTime": "2026-11-25T10:00:00Z",
-            }))
-            .unwrap();
-            assert_eq!(is_odd(&condition), is_shown, "{kind} {status} {reason}");
         }
     }
 

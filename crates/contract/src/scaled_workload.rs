@@ -3,6 +3,8 @@
 //! The autoscaler alone writes it, from the annotations; activators read it. It is all the state
 //! that Lull keeps.
 
+mod view;
+
 use std::{collections::BTreeMap, fmt};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -10,6 +12,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::view::is_odd;
 use crate::{
     settings::{AppProtocol, Settings},
     view::WakeView,

@@ -13,7 +13,6 @@ use crate::{
     pages,
     style::{Paint, Style},
     table::{Cell, Table},
-    view::view_of,
     words::{ago, count, hours, since},
     workload::NOT_INSTALLED,
 };
@@ -65,7 +64,7 @@ async fn from_status(cluster: &Cluster, is_for_all: bool) -> anyhow::Result<Vec<
         Api::namespaced(client, &cluster.namespace)
     };
     match call("list ScaledWorkloads", api.list(&ListParams::default())).await {
-        Ok(list) => Ok(list.items.iter().map(view_of).collect()),
+        Ok(list) => Ok(list.items.iter().map(ScaledWorkload::view).collect()),
         Err(error) if error.is(404) => anyhow::bail!(NOT_INSTALLED),
         Err(error) => Err(error.into()),
     }

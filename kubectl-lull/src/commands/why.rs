@@ -1,7 +1,10 @@
 //! `why`: awake or asleep since when, what keeps it so, and who woke it.
 
 use jiff::Timestamp;
-use lull_contract::view::{CallerShare, PodShare, WakeView, WorkloadDetail, WorkloadView};
+use lull_contract::{
+    scaled_workload::ScaledWorkload,
+    view::{CallerShare, PodShare, WakeView, WorkloadDetail, WorkloadView},
+};
 use serde::Serialize;
 
 use super::{
@@ -14,7 +17,6 @@ use crate::{
     pages,
     style::{Paint, Style},
     table::{Cell, Table},
-    view::detail_of,
     words::{UNKNOWN, ago, count, hours, millis},
     workload::Workload,
 };
@@ -68,6 +70,16 @@ pub(super) async fn page(asked: Asked<'_>, which: &Which) -> anyhow::Result<Page
         detail,
         missing: Vec::from_iter(missing),
     })
+}
+
+/// What its status says, with the last wakes; callers, pods and history only the autoscaler knows.
+fn detail_of(scaled: &ScaledWorkload) -> WorkloadDetail {
+    let status = scaled.status.as_ref();
+    WorkloadDetail {
+        workload: scaled.view(),
+        wakes: status.map_or_else(Vec::new, |status| status.wakes.clone()),
+        ..WorkloadDetail::default()
+    }
 }
 
 fn text(page: &Page, now: Timestamp, style: Style) -> String {

@@ -6,11 +6,11 @@ use k8s_openapi::api::{core::v1::Pod, discovery::v1::EndpointSlice};
 use kube::ResourceExt;
 use lull_contract::{
     names::ISTIO_PROXY_CONTAINER,
-    scaled_workload::{Mode, ScaledWorkload, State},
+    scaled_workload::{Mode, ScaledWorkload, State, is_odd},
 };
 
 use super::{Area, Finding, OptedIn, Seen, place, ready_addresses};
-use crate::{gather::COMPONENT_LABEL, view::is_odd};
+use crate::gather::COMPONENT_LABEL;
 
 /// Kubernetes' label for the Service of a slice.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";

@@ -1,58 +1,48 @@
-//! What a ScaledWorkload's status says, in the form of the autoscaler's page.
+//! What a ScaledWorkload says of itself, in the form of the status page: what a reader has that does
+//! not lead it.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
-use lull_contract::{
-    scaled_workload::{ScaledWorkload, State},
-    view::{ConditionView, WorkloadDetail, WorkloadView},
-};
 
-/// What its status says of a workload.
-pub(crate) fn view_of(scaled: &ScaledWorkload) -> WorkloadView {
-    let target = &scaled.spec.target;
-    let status = scaled.status.clone().unwrap_or_default();
-    let odd = status.conditions.iter().filter(|one| is_odd(one));
-    let conditions = odd.map(|condition| ConditionView {
-        kind: condition.type_.clone(),
-        status: condition.status.clone(),
-        reason: condition.reason.clone(),
-        message: condition.message.clone(),
-    });
-    WorkloadView {
-        namespace: scaled.namespace().unwrap_or_default(),
-        name: scaled.name_any(),
-        target_kind: target.kind.clone(),
-        target_name: target.name.clone(),
-        mode: status.mode.to_string(),
-        state: status.state.to_string(),
-        since: status.state_since.as_ref().map(|time| time.0.to_string()),
-        ready: status.ready,
-        desired: status.desired,
-        in_flight: status.in_flight,
-        held: status.held,
-        reason: status.reason.clone(),
-        conditions: conditions.collect(),
-        saved_pod_seconds: status.saved_pod_seconds,
-        saving_pods: match status.state {
-            State::Asleep => scaled.spec.saved_pods(),
-            _ => 0,
-        },
-        ..WorkloadView::default()
-    }
-}
+use super::{ScaledWorkload, State};
+use crate::view::{ConditionView, WorkloadView};
 
-/// The same with the last wakes; callers, pods and history only the autoscaler knows.
-pub(crate) fn detail_of(scaled: &ScaledWorkload) -> WorkloadDetail {
-    let status = scaled.status.as_ref();
-    WorkloadDetail {
-        workload: view_of(scaled),
-        wakes: status.map_or_else(Vec::new, |status| status.wakes.clone()),
-        ..WorkloadDetail::default()
+// === impl ScaledWorkload ===
+
+impl ScaledWorkload {
+    /// What its status says of the workload.
+    #[must_use]
+    pub fn view(&self) -> WorkloadView {
+        let target = &self.spec.target;
+        let status = self.status.clone().unwrap_or_default();
+        let odd = status.conditions.into_iter().filter(is_odd);
+        WorkloadView {
+            namespace: self.namespace().unwrap_or_default(),
+            name: self.name_any(),
+            target_kind: target.kind.clone(),
+            target_name: target.name.clone(),
+            mode: status.mode.to_string(),
+            state: status.state.to_string(),
+            since: status.state_since.map(|time| time.0.to_string()),
+            ready: status.ready,
+            desired: status.desired,
+            in_flight: status.in_flight,
+            held: status.held,
+            reason: status.reason,
+            conditions: odd.map(ConditionView::from).collect(),
+            saved_pod_seconds: status.saved_pod_seconds,
+            saving_pods: match status.state {
+                State::Asleep => self.spec.saved_pods(),
+                _ => 0,
+            },
+            ..WorkloadView::default()
+        }
     }
 }
 
 /// Whether it is not as it should be.
-pub(crate) fn is_odd(condition: &Condition) -> bool {
+#[must_use]
+pub fn is_odd(condition: &Condition) -> bool {
     let is_true = condition.status == "True";
     match condition.type_.as_str() {
         "Warnings" => is_true,
@@ -64,12 +54,25 @@ pub(crate) fn is_odd(condition: &Condition) -> bool {
     }
 }
 
+// === impl ConditionView ===
+
+impl From<Condition> for ConditionView {
+    fn from(condition: Condition) -> Self {
+        Self {
+            kind: condition.type_,
+            status: condition.status,
+            reason: condition.reason,
+            message: condition.message,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use lull_contract::Settings;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::Settings;
 
     fn condition(kind: &str, status: &str, (reason, message): (&str, &str)) -> Value {
         json!({
@@ -96,7 +99,7 @@ mod tests {
             },
         }))
         .unwrap();
-        let view = view_of(&scaled);
+        let view = scaled.view();
         assert_eq!(
             (view.state.as_str(), view.mode.as_str()),
             ("Asleep", "Proxy")
@@ -112,9 +115,16 @@ mod tests {
         let rows = [
             ("Enrolled", "True", ("Enrolled", ""), false),
             ("Enrolled", "True", ("PolicyBlocks", "keeps Lull out"), true),
+            (
+                "Enrolled",
+                "True",
+                ("Headless", "Service shop is headless"),
+                true,
+            ),
             ("Enrolled", "False", ("Waiting", "pods"), true),
             ("Enrolled", "False", ("DryRun", "would do it"), false),
             ("Warnings", "False", ("None", ""), false),
+            ("Warnings", "True", ("NotHeld", "Service shop is odd"), true),
             ("Warnings", "True", ("ShortGrace", "is short"), true),
         ];
         for (kind, status, told, expected) in rows {
