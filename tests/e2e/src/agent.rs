@@ -195,6 +195,29 @@ impl Agent {
         })
     }
 
+    /// Starts `kept`, and the same with a connection of its own for each request; both are under way
+    /// when this returns.
+    ///
+    /// # Errors
+    /// Where the agent refuses them or nothing is answered.
+    pub async fn start_kept_and_new(&self, kept: RunSpec) -> anyhow::Result<[Run<'_>; 2]> {
+        const ENOUGH: u64 = 50;
+        let fresh = RunSpec {
+            keep_alive: false,
+            ..kept.clone()
+        };
+        let loads = [self.start(&kept).await?, self.start(&fresh).await?];
+        eventually("the loads to be under way", REACH, async || {
+            for load in &loads {
+                let ok = load.so_far().await?.ok;
+                ensure!(ok >= ENOUGH, "{ok} answers");
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(loads)
+    }
+
     /// Runs a load to its end.
     ///
     /// # Errors

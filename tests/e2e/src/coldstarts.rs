@@ -9,7 +9,7 @@ use sample_app::wire::{ProbeAnswer, ProbeSpec};
 use serde_json::json;
 
 use crate::{
-    Agent, Workload, eventually,
+    Agent, Workload,
     spread::Spread,
     timeline::{Observer, Timeline},
 };
@@ -112,14 +112,7 @@ async fn phases(
     ahead_us: i64,
 ) -> anyhow::Result<Phases> {
     ensure!(answer.ok, "not answered: {answer:?}");
-    let timeline = eventually("the watches to catch up", WATCHES, async || {
-        let timeline = observer.timeline();
-        timeline
-            .running_us
-            .with_context(|| format!("{timeline:?}"))?;
-        Ok(timeline)
-    })
-    .await?;
+    let timeline = observer.caught_up(WATCHES).await?;
     let since = |us: i64| ms_since(begun_us, us);
     let seen = |us: Option<u64>| us.map_or(f64::NAN, |us| since(us.cast_signed()));
     let Timeline {

@@ -15,6 +15,7 @@ use tokio::{sync::oneshot, task::JoinSet};
 use crate::{
     Workload,
     app::{APP_LABEL, CONTAINER},
+    eventually,
 };
 
 /// Longest wait for a watch's first list.
@@ -105,6 +106,21 @@ impl Observer {
     #[must_use]
     pub fn timeline(&self) -> Timeline {
         *self.seen.lock()
+    }
+
+    /// What was seen of a start that is over, once the watches have caught up with it.
+    ///
+    /// # Errors
+    /// Where the app's container is not seen to run within `longest`.
+    pub async fn caught_up(&self, longest: Duration) -> anyhow::Result<Timeline> {
+        eventually("the watches to catch up", longest, async || {
+            let timeline = self.timeline();
+            timeline
+                .running_us
+                .with_context(|| format!("{timeline:?}"))?;
+            Ok(timeline)
+        })
+        .await
     }
 }
 

@@ -114,17 +114,9 @@ async fn loads<'a>(agent: &'a Agent, workload: &Workload) -> anyhow::Result<[Run
         timeout_ms: 120_000,
         ..RunSpec::default()
     };
-    let fresh = RunSpec {
-        keep_alive: false,
-        ..kept.clone()
-    };
-    let loads = [agent.start(&kept).await?, agent.start(&fresh).await?];
-    eventually("the loads to be under way", FOLLOW, async || {
-        for load in &loads {
-            let ok = load.so_far().await?.ok;
-            ensure!(ok >= 50, "{ok} answers");
-        }
-        // A workload that slept at the beginning has activators behind it for a moment.
+    let loads = agent.start_kept_and_new(kept).await?;
+    // A workload that slept at the beginning has activators behind it for a moment.
+    eventually("pods alone behind the Service", FOLLOW, async || {
         slices::pods_only(workload, 1).await
     })
     .await?;

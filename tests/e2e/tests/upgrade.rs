@@ -13,15 +13,13 @@ use anyhow::{Context as _, ensure};
 use lull_contract::names::QUEUE_PROXY_CONTAINER;
 use lull_e2e::{
     Agent, App, Cluster, Workload, agent::Run, all_answered, cluster::COMPONENTS, command,
-    eventually, in_namespace_for,
+    in_namespace_for,
 };
 use sample_app::wire::RunSpec;
 use serde_json::{Value, json};
 
 /// Longest time of this test: two rollouts of every component, each of which drains.
 const TEST: Duration = Duration::from_secs(900);
-/// Longest wait for a state that must come.
-const FOLLOW: Duration = Duration::from_secs(60);
 /// What the sidecar of the next version asks for.
 const MEMORY: &str = "24Mi";
 
@@ -80,20 +78,7 @@ async fn loads<'a>(agent: &'a Agent, workload: &Workload) -> anyhow::Result<[Run
         timeout_ms: 60_000,
         ..RunSpec::default()
     };
-    let fresh = RunSpec {
-        keep_alive: false,
-        ..kept.clone()
-    };
-    let loads = [agent.start(&kept).await?, agent.start(&fresh).await?];
-    eventually("the loads to be under way", FOLLOW, async || {
-        for load in &loads {
-            let ok = load.so_far().await?.ok;
-            ensure!(ok >= 50, "{ok} answers");
-        }
-        Ok(())
-    })
-    .await?;
-    Ok(loads)
+    agent.start_kept_and_new(kept).await
 }
 
 /// The queue-proxy as the workload's template has it.

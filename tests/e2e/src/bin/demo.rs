@@ -3,7 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use lull_contract::{annotations::SCALE, scaled_workload::State};
 use lull_e2e::{
@@ -92,14 +91,7 @@ async fn first_request(story: &Story, agent: &Agent, workload: &Workload) -> any
     let observer = Observer::start(workload).await?;
     story.say("a client in the cluster sends one request to the sleeping Service ...");
     let answer = agent.get(&workload.url("/")).await?;
-    let timeline = eventually("the watches to catch up", FOLLOW, async || {
-        let timeline = observer.timeline();
-        timeline
-            .running_us
-            .with_context(|| format!("{timeline:?}"))?;
-        Ok(timeline)
-    })
-    .await?;
+    let timeline = observer.caught_up(FOLLOW).await?;
     let pod = answer.pod.as_deref().unwrap_or("?");
     story.say(format!(
         "answered with 200 by {pod} in {:.0} ms:",
