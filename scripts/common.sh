@@ -121,6 +121,15 @@ lull_knows_rollouts() {
   export HELM_ARGS="${HELM_ARGS:-} --set $target.apiGroup=e2e.lull.dev,$target.apiVersion=v1,$target.resource=rollouts"
 }
 
+# Runs what calls Services directly, which a node can do.
+on_a_node() { # COMMAND...
+  case $CLUSTER in
+    builtin) lull_cluster exec -- "$@" ;;
+    *) say "CLUSTER=$CLUSTER: the addresses of its Services must be reachable from here"
+       "$@" ;;
+  esac
+}
+
 lull_cluster() { "$CARGO_TARGET_DIR/debug/lull-cluster" "$@"; }
 
 tool() { # path of kubectl or helm

@@ -5,10 +5,4 @@ cd "$root"
 lull_knows_rollouts
 with_lull deadactivators
 cargo build --locked -q -p lull-e2e --bin deadactivators
-# It calls Services directly, which a node can do.
-case $CLUSTER in
-  builtin) node() { lull_cluster exec -- "$@"; } ;;
-  *) say "CLUSTER=$CLUSTER: the addresses of its Services must be reachable from here"
-     node() { "$@"; } ;;
-esac
-node "$CARGO_TARGET_DIR/debug/deadactivators" --workloads "${WORKLOADS:-1000}" --called "${CALLED:-100}"
+on_a_node "$CARGO_TARGET_DIR/debug/deadactivators" --workloads "${WORKLOADS:-1000}" --called "${CALLED:-100}"

@@ -5,10 +5,4 @@ cd "$root"
 lull_knows_rollouts
 with_lull wakes
 cargo build --locked -q -p lull-e2e --bin wakes
-# It calls Services directly, which a node can do.
-case $CLUSTER in
-  builtin) node() { lull_cluster exec -- "$@"; } ;;
-  *) say "CLUSTER=$CLUSTER: the addresses of its Services must be reachable from here"
-     node() { "$@"; } ;;
-esac
-node "$CARGO_TARGET_DIR/debug/wakes" --workloads "${WORKLOADS:-1000}" --rate "${RATE:-50}" --seconds "${RUN_SECONDS:-60}"
+on_a_node "$CARGO_TARGET_DIR/debug/wakes" --workloads "${WORKLOADS:-1000}" --rate "${RATE:-50}" --seconds "${RUN_SECONDS:-60}"
