@@ -64,7 +64,25 @@ unpack_package() { # PACKAGE FOLDER
   ) >&2 || die "$1 can't be had: install it with your package manager"
 }
 
+# Builds take up to 20 GiB. Where the disk has less, what earlier builds left goes: it is only a cache.
+need_space() {
+  local needed=20 folder checkout
+  mkdir -p "$CARGO_TARGET_DIR" && echo "$root" >"$CARGO_TARGET_DIR/checkout"
+  [ "$(free_gib)" -lt $needed ] || return 0
+  say "less than $needed GiB free for $cache: old build results go"
+  rm -rf "$CARGO_TARGET_DIR"/*/incremental
+  for folder in "$cache"/target/*/; do
+    checkout=$(cat "$folder/checkout" 2>/dev/null) || checkout=
+    [ -n "$checkout" ] && [ -d "$checkout" ] || rm -rf "$folder"
+  done
+  [ "$(free_gib)" -ge $needed ] ||
+    say "$(free_gib) GiB free: a build from nothing takes $needed (make room, or set LULL_CACHE to a larger disk)"
+}
+
+free_gib() { echo $(($(df --output=avail -k "$CARGO_TARGET_DIR" | tail -1) >> 20)); }
+
 need_toolchains() {
+  need_space
   command -v cargo >/dev/null || die "cargo is missing: install Rust 1.95 (https://rustup.rs), then run this again"
   [ "$CLUSTER" != builtin ] || command -v go >/dev/null ||
     die "go is missing: install Go 1.26 or later (https://go.dev/dl), or use CLUSTER=kind or CLUSTER=current"
