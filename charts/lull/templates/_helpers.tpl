@@ -68,10 +68,12 @@ readinessProbe:
   httpGet: { path: /ready, port: admin }
   periodSeconds: 1
   failureThreshold: 2
+  timeoutSeconds: 5 # a node that is short of CPU is no reason to leave
 livenessProbe:
   httpGet: { path: /live, port: admin }
   periodSeconds: 10
   failureThreshold: 3
+  timeoutSeconds: 5
 {{- end }}
 
 {{- /* The value `pods`, with the component's own keys before the common ones. */ -}}

@@ -337,7 +337,8 @@ fn probe(path: &str, port: u16) -> Value {
         "httpGet": { "path": path, "port": port },
         "periodSeconds": 1,
         "failureThreshold": 1,
-        "timeoutSeconds": 1,
+        // What it says is meant; that it is slow is the machine's load.
+        "timeoutSeconds": 5,
     })
 }
 

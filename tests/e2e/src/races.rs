@@ -193,6 +193,9 @@ impl Race {
         agent: &'a Agent,
         (workload, shape): (&Workload, Shape),
     ) -> anyhow::Result<Steady<'a>> {
+        // Pods are ready before kube-proxy knows of them.
+        let (url, what) = (workload.url("/"), format!("{} to answer", workload.name));
+        self.until(&what, async || agent.get(&url).await).await?;
         let mut runs = Vec::new();
         for spec in shape.specs(workload) {
             runs.push(agent.start(&spec).await?);

@@ -101,7 +101,8 @@ pub struct RunResult {
     /// Connections opened.
     pub connections_opened: u64,
     /// Requests given to a reused connection that turned out closed before a byte of them was
-    /// written, and sent on a new one: the race of every keep-alive client, not a failure.
+    /// written, or to one of HTTP/2 that went away before it saw them, and sent on a new one: the
+    /// race of every client that keeps connections, not a failure.
     pub reused_connection_retries: u64,
 }
 

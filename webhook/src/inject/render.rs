@@ -25,6 +25,10 @@ use super::{
 const DEFAULT_GRACE_SECS: u64 = 30;
 /// The image's nonroot user.
 const USER: u32 = 65532;
+/// On a node that is short of CPU a probe may wait for seconds, and an app that serves would leave the
+/// endpoints for it. An end needs no probe to be seen: a pod that is deleted leaves at once, and so does
+/// one whose sidecar has died.
+const PROBE_TIMEOUT_SECONDS: u32 = 5;
 
 /// `base`, which [`shape::understood`] has passed, with the sidecar; `id` is what Lull calls the
 /// workload.
@@ -186,8 +190,8 @@ fn container(
         "readinessProbe": {
             "httpGet": { "path": "/ready", "port": small.admin },
             "periodSeconds": 1,
-            "failureThreshold": 2,
-            "timeoutSeconds": 1,
+            "failureThreshold": 3,
+            "timeoutSeconds": PROBE_TIMEOUT_SECONDS,
         },
         // Only a note, so that the app's containers wait for the drain however late the signal that
         // begins it comes. An exec would be a process more to start just then.

@@ -52,7 +52,11 @@ pub async fn disrupt(race: &Race, targets: &Targets<'_>, mut chance: Chance) -> 
             chance.shuffle(&mut deck);
             continue;
         };
-        say(format!("{act}"));
+        // Failures are told with the seconds in which they came.
+        say(format!(
+            "second {}: {act}",
+            sample_app::unix_us() / 1_000_000
+        ));
         let done = disturb(race, targets, (act, &mut chance)).await;
         done.with_context(|| act.to_string())?;
         race.did(act);

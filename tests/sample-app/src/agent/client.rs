@@ -16,6 +16,8 @@ use crate::{wire::POD_HEADER, with_causes};
 
 /// Bytes of a body that are kept; the rest is read and dropped.
 const KEPT_BODY: usize = 4 << 10;
+/// Times that a request is sent again at most.
+const RETRIES: u64 = 5;
 /// Header or trailer with the outcome of a gRPC call.
 const GRPC_STATUS: &str = "grpc-status";
 
@@ -170,8 +172,9 @@ impl Target {
     /// Sends the request, over the connection in `slot` where there is a live one, and reads the
     /// whole answer; the connection stays in `slot` if it can be used again.
     ///
-    /// Only a request of which hyper gives the message back, which says that no byte of it was
-    /// written, is sent again, and only where the connection was a reused one.
+    /// Only a request that nobody has seen is sent again: one of which hyper gives the message back,
+    /// which says that no byte of it was written, where the connection was a reused one; and one on a
+    /// connection of HTTP/2 that goes away, as every client of it does (RFC 9113, 8.7).
     pub(super) async fn exchange(
         &self,
         slot: &mut Option<Connection>,
@@ -199,7 +202,9 @@ impl Target {
                     *slot = Some(connection);
                     return Ok(answered);
                 }
-                Err(error) if was_reused && error.message().is_some() => {
+                Err(error)
+                    if effort.reused_retries < RETRIES && self.is_unseen(&error, was_reused) =>
+                {
                     effort.reused_retries += 1;
                 }
                 Err(error) => {
@@ -208,6 +213,15 @@ impl Target {
                 }
             }
         }
+    }
+
+    fn is_unseen(&self, error: &TrySendError<Request<Body>>, was_reused: bool) -> bool {
+        let is_unsent = error.message().is_some();
+        let source = std::error::Error::source(error.error());
+        let is_told_to_go = source
+            .and_then(|source| source.downcast_ref::<h2::Error>())
+            .is_some_and(|error| error.is_go_away() && error.is_remote());
+        is_unsent && (was_reused || self.h2c) || is_told_to_go
     }
 }
 

@@ -247,6 +247,48 @@ async fn a_connection_closed_after_the_request_was_written_is_a_failure() {
     assert_eq!(result.reused_connection_retries, 0);
 }
 
+/// Tells the first connection of HTTP/2 to go away when its first request has come, and has seen none.
+async fn goes_away_once() -> SocketAddr {
+    const PREFACE: usize = 24;
+    const HEADERS: u8 = 1;
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut first, _) = listener.accept().await.unwrap();
+        first.write_all(&SETTINGS).await.unwrap();
+        first.read_exact(&mut [0; PREFACE]).await.unwrap();
+        loop {
+            let mut head = [0; 9];
+            first.read_exact(&mut head).await.unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut frame = vec![0; length as usize];
+            first.read_exact(&mut frame).await.unwrap();
+            if head[3] == HEADERS {
+                break;
+            }
+        }
+        first.write_all(&GOAWAY).await.unwrap();
+        let app = App::new("pod-1".into(), Duration::ZERO);
+        app.serve(vec![listener], None, CancellationToken::new())
+            .await
+    });
+    addr
+}
+
+#[tokio::test]
+async fn a_stream_on_a_connection_that_goes_away_is_no_failure() {
+    let spec = RunSpec {
+        h2c: true,
+        requests: Some(20),
+        ..spec(goes_away_once().await)
+    };
+    let result = finished(spec).await;
+    assert_eq!((result.ok, result.failed), (20, 0), "{result:?}");
+    assert_eq!(result.reused_connection_retries, 1);
+}
+
 #[tokio::test]
 async fn an_upgrade_is_echoed() {
     let url = format!("http://{}/echo", app().await);
