@@ -104,8 +104,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let selector = args.activator_selector.clone();
     let watch = absence::watch(Arc::clone(&ctx), selector, readiness.clone(), stop.clone());
     tokio::spawn(watch);
-    let shown = (args.page_port, args.pod_name.as_str());
-    let shown = page::spawn(&ctx, shown, &stop).await;
+    let shown = page::spawn(&ctx, &args, &stop).await;
     shown.context("status page port")?;
     manage(&ctx, &readiness, touched_rx, &stop).await;
     leases.await.context("the leases' task failed")?;
