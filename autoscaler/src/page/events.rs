@@ -91,8 +91,8 @@ impl Follower {
         }
     }
 
-    /// Events for as long as there are boards, and 10 minutes at most. A slow reader is told less often, and then all at
-    /// once: nothing waits for it.
+    /// Events for as long as there are boards, and 10 minutes at most. A slow reader is told less
+    /// often, and then all at once: nothing waits for it.
     pub(super) fn frames(self) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
         futures::stream::unfold(self, |mut follower| async move {
             let text = follower.next().await?;
