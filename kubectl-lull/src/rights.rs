@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn workloads_are_looked_at_by_name_and_listed() {
-        let kinds = ["apps/v1/statefulsets".parse().unwrap()];
+        let kinds: [TargetResource; 1] = ["apps/v1/statefulsets".parse().unwrap()];
         let texts: Vec<String> = of_targets(&kinds).map(|right| right.text()).collect();
         assert_eq!(texts, ["get statefulsets.apps", "list statefulsets.apps"]);
     }
