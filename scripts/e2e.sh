@@ -18,6 +18,8 @@ if [ -n "${E2E_FULL:-}" ]; then
   say "autoscalers that crash after each write"
   cargo test --locked -p lull-e2e --features crashes --test crashes
 fi
+say "no activator at all"
+cargo test --locked -p lull-e2e --features outage --test no_activator
 if [ "$CLUSTER" = builtin ]; then
   say "a minute without an API server"
   cargo test --locked -p lull-e2e --features outage --test outage

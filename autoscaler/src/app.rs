@@ -16,7 +16,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    cluster_settings,
+    absence, cluster_settings,
     config::Args,
     context::{Context, Key, Parts},
     crash::Crash,
@@ -101,8 +101,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         lull: args.components(),
         crash,
     }));
-    let shown = (args.page_port, args.pod_name.as_str());
-    let shown = page::spawn(&ctx, shown, &stop).await;
+    let selector = args.activator_selector.clone();
+    let watch = absence::watch(Arc::clone(&ctx), selector, readiness.clone(), stop.clone());
+    tokio::spawn(watch);
+    let shown = page::spawn(&ctx, &args, &stop).await;
     shown.context("status page port")?;
     manage(&ctx, &readiness, touched_rx, &stop).await;
     leases.await.context("the leases' task failed")?;

@@ -30,6 +30,7 @@ pub(crate) fn page(args: &Args, current: &Current) -> Value {
         "logJson": args.log_json,
         "adminPort": args.admin_port,
         "pagePort": args.page_port,
+        "pageHosts": args.page_hosts,
         "metricsPort": args.metrics_port,
         "clusterSettings": current.page(),
     })

@@ -102,6 +102,10 @@ pub struct Args {
     /// Status page and its JSON; 0 = none.
     #[arg(long, env = "AUTOSCALER_PAGE_PORT", default_value_t = ports::STATUS_PAGE)]
     pub page_port: u16,
+    /// Names by which the status page may be asked for beside its address, localhost and its Service's
+    /// names, with commas between them: of an Ingress, or another cluster domain's.
+    #[arg(long, env = "AUTOSCALER_PAGE_HOSTS", value_delimiter = ',')]
+    pub page_hosts: Vec<String>,
 }
 
 /// Other things that the binary does.

@@ -6,7 +6,7 @@ use std::{
     ops::RangeInclusive,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -100,6 +100,7 @@ pub struct Context {
     start: Instant,
     mailboxes: Mailboxes,
     hearings: RwLock<HashMap<String, Hearing>>,
+    no_activator: AtomicBool,
 }
 
 /// Mailboxes by namespace and label value of the name: pods name their workload that way.
@@ -338,6 +339,7 @@ impl Context {
             start: Instant::now(),
             mailboxes: Mailboxes::default(),
             hearings: RwLock::default(),
+            no_activator: AtomicBool::new(false),
         }
     }
 
@@ -356,6 +358,17 @@ impl Context {
     /// Forgets an activator.
     pub fn forget(&self, activator: &str) {
         self.hearings.write().remove(activator);
+    }
+
+    /// Whether there is no activator at all ([`crate::absence`]).
+    #[must_use]
+    pub fn no_activator(&self) -> bool {
+        self.no_activator.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of that; what was so before.
+    pub(crate) fn set_no_activator(&self, is_so: bool) -> bool {
+        self.no_activator.swap(is_so, Ordering::Relaxed)
     }
 
     /// Time since the process started: the clock of all windows.

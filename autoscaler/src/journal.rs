@@ -9,7 +9,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use lull_contract::{
     report::Woken,
     view::{
@@ -24,12 +24,16 @@ use crate::metrics::Numbers;
 const MOMENT_EVERY: u32 = 5;
 /// How much of the line is shown, seconds.
 const SHOWN: u32 = 900;
+/// Activators tell of a wake for 10 s (their `WOKEN_TOLD`), and are heard once a second.
+const TOLD_FOR: SignedDuration = SignedDuration::from_secs(11);
 
 /// The memory of one workload. Nothing takes memory before it has happened.
 #[derive(Debug, Default)]
 pub struct Journal {
     /// The newest first; at most [`MAX_WAKES`].
     wakes: Vec<WakeView>,
+    /// The newest of them is one that a leader before has written down.
+    is_inherited: bool,
     /// The newest first; at most [`MAX_CHANGES`].
     changes: VecDeque<CountChange>,
     /// The newest first; at most [`MAX_MOMENTS`].
@@ -64,6 +68,7 @@ impl Journal {
         let begun = std::mem::take(&mut self.wakes).into_iter().next();
         let begun = begun.filter(|wake| newest.is_none_or(|newest| wake.at.as_str() > newest));
         let begun = begun.filter(|wake| wake.total_ms.is_none());
+        self.is_inherited = begun.is_none();
         self.wakes = begun.into_iter().chain(written.iter().cloned()).collect();
         self.wakes.truncate(MAX_WAKES);
     }
@@ -114,14 +119,16 @@ impl Journal {
     }
 
     /// An activator has told at `now` that a wake has ended, and who began it there. Where
-    /// `is_first`, nobody had told of that wake before; it has so many `pods`.
+    /// `is_first`, nobody had told this process of that wake before; it has so many `pods`. Whether it
+    /// is news: not where a leader before has been told of it and written it down.
     pub fn woken(
         &mut self,
         (woken, caller): (&Woken, Option<Caller>),
         is_first: bool,
         (now, pods): (Timestamp, u32),
-    ) {
-        if is_first {
+    ) -> bool {
+        let is_news = is_first && !self.is_written(woken, now);
+        if is_news {
             let total = woken.phases_us.last().map_or(0, |(_, us)| *us);
             if self
                 .wakes
@@ -141,15 +148,28 @@ impl Journal {
                 wake.phases = phases(woken);
             }
         }
-        let (Some(wake), Some(caller)) = (self.wakes.first_mut(), caller) else {
-            return;
-        };
-        if wake.by.len() < MAX_WAKE_CALLERS && !wake.by.contains(&caller) {
+        if let (Some(wake), Some(caller)) = (self.wakes.first_mut(), caller)
+            && wake.by.len() < MAX_WAKE_CALLERS
+            && !wake.by.contains(&caller)
+        {
             wake.by.push(caller);
         }
+        is_news
+    }
+
+    /// Whether a wake that has been told of at `now` is the one that a leader before has written down
+    /// as ended. An activator tells it in the same words; another one, which held for it as well, in
+    /// others, but within the same few seconds, in which nothing falls asleep and wakes anew.
+    fn is_written(&self, woken: &Woken, now: Timestamp) -> bool {
+        let newest = self.wakes.first().filter(|_| self.is_inherited);
+        newest.is_some_and(|wake| {
+            let is_same = wake.total_ms.is_some() && wake.phases == phases(woken);
+            is_same || ended_at(wake).is_some_and(|end| now.duration_since(end) <= TOLD_FOR)
+        })
     }
 
     fn begin(&mut self, wake: WakeView) {
+        self.is_inherited = false;
         self.wakes.truncate(MAX_WAKES - 1);
         self.wakes.insert(0, wake);
     }
@@ -196,6 +216,14 @@ impl Sample {
         let seen = |sample: &Self| (sample.in_flight, sample.ready, sample.desired);
         seen(self) == seen(other)
     }
+}
+
+/// When its first answer was seen; `None` where there has been none.
+fn ended_at(wake: &WakeView) -> Option<Timestamp> {
+    let begun: Timestamp = wake.at.parse().ok()?;
+    begun
+        .checked_add(Duration::from_millis(wake.total_ms?))
+        .ok()
 }
 
 fn seconds(time: Duration) -> u32 {

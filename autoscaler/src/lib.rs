@@ -7,6 +7,7 @@
 //! divided into shards ([`shards`]): only the leader of a workload's shard ([`lease`]) writes, but any
 //! replica may wake a sleeping workload. Writes that nobody waits for take [`turns`].
 
+pub mod absence;
 pub mod allocate;
 pub mod app;
 pub mod cache;

@@ -10,6 +10,10 @@ use std::time::Duration;
 
 use lull_contract::scaled_workload::State;
 
+/// Why a workload is awake while there is no activator at all.
+pub(crate) const NO_ACTIVATOR: &str =
+    "no activator has been ready for a while: it is kept awake until one is back";
+
 /// What is seen of a workload at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(
@@ -29,6 +33,9 @@ pub struct Facts {
     pub may_sleep: bool,
     /// Whether it is Lull that wakes it from zero.
     pub may_wake: bool,
+    /// There is no activator at all ([`crate::absence`]), and so `may_sleep` is false: asleep it
+    /// would be reached by nobody. One that has just come back may be among `activators` already.
+    pub no_activator: bool,
     /// Excess burst capacity is negative.
     pub burst_short: bool,
     /// In flight at pods plus held at activators.
@@ -143,6 +150,12 @@ impl Facts {
         self.may_sleep && self.want == 0 && self.idle()
     }
 
+    /// All traffic is to come by the activators. Not by one that has just come back after there was
+    /// none: where it goes again, nobody is reached.
+    fn needs_burst(&self) -> bool {
+        self.burst_short && !self.no_activator
+    }
+
     /// The scale action that the decision asks for above zero, if any.
     fn scale(&self) -> Option<Action> {
         let to = self.want.max(1);
@@ -164,6 +177,16 @@ impl Facts {
 /// only waits for its Services here.
 #[must_use]
 pub fn step(state: State, facts: &Facts, delays: &Delays) -> Step {
+    use State::{Asleep, Enrolling, Leaving, Planned};
+    let step = step_of(state, facts, delays);
+    let is_kept = !matches!(step.state, Enrolling | Asleep | Leaving | Planned);
+    if facts.no_activator && is_kept && step.reason.is_none() {
+        return step.why(NO_ACTIVATOR);
+    }
+    step
+}
+
+fn step_of(state: State, facts: &Facts, delays: &Delays) -> Step {
     match state {
         State::Enrolling => enrolling(facts),
         State::Awake => awake(facts),
@@ -179,7 +202,9 @@ pub fn step(state: State, facts: &Facts, delays: &Delays) -> Step {
 fn enrolling(facts: &Facts) -> Step {
     match (facts.services_switched, facts.replicas) {
         (false, _) => Step::new(State::Enrolling, []),
-        (true, 0) if facts.activators > 0 => Step::new(State::Asleep, [Action::AddActivators]),
+        (true, 0) if facts.activators > 0 && !facts.no_activator => {
+            Step::new(State::Asleep, [Action::AddActivators])
+        }
         (true, 0) => Step::new(State::Enrolling, []).why("waiting for an activator"),
         (true, _) => Step::new(State::Awake, []),
     }
@@ -208,7 +233,7 @@ fn awake(facts: &Facts) -> Step {
     if facts.should_sleep() {
         return Step::new(State::FallingAsleep, [AddActivators]);
     }
-    if facts.burst_short {
+    if facts.needs_burst() {
         let mut actions = vec![AddActivators];
         actions.extend(facts.scale());
         return Step::new(State::Bursting, actions);
@@ -218,7 +243,7 @@ fn awake(facts: &Facts) -> Step {
 
 fn bursting(facts: &Facts, delays: &Delays) -> Step {
     use Action::{AddActivators, HoldSelector, RestoreSelector};
-    if facts.activators == 0 {
+    if facts.activators == 0 || facts.no_activator {
         return Step::new(State::Settling, [RestoreSelector]).why("no activator is ready");
     }
     if facts.replicas == 0 {
@@ -334,7 +359,7 @@ fn settling(facts: &Facts, delays: &Delays) -> Step {
     }
     let mut actions = vec![AddActivators];
     actions.extend(facts.scale());
-    if facts.burst_short && facts.activators > 0 {
+    if facts.needs_burst() && facts.activators > 0 {
         return Step::new(State::Bursting, actions);
     }
     if facts.selector_held {

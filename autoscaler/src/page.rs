@@ -9,6 +9,7 @@
 //! nothing from outside, and its links are relative, so it also works behind the API server's proxy.
 
 mod events;
+mod hosts;
 mod views;
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
@@ -22,7 +23,7 @@ use lull_contract::{
     scaled_workload::ScaledWorkload,
     view::{EVENTS_PATH, LIST_PATH, WorkloadDetail, WorkloadList},
 };
-use lull_process::server::{self, Answer};
+use lull_process::server::{self, Answer, Peer};
 use tokio::{
     sync::{Semaphore, watch},
     time::{MissedTickBehavior, interval},
@@ -31,14 +32,23 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     events::{Board, Follower},
+    hosts::Hosts,
     views::Live,
 };
-use crate::context::{Context, Key};
+use crate::{
+    config::Args,
+    context::{Context, Key},
+};
 
 /// How often those who look on are told what has changed.
 const EVERY: Duration = Duration::from_secs(1);
 /// Those who look on at one time: more are told to come later.
 const MAX_FOLLOWERS: usize = 16;
+/// Connections at one time, those who look on among them: an answer for thousands of workloads is a few
+/// megabytes, and lies in memory until it is read.
+const MAX_CONNECTIONS: usize = 64;
+/// When to come again where there are too many, seconds.
+const COME_AGAIN: &str = "5";
 
 /// What a browser lets the page do: load what this server has, and nothing else.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
@@ -72,35 +82,36 @@ struct Page {
     ctx: Arc<Context>,
     /// Name of this replica.
     replica: String,
+    hosts: Hosts,
     /// Built for those who look on, once for all of them.
     board: watch::Sender<Arc<Board>>,
     followers: Arc<Semaphore>,
 }
 
-/// Serves the page on `port` until `stop`; 0 = not at all.
+/// Serves the page as `args` has it until `stop`; on port 0 not at all.
 ///
 /// # Errors
 /// Where the port is taken.
-pub async fn spawn(
-    ctx: &Arc<Context>,
-    (port, replica): (u16, &str),
-    stop: &CancellationToken,
-) -> io::Result<()> {
-    if port == 0 {
+pub async fn spawn(ctx: &Arc<Context>, args: &Args, stop: &CancellationToken) -> io::Result<()> {
+    if args.page_port == 0 {
         return Ok(());
     }
-    let listener = server::bind(port).await?;
+    let listener = server::bind(args.page_port).await?;
+    let replica = args.pod_name.as_str();
     let page = Arc::new(Page {
         ctx: Arc::clone(ctx),
         replica: replica.to_owned(),
+        hosts: Hosts::new(&args.namespace, replica, &args.page_hosts),
         board: watch::channel(Arc::default()).0,
         followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
     });
     tokio::spawn(Arc::clone(&page).keep_board(stop.clone()));
-    tokio::spawn(server::serve(listener, stop.clone(), move |request| {
+    let answer = move |request: Request<Incoming>| {
         let page = Arc::clone(&page);
         async move { page.answer(&request) }
-    }));
+    };
+    let serving = server::serve_at_most(MAX_CONNECTIONS, listener, stop.clone(), answer);
+    tokio::spawn(serving);
     Ok(())
 }
 
@@ -109,7 +120,13 @@ pub async fn spawn(
 impl Page {
     fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
         let path = request.uri().path();
+        let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
         let answer = match (request.method(), path) {
+            _ if !self.hosts.admit(request, peer) => {
+                let text = "asked for by a name that is not this page's: ask by its address, as \
+                            localhost, or as its Service; others go into AUTOSCALER_PAGE_HOSTS\n";
+                whole(server::text(StatusCode::MISDIRECTED_REQUEST, text))
+            }
             (&Method::GET, EVENTS_PATH) => self.events(),
             (&Method::GET | &Method::HEAD, _) => whole(self.page(path)),
             _ => {
@@ -150,7 +167,9 @@ impl Page {
     fn events(&self) -> Response<Body> {
         let Ok(permit) = Arc::clone(&self.followers).try_acquire_owned() else {
             let text = format!("{MAX_FOLLOWERS} look on already\n");
-            return whole(server::text(StatusCode::SERVICE_UNAVAILABLE, text));
+            let mut answer = whole(server::text(StatusCode::SERVICE_UNAVAILABLE, text));
+            set(&mut answer, header::RETRY_AFTER, COME_AGAIN);
+            return answer;
         };
         let follower = Follower::new(self.board.subscribe(), Arc::new(self.build()), permit);
         let mut answer = Response::new(StreamBody::new(follower.frames()).boxed_unsync());

@@ -5,7 +5,7 @@
 use crate::{
     demand::Measured,
     kpa::Reason,
-    machine::Facts,
+    machine::{Facts, NO_ACTIVATOR},
     policy::{Rule, Verdict},
 };
 
@@ -46,13 +46,15 @@ pub enum Why {
     Bypass,
     /// Something is in flight, though nothing has come for a window: it stays awake.
     InFlight,
+    /// There is no activator at all: it is kept awake.
+    NoActivator,
 }
 
 // === impl Why ===
 
 impl Why {
     /// Every one.
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Idle,
         Self::Load,
         Self::Panic,
@@ -70,6 +72,7 @@ impl Why {
         Self::Rollout,
         Self::Bypass,
         Self::InFlight,
+        Self::NoActivator,
     ];
 
     /// Why the count is what it is after `verdict`, where `facts` are seen and `measured`.
@@ -79,6 +82,7 @@ impl Why {
         let sleeps = shrinks && verdict.want == 0;
         match verdict.rule {
             Rule::Unscaled => Self::ClassNone,
+            _ if verdict.want == 0 && facts.no_activator => Self::NoActivator,
             _ if !measured.mostly_heard && !grows => Self::Unheard,
             _ if sleeps && !measured.heard => Self::Unheard,
             _ if shrinks && !facts.may_shrink => Self::Young,
@@ -113,6 +117,7 @@ impl Why {
                 let count = facts.in_flight + facts.forwarding;
                 format!("{count} in flight: it stays awake")
             }
+            Self::NoActivator => NO_ACTIVATOR.to_owned(),
             _ => verdict.to_string(),
         }
     }
@@ -137,6 +142,7 @@ impl Why {
             Self::Rollout => "rollout",
             Self::Bypass => "bypass",
             Self::InFlight => "in-flight",
+            Self::NoActivator => "no-activator",
         }
     }
 }
@@ -275,6 +281,24 @@ mod tests {
                 "in-flight",
             ),
             (0, true, is, "idle"),
+            (
+                0,
+                true,
+                Facts {
+                    no_activator: true,
+                    ..is
+                },
+                "no-activator",
+            ),
+            (
+                1,
+                true,
+                Facts {
+                    no_activator: true,
+                    ..is
+                },
+                "idle",
+            ),
         ];
         for (want, is_heard, facts, label) in rows {
             let verdict = verdict(want, Rule::Algorithm, Reason::Idle);

@@ -282,7 +282,8 @@ impl Task {
             return Ok(());
         };
         self.take_over(&workload);
-        let plan = self.plan(target, &workload);
+        let mut plan = self.plan(target, &workload);
+        plan.findings.extend(self.no_activator(target));
         let services = self.services_of(&plan);
         self.keep_services(target, &workload, services).await?;
         let look = self.look(target, &workload, &plan);

@@ -30,6 +30,7 @@ use serde::de::DeserializeOwned;
 use crate::{
     cluster::{Cluster, call},
     mesh::{self, Seen},
+    rights::Reading,
     told::{LeftOut, Told, told},
     workload::{Workload, kind},
 };
@@ -101,10 +102,8 @@ async fn is_run(
     match workload.scaled(cluster).await {
         Ok(scaled) => Ok(scaled.as_ref().is_some_and(is_enrolled)),
         Err(error) if error.is(403) => {
-            missing.push(
-                "you may not read ScaledWorkloads: the workload is taken for one that Lull doesn't run"
-                    .to_owned(),
-            );
+            let effect = "the workload is taken for one that Lull doesn't run";
+            missing.push(Reading::Scaled.lacked(cluster, effect));
             Ok(false)
         }
         Err(error) => Err(error.into()),
@@ -204,13 +203,11 @@ async fn surroundings(
         ..Surroundings::default()
     };
     let missing = &mut around.missing;
-    let services: Vec<Service> = listed(cluster, "Services", missing).await?;
-    let hpas: Vec<HorizontalPodAutoscaler> =
-        listed(cluster, "HorizontalPodAutoscalers", missing).await?;
+    let services: Vec<Service> = listed(cluster, Reading::Services, missing).await?;
+    let hpas: Vec<HorizontalPodAutoscaler> = listed(cluster, Reading::Scalers, missing).await?;
     let policies: Vec<networking::NetworkPolicy> =
-        listed(cluster, "NetworkPolicies", missing).await?;
-    let budgets: Vec<PodDisruptionBudget> =
-        listed(cluster, "PodDisruptionBudgets", missing).await?;
+        listed(cluster, Reading::Policies, missing).await?;
+    let budgets: Vec<PodDisruptionBudget> = listed(cluster, Reading::Budgets, missing).await?;
     around.lull = components(cluster, missing).await?;
     around.defaults = defaults(cluster, missing).await?;
     around.others = others(cluster, told, missing).await?;
@@ -237,21 +234,20 @@ async fn surroundings(
 /// them.
 async fn listed<K>(
     cluster: &Cluster,
-    what: &str,
+    reading: Reading,
     missing: &mut Vec<String>,
 ) -> anyhow::Result<Vec<K>>
 where
     K: Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
     K::DynamicType: Default,
 {
-    listed_by(cluster, what, &ListParams::default(), missing).await
+    listed_by(cluster, (reading, ListParams::default()), missing).await
 }
 
-/// The same for those that `params` select.
+/// The same for those that the parameters select.
 pub(crate) async fn listed_by<K>(
     cluster: &Cluster,
-    what: &str,
-    params: &ListParams,
+    (reading, params): (Reading, ListParams),
     missing: &mut Vec<String>,
 ) -> anyhow::Result<Vec<K>>
 where
@@ -259,12 +255,10 @@ where
     K::DynamicType: Default,
 {
     let api: Api<K> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-    match call(&format!("list {what}"), api.list(params)).await {
+    match call(&reading.right().text(), api.list(&params)).await {
         Ok(list) => Ok(list.items),
         Err(error) if error.is(403) => {
-            missing.push(format!(
-                "you may not list {what}: what they say is left out"
-            ));
+            missing.push(reading.lacked(cluster, "what they say is left out"));
             Ok(Vec::new())
         }
         Err(error) => Err(error.into()),
@@ -318,9 +312,7 @@ async fn defaults(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Resul
             Ok(Defaults::parse(&data).unwrap_or_else(|_| Defaults::what_is_right(&data)))
         }
         Err(error) if error.is(403) => {
-            missing.push(format!(
-                "you may not read ConfigMap {SETTINGS} in {namespace}: built-in settings are shown"
-            ));
+            missing.push(Reading::Settings.lacked(cluster, "built-in settings are shown"));
             Ok(Defaults::default())
         }
         Err(error) => Err(error.into()),
@@ -336,9 +328,8 @@ async fn components(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Res
     let seen = match found {
         Ok(found) => found.and_then(|found| found.metadata.labels),
         Err(error) if error.is(403) => {
-            missing.push(format!(
-                "you may not read namespace {namespace}: only its name is compared with NetworkPolicies"
-            ));
+            let effect = "only its name is compared with NetworkPolicies";
+            missing.push(Reading::LullNamespace.lacked(cluster, effect));
             None
         }
         Err(error) => return Err(error.into()),
@@ -368,10 +359,8 @@ async fn lull_pods(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Resu
     match call("list Lull's pods", api.list(&lull)).await {
         Ok(list) => Ok(list.into_iter().map(Pod::own).map(Arc::new).collect()),
         Err(error) if error.is(403) => {
-            missing.push(format!(
-                "you may not list pods in {namespace}: NetworkPolicies are compared with the \
-                 chart's own labels"
-            ));
+            let effect = "NetworkPolicies are compared with the chart's own labels";
+            missing.push(Reading::LullPods.lacked(cluster, effect));
             Ok(Vec::new())
         }
         Err(error) => Err(error.into()),

@@ -5,6 +5,7 @@
 //! commands/     one file each: reads, then says    pages.rs     the autoscaler's own pages
 //! doctor/       objects in, findings out (pure)    forward.rs   a port of one of its pods
 //! gather.rs     what a plan is made from           workload.rs  deploy/shop as an object
+//! rights.rs     the rights to read that
 //! mesh.rs       the part of that which is Istio's  told.rs      what the autoscaler is told
 //! progress.rs   what is waited for                 output.rs    text or JSON, and the exit code
 //! view.rs       what a status says (pure)          table.rs, style.rs, words.rs: how it looks (pure)
@@ -24,6 +25,7 @@ mod mesh;
 mod output;
 mod pages;
 mod progress;
+mod rights;
 mod style;
 mod table;
 mod told;

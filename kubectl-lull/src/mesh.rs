@@ -18,6 +18,7 @@ use lull_contract::names::{POD_LABEL, WORKLOAD_LABEL, label_value};
 use crate::{
     cluster::{CallError, Cluster, call},
     gather::listed_by,
+    rights::{Reading, Right, of_rules},
     told::Told,
 };
 
@@ -95,13 +96,7 @@ async fn rules(
     let mut all = Vec::new();
     for kind in RuleKind::ALL {
         let resource = kind.resource();
-        let mut places = if kind.is_of_any_namespace() {
-            vec![None]
-        } else if own == root {
-            vec![Some(own)]
-        } else {
-            vec![Some(root), Some(own)]
-        };
+        let mut places = places(&of_rules(kind), cluster, root);
         while let Some(place) = places.pop() {
             if let Some(objects) = objects(cluster, &resource, place).await? {
                 all.extend(objects.into_iter().map(|object| (kind, object)));
@@ -114,6 +109,15 @@ async fn rules(
         }
     }
     Ok(all)
+}
+
+/// The namespaces for which there are to be `rights`, each once; `None`: all of them.
+fn places<'a>(rights: &[Right], cluster: &'a Cluster, root: &'a str) -> Vec<Option<&'a str>> {
+    let places = rights.iter().map(|right| right.namespace(cluster, root));
+    let mut places: Vec<Option<&str>> = places.collect();
+    // The workload's namespace may be the root.
+    places.dedup();
+    places
 }
 
 /// What is said of objects that may not be listed; those of no `place` are of all namespaces.
@@ -164,9 +168,8 @@ async fn is_injected(
         }
         Err(error) if error.is(403) => {
             if identity.inject.is_none() {
-                missing.push(format!(
-                    "you may not read namespace {name}: the workload is taken for one of the mesh"
-                ));
+                let effect = "the workload is taken for one of the mesh";
+                missing.push(Reading::Namespace.lacked(cluster, effect));
             }
             Ok(identity.inject)
         }
@@ -198,11 +201,13 @@ async fn is_member(
 ) -> anyhow::Result<bool> {
     let label = label_value(&target.id());
     let own = |key: &str| ListParams::default().labels(&format!("{key}={label}"));
-    let pods: Vec<core::Pod> = listed_by(cluster, "Pods", &own(POD_LABEL), missing).await?;
+    let (pods, entries) = (
+        (Reading::Pods, own(POD_LABEL)),
+        (Reading::Entries, own(WORKLOAD_LABEL)),
+    );
+    let pods: Vec<core::Pod> = listed_by(cluster, pods, missing).await?;
     let pods: Vec<Arc<Pod>> = pods.into_iter().map(Pod::from).map(Arc::new).collect();
-    let what = "WorkloadEntries";
-    let entries: Vec<WorkloadEntry> =
-        listed_by(cluster, what, &own(WORKLOAD_LABEL), missing).await?;
+    let entries: Vec<WorkloadEntry> = listed_by(cluster, entries, missing).await?;
     Ok(is_meshed(&signs(&pods, inject, !entries.is_empty())))
 }
 

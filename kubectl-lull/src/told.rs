@@ -5,10 +5,13 @@ use k8s_openapi::api::apps::v1::Deployment;
 use kube::Api;
 use lull_contract::target_resource::{TargetResource, TargetResources};
 
-use crate::cluster::{Cluster, call};
+use crate::{
+    cluster::{Cluster, call},
+    rights::Reading,
+};
 
 /// The autoscaler's Deployment, as the chart calls it.
-const AUTOSCALER: &str = "lull-autoscaler";
+pub(crate) const AUTOSCALER: &str = "lull-autoscaler";
 /// Variable with the kinds that may be scaled.
 const TARGETS: &str = "AUTOSCALER_TARGETS";
 /// Variable with the namespaces whose workloads it runs.
@@ -53,10 +56,11 @@ pub(crate) async fn told(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow
     match call("look at the autoscaler", api.get_opt(AUTOSCALER)).await {
         Ok(deployment) => Ok(Told::by(deployment.as_ref())),
         Err(error) if error.is(403) => {
-            missing.push(format!(
-                "you may not read Deployment {AUTOSCALER} in {namespace}: Lull's kinds and mesh are \
-                 taken to be the chart's defaults (root namespace {DEFAULT_MESH_ROOT})"
-            ));
+            let effect = format!(
+                "Lull's kinds and mesh are taken to be the chart's defaults (root namespace \
+                 {DEFAULT_MESH_ROOT})"
+            );
+            missing.push(Reading::Autoscaler.lacked(cluster, &effect));
             Ok(Told::by(None))
         }
         Err(error) => Err(error.into()),

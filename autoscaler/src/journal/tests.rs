@@ -118,6 +118,50 @@ fn the_next_leader_goes_on_where_the_last_one_wrote() {
 }
 
 #[test]
+fn a_wake_that_a_leader_before_has_written_is_not_told_twice() {
+    let written = WakeView {
+        total_ms: Some(612),
+        phases: phases(&woken(612_400)),
+        ..wake_at("2026-11-25T11:59:55.000Z")
+    };
+    let rows = [
+        // The same, however wrong the clock was with which it was written.
+        (woken(612_400), "2026-11-25T12:30:00Z", false),
+        // As another activator saw it.
+        (woken(580_000), "2026-11-25T12:00:00Z", false),
+        (woken(580_000), "2026-11-25T12:00:10Z", true),
+    ];
+    for (told, now, is_news) in rows {
+        let mut journal = Journal::default();
+        journal.resume(std::slice::from_ref(&written));
+        let now: Timestamp = now.parse().unwrap();
+        let first = (&told, Some(caller("10.0.0.1")));
+        assert_eq!(journal.woken(first, true, (now, 1)), is_news, "{now}");
+        assert_eq!(journal.wakes().len(), 1 + usize::from(is_news), "{now}");
+        assert_eq!(journal.wakes()[0].by, [caller("10.0.0.1")]);
+    }
+}
+
+#[test]
+fn two_wakes_of_one_process_are_two_however_alike() {
+    let mut journal = Journal::default();
+    for _ in 0..2 {
+        journal.scaled(change(0, 1), None);
+        assert!(journal.woken((&woken(612_400), None), true, (noon(), 1)));
+    }
+    assert_eq!(journal.wakes().len(), 2);
+}
+
+#[test]
+fn a_wake_that_was_written_before_it_had_ended_is_ended_by_the_next_leader() {
+    let mut journal = Journal::default();
+    journal.resume(&[wake_at("2026-11-25T11:59:59.000Z")]);
+    assert!(journal.woken((&woken(900_000), None), true, (noon(), 1)));
+    assert_eq!(journal.wakes().len(), 1);
+    assert_eq!(journal.wakes()[0].total_ms, Some(900));
+}
+
+#[test]
 fn everything_is_bounded() {
     let mut journal = Journal::default();
     for second in 0..10_000 {

@@ -233,6 +233,83 @@ fn a_workload_of_class_none_that_somebody_has_put_to_zero_stays_there() {
     }
 }
 
+/// The way of a sleeping workload without any activator, and what is said of it.
+#[test]
+fn without_any_activator_a_sleeping_workload_is_woken_and_kept_in_serve_mode() {
+    let none = Facts {
+        may_sleep: false,
+        no_activator: true,
+        activators: 0,
+        ..idle()
+    };
+    let zero = Facts {
+        replicas: 0,
+        ready: 0,
+        native_ready: false,
+        ..none
+    };
+    let woken = step(State::Asleep, &zero, &delays());
+    assert_eq!(woken.state, State::Waking);
+    assert_eq!(woken.actions[0], Action::Scale { from: 0, to: 1 });
+    assert_eq!(woken.reason.as_deref(), Some(NO_ACTIVATOR));
+    assert_eq!(next(State::Waking, none), State::Settling);
+    let settled = Facts {
+        since: delays().propagation,
+        ..none
+    };
+    assert_eq!(next(State::Settling, settled), State::Awake);
+    // One that has just come back changes nothing yet.
+    for activators in [0, 1] {
+        let (none, burst_short) = (Facts { activators, ..none }, true);
+        assert_eq!(next(State::Awake, none), State::Awake);
+        let short = Facts {
+            burst_short,
+            ..none
+        };
+        for (state, then) in [
+            (State::Awake, State::Awake),
+            (State::Settling, State::Settling),
+            (State::Bursting, State::Settling),
+            (State::FallingAsleep, State::Settling),
+        ] {
+            assert_eq!(next(state, short), then, "{state} {short:?}");
+        }
+    }
+}
+
+#[test]
+fn without_any_activator_a_wake_is_never_given_up() {
+    let stuck = Facts {
+        ready: 0,
+        may_sleep: false,
+        no_activator: true,
+        activators: 0,
+        native_ready: false,
+        since: delays().wake_deadline,
+        ..idle()
+    };
+    let step = step(State::Waking, &stuck, &delays());
+    assert_eq!(
+        (step.state, step.actions),
+        (State::Waking, vec![Action::AddActivators])
+    );
+}
+
+#[test]
+fn a_workload_of_class_none_is_left_asleep_without_any_activator() {
+    let zero = Facts {
+        replicas: 0,
+        ready: 0,
+        may_sleep: false,
+        may_wake: false,
+        no_activator: true,
+        activators: 0,
+        ..idle()
+    };
+    let step = step(State::Asleep, &zero, &delays());
+    assert_eq!((step.state, step.reason), (State::Asleep, None));
+}
+
 #[test]
 fn nothing_shrinks_in_a_rollout_or_while_unknown() {
     let shrink = Facts {
@@ -286,16 +363,17 @@ prop_compose! {
     fn any_facts()(
         (replicas, ready, want, activators) in (0u32..4, 0u32..4, 0u32..4, 0u32..3),
         (in_flight, held, forwarding) in (0u64..2, 0u64..2, 0u64..2),
-        flags in any::<[bool; 12]>(),
+        flags in any::<[bool; 13]>(),
         since in 0u64..700,
     ) -> Facts {
         Facts {
             replicas, ready: ready.min(replicas), want, activators,
             in_flight: in_flight + held, held, forwarding,
-            zero_only: flags[0], may_sleep: flags[1], burst_short: flags[2], arrived: flags[3],
+            zero_only: flags[0], may_sleep: flags[1] && !flags[12], burst_short: flags[2], arrived: flags[3],
             known: flags[4], rolling: flags[5], services_switched: flags[6],
             selector_held: flags[7], native_ready: flags[8], bypassed: flags[9],
             may_shrink: flags[4] || flags[10], may_wake: flags[11],
+            no_activator: flags[12],
             since: Duration::from_secs(since),
         }
     }
@@ -333,6 +411,22 @@ proptest! {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Without any activator nothing goes where only an activator would reach it.
+    #[test]
+    fn nothing_depends_on_an_activator_while_there_is_none(index in 0usize..7, facts in any_facts()) {
+        let facts = Facts { no_activator: true, may_sleep: false, ..facts };
+        let step = step(STATES[index], &facts, &delays());
+        prop_assert!(!matches!(step.state, State::FallingAsleep | State::Bursting), "{:?}", step);
+        for action in &step.actions {
+            let is_lost = matches!(action, Action::Scale { to: 0, .. } | Action::HoldSelector);
+            prop_assert!(!is_lost, "{:?}", step);
+        }
+        if STATES[index] == State::Asleep && facts.replicas == 0 && facts.may_wake {
+            let wakes = step.actions.iter().any(|a| matches!(a, Action::Scale { from: 0, to } if *to > 0));
+            prop_assert!(wakes, "{:?}", step);
         }
     }
 

@@ -14,6 +14,11 @@ use tokio::{
 /// So long nothing is said at most: a proxy in between would take the connection for dead, and who
 /// has gone without a word is found out by what can't be sent to it.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// After so long it ends, and a browser comes again by itself: who never reads has a place for so long
+/// at most, also where what is told has room in buffers on the way.
+const MAX_AGE: Duration = Duration::from_secs(600);
+/// The end: come again in a second.
+const COME_AGAIN: &[u8] = b"retry: 1000\n\n";
 /// A line that says nothing.
 const NOTHING: &[u8] = b":\n\n";
 
@@ -32,6 +37,7 @@ pub(super) struct Follower {
     first: Option<Arc<Board>>,
     /// What has been told.
     told: Arc<Board>,
+    ends: Instant,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -80,12 +86,13 @@ impl Follower {
             boards,
             first: Some(first),
             told: Arc::default(),
+            ends: Instant::now() + MAX_AGE,
             _permit: permit,
         }
     }
 
-    /// Events for as long as there are boards. A slow reader is told less often, and then all at
-    /// once: nothing waits for it.
+    /// Events for as long as there are boards, and 10 minutes at most. A slow reader is told less
+    /// often, and then all at once: nothing waits for it.
     pub(super) fn frames(self) -> impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send {
         futures::stream::unfold(self, |mut follower| async move {
             let text = follower.next().await?;
@@ -99,13 +106,18 @@ impl Follower {
             self.told = first;
             return Some(event(&change));
         }
+        let now = Instant::now();
+        if now >= self.ends {
+            return None;
+        }
         // For all boards together: one comes each second, mostly with nothing new.
-        let silent_until = Instant::now() + KEEP_ALIVE;
+        let silent_until = (now + KEEP_ALIVE).min(self.ends);
         loop {
             let changed = timeout_at(silent_until, self.boards.changed()).await;
             let board = match changed {
                 Ok(Ok(())) => Arc::clone(&self.boards.borrow_and_update()),
                 Ok(Err(_)) => return None,
+                Err(_) if silent_until == self.ends => return Some(Bytes::from_static(COME_AGAIN)),
                 Err(_) => return Some(Bytes::from_static(NOTHING)),
             };
             let change = board.since(&self.told);
@@ -193,6 +205,22 @@ mod tests {
         assert_eq!(told(&change), (changed, vec!["ns/b".to_owned()]));
         drop(boards_tx);
         assert!(next().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_that_stays_for_long_is_asked_to_come_again() {
+        let (_boards_tx, boards) = watch::channel(Arc::default());
+        let permits = Arc::new(Semaphore::new(1));
+        let permit = Arc::clone(&permits).try_acquire_owned().unwrap();
+        let begun = Instant::now();
+        let frames = Follower::new(boards, board(&[("a", 0)]), permit).frames();
+        let told: Vec<Bytes> = frames
+            .map(|frame| frame.unwrap().into_data().unwrap())
+            .collect()
+            .await;
+        assert_eq!(told.last().unwrap(), COME_AGAIN);
+        assert_eq!(begun.elapsed().as_secs(), MAX_AGE.as_secs());
+        assert_eq!(permits.available_permits(), 1, "its place is free");
     }
 
     #[tokio::test(start_paused = true)]

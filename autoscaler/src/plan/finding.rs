@@ -82,6 +82,8 @@ pub enum Reason {
     ShortRouteTimeout,
     /// Callers' Envoys don't know the Service.
     HiddenHost,
+    /// There is no activator at all, so the workload is kept awake.
+    NoActivator,
 }
 
 /// One thing that stands in the way or should be known.
@@ -100,7 +102,7 @@ pub struct Finding {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::BadAnnotation,
         Self::NoTemplate,
         Self::NoPort,
@@ -135,6 +137,7 @@ impl Reason {
         Self::ShortConnectTimeout,
         Self::ShortRouteTimeout,
         Self::HiddenHost,
+        Self::NoActivator,
     ];
 
     /// Whether it stops enrolment.
@@ -154,7 +157,8 @@ impl Reason {
             | Self::ConnectionLimits
             | Self::ShortConnectTimeout
             | Self::ShortRouteTimeout
-            | Self::HiddenHost => Severity::Warn,
+            | Self::HiddenHost
+            | Self::NoActivator => Severity::Warn,
             _ => Severity::Refuse,
         }
     }

@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use super::{Task, Written};
 use crate::{
     context::WriteError,
+    machine::NO_ACTIVATOR,
     objects::{self, Audience},
     plan::{self, Family, Finding, PlannedService, Reason},
     policy::{HELD, wanted_for_held},
@@ -222,6 +223,7 @@ impl Task {
             // A replica that does not lead has no verdict.
             Some(_) if from == 0 => HELD.to_owned(),
             _ if self.state == Some(State::Leaving) => "it leaves Lull".to_owned(),
+            _ if from == 0 && self.ctx.no_activator() => NO_ACTIVATOR.to_owned(),
             _ => verdict.unwrap_or_default(),
         };
         tracing::info!(workload = %self.key, from, to, reason, "scaled");

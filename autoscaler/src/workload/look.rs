@@ -216,9 +216,11 @@ impl Task {
                 .is_some_and(|s| plan::is_switched(&s, planned))
         };
         let seen = verdict.facts(settings, &measured, seen);
+        let no_activator = self.ctx.no_activator();
         let facts = Facts {
             // What stands in the way of enrolment keeps it from sleep later.
-            may_sleep: seen.may_sleep && !plan.is_refused(),
+            may_sleep: seen.may_sleep && !plan.is_refused() && !no_activator,
+            no_activator,
             arrived: measured.totals.arrivals != self.arrivals_at_state,
             rolling: target.is_rolling,
             services_switched: !services.is_empty() && services.iter().all(switched),

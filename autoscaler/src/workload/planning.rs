@@ -89,6 +89,14 @@ impl Task {
         })
     }
 
+    /// What is to be known while there is no activator at all.
+    pub(super) fn no_activator(&self, target: &Target) -> Option<Finding> {
+        let text = "is kept awake: no activator has been ready for a while, and without one nobody \
+                    would reach it asleep; see to the pods of Lull's activators";
+        let is_run = self.is_enrolled() && self.ctx.no_activator();
+        is_run.then(|| Finding::new(Reason::NoActivator, target.to_string(), text))
+    }
+
     /// Where Lull's own pods are now, and with which labels.
     fn lull(&self) -> Components {
         let (stores, configured) = (&self.ctx.stores, &self.ctx.lull);

@@ -62,12 +62,14 @@ impl Task {
         };
         let caller = woken.by.as_ref().map(|by| resolve(&self.ctx.stores, by));
         let is_first = !std::mem::replace(&mut self.woken_told, true);
-        if is_first {
-            let (object, note) = (target.reference(), note(&woken, caller.as_ref()));
-            self.ctx.event(object, false, "Woken", note);
+        let note = note(&woken, caller.as_ref());
+        let is_news = {
+            let mut journal = self.mailbox.journal.lock();
+            journal.woken((&woken, caller), is_first, (Timestamp::now(), pods))
+        };
+        if is_news {
+            self.ctx.event(target.reference(), false, "Woken", note);
         }
-        let mut journal = self.mailbox.journal.lock();
-        journal.woken((&woken, caller), is_first, (Timestamp::now(), pods));
     }
 
     /// Keeps a count that was written, where somebody has been held since `held_since`.

@@ -27,13 +27,15 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{
-    OptedIn, Read, Right, Seen,
-    rights::{OF_THE_AUTOSCALER, OF_THE_USER},
+    OptedIn, Read, Seen,
+    rights::{of_the_autoscaler, of_the_user},
 };
 use crate::{
     cluster::{CallError, Cluster, call},
     gather::{LULL, SETTINGS},
     mesh,
+    rights::Right,
+    told::told,
     workload::kind,
 };
 
@@ -185,28 +187,32 @@ fn probe() -> Value {
     })
 }
 
-/// What the API server is asked about a right.
-fn attributes(cluster: &Cluster, right: &Right) -> Value {
-    let (resource, subresource) = right
-        .resource
-        .split_once('/')
-        .unwrap_or((right.resource, ""));
-    let namespace = if right.is_in_lull_namespace {
-        &cluster.lull_namespace
-    } else {
-        &cluster.namespace
+/// What the API server is asked about a right, where the mesh's root namespace is `root`. A namespace
+/// is an object in itself.
+fn attributes(cluster: &Cluster, right: &Right, root: &str) -> Value {
+    let whole = (right.resource.as_str(), "");
+    let (resource, subresource) = right.resource.split_once('/').unwrap_or(whole);
+    let namespace = right.namespace(cluster, root).unwrap_or_default();
+    let name = match resource {
+        "namespaces" => namespace,
+        _ => right.name.unwrap_or_default(),
     };
     json!({
         "namespace": namespace, "verb": right.verb, "group": right.group,
-        "resource": resource, "subresource": subresource,
+        "resource": resource, "subresource": subresource, "name": name,
     })
 }
 
 /// Rights that the user lacks.
 async fn lacking(cluster: &Cluster) -> Read<Vec<Right>> {
+    // What can't be seen of the autoscaler is among the rights.
+    let told = told(cluster, &mut Vec::new()).await;
+    let told = told.map_err(|error| format!("{error:#}"))?;
+    let has_mesh = !told.is_without_mesh && read(mesh::is_known(cluster).await)?;
     let mut lacking = Vec::new();
-    for right in OF_THE_USER {
-        let spec = json!({ "resourceAttributes": attributes(cluster, &right) });
+    for right in of_the_user(&told, has_mesh) {
+        let attributes = attributes(cluster, &right, &told.mesh_root);
+        let spec = json!({ "resourceAttributes": attributes });
         let review: SelfSubjectAccessReview = review(cluster, &spec).await?;
         if review.status.is_none_or(|status| !status.allowed) {
             lacking.push(right);
@@ -220,8 +226,9 @@ async fn autoscaler_lacking(cluster: &Cluster) -> Read<Vec<Right>> {
     let namespace = &cluster.lull_namespace;
     let user = format!("system:serviceaccount:{namespace}:lull-autoscaler");
     let mut lacking = Vec::new();
-    for right in OF_THE_AUTOSCALER {
-        let spec = json!({ "user": user, "resourceAttributes": attributes(cluster, &right) });
+    for right in of_the_autoscaler() {
+        let attributes = attributes(cluster, &right, "");
+        let spec = json!({ "user": user, "resourceAttributes": attributes });
         let review: SubjectAccessReview = review(cluster, &spec).await?;
         if review.status.is_none_or(|status| !status.allowed) {
             lacking.push(right);

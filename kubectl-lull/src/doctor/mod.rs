@@ -24,6 +24,8 @@ use serde::Serialize;
 
 pub(crate) use look::look;
 
+use crate::rights::Right;
+
 /// What was read; else why it could not be.
 pub(crate) type Read<T> = Result<T, String>;
 
@@ -72,21 +74,6 @@ pub(crate) struct Finding {
     pub(crate) message: String,
     /// What to do; empty where there is nothing to do.
     pub(crate) fix: String,
-}
-
-/// A right, as RBAC names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Right {
-    /// What may be done.
-    pub(crate) verb: &'static str,
-    /// API group; empty for Kubernetes' core.
-    pub(crate) group: &'static str,
-    /// Resource, with its subresource behind a slash.
-    pub(crate) resource: &'static str,
-    /// What it is needed for.
-    pub(crate) purpose: &'static str,
-    /// Whether it is only asked for in Lull's own namespace.
-    pub(crate) is_in_lull_namespace: bool,
 }
 
 /// A workload that asks to be run by Lull.

@@ -1,112 +1,105 @@
 //! What the user and the autoscaler may do.
 
-use super::{Area, Finding, Right, Seen};
+use autoscaler::mesh::RuleKind;
+use lull_contract::target_resource::TargetResources;
 
-/// What the commands need.
-pub(super) const OF_THE_USER: [Right; 7] = [
-    Right {
-        verb: "list",
-        group: "lull.dev",
-        resource: "scaledworkloads",
-        purpose: "list, why",
-        is_in_lull_namespace: false,
-    },
-    Right {
-        verb: "patch",
-        group: "apps",
-        resource: "deployments",
-        purpose: "on, off",
-        is_in_lull_namespace: false,
-    },
-    Right {
-        verb: "patch",
-        group: "apps",
-        resource: "deployments/scale",
-        purpose: "wake, sleep",
-        is_in_lull_namespace: false,
-    },
-    Right {
-        verb: "list",
-        group: "networking.k8s.io",
-        resource: "networkpolicies",
-        purpose: "plan",
-        is_in_lull_namespace: false,
-    },
-    Right {
-        verb: "list",
-        group: "",
-        resource: "pods",
-        purpose: "why, history, ui",
-        is_in_lull_namespace: true,
-    },
-    Right {
-        verb: "get",
-        group: "",
-        resource: "pods/proxy",
-        purpose: "list, why, history; or else by pods/portforward",
-        is_in_lull_namespace: true,
-    },
-    Right {
-        verb: "create",
-        group: "",
-        resource: "pods/portforward",
-        purpose: "ui",
-        is_in_lull_namespace: true,
-    },
+use super::{Area, Finding, Seen};
+use crate::{
+    rights::{Place, Reading, Right, of_rules, of_targets},
+    told::Told,
+};
+
+/// A right: what may be done, group and resource, what for, where.
+type Row = (
+    &'static str,
+    (&'static str, &'static str),
+    &'static str,
+    Place,
+);
+
+/// What the commands need beside what a plan reads.
+const OF_COMMANDS: [Row; 5] = [
+    (
+        "list",
+        ("lull.dev", "scaledworkloads"),
+        "list, why",
+        Place::Here,
+    ),
+    ("patch", ("apps", "deployments"), "on, off", Place::Here),
+    (
+        "patch",
+        ("apps", "deployments/scale"),
+        "wake, sleep",
+        Place::Here,
+    ),
+    (
+        "get",
+        ("", "pods/proxy"),
+        "list, why, history; or else by pods/portforward",
+        Place::Lull,
+    ),
+    ("create", ("", "pods/portforward"), "ui", Place::Lull),
 ];
 
 /// What the autoscaler can't do without.
-pub(super) const OF_THE_AUTOSCALER: [Right; 7] = [
-    Right {
-        verb: "patch",
-        group: "apps",
-        resource: "deployments/scale",
-        purpose: "to put Deployments to sleep and wake them",
-        is_in_lull_namespace: false,
-    },
-    Right {
-        verb: "patch",
-        group: "apps",
-        resource: "statefulsets/scale",
-        purpose: "to put StatefulSets to sleep and wake them",
-        is_in_lull_namespace: false,
-    },
-    Right {
-        verb: "patch",
-        group: "",
-        resource: "services",
-        purpose: "to switch Services",
-        is_in_lull_namespace: false,
-    },
-    Right {
-        verb: "patch",
-        group: "discovery.k8s.io",
-        resource: "endpointslices",
-        purpose: "to put activators into endpoints",
-        is_in_lull_namespace: false,
-    },
-    Right {
-        verb: "patch",
-        group: "lull.dev",
-        resource: "scaledworkloads/status",
-        purpose: "to say what it does",
-        is_in_lull_namespace: false,
-    },
-    Right {
-        verb: "watch",
-        group: "",
-        resource: "pods",
-        purpose: "to see pods",
-        is_in_lull_namespace: false,
-    },
-    Right {
-        verb: "update",
-        group: "coordination.k8s.io",
-        resource: "leases",
-        purpose: "to lead shards",
-        is_in_lull_namespace: true,
-    },
+const OF_THE_AUTOSCALER: [Row; 7] = [
+    (
+        "patch",
+        ("apps", "deployments/scale"),
+        "to put Deployments to sleep and wake them",
+        Place::Here,
+    ),
+    (
+        "patch",
+        ("apps", "statefulsets/scale"),
+        "to put StatefulSets to sleep and wake them",
+        Place::Here,
+    ),
+    ("patch", ("", "services"), "to switch Services", Place::Here),
+    (
+        "patch",
+        ("discovery.k8s.io", "endpointslices"),
+        "to put activators into endpoints",
+        Place::Here,
+    ),
+    (
+        "patch",
+        ("lull.dev", "scaledworkloads/status"),
+        "to say what it does",
+        Place::Here,
+    ),
+    ("watch", ("", "pods"), "to see pods", Place::Here),
+    (
+        "update",
+        ("coordination.k8s.io", "leases"),
+        "to lead shards",
+        Place::Lull,
+    ),
 ];
+
+/// What the user needs for all commands, where the autoscaler is `told` so; with what is read of a
+/// mesh where there is one for it.
+pub(super) fn of_the_user(told: &Told, has_mesh: bool) -> Vec<Right> {
+    let targets: TargetResources = told.targets.clone().unwrap_or_default();
+    let readings = Reading::ALL.into_iter();
+    let readings = readings.filter(|reading| has_mesh || !reading.is_of_mesh());
+    let rules = RuleKind::ALL.into_iter().filter(|_| has_mesh);
+    of_rows(&OF_COMMANDS)
+        .chain(of_targets(&targets.0))
+        .chain(readings.map(Reading::right))
+        .chain(rules.flat_map(of_rules))
+        .collect()
+}
+
+/// What the autoscaler can't do without.
+pub(super) fn of_the_autoscaler() -> Vec<Right> {
+    of_rows(&OF_THE_AUTOSCALER).collect()
+}
+
+fn of_rows(rows: &[Row]) -> impl Iterator<Item = Right> {
+    let rows = rows.iter().copied();
+    rows.map(|(verb, resource, purpose, place)| Right::new(verb, resource, purpose, place))
+}
 
 /// Findings about permissions.
 pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
@@ -141,20 +134,50 @@ pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
     }
 }
 
-// === impl Right ===
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Right {
-    fn text(&self) -> String {
-        let Self {
-            verb,
-            group,
-            resource,
-            ..
-        } = self;
-        if group.is_empty() {
-            format!("{verb} {resource}")
-        } else {
-            format!("{verb} {resource}.{group}")
+    fn texts(has_mesh: bool) -> Vec<String> {
+        let told = Told {
+            targets: None,
+            namespaces: autoscaler::namespaces::Namespaces::default(),
+            is_without_mesh: !has_mesh,
+            mesh_root: "istio-system".to_owned(),
+        };
+        let rights = of_the_user(&told, has_mesh);
+        rights.iter().map(Right::text).collect()
+    }
+
+    #[test]
+    fn all_that_a_plan_reads_is_asked_for() {
+        let plain = texts(false);
+        for right in [
+            "list services",
+            "list horizontalpodautoscalers.autoscaling",
+            "list networkpolicies.networking.k8s.io",
+            "list poddisruptionbudgets.policy",
+            "get deployments.apps",
+            "list statefulsets.apps",
+            "get configmaps lull-settings",
+            "patch deployments.apps",
+        ] {
+            assert!(plain.iter().any(|text| text == right), "{right}: {plain:?}");
+        }
+        assert!(
+            !plain.iter().any(|text| text.contains("istio")),
+            "{plain:?}"
+        );
+        let meshed = texts(true);
+        for right in [
+            "list destinationrules.networking.istio.io",
+            "list peerauthentications.security.istio.io",
+            "list workloadentries.networking.istio.io",
+        ] {
+            assert!(
+                meshed.iter().any(|text| text == right),
+                "{right}: {meshed:?}"
+            );
         }
     }
 }

@@ -4,6 +4,7 @@ use lull_contract::{Settings, Shards};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::rights::Place;
 
 const NOW: &str = "2026-01-01T00:00:10Z";
 
@@ -200,8 +201,9 @@ fn a_webhook_that_is_not_asked_reached_or_trusted_is_a_problem() {
 #[test]
 fn rights_that_are_missing_are_named_with_what_they_are_for() {
     let mut seen = well();
-    seen.lacking = Ok(vec![rights::OF_THE_USER[1].clone()]);
-    seen.autoscaler_lacking = Ok(vec![rights::OF_THE_AUTOSCALER[0].clone()]);
+    let patch = Right::new("patch", ("apps", "deployments"), "on, off", Place::Here);
+    seen.lacking = Ok(vec![patch]);
+    seen.autoscaler_lacking = Ok(rights::of_the_autoscaler()[..1].to_vec());
     let (of_user, of_autoscaler) = ("patch deployments.apps (for on, off)", "deployments/scale");
     has(&seen, Area::Permissions, Level::Warning, of_user);
     has(&seen, Area::Permissions, Level::Problem, of_autoscaler);

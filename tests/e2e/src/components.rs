@@ -59,6 +59,30 @@ async fn delete(cluster: &Cluster, name: &str, params: &DeleteParams) -> anyhow:
         .map(drop)
 }
 
+/// Sets how many pods `component` is to have, and waits until so many are ready and no others are
+/// there.
+///
+/// # Errors
+/// Where the API server refuses, or that doesn't happen in time.
+pub async fn scale(cluster: &Cluster, component: &str, replicas: usize) -> anyhow::Result<()> {
+    let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), &cluster.lull_namespace);
+    let (name, params) = (deployment(component), PatchParams::default());
+    let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
+    let patched = api.patch(&name, &params, &patch);
+    call(&format!("scale {name}"), patched).await?;
+    let what = format!("{replicas} pods of {component}");
+    eventually(&what, CHANGE, async || {
+        let all = cluster.component_pods(component).await?.len();
+        let ready = cluster.ready_names(component).await?;
+        ensure!(
+            all == replicas && ready.len() == replicas,
+            "there are {all}, ready {ready:?}"
+        );
+        Ok(())
+    })
+    .await
+}
+
 /// Rolls all pods of `component` out anew and waits until only new ones are there.
 ///
 /// # Errors

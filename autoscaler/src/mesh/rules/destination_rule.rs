@@ -10,7 +10,8 @@ use crate::{cache::Keys, mesh::Host};
 
 /// TLS modes with which callers speak the app's own TLS in place of the mesh's.
 const OWN_TLS: [&str; 2] = ["SIMPLE", "MUTUAL"];
-/// Limits on what waits for an endpoint or is under way to it.
+/// Limits on what waits for an endpoint or is under way to it. For Istio each of them is unset where it
+/// is 0, and then there is no limit (`applyConnectionPool` of its `cluster_traffic_policy.go`).
 const LIMITS: [(&str, &str); 3] = [
     ("/tcp/maxConnections", "tcp.maxConnections"),
     (
@@ -95,7 +96,8 @@ impl DestinationRule {
         self.ejects |= ejects(&settings["outlierDetection"]);
         let pool = &settings["connectionPool"];
         for (pointer, name) in LIMITS {
-            if let Some(limit) = pool.pointer(pointer).and_then(Value::as_u64) {
+            let limit = pool.pointer(pointer).and_then(Value::as_u64);
+            if let Some(limit) = limit.filter(|limit| *limit > 0) {
                 let lowest = self.limits.entry(name).or_insert(limit);
                 *lowest = limit.min(*lowest);
             }
@@ -154,6 +156,23 @@ mod tests {
         assert_eq!(rule.subject_alt_names, ["a"]);
         assert_eq!(rule.connect_timeout, Some(Duration::from_secs(3)));
         assert_eq!(rule.limits, BTreeMap::from([("tcp.maxConnections", 9)]));
+    }
+
+    #[test]
+    fn a_limit_of_zero_is_none() {
+        let rule = |pool: &Value| {
+            DestinationRule::from_object(&object(&json!({
+                "metadata": { "name": "r", "namespace": "team" },
+                "spec": { "host": "shop", "trafficPolicy": { "connectionPool": pool } },
+            })))
+        };
+        let none = rule(&json!({
+            "tcp": { "maxConnections": 0 },
+            "http": { "http1MaxPendingRequests": 0, "http2MaxRequests": 0 },
+        }));
+        assert!(none.limits.is_empty(), "{none:?}");
+        let one = rule(&json!({ "tcp": { "maxConnections": 1 } }));
+        assert_eq!(one.limits, BTreeMap::from([("tcp.maxConnections", 1)]));
     }
 
     #[test]
