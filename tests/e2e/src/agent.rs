@@ -195,6 +195,17 @@ impl Agent {
         })
     }
 
+    /// Waits until somebody answers there: pods are ready before kube-proxy knows of them.
+    ///
+    /// # Errors
+    /// Where nobody does.
+    pub async fn is_answered(&self, url: &str) -> anyhow::Result<()> {
+        let what = format!("{url} to be answered");
+        eventually(&what, REACH, async || self.get(url).await)
+            .await
+            .map(drop)
+    }
+
     /// Starts `kept`, and the same with a connection of its own for each request; both are under way
     /// when this returns.
     ///
@@ -202,6 +213,7 @@ impl Agent {
     /// Where the agent refuses them or nothing is answered.
     pub async fn start_kept_and_new(&self, kept: RunSpec) -> anyhow::Result<[Run<'_>; 2]> {
         const ENOUGH: u64 = 50;
+        self.is_answered(&kept.url).await?;
         let fresh = RunSpec {
             keep_alive: false,
             ..kept.clone()

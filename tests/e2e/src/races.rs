@@ -193,9 +193,7 @@ impl Race {
         agent: &'a Agent,
         (workload, shape): (&Workload, Shape),
     ) -> anyhow::Result<Steady<'a>> {
-        // Pods are ready before kube-proxy knows of them.
-        let (url, what) = (workload.url("/"), format!("{} to answer", workload.name));
-        self.until(&what, async || agent.get(&url).await).await?;
+        agent.is_answered(&workload.url("/")).await?;
         let mut runs = Vec::new();
         for spec in shape.specs(workload) {
             runs.push(agent.start(&spec).await?);
