@@ -6,6 +6,7 @@ mod act;
 mod again;
 mod delete;
 mod enrol;
+mod haste;
 mod leave;
 mod look;
 mod mesh;
@@ -86,6 +87,8 @@ struct Task {
     written_replicas: Option<Written>,
     restored_at: Option<Instant>,
     status_written: Option<(ScaledWorkloadStatus, Instant)>,
+    /// Since when there is something new to inform of, which was put off.
+    status_owed: Option<Instant>,
     injection_asked: Option<Instant>,
     /// What Events have told and still is so.
     told: Vec<Finding>,
@@ -121,6 +124,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         written_replicas: None,
         restored_at: None,
         status_written: None,
+        status_owed: None,
         injection_asked: None,
         told: Vec::new(),
         woken_told: false,
@@ -218,7 +222,8 @@ impl Task {
         let term = self.ctx.leadership.term(&self.key);
         if self.term != term {
             // What another leader has done is in the ScaledWorkload.
-            (self.term, self.state, self.status_written) = (term, None, None);
+            (self.term, self.state) = (term, None);
+            (self.status_written, self.status_owed) = (None, None);
             self.begin_to_pull();
         }
         if term.is_none() {
@@ -266,7 +271,7 @@ impl Task {
 
     /// Whether this tick passes without an evaluation.
     fn rests(&mut self) -> bool {
-        if self.state != Some(State::Asleep) || self.rest == 0 {
+        if self.state != Some(State::Asleep) || self.rest == 0 || self.owes_status() {
             return false;
         }
         self.rest -= 1;
