@@ -44,6 +44,9 @@ const TURNS: usize = 8;
 /// had been, and tried again.
 const URGENT: usize = 8;
 
+/// How long an Event leaves the API server to wakes that wait for their turns.
+const EVENT_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Cause that the API server names when it refuses to create anything in a namespace that is being
 /// deleted (`NamespaceTerminatingCause` of Kubernetes' core/v1).
 const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
@@ -404,7 +407,8 @@ impl Context {
         reason: &str,
         note: String,
     ) {
-        let (recorder, turns) = (self.recorder.clone(), self.turns.clone());
+        let recorder = self.recorder.clone();
+        let (turns, urgent) = (self.turns.clone(), self.urgent.clone());
         let news = News {
             regarding,
             related,
@@ -415,6 +419,7 @@ impl Context {
         let told = recorder.take(&news);
         tokio::spawn(async move {
             // After everything that callers depend on.
+            urgent.calm(EVENT_PATIENCE).await;
             let _turn = turns.take(Duration::MAX).await;
             let write = recorder.write(&news, &told);
             match tokio::time::timeout(API_TIMEOUT, write).await {

@@ -113,6 +113,14 @@ impl Journal {
         self.changes.truncate(MAX_CHANGES);
     }
 
+    /// Whether the newest wake is this one, and has been told of: a process that begins hears once more
+    /// of what has just been, and may find it written down.
+    #[must_use]
+    pub fn has_told(&self, woken: &Woken) -> bool {
+        let newest = self.wakes.first();
+        newest.is_some_and(|wake| wake.total_ms.is_some() && wake.phases == phases(woken))
+    }
+
     /// An activator has told at `now` that a wake has ended, and who began it there. Where
     /// `is_first`, nobody had told of that wake before; it has so many `pods`.
     pub fn woken(

@@ -94,6 +94,8 @@ struct Task {
     told: Vec<Finding>,
     /// The Event of the current wake has been written.
     woken_told: bool,
+    /// Or one that it takes long.
+    unanswered_told: bool,
     pull: Option<JoinHandle<()>>,
     /// Ticks until the next look at a workload that rests.
     rest: u32,
@@ -128,6 +130,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         injection_asked: None,
         told: Vec::new(),
         woken_told: false,
+        unanswered_told: false,
         pull: None,
         rest: 0,
     };
@@ -296,6 +299,7 @@ impl Task {
         let step = machine::step(state, &look.facts, &self.ctx.delays);
         self.act(target, &workload, services, &step).await?;
         self.tell_woken(target, look.facts.want);
+        self.tell_unanswered(target, &look.facts);
         if look.verdict.overruled {
             self.tell_overruled(target, look.facts.replicas);
         }
@@ -421,7 +425,9 @@ impl Task {
 
     fn enter(&mut self, state: State) {
         self.series.enter(state);
-        self.woken_told &= state != State::Waking;
+        let is_told = state != State::Waking;
+        self.woken_told &= is_told;
+        self.unanswered_told &= is_told;
         self.state = Some(state);
         self.state_since = Instant::now();
         self.arrivals_at_state = self.mailbox.demand.lock().arrivals();

@@ -162,3 +162,16 @@ fn a_time_in_which_nothing_changes_has_a_beginning_and_an_end() {
     let later: Vec<(u32, u64)> = later.iter().map(|m| (m.ago, m.in_flight)).collect();
     assert_eq!(later, [(900, 1)], "what was long ago is not shown");
 }
+
+#[test]
+fn a_wake_that_is_written_down_is_not_told_once_more() {
+    let mut journal = Journal::default();
+    assert!(!journal.has_told(&woken(612_400)));
+    journal.scaled(change(0, 2), None);
+    assert!(!journal.has_told(&woken(612_400)), "it is under way");
+    journal.woken((&woken(612_400), None), true, (noon(), 2));
+    let mut next = Journal::default();
+    next.resume(journal.wakes());
+    assert!(next.has_told(&woken(612_400)));
+    assert!(!next.has_told(&woken(700_000)));
+}

@@ -227,6 +227,8 @@ impl Task {
         tracing::info!(workload = %self.key, from, to, reason, "scaled");
         self.keep_scaled((from, to), held_since, &reason);
         let (word, note) = match (from, to) {
+            // Told when somebody is answered, or is not for long.
+            (0, _) if held_since.is_some() => return Ok(()),
             (0, _) => ("Waking", format!("Scaled from 0 to {to} pods: {reason}")),
             (_, 0) => ("FellAsleep", "No traffic: all pods are let go".to_owned()),
             _ => (
