@@ -262,10 +262,10 @@ impl Mailboxes {
             .remove(&(key.namespace.clone(), label_value(&key.name)));
     }
 
-    /// Wakes every task, or those of one namespace.
-    pub fn wake(&self, namespace: Option<&str>) {
-        for ((ns, _), mailbox) in self.all.read().iter() {
-            if namespace.is_none_or(|namespace| namespace == ns) {
+    /// Wakes the tasks of the namespaces that are meant.
+    pub fn wake(&self, is_meant: impl Fn(&str) -> bool) {
+        for ((namespace, _), mailbox) in self.all.read().iter() {
+            if is_meant(namespace) {
                 mailbox.changed.notify_one();
             }
         }

@@ -28,13 +28,14 @@ use lull_contract::{
 };
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
 
-use self::look::Look;
 pub(crate) use self::waking::resolve;
+use self::{look::Look, planning::Inputs};
 use crate::{
     context::{Context, Key, Mailbox, WriteError},
     machine::{self, Action, Step},
+    memo::Memo,
     metrics::Series,
-    plan::{Finding, PlannedService},
+    plan::{Finding, Plan, PlannedService},
     policy::Policy,
     purpose::Purpose,
     target::Target,
@@ -78,6 +79,12 @@ struct Task {
     series: Series,
     /// The term in which this replica leads; between two of them another one may have.
     term: Option<u64>,
+    /// Version of the objects that plans are made from, before any of them was read for this look.
+    objects: u64,
+    /// The plan, and what it was made from.
+    planned: Memo<Inputs, Plan>,
+    /// Names of the Services that select the pods, by the version of the objects.
+    selecting: Memo<u64, Vec<String>>,
     /// As the leader knows it; `None` until read from the ScaledWorkload.
     state: Option<State>,
     state_since: Instant,
@@ -119,6 +126,9 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         series,
         mailbox: Arc::clone(&mailbox),
         term: None,
+        objects: 0,
+        planned: Memo::default(),
+        selecting: Memo::default(),
         state: None,
         state_since: Instant::now(),
         arrivals_at_state: 0,
@@ -220,6 +230,7 @@ fn stage_of(target: Option<&Target>, workload: Option<&ScaledWorkload>, knows_ki
 impl Task {
     /// Whether there is more to do, ever.
     async fn evaluate(&mut self) -> Result<bool, WriteError> {
+        self.note_objects();
         let (target, workload) = cached(&self.ctx, &self.key);
         let stage = stage(&self.ctx, target.as_deref(), workload.as_deref());
         let term = self.ctx.leadership.term(&self.key);
@@ -317,7 +328,7 @@ impl Task {
             self.enter(step.state);
         }
         self.tell_in_time(target, &plan);
-        self.write_status(&workload, &look, (step.state, &plan, reason))
+        self.write_status(&workload, &look, (step.state, &*plan, reason))
             .await
     }
 
