@@ -187,6 +187,9 @@ async fn manage(
                     mailbox.changed.notify_one();
                 }
             }
+            Some(Touched::Service(namespace, service)) => {
+                ctx.mailboxes().wake_of_service(&namespace, &service);
+            }
             Some(Touched::Namespace(namespace)) => ctx.mailboxes().wake(|of| of == namespace),
             Some(Touched::Namespaces(namespaces)) => {
                 ctx.mailboxes().wake(|of| namespaces.contains(of));

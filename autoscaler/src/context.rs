@@ -1,29 +1,25 @@
 //! What all workload tasks share.
 
+mod mailbox;
+
 use std::{
     collections::HashMap,
     future::Future,
     ops::RangeInclusive,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
     time::{Duration, Instant},
 };
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use lull_cluster_settings::Settings as ClusterSettings;
-use lull_contract::{Settings, names::label_value};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
 
+pub use self::mailbox::{Mailbox, Mailboxes};
 use crate::{
     config::API_TIMEOUT,
     crash::Crash,
-    demand::{Demand, Hearing},
+    demand::Hearing,
     events::{News, Recorder},
-    journal::Journal,
     lease::Leadership,
     machine::Delays,
     metrics::Metrics,
@@ -60,17 +56,6 @@ pub struct Key {
     pub name: String,
 }
 
-/// How the rest of the process reaches a workload's task.
-#[derive(Debug)]
-pub struct Mailbox {
-    /// Wakes the task: something about its workload has changed.
-    pub changed: Notify,
-    /// What has been reported about the workload.
-    pub demand: Mutex<Demand>,
-    /// What has happened to it lately.
-    pub journal: Mutex<Journal>,
-}
-
 /// Shared by all tasks.
 pub struct Context {
     /// The API server.
@@ -103,13 +88,6 @@ pub struct Context {
     start: Instant,
     mailboxes: Mailboxes,
     hearings: RwLock<HashMap<String, Hearing>>,
-}
-
-/// Mailboxes by namespace and label value of the name: pods name their workload that way.
-#[derive(Debug, Default)]
-pub struct Mailboxes {
-    all: RwLock<HashMap<(String, String), Arc<Mailbox>>>,
-    opened: AtomicU64,
 }
 
 /// A write that didn't work.
@@ -202,85 +180,6 @@ impl WriteError {
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Api { source, .. }
             if matches!(source.as_ref(), kube::Error::Api(s) if s.code == 404))
-    }
-}
-
-// === impl Mailbox ===
-
-impl Default for Mailbox {
-    fn default() -> Self {
-        Self {
-            changed: Notify::new(),
-            demand: Mutex::new(Demand::new(&Settings::default())),
-            journal: Mutex::default(),
-        }
-    }
-}
-
-// === impl Mailboxes ===
-
-impl Mailboxes {
-    /// The mailbox of the workload whose name has this label value.
-    #[must_use]
-    pub fn by_label(&self, namespace: &str, label: &str) -> Option<Arc<Mailbox>> {
-        self.all
-            .read()
-            .get(&(namespace.to_owned(), label.to_owned()))
-            .cloned()
-    }
-
-    /// The mailbox of `key`.
-    #[must_use]
-    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Mailbox>> {
-        self.by_label(namespace, &label_value(name))
-    }
-
-    /// A new mailbox for `key`, unless there is one.
-    #[must_use]
-    pub fn open(&self, key: &Key) -> Option<Arc<Mailbox>> {
-        let mut boxes = self.all.write();
-        let place = (key.namespace.clone(), label_value(&key.name));
-        if boxes.contains_key(&place) {
-            return None;
-        }
-        let mailbox = Arc::new(Mailbox::default());
-        boxes.insert(place, Arc::clone(&mailbox));
-        self.opened.fetch_add(1, Ordering::Relaxed);
-        Some(mailbox)
-    }
-
-    /// How many have been opened so far: a new one has heard nothing.
-    #[must_use]
-    pub fn opened(&self) -> u64 {
-        self.opened.load(Ordering::Relaxed)
-    }
-
-    /// Forgets the mailbox of `key`.
-    pub fn close(&self, key: &Key) {
-        self.all
-            .write()
-            .remove(&(key.namespace.clone(), label_value(&key.name)));
-    }
-
-    /// Wakes the tasks of the namespaces that are meant.
-    pub fn wake(&self, is_meant: impl Fn(&str) -> bool) {
-        for ((namespace, _), mailbox) in self.all.read().iter() {
-            if is_meant(namespace) {
-                mailbox.changed.notify_one();
-            }
-        }
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.all.read().len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 

@@ -80,6 +80,8 @@ pub enum Touched {
     Workload(String, String),
     /// The workload of this namespace whose [`POD_LABEL`] value is this.
     Label(String, String),
+    /// The workload that the Service of this namespace and name leads to.
+    Service(String, String),
     /// Any workload of this namespace.
     Namespace(String),
     /// Any workload of these namespaces.
@@ -310,10 +312,12 @@ fn service_of(slice: &EndpointSlice) -> Option<&str> {
 
 fn touched_by_slice(slice: &EndpointSlice) -> Touched {
     let namespace = slice.namespace().unwrap_or_default();
-    match label(slice, WORKLOAD_LABEL) {
+    match (label(slice, WORKLOAD_LABEL), service_of(slice)) {
         // One that we wrote: nobody else looks at it.
-        Some(ours) => Touched::Label(namespace, ours.to_owned()),
-        None => Touched::Namespace(namespace),
+        (Some(ours), _) => Touched::Label(namespace, ours.to_owned()),
+        // With every pod that comes or goes there is one for each of its Services.
+        (None, Some(service)) => Touched::Service(namespace, service.to_owned()),
+        (None, None) => Touched::Namespace(namespace),
     }
 }
 
@@ -329,6 +333,29 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_slice_touches_its_workload_or_whoever_its_service_leads_to() {
+        let slice = |labels: serde_json::Value| -> EndpointSlice {
+            let metadata = json!({ "name": "s", "namespace": "ns", "labels": labels });
+            let slice = json!({ "metadata": metadata, "addressType": "IPv4", "endpoints": [] });
+            serde_json::from_value(slice).unwrap()
+        };
+        let (ns, shop) = (|| "ns".to_owned(), || "shop".to_owned());
+        for (labels, expected) in [
+            (
+                json!({ SERVICE_NAME_LABEL: "web", WORKLOAD_LABEL: "shop" }),
+                Touched::Label(ns(), shop()),
+            ),
+            (
+                json!({ SERVICE_NAME_LABEL: "shop" }),
+                Touched::Service(ns(), shop()),
+            ),
+            (json!({}), Touched::Namespace(ns())),
+        ] {
+            assert_eq!(touched_by_slice(&slice(labels)), expected);
+        }
+    }
 
     #[test]
     fn what_others_note_on_an_object_is_not_kept() {

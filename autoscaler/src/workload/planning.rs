@@ -70,6 +70,13 @@ impl Task {
     }
 
     fn work_out(&self, target: &Target, inputs: &Inputs) -> Plan {
+        let plan = self.plan_of(target, inputs);
+        let names = plan.services.iter().map(|service| service.name.clone());
+        self.mailbox.look_at(names.collect());
+        plan
+    }
+
+    fn plan_of(&self, target: &Target, inputs: &Inputs) -> Plan {
         let (stores, namespace) = (&self.ctx.stores, &self.key.namespace);
         let targets = stores.targets.in_namespace(namespace);
         let others: Vec<Other<'_>> = targets
