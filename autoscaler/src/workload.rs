@@ -6,6 +6,7 @@ mod act;
 mod again;
 mod delete;
 mod enrol;
+mod follow;
 mod haste;
 mod leave;
 mod look;
@@ -29,7 +30,7 @@ use lull_contract::{
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
 
 pub(crate) use self::waking::resolve;
-use self::{look::Look, planning::Inputs};
+use self::{follow::Patience, look::Look, planning::Inputs};
 use crate::{
     context::{Context, Key, Mailbox, WriteError},
     machine::{self, Action, Step},
@@ -103,6 +104,8 @@ struct Task {
     woken_told: bool,
     /// Or one that it takes long.
     unanswered_told: bool,
+    /// With the leader, where that is another replica.
+    patience: Patience,
     pull: Option<JoinHandle<()>>,
     /// Ticks until the next look at a workload that rests.
     rest: u32,
@@ -141,6 +144,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         told: Vec::new(),
         woken_told: false,
         unanswered_told: false,
+        patience: Patience::default(),
         pull: None,
         rest: 0,
     };
