@@ -29,7 +29,7 @@ use lull_contract::{
 };
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
 
-pub(crate) use self::waking::resolve;
+pub(crate) use self::waking::{resolve, waking_reason};
 use self::{follow::Patience, look::Look, planning::Inputs};
 use crate::{
     context::{Context, Key, Mailbox, WriteError},

@@ -41,6 +41,11 @@ fn note(scaled_to: u32, woken: &Woken, caller: Option<&Caller>) -> String {
     }
 }
 
+/// Why a workload has no pod that is ready, for which so many are held.
+pub(crate) fn waking_reason(held: u64) -> String {
+    format!("no pod is ready yet, {held} held")
+}
+
 /// `seen` with its pod, where that is one that is watched: pods of workloads that are Lull's. Any
 /// other address stays an address.
 pub(crate) fn resolve(stores: &Stores, seen: &SeenCaller) -> Caller {
