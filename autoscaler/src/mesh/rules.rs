@@ -275,6 +275,7 @@ fn duration(text: &Value) -> Option<Duration> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use kube::runtime::watcher::Event;
     use serde_json::json;
 
     use super::*;
@@ -301,6 +302,44 @@ pub(crate) mod tests {
                 expected.map(Duration::from_millis),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn a_change_around_a_namespace_is_another_version_whatever_its_kind() {
+        let of = |namespace: &str| {
+            object(&json!({ "metadata": { "name": "one", "namespace": namespace }, "spec": {} }))
+        };
+        let mut destinations = Writer::new(DestinationRule::KIND.keys);
+        let mut routes = Writer::new(VirtualService::KIND.keys);
+        let mut peers = Writer::new(PeerAuthentication::KIND.keys);
+        let mut policies = Writer::new(AuthorizationPolicy::KIND.keys);
+        let mut sidecars = Writer::new(Sidecar::KIND.keys);
+        let rules = Rules {
+            root_namespace: "root".to_owned(),
+            destination_rules: destinations.cache(),
+            virtual_services: routes.cache(),
+            peer_authentications: peers.cache(),
+            authorization_policies: policies.cache(),
+            sidecars: sidecars.cache(),
+        };
+        let mut before = rules.version("team");
+        let mut is_another = || {
+            let now = rules.version("team");
+            std::mem::replace(&mut before, now) != now
+        };
+        destinations.take(Event::Apply(DestinationRule::from_object(&of("edge"))));
+        assert!(is_another());
+        routes.take(Event::Apply(VirtualService::from_object(&of("edge"))));
+        assert!(is_another());
+        for (namespace, expected) in [("team", true), ("root", true), ("other", false)] {
+            let object = of(namespace);
+            peers.take(Event::Apply(PeerAuthentication::from_object(&object)));
+            assert_eq!(is_another(), expected, "{namespace}");
+            policies.take(Event::Apply(AuthorizationPolicy::from_object(&object)));
+            assert_eq!(is_another(), expected, "{namespace}");
+            sidecars.take(Event::Apply(Sidecar::from_object(&object)));
+            assert_eq!(is_another(), expected, "{namespace}");
         }
     }
 
