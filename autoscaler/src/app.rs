@@ -167,7 +167,7 @@ async fn manage(
             () = stop.cancelled() => break,
             _ = scan.tick() => None,
             () = all_anew(ctx, &mut settings) => {
-                ctx.mailboxes().wake(None);
+                ctx.mailboxes().wake(|_| true);
                 None
             }
             change = touched.recv() => change,
@@ -189,13 +189,19 @@ async fn manage(
                     mailbox.changed.notify_one();
                 }
             }
-            Some(Touched::Namespace(namespace)) => ctx.mailboxes().wake(Some(&namespace)),
-            Some(Touched::Activators) => ctx.mailboxes().wake(None),
+            Some(Touched::Service(namespace, service)) => {
+                ctx.mailboxes().wake_of_service(&namespace, &service);
+            }
+            Some(Touched::Namespace(namespace)) => ctx.mailboxes().wake(|of| of == namespace),
+            Some(Touched::Namespaces(namespaces)) => {
+                ctx.mailboxes().wake(|of| namespaces.contains(of));
+            }
+            Some(Touched::Activators | Touched::Workloads) => ctx.mailboxes().wake(|_| true),
             // Who leads what is seen by the election itself.
             Some(Touched::Autoscalers) => {}
             Some(Touched::Everything) => {
                 scan_all(ctx);
-                ctx.mailboxes().wake(None);
+                ctx.mailboxes().wake(|_| true);
             }
             None => scan_all(ctx),
         }

@@ -24,6 +24,9 @@ pub(crate) struct Keys<K> {
     pub(crate) place: fn(&K) -> (String, String),
     /// Objects of a namespace with one answer are found together.
     pub(crate) group: fn(&K) -> Option<&str>,
+    /// Of an object as it was and as it is: whether plans are made from the same of both, which is
+    /// then no other [`Cache::version`].
+    pub(crate) alike: fn(&K, &K) -> bool,
 }
 
 /// Name to object, in each namespace.
@@ -32,6 +35,12 @@ struct Index<K> {
     namespaces: HashMap<String, Names<K>>,
     /// Namespace and group.
     groups: HashMap<(String, String), Names<K>>,
+    /// Changes so far, lists that were complete among them.
+    changes: u64,
+    /// What that was at the last list.
+    listed: u64,
+    /// And at each namespace's last change since.
+    changed: HashMap<String, u64>,
 }
 
 type Names<K> = HashMap<String, Arc<K>>;
@@ -85,6 +94,15 @@ impl<K> Cache<K> {
         objects(known.groups.get(&(namespace.to_owned(), group.to_owned())))
     }
 
+    /// The version of all objects of a namespace: as long as it is the same, so is what plans are made
+    /// from. It only grows, so that of several caches the sum is a version of them all.
+    #[must_use]
+    pub fn version(&self, namespace: &str) -> u64 {
+        let known = self.shared.known.read();
+        let changed = known.changed.get(namespace);
+        changed.copied().unwrap_or(known.listed)
+    }
+
     /// An object that `is_it`: every one is looked at.
     #[must_use]
     pub fn find(&self, is_it: impl Fn(&K) -> bool) -> Option<Arc<K>> {
@@ -127,24 +145,32 @@ impl<K> Writer<K> {
         self.cache.clone()
     }
 
-    /// Takes note of an event.
-    pub(crate) fn take(&mut self, event: Event<K>) {
+    /// Takes note of an event; whether plans are made from something else with it.
+    pub(crate) fn take(&mut self, event: Event<K>) -> bool {
         let Shared { keys, known } = &*self.cache.shared;
         match event {
-            Event::Init => self.listing = Some(Index::default()),
+            Event::Init => {
+                self.listing = Some(Index::default());
+                false
+            }
             Event::InitApply(object) => {
                 let listing = self.listing.get_or_insert_default();
                 listing.insert(object, *keys);
+                false
             }
             Event::InitDone => {
-                *known.write() = self.listing.take().unwrap_or_default();
+                let mut known = known.write();
+                let listing = self.listing.take().unwrap_or_default();
+                *known = listing.after(known.changes);
+                true
             }
-            Event::Apply(object) => {
+            Event::Apply(object) => known.write().apply(object, *keys),
+            Event::Delete(object) => {
                 let mut known = known.write();
                 known.remove(&object, *keys);
-                known.insert(object, *keys);
+                known.note_change((keys.place)(&object).0);
+                true
             }
-            Event::Delete(object) => known.write().remove(&object, *keys),
         }
     }
 }
@@ -156,11 +182,41 @@ impl<K> Default for Index<K> {
         Self {
             namespaces: HashMap::new(),
             groups: HashMap::new(),
+            changes: 0,
+            listed: 0,
+            changed: HashMap::new(),
         }
     }
 }
 
 impl<K> Index<K> {
+    /// As the list that follows so many changes: everything may be another.
+    fn after(self, changes: u64) -> Self {
+        let changes = changes + 1;
+        Self {
+            changes,
+            listed: changes,
+            ..self
+        }
+    }
+
+    fn note_change(&mut self, namespace: String) {
+        self.changes += 1;
+        self.changed.insert(namespace, self.changes);
+    }
+
+    /// Takes `object` in the place of what is known of it; whether plans are made from something else
+    /// with it.
+    fn apply(&mut self, object: K, keys: Keys<K>) -> bool {
+        let before = self.remove(&object, keys);
+        let is_alike = before.is_some_and(|before| (keys.alike)(&before, &object));
+        if !is_alike {
+            self.note_change((keys.place)(&object).0);
+        }
+        self.insert(object, keys);
+        !is_alike
+    }
+
     fn insert(&mut self, object: K, keys: Keys<K>) {
         let (namespace, name) = (keys.place)(&object);
         let object = Arc::new(object);
@@ -173,25 +229,24 @@ impl<K> Index<K> {
     }
 
     /// Removes what is known of the object of this name, which may have been in another group.
-    fn remove(&mut self, object: &K, keys: Keys<K>) {
+    fn remove(&mut self, object: &K, keys: Keys<K>) -> Option<Arc<K>> {
         let (namespace, name) = (keys.place)(object);
-        let Some(names) = self.namespaces.get_mut(&namespace) else {
-            return;
-        };
+        let names = self.namespaces.get_mut(&namespace)?;
         let known = names.remove(&name);
         if names.is_empty() {
             self.namespaces.remove(&namespace);
         }
-        let Some(group) = known.as_deref().and_then(keys.group) else {
-            return;
-        };
-        let key = (namespace, group.to_owned());
-        if let Some(names) = self.groups.get_mut(&key) {
-            names.remove(&name);
-            if names.is_empty() {
-                self.groups.remove(&key);
+        let known = known?;
+        if let Some(group) = (keys.group)(&known) {
+            let key = (namespace, group.to_owned());
+            if let Some(names) = self.groups.get_mut(&key) {
+                names.remove(&name);
+                if names.is_empty() {
+                    self.groups.remove(&key);
+                }
             }
         }
+        Some(known)
     }
 }
 
@@ -207,6 +262,7 @@ mod tests {
     const KEYS: Keys<Pod> = Keys {
         place: |pod| ("ns".to_owned(), pod.name.to_owned()),
         group: |pod| Some(pod.app),
+        alike: |a, b| a.app == b.app,
     };
 
     fn pod(name: &'static str, app: &'static str) -> Pod {
@@ -247,5 +303,56 @@ mod tests {
         assert_eq!(names(&cache.all()), ["a"]);
         writer.take(Event::InitDone);
         assert_eq!(names(&cache.in_group("ns", "shop")), ["b"]);
+    }
+
+    #[test]
+    fn a_version_lasts_until_something_else_would_come_of_a_plan() {
+        let mut writer = Writer::new(KEYS);
+        let cache = writer.cache();
+        let list = |pods: &[(&'static str, &'static str)]| {
+            let pods = pods
+                .iter()
+                .map(|&(name, app)| Event::InitApply(pod(name, app)));
+            let events: Vec<_> = [Event::Init].into_iter().chain(pods).collect();
+            events.into_iter().chain([Event::InitDone])
+        };
+        let mut versions = vec![cache.version("ns")];
+        let mut take = |event: Event<Pod>| {
+            let is_other = writer.take(event);
+            let version = cache.version("ns");
+            let is_new = versions.iter().all(|before| *before < version);
+            versions.push(version);
+            (is_other, is_new)
+        };
+        for event in list(&[("a", "shop")]) {
+            let ends = matches!(event, Event::InitDone);
+            assert_eq!(take(event), (ends, ends));
+        }
+        assert_eq!(take(Event::Apply(pod("a", "shop"))), (false, false));
+        assert_eq!(take(Event::Apply(pod("a", "bank"))), (true, true));
+        assert_eq!(take(Event::Apply(pod("b", "bank"))), (true, true));
+        assert_eq!(take(Event::Delete(pod("a", "bank"))), (true, true));
+        assert_eq!(take(Event::Delete(pod("b", "bank"))), (true, true));
+        for event in list(&[]) {
+            let ends = matches!(event, Event::InitDone);
+            assert_eq!(take(event), (ends, ends));
+        }
+        assert_eq!(take(Event::Apply(pod("a", "shop"))), (true, true));
+    }
+
+    #[test]
+    fn one_namespace_has_another_version_than_the_next() {
+        const KEYS: Keys<(&str, u32)> = Keys {
+            place: |(namespace, _)| ((*namespace).to_owned(), "one".to_owned()),
+            group: |_| None,
+            alike: |a, b| a == b,
+        };
+        let mut writer = Writer::new(KEYS);
+        let cache = writer.cache();
+        writer.take(Event::Apply(("shop", 1)));
+        let (shop, bank) = (cache.version("shop"), cache.version("bank"));
+        writer.take(Event::Apply(("bank", 1)));
+        assert_eq!(cache.version("shop"), shop);
+        assert_ne!(cache.version("bank"), bank);
     }
 }

@@ -1,12 +1,14 @@
 //! What all workload tasks share.
 
+mod mailbox;
+
 use std::{
     collections::HashMap,
     future::Future,
     ops::RangeInclusive,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -14,16 +16,14 @@ use std::{
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use lull_cluster_settings::Settings as ClusterSettings;
-use lull_contract::{Settings, names::label_value};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
 
+pub use self::mailbox::{Mailbox, Mailboxes};
 use crate::{
     config::API_TIMEOUT,
     crash::Crash,
-    demand::{Demand, Hearing},
+    demand::Hearing,
     events::{News, Recorder},
-    journal::Journal,
     lease::Leadership,
     machine::Delays,
     metrics::Metrics,
@@ -44,6 +44,9 @@ const TURNS: usize = 8;
 /// had been, and tried again.
 const URGENT: usize = 8;
 
+/// How long an Event leaves the API server to wakes that wait for their turns.
+const EVENT_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Cause that the API server names when it refuses to create anything in a namespace that is being
 /// deleted (`NamespaceTerminatingCause` of Kubernetes' core/v1).
 const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
@@ -55,17 +58,6 @@ pub struct Key {
     pub namespace: String,
     /// Name.
     pub name: String,
-}
-
-/// How the rest of the process reaches a workload's task.
-#[derive(Debug)]
-pub struct Mailbox {
-    /// Wakes the task: something about its workload has changed.
-    pub changed: Notify,
-    /// What has been reported about the workload.
-    pub demand: Mutex<Demand>,
-    /// What has happened to it lately.
-    pub journal: Mutex<Journal>,
 }
 
 /// Shared by all tasks.
@@ -101,13 +93,6 @@ pub struct Context {
     mailboxes: Mailboxes,
     hearings: RwLock<HashMap<String, Hearing>>,
     no_activator: AtomicBool,
-}
-
-/// Mailboxes by namespace and label value of the name: pods name their workload that way.
-#[derive(Debug, Default)]
-pub struct Mailboxes {
-    all: RwLock<HashMap<(String, String), Arc<Mailbox>>>,
-    opened: AtomicU64,
 }
 
 /// A write that didn't work.
@@ -200,85 +185,6 @@ impl WriteError {
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Api { source, .. }
             if matches!(source.as_ref(), kube::Error::Api(s) if s.code == 404))
-    }
-}
-
-// === impl Mailbox ===
-
-impl Default for Mailbox {
-    fn default() -> Self {
-        Self {
-            changed: Notify::new(),
-            demand: Mutex::new(Demand::new(&Settings::default())),
-            journal: Mutex::default(),
-        }
-    }
-}
-
-// === impl Mailboxes ===
-
-impl Mailboxes {
-    /// The mailbox of the workload whose name has this label value.
-    #[must_use]
-    pub fn by_label(&self, namespace: &str, label: &str) -> Option<Arc<Mailbox>> {
-        self.all
-            .read()
-            .get(&(namespace.to_owned(), label.to_owned()))
-            .cloned()
-    }
-
-    /// The mailbox of `key`.
-    #[must_use]
-    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Mailbox>> {
-        self.by_label(namespace, &label_value(name))
-    }
-
-    /// A new mailbox for `key`, unless there is one.
-    #[must_use]
-    pub fn open(&self, key: &Key) -> Option<Arc<Mailbox>> {
-        let mut boxes = self.all.write();
-        let place = (key.namespace.clone(), label_value(&key.name));
-        if boxes.contains_key(&place) {
-            return None;
-        }
-        let mailbox = Arc::new(Mailbox::default());
-        boxes.insert(place, Arc::clone(&mailbox));
-        self.opened.fetch_add(1, Ordering::Relaxed);
-        Some(mailbox)
-    }
-
-    /// How many have been opened so far: a new one has heard nothing.
-    #[must_use]
-    pub fn opened(&self) -> u64 {
-        self.opened.load(Ordering::Relaxed)
-    }
-
-    /// Forgets the mailbox of `key`.
-    pub fn close(&self, key: &Key) {
-        self.all
-            .write()
-            .remove(&(key.namespace.clone(), label_value(&key.name)));
-    }
-
-    /// Wakes every task, or those of one namespace.
-    pub fn wake(&self, namespace: Option<&str>) {
-        for ((ns, _), mailbox) in self.all.read().iter() {
-            if namespace.is_none_or(|namespace| namespace == ns) {
-                mailbox.changed.notify_one();
-            }
-        }
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.all.read().len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 }
 
@@ -417,7 +323,8 @@ impl Context {
         reason: &str,
         note: String,
     ) {
-        let (recorder, turns) = (self.recorder.clone(), self.turns.clone());
+        let recorder = self.recorder.clone();
+        let (turns, urgent) = (self.turns.clone(), self.urgent.clone());
         let news = News {
             regarding,
             related,
@@ -428,6 +335,7 @@ impl Context {
         let told = recorder.take(&news);
         tokio::spawn(async move {
             // After everything that callers depend on.
+            urgent.calm(EVENT_PATIENCE).await;
             let _turn = turns.take(Duration::MAX).await;
             let write = recorder.write(&news, &told);
             match tokio::time::timeout(API_TIMEOUT, write).await {

@@ -24,6 +24,7 @@ pub mod journal;
 pub mod kpa;
 pub mod lease;
 pub mod machine;
+mod memo;
 pub mod mesh;
 pub mod metrics;
 pub mod namespaces;

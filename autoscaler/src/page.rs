@@ -18,6 +18,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
+use jiff::Timestamp;
 use kube::ResourceExt as _;
 use lull_contract::{
     scaled_workload::ScaledWorkload,
@@ -236,6 +237,7 @@ impl Page {
         Live {
             is_led: self.ctx.leadership.term(&key).is_some(),
             numbers: mailbox.and_then(|mailbox| mailbox.journal.lock().seen()),
+            at: Timestamp::now(),
         }
     }
 }

@@ -7,10 +7,10 @@ mod budget;
 mod hpa;
 mod network_policy;
 mod targets;
+mod watch;
 
-use std::{fmt::Debug, pin::pin, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
-use futures::TryStreamExt;
 use k8s_openapi::api::{
     autoscaling::v2::HorizontalPodAutoscaler,
     core::v1::{self as core, Namespace, Service},
@@ -18,22 +18,16 @@ use k8s_openapi::api::{
     networking::v1 as networking,
     policy::v1::PodDisruptionBudget,
 };
-use kube::{
-    Api, Client, Resource, ResourceExt,
-    runtime::{
-        WatchStreamExt,
-        watcher::{self, Event},
-    },
-};
+use kube::{Api, Client, Resource, ResourceExt, runtime::watcher};
 use lull_contract::{
     annotations::PREFIX,
     names::{POD_LABEL, WORKLOAD_LABEL},
     scaled_workload::ScaledWorkload,
     target_resource::TargetResource,
 };
-use lull_process::readiness::{Pending, Readiness};
-use serde::de::DeserializeOwned;
+use lull_process::readiness::Readiness;
 
+pub(crate) use self::watch::Watch;
 pub use self::{
     budget::Budget,
     hpa::Hpa,
@@ -41,7 +35,7 @@ pub use self::{
     targets::Targets,
 };
 use crate::{
-    cache::{Cache, Keys, Writer},
+    cache::{Cache, Keys},
     mesh::{Entries, MeshOptions, Rules},
     namespaces::Namespaces,
     objects::SERVICE_NAME_LABEL,
@@ -86,8 +80,14 @@ pub enum Touched {
     Workload(String, String),
     /// The workload of this namespace whose [`POD_LABEL`] value is this.
     Label(String, String),
+    /// The workload that the Service of this namespace and name leads to.
+    Service(String, String),
     /// Any workload of this namespace.
     Namespace(String),
+    /// Any workload of these namespaces.
+    Namespaces(BTreeSet<String>),
+    /// Any workload that is looked after.
+    Workloads,
     /// An activator: any workload.
     Activators,
     /// A replica of the autoscaler: no workload.
@@ -114,18 +114,6 @@ pub struct Watched<'a> {
     pub namespaces: &'a Namespaces,
     /// Of a mesh.
     pub mesh: &'a MeshOptions,
-}
-
-/// How one kind is watched.
-pub(crate) struct Watch<K> {
-    /// What it is called in logs, and while it is waited for.
-    pub(crate) name: String,
-    pub(crate) pending: Option<Pending>,
-    pub(crate) keys: Keys<K>,
-    pub(crate) touched: fn(&K) -> Touched,
-    pub(crate) on_touched: OnTouched,
-    /// Whether everything waits for its first list, however often that fails.
-    pub(crate) is_vital: bool,
 }
 
 // === impl Stores ===
@@ -199,6 +187,7 @@ impl Stores {
             .start(own, all().labels(watched.autoscalers), Pod::own),
             hpas: Watch {
                 touched: |hpa: &Hpa| Touched::Namespace(hpa.namespace.clone()),
+                is_for_plans: true,
                 ..Watch::new(
                     "horizontalpodautoscalers",
                     Hpa::KEYS,
@@ -212,6 +201,7 @@ impl Stores {
             ),
             policies: Watch {
                 touched: |policy: &NetworkPolicy| Touched::Namespace(policy.namespace.clone()),
+                is_for_plans: true,
                 ..Watch::new(
                     "networkpolicies",
                     NetworkPolicy::KEYS,
@@ -225,6 +215,7 @@ impl Stores {
             ),
             budgets: Watch {
                 touched: |budget: &Budget| Touched::Namespace(budget.namespace.clone()),
+                is_for_plans: true,
                 ..Watch::new(
                     "poddisruptionbudgets",
                     Budget::KEYS,
@@ -250,17 +241,54 @@ impl Stores {
             rules: Rules::start(client, watched.mesh, (readiness, on_touched)),
         }
     }
+
+    /// The version of everything that plans for workloads of `namespace` are made from
+    /// ([`Cache::version`]); Lull itself is in the namespace `own`. A workload's own pods, and what
+    /// tells whether it is in a mesh, are not among it.
+    #[must_use]
+    pub fn plan_version(&self, namespace: &str, own: &str) -> u64 {
+        let Self {
+            targets,
+            services,
+            slices: _,
+            workloads: _,
+            pods: _,
+            activators,
+            autoscalers,
+            hpas,
+            policies,
+            budgets,
+            own_namespace,
+            entries: _,
+            rules,
+        } = self;
+        let versions = [
+            targets.version(namespace),
+            services.version(namespace),
+            hpas.version(namespace),
+            policies.version(namespace),
+            budgets.version(namespace),
+            rules.version(namespace),
+            activators.version(own),
+            autoscalers.version(own),
+            own_namespace.version(""),
+        ];
+        versions.into_iter().sum()
+    }
 }
 
 const PODS: Keys<Pod> = Keys {
     place: |pod| (pod.namespace.clone(), pod.name.clone()),
     group: |pod| pod.workload.as_deref(),
+    // Of Lull's own; a workload's own pods are looked at each time.
+    alike: |a, b| a.labels == b.labels,
 };
 
 pub(crate) fn by_name<K: Resource>(group: fn(&K) -> Option<&str>) -> Keys<K> {
     Keys {
         place: |object| (object.namespace().unwrap_or_default(), object.name_any()),
         group,
+        alike: |_, _| false,
     }
 }
 
@@ -284,10 +312,12 @@ fn service_of(slice: &EndpointSlice) -> Option<&str> {
 
 fn touched_by_slice(slice: &EndpointSlice) -> Touched {
     let namespace = slice.namespace().unwrap_or_default();
-    match label(slice, WORKLOAD_LABEL) {
+    match (label(slice, WORKLOAD_LABEL), service_of(slice)) {
         // One that we wrote: nobody else looks at it.
-        Some(ours) => Touched::Label(namespace, ours.to_owned()),
-        None => Touched::Namespace(namespace),
+        (Some(ours), _) => Touched::Label(namespace, ours.to_owned()),
+        // With every pod that comes or goes there is one for each of its Services.
+        (None, Some(service)) => Touched::Service(namespace, service.to_owned()),
+        (None, None) => Touched::Namespace(namespace),
     }
 }
 
@@ -298,93 +328,6 @@ pub(crate) fn label<'a>(object: &'a impl Resource, key: &str) -> Option<&'a str>
         .map(String::as_str)
 }
 
-// === impl Watch ===
-
-impl<K: Send + Sync + 'static> Watch<K> {
-    /// The watch called `name`, whose every change touches everything.
-    fn new(name: &str, keys: Keys<K>, (readiness, on_touched): (&Readiness, &OnTouched)) -> Self {
-        Self {
-            name: name.to_owned(),
-            pending: Some(readiness.expect(name)),
-            keys,
-            touched: |_| Touched::Everything,
-            on_touched: Arc::clone(on_touched),
-            is_vital: true,
-        }
-    }
-
-    /// Starts it; the cache is filled by what `kept` makes of each object.
-    fn start<R>(self, api: Api<R>, config: watcher::Config, kept: fn(R) -> K) -> Cache<K>
-    where
-        R: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-    {
-        let writer = Writer::new(self.keys);
-        let cache = writer.cache();
-        tokio::spawn(self.run((api, config), writer, kept, || {}));
-        cache
-    }
-
-    /// Fills `writer` until the process ends; `on_listed` is called after each complete list.
-    pub(crate) async fn run<R>(
-        mut self,
-        (api, config): (Api<R>, watcher::Config),
-        mut writer: Writer<K>,
-        kept: impl Fn(R) -> K,
-        on_listed: impl Fn(),
-    ) where
-        R: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-    {
-        let mut stream = pin!(watcher::watcher(api, config).default_backoff());
-        loop {
-            let event = match stream.try_next().await {
-                Ok(Some(event)) => converted(event, &kept),
-                Ok(None) => break,
-                Err(error) => {
-                    // The watcher comes back by itself, with backoff.
-                    tracing::warn!(%error, "watch of {} failed", self.name);
-                    if !self.is_vital {
-                        drop(self.pending.take());
-                    }
-                    continue;
-                }
-            };
-            let is_listed = matches!(event, Event::InitDone);
-            let change = change_of(&event, self.touched);
-            writer.take(event);
-            if is_listed {
-                on_listed();
-                drop(self.pending.take());
-            }
-            if let Some(change) = change {
-                (self.on_touched)(change);
-            }
-        }
-        tracing::error!("watch of {} ended", self.name);
-    }
-}
-
-fn converted<R, K>(event: Event<R>, kept: impl Fn(R) -> K) -> Event<K> {
-    match event {
-        Event::Apply(object) => Event::Apply(kept(object)),
-        Event::Delete(object) => Event::Delete(kept(object)),
-        Event::Init => Event::Init,
-        Event::InitApply(object) => Event::InitApply(kept(object)),
-        Event::InitDone => Event::InitDone,
-    }
-}
-
-/// Who is told when `event` has been taken note of.
-///
-/// An object of a list that is not complete can't be seen yet, so nobody looks for it; and what was
-/// deleted while the watch was away is named by no event.
-fn change_of<K>(event: &Event<K>, touched: impl Fn(&K) -> Touched) -> Option<Touched> {
-    match event {
-        Event::Apply(object) | Event::Delete(object) => Some(touched(object)),
-        Event::Init | Event::InitApply(_) => None,
-        Event::InitDone => Some(Touched::Everything),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -392,13 +335,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_new_list_touches_everything_once_it_is_complete() {
-        let touched = |_: &()| Touched::Activators;
-        let told = [Event::Init, Event::InitApply(()), Event::InitDone]
-            .map(|event| change_of(&event, touched));
-        assert_eq!(told, [None, None, Some(Touched::Everything)]);
-        let one = change_of(&Event::Delete(()), touched);
-        assert_eq!(one, Some(Touched::Activators));
+    fn a_slice_touches_its_workload_or_whoever_its_service_leads_to() {
+        let slice = |labels: serde_json::Value| -> EndpointSlice {
+            let metadata = json!({ "name": "s", "namespace": "ns", "labels": labels });
+            let slice = json!({ "metadata": metadata, "addressType": "IPv4", "endpoints": [] });
+            serde_json::from_value(slice).unwrap()
+        };
+        let (ns, shop) = (|| "ns".to_owned(), || "shop".to_owned());
+        for (labels, expected) in [
+            (
+                json!({ SERVICE_NAME_LABEL: "web", WORKLOAD_LABEL: "shop" }),
+                Touched::Label(ns(), shop()),
+            ),
+            (
+                json!({ SERVICE_NAME_LABEL: "shop" }),
+                Touched::Service(ns(), shop()),
+            ),
+            (json!({}), Touched::Namespace(ns())),
+        ] {
+            assert_eq!(touched_by_slice(&slice(labels)), expected);
+        }
     }
 
     #[test]

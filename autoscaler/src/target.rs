@@ -148,6 +148,14 @@ impl Target {
         workload_id(&self.resource.kind, &self.name)
     }
 
+    /// Whether plans, its own and those of its neighbours, are made from the same of `other`: its
+    /// count, its version and how far a rollout is are another with every wake.
+    #[must_use]
+    pub fn is_planned_alike(&self, other: &Self) -> bool {
+        (&self.uid, &self.annotations, &self.template)
+            == (&other.uid, &other.annotations, &other.template)
+    }
+
     /// Whether its pods carry the sidecar.
     #[must_use]
     pub fn is_injected(&self) -> bool {
@@ -276,6 +284,35 @@ pub(crate) mod tests {
         assert_eq!(template.plan.app_ports, template.served);
         assert_eq!(template.plan.traffic_ports, [8012, 8013]);
         assert!(template.plan.headless_sibling);
+    }
+
+    #[test]
+    fn a_wake_changes_nothing_that_a_plan_is_made_from() {
+        let object = json!({
+            "metadata": {
+                "name": "shop", "uid": "u", "resourceVersion": "1",
+                "annotations": { "lull.dev/scale": "true" },
+            },
+            "spec": { "replicas": 0, "template": { "metadata": { "labels": { "app": "shop" } } } },
+        });
+        let resource = resource("example.org", "Thing");
+        let before = target(&resource, &object);
+        for (pointer, value, expected) in [
+            ("/metadata/resourceVersion", json!("2"), true),
+            ("/spec/replicas", json!(1), true),
+            ("/metadata/uid", json!("v"), false),
+            (
+                "/metadata/annotations/lull.dev~1scale",
+                json!("false"),
+                false,
+            ),
+            ("/spec/template/metadata/labels/app", json!("bank"), false),
+        ] {
+            let mut object = object.clone();
+            *object.pointer_mut(pointer).unwrap() = value;
+            let after = target(&resource, &object);
+            assert_eq!(before.is_planned_alike(&after), expected, "{pointer}");
+        }
     }
 
     #[test]

@@ -12,7 +12,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::{
+    sync::{Notify, oneshot},
+    time::timeout,
+};
 
 /// Nobody who comes so much later is served first, however lately it was called.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -24,6 +27,8 @@ const HALF_LOST: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct Turns {
     queue: Arc<Mutex<Queue>>,
+    /// Told when nobody waits and a turn is free again.
+    freed: Arc<Notify>,
     start: Instant,
 }
 
@@ -71,8 +76,34 @@ impl Turns {
         };
         Self {
             queue: Arc::new(Mutex::new(queue)),
+            freed: Arc::default(),
             start: Instant::now(),
         }
+    }
+
+    /// Whether who comes now has to wait.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.queue.lock().free == 0
+    }
+
+    /// Waits, `at_most` so long, until who came then would not have to.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is taken.
+    pub async fn calm(&self, at_most: Duration) {
+        let calm = async {
+            loop {
+                // Before the look: a turn that is freed right after it is not missed.
+                let freed = self.freed.notified();
+                if !self.is_busy() {
+                    return;
+                }
+                freed.await;
+            }
+        };
+        // Where it is in vain, it was long enough.
+        let _ = timeout(at_most, calm).await;
     }
 
     /// Waits for a turn for a workload that was not called for `unused`.
@@ -120,9 +151,10 @@ impl Drop for Turn {
             queue.free += usize::from(next.is_none());
             next
         };
-        if let Some((_, turn_tx)) = next {
+        match next {
             // It comes back where nobody waits any more, and is dropped for the next one.
-            drop(turn_tx.send(self.turns.turn()));
+            Some((_, turn_tx)) => drop(turn_tx.send(self.turns.turn())),
+            None => self.turns.freed.notify_waiters(),
         }
     }
 }
@@ -184,5 +216,21 @@ mod tests {
         // It has been given its turn and goes before it has looked.
         drop(given);
         assert!(turns.take(SECOND).now_or_never().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_in_no_hurry_waits_for_a_free_turn_and_not_for_ever() {
+        let turns = Turns::new(1);
+        assert!(turns.calm(SECOND).now_or_never().is_some());
+        let held = turns.take(Duration::ZERO).await;
+        assert!(turns.is_busy());
+        let mut calm = Box::pin(turns.calm(SECOND));
+        assert!((&mut calm).now_or_never().is_none());
+        drop(held);
+        assert!((&mut calm).now_or_never().is_some());
+        let _held = turns.take(Duration::ZERO).await;
+        let begin = tokio::time::Instant::now();
+        turns.calm(SECOND).await;
+        assert!(begin.elapsed() >= SECOND);
     }
 }

@@ -6,6 +6,8 @@ mod act;
 mod again;
 mod delete;
 mod enrol;
+mod follow;
+mod haste;
 mod leave;
 mod look;
 mod mesh;
@@ -27,13 +29,14 @@ use lull_contract::{
 };
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
 
-use self::look::Look;
-pub(crate) use self::waking::resolve;
+pub(crate) use self::waking::{resolve, waking_reason};
+use self::{follow::Patience, look::Look, planning::Inputs};
 use crate::{
     context::{Context, Key, Mailbox, WriteError},
     machine::{self, Action, Step},
+    memo::Memo,
     metrics::Series,
-    plan::{Finding, PlannedService},
+    plan::{Finding, Plan, PlannedService},
     policy::Policy,
     purpose::Purpose,
     target::Target,
@@ -77,6 +80,12 @@ struct Task {
     series: Series,
     /// The term in which this replica leads; between two of them another one may have.
     term: Option<u64>,
+    /// Version of the objects that plans are made from, before any of them was read for this look.
+    objects: u64,
+    /// The plan, and what it was made from.
+    planned: Memo<Inputs, Plan>,
+    /// Names of the Services that select the pods, by the version of the objects.
+    selecting: Memo<u64, Vec<String>>,
     /// As the leader knows it; `None` until read from the ScaledWorkload.
     state: Option<State>,
     state_since: Instant,
@@ -86,11 +95,17 @@ struct Task {
     written_replicas: Option<Written>,
     restored_at: Option<Instant>,
     status_written: Option<(ScaledWorkloadStatus, Instant)>,
+    /// Since when there is something new to inform of, which was put off.
+    status_owed: Option<Instant>,
     injection_asked: Option<Instant>,
     /// What Events have told and still is so.
     told: Vec<Finding>,
     /// The Event of the current wake has been written.
     woken_told: bool,
+    /// Or one that it takes long.
+    unanswered_told: bool,
+    /// With the leader, where that is another replica.
+    patience: Patience,
     pull: Option<JoinHandle<()>>,
     /// Ticks until the next look at a workload that rests.
     rest: u32,
@@ -114,6 +129,9 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         series,
         mailbox: Arc::clone(&mailbox),
         term: None,
+        objects: 0,
+        planned: Memo::default(),
+        selecting: Memo::default(),
         state: None,
         state_since: Instant::now(),
         arrivals_at_state: 0,
@@ -121,9 +139,12 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         written_replicas: None,
         restored_at: None,
         status_written: None,
+        status_owed: None,
         injection_asked: None,
         told: Vec::new(),
         woken_told: false,
+        unanswered_told: false,
+        patience: Patience::default(),
         pull: None,
         rest: 0,
     };
@@ -213,12 +234,14 @@ fn stage_of(target: Option<&Target>, workload: Option<&ScaledWorkload>, knows_ki
 impl Task {
     /// Whether there is more to do, ever.
     async fn evaluate(&mut self) -> Result<bool, WriteError> {
+        self.note_objects();
         let (target, workload) = cached(&self.ctx, &self.key);
         let stage = stage(&self.ctx, target.as_deref(), workload.as_deref());
         let term = self.ctx.leadership.term(&self.key);
         if self.term != term {
             // What another leader has done is in the ScaledWorkload.
-            (self.term, self.state, self.status_written) = (term, None, None);
+            (self.term, self.state) = (term, None);
+            (self.status_written, self.status_owed) = (None, None);
             self.begin_to_pull();
         }
         if term.is_none() {
@@ -266,7 +289,7 @@ impl Task {
 
     /// Whether this tick passes without an evaluation.
     fn rests(&mut self) -> bool {
-        if self.state != Some(State::Asleep) || self.rest == 0 {
+        if self.state != Some(State::Asleep) || self.rest == 0 || self.owes_status() {
             return false;
         }
         self.rest -= 1;
@@ -292,6 +315,7 @@ impl Task {
         let step = machine::step(state, &look.facts, &self.ctx.delays);
         self.act(target, &workload, services, &step).await?;
         self.tell_woken(target, look.facts.want);
+        self.tell_unanswered(target, &look.facts);
         if look.verdict.overruled {
             self.tell_overruled(target, look.facts.replicas);
         }
@@ -309,7 +333,7 @@ impl Task {
             self.enter(step.state);
         }
         self.tell_in_time(target, &plan);
-        self.write_status(&workload, &look, (step.state, &plan, reason))
+        self.write_status(&workload, &look, (step.state, &*plan, reason))
             .await
     }
 
@@ -417,7 +441,9 @@ impl Task {
 
     fn enter(&mut self, state: State) {
         self.series.enter(state);
-        self.woken_told &= state != State::Waking;
+        let is_told = state != State::Waking;
+        self.woken_told &= is_told;
+        self.unanswered_told &= is_told;
         self.state = Some(state);
         self.state_since = Instant::now();
         self.arrivals_at_state = self.mailbox.demand.lock().arrivals();

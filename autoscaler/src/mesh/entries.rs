@@ -64,6 +64,7 @@ impl Entries {
                 touched,
                 on_touched,
                 is_vital: true,
+                is_for_plans: false,
             };
             watch
                 .run((api, ours), writer, bare::<WorkloadEntry>, || {})

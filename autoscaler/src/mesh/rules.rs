@@ -9,7 +9,11 @@ mod policies;
 mod sidecar;
 mod virtual_service;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use kube::{Api, Client, ResourceExt, core::ApiResource, core::DynamicObject, runtime::watcher};
 use lull_contract::HumanDuration;
@@ -23,7 +27,7 @@ pub use self::{
     sidecar::Sidecar,
     virtual_service::{TimedRoute, VirtualService},
 };
-use super::{MeshMode, kinds::until_served};
+use super::{Host, MeshMode, kinds::until_served};
 use crate::{
     cache::{Cache, Keys, Writer},
     stores::{OnTouched, Touched, Watch},
@@ -115,6 +119,24 @@ impl Rules {
         }
     }
 
+    /// The version of what is [`around`](Self::around) `namespace` ([`Cache::version`]); that of rules
+    /// which are found by where they lead is the same for all namespaces.
+    #[must_use]
+    pub fn version(&self, namespace: &str) -> u64 {
+        let root = self.root_namespace.as_str();
+        let versions = [
+            self.destination_rules.version(""),
+            self.virtual_services.version(""),
+            self.peer_authentications.version(namespace),
+            self.peer_authentications.version(root),
+            self.authorization_policies.version(namespace),
+            self.authorization_policies.version(root),
+            self.sidecars.version(namespace),
+            self.sidecars.version(root),
+        ];
+        versions.into_iter().sum()
+    }
+
     /// Those that may be about workloads of `namespace` and its Services.
     #[must_use]
     pub fn around(&self, namespace: &str) -> Around {
@@ -149,13 +171,20 @@ fn of<K>(cache: &Cache<K>, namespace: &str, root: &str) -> Vec<Arc<K>> {
 /// In the place of a namespace: more than one.
 const EVERYWHERE: &str = "";
 
-/// Who is told of an object that is about the Services of `namespace`.
-fn touched_about(namespace: Option<&str>, own: &str) -> Touched {
-    match namespace {
-        Some(EVERYWHERE) => Touched::Everything,
-        // What is about no Service of the cluster touches nobody; so it is said where it is cheap.
-        about => Touched::Namespace(about.unwrap_or(own).to_owned()),
+/// Who is told of an object of the namespace `own` that is about the Services of `hosts`.
+fn touched_about<'a>(hosts: impl Iterator<Item = &'a Host>, own: &str) -> Touched {
+    let namespaces: BTreeSet<String> = hosts
+        .filter_map(Host::namespace)
+        .map(str::to_owned)
+        .collect();
+    if namespaces.contains(EVERYWHERE) {
+        return Touched::Workloads;
     }
+    if namespaces.is_empty() {
+        // What is about no Service of the cluster touches nobody; so it is said where it is cheap.
+        return Touched::Namespace(own.to_owned());
+    }
+    Touched::Namespaces(namespaces)
 }
 
 // === impl Kind ===
@@ -181,6 +210,7 @@ impl<K: Send + Sync + 'static> Kind<K> {
                 touched: self.touched,
                 on_touched,
                 is_vital: true,
+                is_for_plans: true,
             };
             let api = Api::<DynamicObject>::all_with(client, &resource);
             let what = (api, watcher::Config::default());
@@ -245,6 +275,7 @@ fn duration(text: &Value) -> Option<Duration> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use kube::runtime::watcher::Event;
     use serde_json::json;
 
     use super::*;
@@ -275,6 +306,44 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_change_around_a_namespace_is_another_version_whatever_its_kind() {
+        let of = |namespace: &str| {
+            object(&json!({ "metadata": { "name": "one", "namespace": namespace }, "spec": {} }))
+        };
+        let mut destinations = Writer::new(DestinationRule::KIND.keys);
+        let mut routes = Writer::new(VirtualService::KIND.keys);
+        let mut peers = Writer::new(PeerAuthentication::KIND.keys);
+        let mut policies = Writer::new(AuthorizationPolicy::KIND.keys);
+        let mut sidecars = Writer::new(Sidecar::KIND.keys);
+        let rules = Rules {
+            root_namespace: "root".to_owned(),
+            destination_rules: destinations.cache(),
+            virtual_services: routes.cache(),
+            peer_authentications: peers.cache(),
+            authorization_policies: policies.cache(),
+            sidecars: sidecars.cache(),
+        };
+        let mut before = rules.version("team");
+        let mut is_another = || {
+            let now = rules.version("team");
+            std::mem::replace(&mut before, now) != now
+        };
+        destinations.take(Event::Apply(DestinationRule::from_object(&of("edge"))));
+        assert!(is_another());
+        routes.take(Event::Apply(VirtualService::from_object(&of("edge"))));
+        assert!(is_another());
+        for (namespace, expected) in [("team", true), ("root", true), ("other", false)] {
+            let object = of(namespace);
+            peers.take(Event::Apply(PeerAuthentication::from_object(&object)));
+            assert_eq!(is_another(), expected, "{namespace}");
+            policies.take(Event::Apply(AuthorizationPolicy::from_object(&object)));
+            assert_eq!(is_another(), expected, "{namespace}");
+            sidecars.take(Event::Apply(Sidecar::from_object(&object)));
+            assert_eq!(is_another(), expected, "{namespace}");
+        }
+    }
+
+    #[test]
     fn pods_are_selected_by_all_labels_and_without_a_selector_all_are() {
         let shop = labels(&json!({ "app": "shop", "tier": "web" })).unwrap();
         let wanted = labels(&json!({ "app": "shop" }));
@@ -285,11 +354,21 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_about_many_namespaces_touches_everything() {
-        assert_eq!(touched_about(Some(""), "own"), Touched::Everything);
-        let team = Touched::Namespace("team".into());
-        assert_eq!(touched_about(Some("team"), "own"), team);
+    fn who_is_touched_is_in_the_namespaces_of_the_hosts() {
+        let touched = |hosts: &[Host]| touched_about(hosts.iter(), "own");
+        let namespaces = |names: &[&str]| {
+            let names = names.iter().map(|name| (*name).to_owned());
+            Touched::Namespaces(names.collect())
+        };
+        let shop = Host::Service("team".into(), "shop".into());
+        let bank = Host::Service("team".into(), "bank".into());
+        let edge = Host::Namespace("edge".into());
         let own = Touched::Namespace("own".into());
-        assert_eq!(touched_about(None, "own"), own);
+        assert_eq!(touched(&[]), own);
+        assert_eq!(touched(&[Host::Foreign]), own);
+        assert_eq!(touched(&[shop.clone(), bank]), namespaces(&["team"]));
+        let two = [shop.clone(), Host::Foreign, edge];
+        assert_eq!(touched(&two), namespaces(&["edge", "team"]));
+        assert_eq!(touched(&[shop, Host::Every]), Touched::Workloads);
     }
 }

@@ -1,12 +1,18 @@
 //! What is shown of a workload: from its ScaledWorkload, and from what its leader knows. Pure.
 
+use jiff::Timestamp;
 use lull_contract::{
     report::{CallerCount, SeenCaller},
     scaled_workload::{ScaledWorkload, State},
     view::{Caller, CallerShare, MAX_CALLERS, WakeView, WorkloadView},
 };
 
-use crate::{journal::text_of, metrics::Numbers, stores::Stores, workload::resolve};
+use crate::{
+    journal::text_of,
+    metrics::Numbers,
+    stores::Stores,
+    workload::{resolve, waking_reason},
+};
 
 /// What this replica knows of a workload beside its ScaledWorkload.
 #[derive(Debug, Clone, Copy, Default)]
@@ -15,6 +21,8 @@ pub(super) struct Live {
     pub(super) is_led: bool,
     /// As it was seen last, where it decides for it.
     pub(super) numbers: Option<Numbers>,
+    /// When this is told.
+    pub(super) at: Timestamp,
 }
 
 /// The workload as it is now.
@@ -27,18 +35,38 @@ pub(super) fn workload(workload: &ScaledWorkload, live: Live) -> WorkloadView {
         ..workload.view()
     };
     let state = status.map_or_else(State::default, |status| status.state);
-    // Where the state is another one by now, the status follows in a moment, and with all of it.
-    let numbers = live.numbers.filter(|seen| seen.state == state);
-    match numbers.filter(|_| live.is_led) {
-        Some(seen) => WorkloadView {
-            ready: seen.ready,
-            desired: seen.desired,
-            in_flight: seen.in_flight,
-            held: seen.held,
+    let Some(seen) = live.numbers.filter(|_| live.is_led) else {
+        return view;
+    };
+    let view = match (state, seen.state) {
+        // A status that says so is put off, and most wakes are over before.
+        (State::Asleep, State::Waking) => WorkloadView {
+            state: State::Waking.to_string(),
+            since: None,
+            reason: waking_reason(seen.held),
+            saved_pod_seconds: view.saved_pod_seconds + slept(workload, live.at),
+            saving_pods: 0,
             ..view
         },
-        None => view,
+        (there, now) if there == now => view,
+        // Where the state is another one by now, the status follows in a moment, and with all of it.
+        _ => return view,
+    };
+    WorkloadView {
+        ready: seen.ready,
+        desired: seen.desired,
+        in_flight: seen.in_flight,
+        held: seen.held,
+        ..view
     }
+}
+
+/// Pod-seconds that a workload has slept `at` then, since its status says so.
+fn slept(workload: &ScaledWorkload, at: Timestamp) -> u64 {
+    let status = workload.status.as_ref();
+    let since = status.and_then(|status| status.state_since.as_ref());
+    let slept = since.map_or(0, |since| at.duration_since(since.0).as_secs());
+    u64::try_from(slept).unwrap_or(0) * u64::from(workload.spec.saved_pods())
 }
 
 /// The last wakes, as a leader has written them down.
@@ -124,19 +152,27 @@ mod tests {
     }
 
     #[test]
-    fn the_leader_shows_what_it_sees_unless_the_state_is_another_one_by_now() {
+    fn the_leader_shows_what_it_sees_unless_the_state_is_another_one_by_now_than_waking() {
         let live = |is_led, state| Live {
             is_led,
             numbers: Some(numbers(state, 7)),
+            at: "2026-11-25T10:00:10Z".parse().unwrap(),
         };
         let cases = [
-            (live(true, State::Asleep), 7),
-            (live(true, State::Waking), 0),
-            (live(false, State::Asleep), 0),
+            (live(true, State::Asleep), "Asleep", 7),
+            (live(true, State::Waking), "Waking", 7),
+            (live(true, State::Settling), "Asleep", 0),
+            (live(false, State::Asleep), "Asleep", 0),
+            (live(false, State::Waking), "Asleep", 0),
         ];
-        for (live, held) in cases {
-            assert_eq!(workload(&asleep(), live).held, held, "{live:?}");
+        for (live, state, held) in cases {
+            let view = workload(&asleep(), live);
+            assert_eq!((view.state.as_str(), view.held), (state, held), "{live:?}");
         }
+        let waking = workload(&asleep(), live(true, State::Waking));
+        assert_eq!(waking.reason, "no pod is ready yet, 7 held");
+        let saved = (waking.saved_pod_seconds, waking.saving_pods);
+        assert_eq!((waking.since, saved), (None, (120, 0)));
     }
 
     #[test]

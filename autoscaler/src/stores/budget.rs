@@ -43,6 +43,7 @@ impl Budget {
     pub(super) const KEYS: Keys<Self> = Keys {
         place: |budget| (budget.namespace.clone(), budget.name.clone()),
         group: |_| None,
+        alike: |a, b| a == b,
     };
 
     /// Whether it is for pods with these labels.

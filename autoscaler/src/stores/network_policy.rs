@@ -74,6 +74,7 @@ impl NetworkPolicy {
     pub(super) const KEYS: Keys<Self> = Keys {
         place: |policy| (policy.namespace.clone(), policy.name.clone()),
         group: |_| None,
+        alike: |a, b| a == b,
     };
 
     /// Whether pods with these labels get only what policies let in.

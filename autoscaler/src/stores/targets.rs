@@ -21,6 +21,7 @@ const DISCOVER_EVERY: Duration = Duration::from_secs(10);
 const KEYS: Keys<Target> = Keys {
     place: |target| (target.namespace.clone(), target.id()),
     group: |_| None,
+    alike: Target::is_planned_alike,
 };
 
 /// Objects by namespace and [`Target::id`]. Clones share them.
@@ -70,6 +71,14 @@ impl Targets {
         found.flatten().collect()
     }
 
+    /// The version of all objects of a namespace ([`Cache::version`]), with each kind that is known.
+    #[must_use]
+    pub fn version(&self, namespace: &str) -> u64 {
+        let kinds = self.kinds.read();
+        let versions = kinds.iter().map(|kind| kind.cache.version(namespace));
+        versions.sum()
+    }
+
     /// Every object.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<Target>> {
@@ -114,6 +123,7 @@ impl Targets {
                 touched: |target: &Target| Touched::Workload(target.namespace.clone(), target.id()),
                 on_touched,
                 is_vital: is_builtin(&wanted),
+                is_for_plans: false,
             };
             let api: Api<DynamicObject> = Api::all_with(client, &*resource);
             let kept = |object| Target::new(&resource, object);

@@ -27,14 +27,10 @@ use crate::{
     machine::NO_ACTIVATOR,
     objects::{self, Audience},
     plan::{self, Family, Finding, PlannedService, Reason},
-    policy::{HELD, wanted_for_held},
+    policy::HELD,
     purpose::Purpose,
     target::Target,
 };
-
-/// How long a replica that doesn't lead leaves a wake to the leader, which needs a few milliseconds:
-/// two that write at once are a conflict, and more calls than a wake is worth.
-const LEADER_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Server-side apply as Lull; what we apply is ours alone.
 pub(super) fn apply() -> PatchParams {
@@ -229,6 +225,8 @@ impl Task {
         tracing::info!(workload = %self.key, from, to, reason, "scaled");
         self.keep_scaled((from, to), held_since, &reason);
         let (word, note) = match (from, to) {
+            // Told when somebody is answered, or is not for long.
+            (0, _) if held_since.is_some() => return Ok(()),
             (0, _) => ("Waking", format!("Scaled from 0 to {to} pods: {reason}")),
             (_, 0) => ("FellAsleep", "No traffic: all pods are let go".to_owned()),
             _ => (
@@ -293,31 +291,6 @@ impl Task {
             0 => self.call_as_any(Purpose::WriteScale, write).await,
             _ => self.call(Purpose::WriteScale, write).await,
         }
-    }
-
-    /// What a replica that doesn't lead does, or one that can't do all that a leader has to: only the
-    /// first step out of sleep, and only where the leader hasn't done it.
-    pub(super) async fn wake_as_follower(
-        &mut self,
-        target: &Target,
-        workload: &ScaledWorkload,
-    ) -> Result<(), WriteError> {
-        let (held, since) = {
-            let demand = self.mailbox.demand.lock();
-            (demand.held(), demand.held_since().unwrap_or_default())
-        };
-        let settings = &workload.spec.settings;
-        if held == 0 || self.replicas(target) != 0 || settings.class == lull_contract::Class::None {
-            return Ok(());
-        }
-        let left = (since + LEADER_PATIENCE).saturating_sub(self.ctx.now());
-        if !left.is_zero() {
-            tokio::time::sleep(left).await;
-            self.mailbox.changed.notify_one();
-            return Ok(());
-        }
-        self.scale(target, 0, wanted_for_held(settings, held).max(1))
-            .await
     }
 
     /// Pushes an object that the webhook has missed through admission once more: a patch that

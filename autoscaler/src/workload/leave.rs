@@ -120,7 +120,7 @@ impl Task {
 
     /// While it wakes on its way out, activators stay where they are, and dead ones leave.
     async fn add_activators_as_planned(
-        &self,
+        &mut self,
         target: &Target,
         workload: &ScaledWorkload,
     ) -> Result<(), WriteError> {

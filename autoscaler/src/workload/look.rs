@@ -12,7 +12,7 @@ use lull_contract::{
     scaled_workload::{ScaledWorkload, State},
 };
 
-use super::{Task, Written};
+use super::{Task, Written, waking_reason};
 use crate::{
     context::Key,
     demand::{Measured, Reporter},
@@ -47,7 +47,7 @@ impl Look {
         match state {
             State::Enrolling => "waiting for pods with the sidecar".to_owned(),
             State::Asleep => "idle".to_owned(),
-            State::Waking => format!("no pod is ready yet, {} held", self.facts.held),
+            State::Waking => waking_reason(self.facts.held),
             State::Settling => "pods are ready, activators are about to leave".to_owned(),
             State::FallingAsleep => "idle: activators first, then the pods go".to_owned(),
             _ => self.why().text(&self.verdict, &self.facts),

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use lull_contract::{
+    Settings,
     annotations::{self, TIMEOUT},
     names::private_service,
     scaled_workload::{ScaledWorkload, State},
@@ -12,7 +13,6 @@ use lull_contract::{
 use super::{OBSTACLE_PATIENCE, Task};
 use crate::{
     context::WriteError,
-    mesh::Around,
     plan::{
         self, Asks, Components, Finding, Mesh, Other, Plan, PlannedService, Reason, Situation,
         Template,
@@ -21,11 +21,62 @@ use crate::{
     target::Target,
 };
 
+/// What a workload's plan is made from, as far as it ever changes: as long as it is the same, so is the
+/// plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Inputs {
+    /// Of the objects around it ([`Stores::plan_version`](crate::stores::Stores::plan_version)).
+    version: u64,
+    asks: Asks,
+    is_enrolled: bool,
+    /// Whether its pods have Istio's container, or will have it; `None` where there is no mesh.
+    is_meshed: Option<bool>,
+}
+
+/// What the annotations of `target` ask for, of which `settings` are made.
+fn asks(target: &Target, settings: &Settings) -> Asks {
+    let own_timeout = target.annotations.contains_key(TIMEOUT);
+    Asks {
+        class: settings.class,
+        min_scale: settings.min_scale,
+        timeout: own_timeout.then_some(settings.timeout.0),
+        accepts_activator_source: annotations::accepts_activator_source(&target.annotations),
+    }
+}
+
 // === impl Task ===
 
 impl Task {
-    /// What enrolment would do, and everything that stands in the way.
-    pub(super) fn plan(&self, target: &Target, workload: &ScaledWorkload) -> Plan {
+    /// Takes note of the version of the objects around the workload: before any of them is read, so
+    /// that what changes meanwhile is looked at next time.
+    pub(super) fn note_objects(&mut self) {
+        let (stores, own) = (&self.ctx.stores, &self.ctx.lull.namespace);
+        self.objects = stores.plan_version(&self.key.namespace, own);
+    }
+
+    /// What enrolment would do, and everything that stands in the way; worked out where something of
+    /// it has changed.
+    pub(super) fn plan(&mut self, target: &Target, workload: &ScaledWorkload) -> Arc<Plan> {
+        let inputs = Inputs {
+            version: self.objects,
+            asks: asks(target, &workload.spec.settings),
+            is_enrolled: self.is_enrolled(),
+            is_meshed: self.is_meshed_now(target),
+        };
+        let mut planned = std::mem::take(&mut self.planned);
+        let plan = planned.get(inputs, |inputs| self.work_out(target, inputs));
+        self.planned = planned;
+        plan
+    }
+
+    fn work_out(&self, target: &Target, inputs: &Inputs) -> Plan {
+        let plan = self.plan_of(target, inputs);
+        let names = plan.services.iter().map(|service| service.name.clone());
+        self.mailbox.look_at(names.collect());
+        plan
+    }
+
+    fn plan_of(&self, target: &Target, inputs: &Inputs) -> Plan {
         let (stores, namespace) = (&self.ctx.stores, &self.key.namespace);
         let targets = stores.targets.in_namespace(namespace);
         let others: Vec<Other<'_>> = targets
@@ -44,49 +95,46 @@ impl Task {
         let hpas = stores.hpas.in_group(namespace, &group);
         let scalers: Vec<String> = hpas.iter().map(|hpa| hpa.name.clone()).collect();
         let without = Template::default();
-        let settings = &workload.spec.settings;
-        let own_timeout = target.annotations.contains_key(TIMEOUT);
+        let template = target.template.as_ref();
         let rules = stores.rules.around(namespace);
         plan::plan(&Situation {
             workload: &target.to_string(),
-            template: target.template.as_ref().map_or(&without, |t| &t.plan),
-            asks: Asks {
-                class: settings.class,
-                min_scale: settings.min_scale,
-                timeout: own_timeout.then_some(settings.timeout.0),
-                accepts_activator_source: annotations::accepts_activator_source(
-                    &target.annotations,
-                ),
-            },
-            is_enrolled: self.is_enrolled(),
+            template: template.map_or(&without, |t| &t.plan),
+            asks: inputs.asks,
+            is_enrolled: inputs.is_enrolled,
             services: &stores.services.in_namespace(namespace),
             others: &others,
             scalers: &scalers,
             policies: &stores.policies.in_namespace(namespace),
             budgets: &stores.budgets.in_namespace(namespace),
-            mesh: self.mesh_around(target, &rules),
+            mesh: template
+                .zip(inputs.is_meshed)
+                .map(|(template, is_member)| Mesh {
+                    is_member,
+                    namespace,
+                    account: &template.identity.service_account,
+                    rules: &rules,
+                }),
             lull: &self.lull(),
         })
     }
 
-    /// What a plan knows of the mesh; `None` where there is none.
-    fn mesh_around<'a>(&'a self, target: &'a Target, rules: &'a Around) -> Option<Mesh<'a>> {
+    /// Whether the workload's pods have Istio's container, or will have it; `None` where there is no
+    /// mesh.
+    fn is_meshed_now(&mut self, target: &Target) -> Option<bool> {
         let template = target.template.as_ref()?;
-        let stores = &self.ctx.stores;
+        let (stores, namespace) = (&self.ctx.stores, &self.key.namespace);
         if !stores.entries.is_known() {
             return None;
         }
-        let services = stores.services.in_namespace(&self.key.namespace);
-        let names = services
-            .iter()
-            .filter(|service| plan::selects(service, &template.plan.labels))
-            .filter_map(|service| service.metadata.name.as_deref());
-        Some(Mesh {
-            is_member: self.is_meshed(&template.identity, names),
-            namespace: &self.key.namespace,
-            account: &template.identity.service_account,
-            rules,
-        })
+        let names = self.selecting.get(self.objects, |_| {
+            let services = stores.services.in_namespace(namespace);
+            let labels = &template.plan.labels;
+            let selecting = services.iter().filter(|s| plan::selects(s, labels));
+            selecting.filter_map(|s| s.metadata.name.clone()).collect()
+        });
+        let names = names.iter().map(String::as_str);
+        Some(self.is_meshed(&template.identity, names))
     }
 
     /// What is to be known while there is no activator at all.
@@ -208,10 +256,65 @@ fn reference(target: &Target, object: &str) -> Option<ObjectReference> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::time::Duration;
+
+    use lull_contract::Class;
+    use serde_json::{Value, json};
 
     use super::*;
-    use crate::target::tests::{resource, target};
+    use crate::{
+        memo::Memo,
+        target::tests::{resource, target},
+    };
+
+    #[test]
+    fn another_input_of_any_kind_leads_to_a_new_plan() {
+        let first = Inputs {
+            version: 1,
+            asks: Asks {
+                class: Class::Kpa,
+                min_scale: 0,
+                timeout: None,
+                accepts_activator_source: false,
+            },
+            is_enrolled: false,
+            is_meshed: None,
+        };
+        let changes: [fn(&mut Inputs); 8] = [
+            |inputs| inputs.version = 2,
+            |inputs| inputs.asks.class = Class::Hpa,
+            |inputs| inputs.asks.min_scale = 1,
+            |inputs| inputs.asks.timeout = Some(Duration::from_secs(1)),
+            |inputs| inputs.asks.accepts_activator_source = true,
+            |inputs| inputs.is_enrolled = true,
+            |inputs| inputs.is_meshed = Some(false),
+            |inputs| inputs.is_meshed = Some(true),
+        ];
+        for (number, change) in changes.iter().enumerate() {
+            let mut memo = Memo::default();
+            let plan = memo.get(first.clone(), |_| Plan::default());
+            let same = memo.get(first.clone(), |_| Plan::default());
+            assert!(Arc::ptr_eq(&plan, &same));
+            let mut inputs = first.clone();
+            change(&mut inputs);
+            let other = memo.get(inputs, |_| Plan::default());
+            assert!(!Arc::ptr_eq(&plan, &other), "change {number}");
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_the_settings_and_a_timeout_of_its_own() {
+        let object = |annotations: Value| {
+            let metadata = json!({ "name": "shop", "annotations": annotations });
+            let object = json!({ "metadata": metadata });
+            target(&resource("apps", "Deployment"), &object)
+        };
+        let settings = Settings::default();
+        let plain = asks(&object(json!({})), &settings);
+        assert_eq!((plain.class, plain.timeout), (settings.class, None));
+        let own = asks(&object(json!({ TIMEOUT: "9s" })), &settings);
+        assert_eq!(own.timeout, Some(settings.timeout.0));
+    }
 
     #[test]
     fn an_event_names_the_object_in_the_way_where_it_is_not_the_workload() {

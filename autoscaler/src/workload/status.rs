@@ -1,6 +1,6 @@
 //! The status that people and activators see.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -11,15 +11,16 @@ use kube::{
 use lull_contract::scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State};
 use serde_json::json;
 
-use super::{Task, look::Look};
+use super::{
+    Task,
+    haste::{self, Haste},
+    look::Look,
+};
 use crate::{
     context::WriteError,
     plan::{Finding, Plan},
     purpose::Purpose,
 };
-
-/// Numbers alone are written at most this often.
-const NUMBERS_EVERY: Duration = Duration::from_secs(2);
 
 /// A status without numbers, for states that have their own driver.
 #[derive(Debug)]
@@ -53,17 +54,22 @@ impl Task {
             State::Enrolling => Enrolled::NotYet(&reason),
             _ => Enrolled::Yes,
         };
+        let began = self.state_began();
         let status = ScaledWorkloadStatus {
             mode: state.mode(),
             state,
-            ready: look.facts.ready,
+            ready: match state {
+                // Those that are there still are on their way out, which would be a write to tell.
+                State::Asleep => 0,
+                _ => look.facts.ready,
+            },
             desired: look.facts.want,
             in_flight: look.facts.in_flight,
             held: look.facts.held,
             conditions: conditions(&before, plan, told),
             services: self.listed(&before, plan),
-            state_since: since(&before, state),
-            saved_pod_seconds: saved(&before, state, workload),
+            state_since: since(&before, state, began),
+            saved_pod_seconds: saved(&before, state, (began, workload)),
             wakes: self.wakes(&mut before),
             reason,
         };
@@ -85,7 +91,7 @@ impl Task {
             state,
             conditions: conditions(&before, plan, Enrolled::DryRun(&steps)),
             reason: plan.summary(),
-            state_since: since(&before, state),
+            state_since: since(&before, state, self.state_began()),
             ..ScaledWorkloadStatus::default()
         };
         self.patch_status(workload, status).await
@@ -125,13 +131,13 @@ impl Task {
         workload: &ScaledWorkload,
         say: Say,
     ) -> Result<(), WriteError> {
-        let before = self.status_before(workload);
+        let (before, began) = (self.status_before(workload), self.state_began());
         let status = ScaledWorkloadStatus {
             mode: say.state.mode(),
             state: say.state,
             reason: say.reason.to_owned(),
-            state_since: since(&before, say.state),
-            saved_pod_seconds: saved(&before, say.state, workload),
+            state_since: since(&before, say.state, began),
+            saved_pod_seconds: saved(&before, say.state, (began, workload)),
             ..before
         };
         self.patch_status(workload, status).await
@@ -144,17 +150,54 @@ impl Task {
         }
     }
 
+    /// When the state began that the task is in.
+    fn state_began(&self) -> Timestamp {
+        let now = Timestamp::now();
+        now.checked_sub(self.state_since.elapsed()).unwrap_or(now)
+    }
+
+    /// Whether a status that was put off is to be written by now.
+    pub(super) fn owes_status(&self) -> bool {
+        let state = self.state.unwrap_or_default();
+        let patience = haste::patience(state, self.ctx.urgent.is_busy());
+        self.status_owed
+            .is_some_and(|since| since.elapsed() >= patience)
+    }
+
+    /// Whether `status` is to be written now; that it is put off is taken note of.
+    fn is_to_be_written(
+        &mut self,
+        workload: &ScaledWorkload,
+        status: &ScaledWorkloadStatus,
+    ) -> bool {
+        let there = match &self.status_written {
+            // Another object by now, or one that the cache shows late.
+            Some((_, at)) if workload.status.is_none() && at.elapsed() >= haste::JOINED => None,
+            Some((written, _)) => Some(written),
+            // The last leader may have written it just so.
+            None => workload.status.as_ref(),
+        };
+        match there.map_or(Haste::Now, |there| haste::haste(there, status)) {
+            Haste::Now => true,
+            Haste::Soon => {
+                self.status_owed.get_or_insert_with(Instant::now);
+                self.owes_status()
+            }
+            Haste::Done => {
+                self.status_owed = None;
+                false
+            }
+        }
+    }
+
+    /// Writes `status`, at once where another replica goes on from it, else when it is due.
     async fn patch_status(
         &mut self,
         workload: &ScaledWorkload,
         status: ScaledWorkloadStatus,
     ) -> Result<(), WriteError> {
-        if let Some((written, at)) = &self.status_written {
-            let numbers_only = without_numbers(written) == without_numbers(&status);
-            let same = *written == status && workload.status.is_some();
-            if same || (numbers_only && at.elapsed() < NUMBERS_EVERY) {
-                return Ok(());
-            }
+        if !self.is_to_be_written(workload, &status) {
+            return Ok(());
         }
         let api: Api<ScaledWorkload> = self.api();
         let patch = json!({ "status": status });
@@ -168,43 +211,29 @@ impl Task {
             self.ctx.crash.wrote(&self.key, &status.state);
         }
         self.status_written = Some((status, Instant::now()));
+        self.status_owed = None;
         Ok(())
     }
 }
 
-/// What is written at once when it changes.
-fn without_numbers(status: &ScaledWorkloadStatus) -> ScaledWorkloadStatus {
-    let state = status.state;
-    // An awake workload's reason carries its load, which moves all the time.
-    let reason = match state {
-        State::Awake | State::Bursting => String::new(),
-        _ => status.reason.clone(),
-    };
-    ScaledWorkloadStatus {
-        state,
-        mode: status.mode,
-        ready: status.ready,
-        desired: status.desired,
-        services: status.services.clone(),
-        conditions: status.conditions.clone(),
-        reason,
-        ..ScaledWorkloadStatus::default()
-    }
-}
-
-fn since(before: &ScaledWorkloadStatus, state: State) -> Option<Time> {
+/// Since when the workload is in `state`, which `began` then where it was not in it before.
+fn since(before: &ScaledWorkloadStatus, state: State, began: Timestamp) -> Option<Time> {
     match &before.state_since {
         Some(time) if before.state == state => Some(time.clone()),
-        _ => Some(Time(Timestamp::now())),
+        _ => Some(Time(began)),
     }
 }
 
-/// Pod-seconds that it has been asleep for: what is added is added when a sleep ends, so that nothing
-/// is written while it sleeps.
-fn saved(before: &ScaledWorkloadStatus, state: State, workload: &ScaledWorkload) -> u64 {
+/// Pod-seconds that it has been asleep for, where `state` `began` then: what is added is added when a
+/// sleep ends, so that nothing is written while it sleeps.
+fn saved(
+    before: &ScaledWorkloadStatus,
+    state: State,
+    (began, workload): (Timestamp, &ScaledWorkload),
+) -> u64 {
     let slept = match &before.state_since {
         Some(since) if before.state == State::Asleep && state != State::Asleep => {
-            Timestamp::now().duration_since(since.0).as_secs()
+            began.duration_since(since.0).as_secs()
         }
         _ => 0,
     };
@@ -284,6 +313,8 @@ fn condition(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::plan::Reason;
 
@@ -341,21 +372,24 @@ mod tests {
             },
         });
         let workload: ScaledWorkload = serde_json::from_value(spec).unwrap();
-        let an_hour_ago = Timestamp::now() - Duration::from_secs(3_600);
+        let woke = Timestamp::now();
+        let an_hour_ago = woke - Duration::from_secs(3_600);
         let before = ScaledWorkloadStatus {
             state: State::Asleep,
             state_since: Some(Time(an_hour_ago)),
             saved_pod_seconds: 100,
             ..ScaledWorkloadStatus::default()
         };
-        assert_eq!(saved(&before, State::Asleep, &workload), 100);
-        let woken = saved(&before, State::Waking, &workload);
-        assert!((10_900..10_930).contains(&woken), "{woken}");
+        let at = (woke, &workload);
+        assert_eq!(saved(&before, State::Asleep, at), 100);
+        assert_eq!(saved(&before, State::Waking, at), 10_900);
+        assert_eq!(since(&before, State::Waking, woke), Some(Time(woke)));
+        assert_eq!(since(&before, State::Asleep, woke), before.state_since);
         let awake = ScaledWorkloadStatus {
             state: State::Awake,
             ..before
         };
-        assert_eq!(saved(&awake, State::Bursting, &workload), 100);
+        assert_eq!(saved(&awake, State::Bursting, at), 100);
     }
 
     #[test]

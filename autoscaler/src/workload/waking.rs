@@ -5,37 +5,45 @@ use std::time::Duration;
 use jiff::Timestamp;
 use lull_contract::{
     report::{SeenCaller, Woken},
-    scaled_workload::ScaledWorkloadStatus,
+    scaled_workload::{ScaledWorkloadStatus, State},
     view::{Caller, CountChange, WakeView},
 };
 
 use super::Task;
-use crate::{journal, stores::Stores, target::Target};
+use crate::{journal, machine::Facts, policy::HELD, stores::Stores, target::Target};
+
+/// A wake that nobody has been answered after by then is told of as it is: it may never be answered.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 
 /// When the first held request was answered, and what happened until then.
 fn woken_note(woken: &Woken) -> String {
     let millis = |us: u64| us as f64 / 1_000.0;
     let Some(((_, total), before)) = woken.phases_us.split_last() else {
-        return "The first request was answered".to_owned();
+        return "first request answered".to_owned();
     };
     let phases = before
         .iter()
         .map(|(name, us)| format!("{name} {:.0}", millis(*us)));
     let phases: Vec<String> = phases.collect();
     format!(
-        "First request answered {:.0} ms after it came; pod ({} ms)",
+        "first request answered {:.0} ms after it came; pod ({} ms)",
         millis(*total),
         phases.join(", ")
     )
 }
 
-/// The same with who sent that request.
-fn note(woken: &Woken, caller: Option<&Caller>) -> String {
-    let note = woken_note(woken);
+/// The same with the count that was written, and with who sent that request.
+fn note(scaled_to: u32, woken: &Woken, caller: Option<&Caller>) -> String {
+    let note = format!("Scaled from 0 to {scaled_to} pods: {}", woken_note(woken));
     match caller {
         Some(caller) => format!("{note}; by {}", caller.text()),
         None => note,
     }
+}
+
+/// Why a workload has no pod that is ready, for which so many are held.
+pub(crate) fn waking_reason(held: u64) -> String {
+    format!("no pod is ready yet, {held} held")
 }
 
 /// `seen` with its pod, where that is one that is watched: pods of workloads that are Lull's. Any
@@ -54,22 +62,39 @@ pub(crate) fn resolve(stores: &Stores, seen: &SeenCaller) -> Caller {
 // === impl Task ===
 
 impl Task {
-    /// Keeps, and tells with an Event, the phases of a wake that has ended; of several activators
-    /// that held for it, one tells.
+    /// Keeps the phases of a wake that has ended, and tells them with the one Event of that wake; of
+    /// several activators that held for it, one tells.
     pub(super) fn tell_woken(&mut self, target: &Target, pods: u32) {
         let Some(woken) = self.mailbox.demand.lock().take_woken() else {
             return;
         };
         let caller = woken.by.as_ref().map(|by| resolve(&self.ctx.stores, by));
         let is_first = !std::mem::replace(&mut self.woken_told, true);
-        let note = note(&woken, caller.as_ref());
-        let is_news = {
+        let scaled_to = {
             let mut journal = self.mailbox.journal.lock();
-            journal.woken((&woken, caller), is_first, (Timestamp::now(), pods))
+            let is_news = journal.woken((&woken, caller.clone()), is_first, (Timestamp::now(), pods));
+            let newest = journal.wakes().first().filter(|_| is_news);
+            newest.map(|wake| wake.scaled_to)
         };
-        if is_news {
+        if let Some(scaled_to) = scaled_to {
+            let note = note(scaled_to, &woken, caller.as_ref());
             self.ctx.event(target.reference(), false, "Woken", note);
         }
+    }
+
+    /// Tells of a wake for which somebody still waits, once.
+    pub(super) fn tell_unanswered(&mut self, target: &Target, facts: &Facts) {
+        let waits = self.state == Some(State::Waking) && facts.held > 0;
+        let is_late = waits && self.state_since.elapsed() >= ANSWERED_WITHIN;
+        if !is_late || std::mem::replace(&mut self.unanswered_told, true) {
+            return;
+        }
+        let note = format!(
+            "Scaled from 0 to {} pods: {HELD}; no pod is ready after {} s",
+            facts.replicas,
+            ANSWERED_WITHIN.as_secs()
+        );
+        self.ctx.event(target.reference(), false, "Waking", note);
     }
 
     /// Keeps a count that was written, where somebody has been held since `held_since`.
@@ -120,12 +145,14 @@ mod tests {
             phases_us,
             by: None,
         };
-        let told = "First request answered 612 ms after it came; pod (created 25, running 596 ms)";
-        assert_eq!(note(&woken, None), told);
+        let told = "Scaled from 0 to 2 pods: first request answered 612 ms after it came; \
+                    pod (created 25, running 596 ms)";
+        assert_eq!(note(2, &woken, None), told);
         let caller = Caller {
             address: "10.0.0.7".to_owned(),
             ..Caller::default()
         };
-        assert_eq!(note(&woken, Some(&caller)), format!("{told}; by 10.0.0.7"));
+        let by = format!("{told}; by 10.0.0.7");
+        assert_eq!(note(2, &woken, Some(&caller)), by);
     }
 }

@@ -54,8 +54,9 @@ impl DestinationRule {
         keys: Keys {
             place: |rule| (String::new(), format!("{}/{}", rule.namespace, rule.name)),
             group: |rule| rule.host.namespace(),
+            alike: |a, b| a == b,
         },
-        touched: |rule| touched_about(rule.host.namespace(), &rule.namespace),
+        touched: |rule| touched_about(std::iter::once(&rule.host), &rule.namespace),
         kept: Self::from_object,
     };
 

@@ -59,6 +59,7 @@ impl PeerAuthentication {
         keys: Keys {
             place: |policy| (policy.namespace.clone(), policy.name.clone()),
             group: |_| None,
+            alike: |a, b| a == b,
         },
         touched: |policy| Touched::Namespace(policy.namespace.clone()),
         kept: Self::from_object,
@@ -98,6 +99,7 @@ impl AuthorizationPolicy {
         keys: Keys {
             place: |policy| (policy.namespace.clone(), policy.name.clone()),
             group: |_| None,
+            alike: |a, b| a == b,
         },
         touched: |policy| Touched::Namespace(policy.namespace.clone()),
         kept: Self::from_object,

@@ -45,8 +45,12 @@ impl VirtualService {
                 (String::new(), place)
             },
             group: |service| service.about.as_deref(),
+            alike: |a, b| a == b,
         },
-        touched: |service| touched_about(service.about.as_deref(), &service.namespace),
+        touched: |service| {
+            let hosts = service.routes.iter().flat_map(|route| &route.hosts);
+            touched_about(hosts, &service.namespace)
+        },
         kept: Self::from_object,
     };
 

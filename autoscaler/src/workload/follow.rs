@@ -1,0 +1,109 @@
+//! What a replica does for a workload that it doesn't lead: it wakes it, where the leader doesn't.
+
+use std::time::Duration;
+
+use lull_contract::{Class, scaled_workload::ScaledWorkload};
+
+use super::Task;
+use crate::{context::WriteError, policy::wanted_for_held, target::Target};
+
+/// How long a wake is left to the leader, which needs a few milliseconds: two that write at once are a
+/// conflict, and more calls than a wake is worth.
+const LEADER_PATIENCE: Duration = Duration::from_millis(100);
+/// The same where the object has been written meanwhile, so that somebody is there: in all.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Since when a wake is left to the leader.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    /// The object's version, and since when it has been that one; `None` while nobody is held.
+    seen: Option<(Option<String>, Duration)>,
+}
+
+// === impl Patience ===
+
+impl Patience {
+    /// Nobody is held.
+    fn forget(&mut self) {
+        self.seen = None;
+    }
+
+    /// How long the wake of an object of this `version` is left to the leader from `now` on, where
+    /// somebody has been held `since`. It begins anew with every version: who has just written it, and
+    /// be it to put it to sleep, has seen what is held, too.
+    fn left(&mut self, version: Option<&str>, since: Duration, now: Duration) -> Duration {
+        let from = match &self.seen {
+            Some((seen, from)) if seen.as_deref() == version => *from,
+            Some(_) => now,
+            None => since,
+        };
+        self.seen = Some((version.map(str::to_owned), from));
+        let until = (from + LEADER_PATIENCE).min(since + LONGEST_PATIENCE);
+        until.saturating_sub(now)
+    }
+}
+
+// === impl Task ===
+
+impl Task {
+    /// What a replica that doesn't lead does, or one that can't do all that a leader has to: only the
+    /// first step out of sleep, and only where the leader hasn't done it.
+    pub(super) async fn wake_as_follower(
+        &mut self,
+        target: &Target,
+        workload: &ScaledWorkload,
+    ) -> Result<(), WriteError> {
+        let (held, since) = {
+            let demand = self.mailbox.demand.lock();
+            (demand.held(), demand.held_since().unwrap_or_default())
+        };
+        let settings = &workload.spec.settings;
+        if held == 0 || settings.class == Class::None {
+            self.patience.forget();
+            return Ok(());
+        }
+        let (version, now) = (target.resource_version.as_deref(), self.ctx.now());
+        let left = self.patience.left(version, since, now);
+        if self.replicas(target) != 0 {
+            return Ok(());
+        }
+        if !left.is_zero() {
+            tokio::time::sleep(left).await;
+            self.mailbox.changed.notify_one();
+            return Ok(());
+        }
+        self.scale(target, 0, wanted_for_held(settings, held).max(1))
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wake_is_left_to_the_leader_a_while_longer_where_somebody_writes_the_object() {
+        let ms = Duration::from_millis;
+        let mut patience = Patience::default();
+        let mut left = |version: &str, now: u64| {
+            let left = patience.left(Some(version), ms(5_000), ms(now));
+            u64::try_from(left.as_millis()).unwrap()
+        };
+        assert_eq!(left("1", 5_010), 90);
+        assert_eq!(left("1", 5_099), 1);
+        assert_eq!(left("2", 5_099), 100);
+        assert_eq!(left("2", 5_199), 0);
+        assert_eq!(left("3", 5_250), 100);
+        assert_eq!(left("4", 5_980), 20, "a second in all");
+        assert_eq!(left("5", 6_100), 0);
+    }
+
+    #[test]
+    fn whoever_is_held_next_is_left_to_the_leader_from_then_on() {
+        let ms = Duration::from_millis;
+        let mut patience = Patience::default();
+        assert_eq!(patience.left(Some("1"), ms(1_000), ms(1_100)), ms(0));
+        patience.forget();
+        assert_eq!(patience.left(Some("2"), ms(9_000), ms(9_000)), ms(100));
+    }
+}
