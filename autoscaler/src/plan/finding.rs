@@ -78,6 +78,8 @@ pub enum Reason {
     ConnectionLimits,
     /// Callers in the mesh wait for a connection for less than a wake takes.
     ShortConnectTimeout,
+    /// Callers in the mesh give up before activators do.
+    LongHold,
     /// A route lets a request take less time than a wake.
     ShortRouteTimeout,
     /// Callers' Envoys don't know the Service.
@@ -100,7 +102,7 @@ pub struct Finding {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::BadAnnotation,
         Self::NoTemplate,
         Self::NoPort,
@@ -133,6 +135,7 @@ impl Reason {
         Self::OutlierDetection,
         Self::ConnectionLimits,
         Self::ShortConnectTimeout,
+        Self::LongHold,
         Self::ShortRouteTimeout,
         Self::HiddenHost,
     ];
@@ -153,6 +156,7 @@ impl Reason {
             | Self::OutlierDetection
             | Self::ConnectionLimits
             | Self::ShortConnectTimeout
+            | Self::LongHold
             | Self::ShortRouteTimeout
             | Self::HiddenHost => Severity::Warn,
             _ => Severity::Refuse,

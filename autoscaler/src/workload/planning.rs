@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use lull_contract::{
-    annotations::{self, TIMEOUT},
     names::private_service,
     scaled_workload::{ScaledWorkload, State},
 };
@@ -44,20 +43,11 @@ impl Task {
         let hpas = stores.hpas.in_group(namespace, &group);
         let scalers: Vec<String> = hpas.iter().map(|hpa| hpa.name.clone()).collect();
         let without = Template::default();
-        let settings = &workload.spec.settings;
-        let own_timeout = target.annotations.contains_key(TIMEOUT);
         let rules = stores.rules.around(namespace);
         plan::plan(&Situation {
             workload: &target.to_string(),
             template: target.template.as_ref().map_or(&without, |t| &t.plan),
-            asks: Asks {
-                class: settings.class,
-                min_scale: settings.min_scale,
-                timeout: own_timeout.then_some(settings.timeout.0),
-                accepts_activator_source: annotations::accepts_activator_source(
-                    &target.annotations,
-                ),
-            },
+            asks: Asks::of(&target.annotations, &workload.spec.settings),
             is_enrolled: self.is_enrolled(),
             services: &stores.services.in_namespace(namespace),
             others: &others,

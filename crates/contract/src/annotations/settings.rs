@@ -1,14 +1,15 @@
 //! How values by key become [`Settings`].
 
 use super::{
-    TIMEOUT,
+    CONNECT_TIMEOUT, TIMEOUT,
     reader::{Origin, Reader, number, whole},
 };
 use crate::{
     injected::Sidecar,
     settings::{
         Class, DEFAULT_BURST_CAPACITY_WITH_LIMIT, DEFAULT_TARGET_CONCURRENCY, DEFAULT_TARGET_RPS,
-        Ignore, MIN_TARGET, Metric, QUEUE_DEPTH_PER_SLOT, Settings,
+        Ignore, MAX_CONNECT_TIMEOUT, MESH_CONNECT_TIMEOUT, MIN_TARGET, Metric,
+        QUEUE_DEPTH_PER_SLOT, Settings,
     },
 };
 
@@ -39,6 +40,11 @@ pub(super) fn read(r: &mut Reader<'_>, injected: Option<&Sidecar>) -> Settings {
     let timeout = r.duration(TIMEOUT, 1, DAY_SECS).unwrap_or(defaults.timeout);
     let timeout = injected.map_or(timeout, |sidecar| sidecar.timeout);
     let hold = r.duration("lull.dev/hold-timeout", 1, 3600);
+    let (least, most) = (MESH_CONNECT_TIMEOUT.0, MAX_CONNECT_TIMEOUT.0);
+    let connect = r.duration(CONNECT_TIMEOUT, least.as_secs(), most.as_secs());
+    // Who may wait for longer is held for longer; a shorter time would end holds that get through.
+    let default_hold = defaults.connection_hold_timeout;
+    let default_hold = connect.map_or(default_hold, |connect| connect.max(default_hold));
     let mut settings = Settings {
         class: r.read_or(
             "lull.dev/class",
@@ -106,7 +112,8 @@ pub(super) fn read(r: &mut Reader<'_>, injected: Option<&Sidecar>) -> Settings {
         response_start_timeout: r.duration("lull.dev/response-start-timeout", 1, DAY_SECS),
         idle_timeout: r.duration("lull.dev/idle-timeout", 1, DAY_SECS),
         hold_timeout: hold.unwrap_or(timeout),
-        connection_hold_timeout: hold.unwrap_or(defaults.connection_hold_timeout),
+        connection_hold_timeout: hold.unwrap_or(default_hold),
+        connect_timeout: connect,
         server_timing: r.read_or(
             "lull.dev/server-timing",
             defaults.server_timing,
