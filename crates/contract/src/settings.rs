@@ -150,6 +150,9 @@ pub const MESH_CONNECT_TRIES: u32 = 3;
 /// Longest connect timeout that Lull writes: so long a caller also waits for a pod that has vanished
 /// while its workload is awake, before it tries the next one.
 pub const MAX_CONNECT_TIMEOUT: HumanDuration = HumanDuration::from_secs(60);
+/// Most requests and connections that an activator holds for one workload, where it isn't told another
+/// number (Knative's), and most that wait in a pod that has just been woken.
+pub const MAX_HELD_PER_WORKLOAD: usize = 10_000;
 /// [`MESH_CONNECT_TRIES`] of [`MESH_CONNECT_TIMEOUT`], with room before the last one ends.
 pub const DEFAULT_CONNECTION_HOLD: HumanDuration = HumanDuration::from_secs(25);
 /// Least time that a queue-proxy drains for late arrivals, where it isn't told another: endpoint

@@ -112,8 +112,7 @@ async fn five_hundred_grpc_streams_on_one_connection_wake_a_workload_that_takes_
         let app = App::new("grpc")
             .ports([h2c])
             .annotate("lull.dev/container-concurrency", &AT_ONCE.to_string())
-            // A connection is one pod's, and so are its streams.
-            .annotate("lull.dev/queue-depth", &STREAMS.to_string())
+            // A connection is one pod's, and so are its streams: others can't help.
             .annotate("lull.dev/max-scale", "2");
         let workload = awake(app, namespace).await?;
         let once = RunSpec {
