@@ -7,7 +7,7 @@ use anyhow::ensure;
 use futures::future::try_join_all;
 use lull_e2e::{
     Agent, App, Namespace, Workload, all_answered, app::Port, eventually, in_mesh, in_mesh_for,
-    routes::connect_timeout,
+    mesh, routes::connect_timeout,
 };
 use sample_app::wire::{AppStats, ProbeSpec, RunSpec};
 
@@ -93,6 +93,33 @@ async fn a_wake_of_fifty_seconds_succeeds_with_the_connect_timeout_raised() -> a
         reachable(&agent, &workload).await?;
         let first = woken_by_twenty(&agent, &workload).await?;
         ensure!(first >= 46_000.0, "answered after {first:.0} ms");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn lull_writes_a_connect_timeout_for_a_wake_of_forty_seconds_and_gives_way_to_a_rule()
+-> anyhow::Result<()> {
+    in_mesh_for(SLOW_TEST, "written", async |namespace| {
+        let agent = Agent::deploy(namespace).await?;
+        let app = slow(36).annotate("lull.dev/connect-timeout", "60s");
+        let workload = awake(app, namespace).await?;
+        written(&workload, &["60s"]).await?;
+        reachable(&agent, &workload).await?;
+        let first = woken_by_twenty(&agent, &workload).await?;
+        ensure!(first >= BY_DEFAULT_MS, "answered after {first:.0} ms");
+        connect_timeout(namespace, &workload, Duration::from_secs(120)).await?;
+        written(&workload, &[]).await
+    })
+    .await
+}
+
+/// Waits until Lull's DestinationRules say this.
+async fn written(workload: &Workload, wanted: &[&str]) -> anyhow::Result<()> {
+    eventually("Lull's DestinationRules", FOLLOW, async || {
+        let there = mesh::connect_timeouts(workload).await?;
+        ensure!(there == wanted, "{there:?}");
         Ok(())
     })
     .await
