@@ -311,9 +311,6 @@ impl Task {
         self.write_status(&workload, &look, (step.state, &plan, reason))
             .await?;
         // Last: Istio's own admission may be away, and nothing else waits for this.
-        if step.state == State::Enrolling {
-            return Ok(());
-        }
         self.keep_connect_timeouts(&workload, &plan.connect_timeouts)
             .await
     }

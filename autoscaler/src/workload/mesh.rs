@@ -102,7 +102,8 @@ impl Task {
         Ok(())
     }
 
-    /// Makes the workload's DestinationRules those for `timeouts`, by Service, and no others.
+    /// Makes the workload's DestinationRules those for `timeouts`, by Service, and no others, once it is
+    /// enrolled.
     ///
     /// They are there as long as the workload is Lull's, awake or asleep: so a sleep and a wake stay a
     /// change of endpoints alone. When it leaves they go with the ScaledWorkload.
@@ -111,6 +112,9 @@ impl Task {
         workload: &ScaledWorkload,
         timeouts: &BTreeMap<String, Duration>,
     ) -> Result<(), WriteError> {
+        if !self.is_enrolled() {
+            return Ok(());
+        }
         let label = label_value(&self.key.name);
         let rules = &self.ctx.stores.rules;
         for (service, timeout) in timeouts {
