@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR := $(shell . scripts/common.sh; echo $$CARGO_TARGET_DIR)
 # Clients and servers that the queue-proxy is tested with (queue-proxy/tests/peers).
 PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql util-linux
 
-.PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update chart-dry-run e2e e2e-races mesh e2e-mesh mesh-cost tour guard coldstart many wakes dead-activators status-page simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
+.PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update chart-dry-run e2e e2e-races mesh e2e-mesh e2e-mesh-short mesh-cost tour guard coldstart many wakes dead-activators status-page simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -66,6 +66,10 @@ mesh: ## A real cluster with Istio, mutual TLS required, and Lull on it (CLUSTER
 
 e2e-mesh: ## End-to-end suite inside a real Istio mesh (E2E_FULL=1: with long wakes and faults of the mesh)
 	@scripts/e2e-mesh.sh
+
+# To be among what `make test` runs, it is one word more there.
+e2e-mesh-short: ## The part of it that fits into 8 minutes
+	@E2E_SHORT=1 scripts/e2e-mesh.sh
 
 mesh-cost: ## istiod's pushes for a sleep and a wake, and cold starts inside the mesh by phase
 	@scripts/mesh-cost.sh

@@ -1,16 +1,52 @@
 #!/usr/bin/env bash
 # make e2e-mesh: the end-to-end suite inside an Istio mesh, on a cluster of its own (or kind, or the
 # current one); E2E_FULL=1 adds what takes longer: more cycles, long wakes, and faults of the mesh.
+# E2E_SHORT=1 (make e2e-mesh-short): the part of it that fits into 8 minutes, of which 2 are the cluster.
 . "$(dirname "$0")/common.sh"
 cd "$root"
-with_lull e2e-mesh mesh_up
-say "suite"
+
+# One of each sort: callers inside and outside, an identity, a policy, a gateway, gRPC and WebSocket, raw
+# TCP, and sleep and wake under load, which here are 3 cycles.
+short=(
+  the_app_sees_who_called_awake_and_woken
+  a_policy_on_identities_holds_awake_and_woken
+  a_caller_outside_the_mesh_is_refused_awake_and_woken
+  cycles_of_sleep_and_wake_under_load_answer_every_request
+  a_gateway_wakes_both_workloads_behind_the_paths_of_an_external_host
+  http2_as_grpc_speaks_it_and_upgrades_wake
+  a_tcp_server_that_speaks_first_is_woken_by_its_first_connection
+)
+
+tests_of() { # TEST... -- ARGUMENT...
+  local tests=()
+  while [ "$1" != -- ]; do tests+=(--test "$1"); shift; done
+  cargo test --locked -p lull-e2e --features mesh "${tests[@]}" ${E2E_ARGS:-} "$@"
+}
+
+# A name that no test has would be left out in silence.
+short_is_there() {
+  local there name
+  there=$(tests_of mesh gateways -- --list --format terse) || return
+  for name in "${short[@]}"; do
+    grep -qx "$name: test" <<<"$there" || die "scripts/e2e-mesh.sh: no test is called $name"
+  done
+}
+
 # Each meshed pod takes an Envoy of 100 MiB and a share of the machine to start it.
 suite() { # THREADS TEST...
-  local threads=$1 test tests=(); shift
-  for test in "$@"; do tests+=(--test "$test"); done
-  cargo test --locked -p lull-e2e --features mesh "${tests[@]}" ${E2E_ARGS:-} -- --test-threads "$threads"
+  tests_of "${@:2}" -- --test-threads "$1"
 }
+
+if [ -n "${E2E_SHORT:-}" ]; then
+  say "suite, built"
+  short_is_there
+  with_lull e2e-mesh mesh_up
+  say "suite, the short part"
+  tests_of mesh gateways -- --test-threads "${E2E_THREADS:-2}" --exact "${short[@]}"
+  exit 0
+fi
+with_lull e2e-mesh mesh_up
+say "suite"
 suite "${E2E_THREADS:-2}" mesh gateways
 [ -n "${E2E_FULL:-}" ] || exit 0
 say "long wakes, many streams"

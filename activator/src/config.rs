@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use lull_contract::{HumanDuration, ports};
+use lull_contract::{HumanDuration, ports, settings};
 use lull_process::{
     env::{EnvSource, Faults, Reader},
     logging::LogFilter,
@@ -10,8 +10,6 @@ use lull_process::{
 };
 use serde::Serialize;
 
-/// Knative's activator holds at most as many for one revision.
-const DEFAULT_MAX_HELD_PER_WORKLOAD: usize = 10_000;
 /// One workload alone gets half of it at most; at 8 KiB each all take 391 MiB.
 const DEFAULT_MAX_HELD_TOTAL: usize = 50_000;
 /// Below the chart's memory limit of 512 MiB by what the process needs besides.
@@ -91,7 +89,7 @@ impl Config {
             max_held_per_workload: count(
                 &mut reader,
                 "ACTIVATOR_MAX_HELD_PER_WORKLOAD",
-                DEFAULT_MAX_HELD_PER_WORKLOAD,
+                settings::MAX_HELD_PER_WORKLOAD,
             ),
             max_held_total: count(
                 &mut reader,

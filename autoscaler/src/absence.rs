@@ -83,7 +83,7 @@ fn tell(ctx: &Context, is_certain: bool) {
     } else {
         tracing::info!("activators are back: what is idle may sleep");
     }
-    ctx.mailboxes().wake(None);
+    ctx.mailboxes().wake(|_| true);
 }
 
 /// As the API server has it now.

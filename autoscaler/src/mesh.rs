@@ -15,12 +15,12 @@ mod host;
 mod kinds;
 mod rules;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::{CustomResource, ResourceExt};
 use lull_contract::{
-    names::{HELD_LABEL, ISTIO_INJECT, POD_LABEL, activator_entry},
+    names::{HELD_LABEL, ISTIO_INJECT, POD_LABEL, activator_entry, connect_rule},
     ports::traffic_port_name,
     scaled_workload::ScaledWorkload,
 };
@@ -34,11 +34,11 @@ pub use kinds::MeshMode;
 #[cfg(test)]
 pub(crate) use rules::tests::object;
 pub use rules::{
-    Around, AuthorizationPolicy, DestinationRule, MeshOptions, PeerAuthentication, RuleKind, Rules,
-    Sidecar, TimedRoute, VirtualService,
+    Around, AuthorizationPolicy, DestinationRule, MeshOptions, Ours, PeerAuthentication, RuleKind,
+    Rules, Sidecar, TimedRoute, VirtualService,
 };
 
-/// Group and version of [`WorkloadEntry`].
+/// Group and version of what Lull writes of Istio's.
 const API_VERSION: &str = "networking.istio.io/v1";
 
 /// What Lull writes of a WorkloadEntry.
@@ -134,6 +134,39 @@ pub fn entry(workload: &ScaledWorkload, identity: &PodIdentity, activator: &Pod)
 #[must_use]
 pub fn entry_is(entry: &WorkloadEntry, wanted: &Value) -> bool {
     WorkloadEntrySpec::deserialize(&wanted["spec"]).is_ok_and(|wanted| wanted == entry.spec)
+}
+
+/// The DestinationRule that gives callers of the Service called `service` so long to connect.
+///
+/// The host is the Service's short name: the mesh may call its DNS domain what it likes.
+#[must_use]
+pub fn connect_timeout_rule(
+    workload: &ScaledWorkload,
+    service: &str,
+    connect_timeout: Duration,
+) -> Value {
+    json!({
+        "apiVersion": API_VERSION,
+        "kind": "DestinationRule",
+        "metadata": objects::metadata(workload, &connect_rule(service)),
+        "spec": {
+            "host": service,
+            "trafficPolicy": connect_timeout_policy(connect_timeout),
+        },
+    })
+}
+
+/// The `trafficPolicy` by which callers may take so long to connect.
+#[must_use]
+pub fn connect_timeout_policy(connect_timeout: Duration) -> Value {
+    let limit = istio_duration(connect_timeout);
+    json!({ "connectionPool": { "tcp": { "connectTimeout": limit } } })
+}
+
+/// As Istio's objects write it.
+#[must_use]
+pub fn istio_duration(duration: Duration) -> String {
+    format!("{}s", duration.as_secs_f64())
 }
 
 // === impl PodIdentity ===

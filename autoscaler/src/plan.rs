@@ -2,12 +2,14 @@
 //! Pure; nothing is touched before it has been worked out.
 //!
 //! ```text
+//! asks.rs       the workload's annotations
 //! template.rs   the workload's own spec            services.rs   Services, port by port
 //! policies.rs   NetworkPolicies                    budgets.rs    PodDisruptionBudgets
 //! mesh.rs       Istio's objects
 //! patch.rs      what is then changed in a Service, and how it is given back
 //! ```
 
+mod asks;
 mod budgets;
 mod finding;
 mod mesh;
@@ -24,8 +26,9 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Service;
-use lull_contract::{AppPort, Class, ports::traffic_port_name};
+use lull_contract::{AppPort, Class, names::connect_rule, ports::traffic_port_name};
 
+pub use asks::Asks;
 pub use finding::{Finding, Reason, Severity};
 pub use mesh::Mesh;
 pub(crate) use patch::user_selector;
@@ -33,6 +36,7 @@ pub use patch::{hold_patch, is_held, is_switched, release_patch, restore_patch, 
 pub(crate) use services::selects;
 
 use crate::{
+    mesh::istio_duration,
     pod::Pod,
     stores::{Budget, NetworkPolicy},
 };
@@ -88,19 +92,6 @@ pub enum Family {
     Ipv4,
     /// IPv6.
     Ipv6,
-}
-
-/// What the annotations say that matters here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Asks {
-    /// Who decides about the number of pods.
-    pub class: Class,
-    /// Fewest pods.
-    pub min_scale: u32,
-    /// Longest request, where the user has said so for this workload.
-    pub timeout: Option<Duration>,
-    /// The user takes activators for callers that may come in.
-    pub accepts_activator_source: bool,
 }
 
 /// Where Lull's own pods are, as NetworkPolicies see them.
@@ -159,6 +150,8 @@ pub struct Situation<'a> {
 pub struct Plan {
     /// Services that can be switched, by name.
     pub services: Vec<PlannedService>,
+    /// Those of them, by name, for which Lull writes a DestinationRule, and what it says.
+    pub connect_timeouts: BTreeMap<String, Duration>,
     /// The workload's own first, then those about its Services, by name, then those about policies
     /// and the mesh.
     pub findings: Vec<Finding>,
@@ -200,7 +193,11 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
     policies::find(situation, &mut findings);
     budgets::find(situation, &mut findings);
     mesh::find(situation, &services, &mut findings);
-    Plan { services, findings }
+    Plan {
+        connect_timeouts: mesh::connect_timeouts(situation, &services),
+        services,
+        findings,
+    }
 }
 
 /// A HorizontalPodAutoscaler that would fight with us over the count.
@@ -347,6 +344,10 @@ impl Plan {
             };
             let ports: Vec<String> = service.ports.iter().map(port).collect();
             format!("point Service {} at it: {}", service.name, ports.join(", "))
+        }));
+        steps.extend(self.connect_timeouts.iter().map(|(service, timeout)| {
+            let (rule, timeout) = (connect_rule(service), istio_duration(*timeout));
+            format!("create DestinationRule {rule}: connectTimeout {timeout} for {service}")
         }));
         steps
     }

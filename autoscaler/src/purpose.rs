@@ -17,6 +17,10 @@ pub enum Purpose {
     WriteEntry,
     /// An activator of which Istio is told no more.
     DeleteEntry,
+    /// How long callers in a mesh may try to connect.
+    WriteRule,
+    /// The same, where it is no longer wanted or somebody else has a rule.
+    DeleteRule,
     /// The sentinel selector on a public Service.
     HoldSelector,
     /// The user's selector on a public Service.
@@ -43,13 +47,15 @@ pub enum Purpose {
 
 impl Purpose {
     /// Every one.
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::ReadScale,
         Self::WriteScale,
         Self::WriteSlice,
         Self::DeleteSlice,
         Self::WriteEntry,
         Self::DeleteEntry,
+        Self::WriteRule,
+        Self::DeleteRule,
         Self::HoldSelector,
         Self::RestoreSelector,
         Self::SwitchService,
@@ -68,6 +74,7 @@ impl Purpose {
             Self::ReadScale | Self::WriteScale => "targets/scale",
             Self::WriteSlice | Self::DeleteSlice => "endpointslices",
             Self::WriteEntry | Self::DeleteEntry => "workloadentries",
+            Self::WriteRule | Self::DeleteRule => "destinationrules",
             Self::HoldSelector
             | Self::RestoreSelector
             | Self::SwitchService
@@ -83,7 +90,9 @@ impl Purpose {
     pub(crate) fn verb(self) -> &'static str {
         match self {
             Self::ReadScale => "get",
-            Self::DeleteSlice | Self::DeleteEntry | Self::DeleteWorkload => "delete",
+            Self::DeleteSlice | Self::DeleteEntry | Self::DeleteRule | Self::DeleteWorkload => {
+                "delete"
+            }
             _ => "patch",
         }
     }
@@ -98,6 +107,8 @@ impl fmt::Display for Purpose {
             Self::DeleteSlice => "deleting the activators' slice",
             Self::WriteEntry => "writing an activator's WorkloadEntry",
             Self::DeleteEntry => "deleting an activator's WorkloadEntry",
+            Self::WriteRule => "writing the connect timeout's DestinationRule",
+            Self::DeleteRule => "deleting the connect timeout's DestinationRule",
             Self::HoldSelector => "holding the selector",
             Self::RestoreSelector => "giving the selector back",
             Self::SwitchService => "switching to named ports",

@@ -305,8 +305,7 @@ impl Task {
             return Ok(());
         };
         self.take_over(&workload);
-        let mut plan = self.plan(target, &workload);
-        plan.findings.extend(self.no_activator(target));
+        let plan = self.plan(target, &workload);
         let services = self.services_of(&plan);
         self.keep_services(target, &workload, services).await?;
         let look = self.look(target, &workload, &plan);
@@ -334,6 +333,9 @@ impl Task {
         }
         self.tell_in_time(target, &plan);
         self.write_status(&workload, &look, (step.state, &*plan, reason))
+            .await?;
+        // Last: Istio's own admission may be away, and nothing else waits for this.
+        self.keep_connect_timeouts(&workload, &plan.connect_timeouts)
             .await
     }
 

@@ -21,7 +21,7 @@ use kube::{
 };
 use lull_contract::{
     Settings,
-    annotations::{self, AnnotationError, Defaults, TIMEOUT},
+    annotations::{self, AnnotationError, Defaults},
     injected::Sidecar,
     scaled_workload::{ScaledWorkload, State},
 };
@@ -140,21 +140,15 @@ fn plan_of(
     let Some(template) = &target.template else {
         let text = "has no pod template at spec.template: nothing to put the sidecar into";
         return Plan {
-            services: Vec::new(),
             findings: vec![Finding::new(Reason::NoTemplate, name, text)],
+            ..Plan::default()
         };
     };
     let others = others_than(target, &around.others);
-    let has_own_timeout = target.annotations.contains_key(TIMEOUT);
     let mut plan = plan::plan(&Situation {
         workload: &name,
         template: &template.plan,
-        asks: Asks {
-            class: settings.class,
-            min_scale: settings.min_scale,
-            timeout: has_own_timeout.then_some(settings.timeout.0),
-            accepts_activator_source: annotations::accepts_activator_source(&target.annotations),
-        },
+        asks: Asks::of(&target.annotations, settings),
         is_enrolled,
         services: &around.services,
         others: &others,

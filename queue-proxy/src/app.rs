@@ -27,7 +27,7 @@ use crate::{
     config::Config,
     connection, control,
     drain::{Drain, Plan},
-    limiter::Limiter,
+    limiter::{Depth, Limiter},
     metrics::Metrics,
     probe::{self, AppState},
     request::{Gateway, Port},
@@ -40,6 +40,10 @@ const LAST_ANSWERS: Duration = Duration::from_millis(200);
 
 /// Longest wait for what is in flight at the very end; the drain leaves 3 s of the grace period.
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
+
+/// Where the kernel says how much memory the container may take; `max` where there is no limit
+/// (<https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files>).
+const MEMORY_LIMIT: &str = "/sys/fs/cgroup/memory.max";
 
 /// Why the queue-proxy can't start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +109,7 @@ pub async fn build(config: Config) -> Result<Bound, AppError> {
     let lost = metrics.access_log_dropped.clone();
     let (traces, exporter) = traces(&config);
     let gateway = Arc::new(Gateway {
-        limiter: Limiter::new(config.container_concurrency, config.queue_depth),
+        limiter: limiter(&config),
         traffic: Traffic::new(),
         access: if config.access_log {
             AccessLog::to(io::stdout(), lost).map_err(AppError::Thread)?
@@ -153,6 +157,17 @@ pub async fn build(config: Config) -> Result<Bound, AppError> {
             exporter,
         },
     })
+}
+
+fn limiter(config: &Config) -> Limiter {
+    let (limit, depth) = (config.container_concurrency, config.queue_depth);
+    Limiter::new(limit, Depth::of(limit, depth, memory_limit()))
+}
+
+/// How many bytes of memory this container may take; `None` = no limit, or none that can be seen.
+fn memory_limit() -> Option<u64> {
+    let limit = std::fs::read_to_string(MEMORY_LIMIT).ok()?;
+    limit.trim().parse().ok()
 }
 
 fn traces(config: &Config) -> (Traces, Option<Exporter>) {

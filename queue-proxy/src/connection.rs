@@ -38,6 +38,10 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// How often the first bytes are looked at while there are too few.
 const PEEK_PAUSE: Duration = Duration::from_millis(1);
 
+/// Requests at once on one HTTP/2 connection. An Envoy sends all that has waited for a connection before
+/// it has been told this number, and gets those above it back as refused; its own default is the same.
+const MAX_STREAMS: u32 = 1_024;
+
 /// Accepts connections until `stop`.
 pub(crate) async fn accept(
     listener: TcpListener,
@@ -145,6 +149,7 @@ async fn serve_http2(stream: TcpStream, caller: Arc<Caller>) {
     let connection = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .max_header_list_size(headers::MAX_HEAD_LIST)
+        .max_concurrent_streams(MAX_STREAMS)
         .auto_date_header(false)
         .serve_connection(TokioIo::new(Wire::new(stream)), service);
     tokio::pin!(connection);

@@ -1,11 +1,18 @@
 //! The hard limit: so many requests in the app, so many waiting in order of arrival, no more.
 
+mod depth;
+
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicUsize, Ordering},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+
+pub(crate) use depth::Depth;
 
 /// Hands out slots, first come first served. Clones share the slots.
 #[derive(Debug, Clone)]
@@ -19,7 +26,9 @@ struct Slots {
     /// tokio's semaphore is fair: whoever waits longest gets the next slot.
     free: Arc<Semaphore>,
     waiting: AtomicUsize,
-    depth: usize,
+    depth: Depth,
+    /// When the first request came.
+    first: OnceLock<Instant>,
 }
 
 /// A slot in the app; dropping it gives it to the next in line.
@@ -40,34 +49,36 @@ struct Place<'a>(&'a AtomicUsize);
 
 impl Limiter {
     /// `limit` slots (0 = no limit) and `depth` waiting places.
-    pub(crate) fn new(limit: u32, depth: u32) -> Self {
-        let wide = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    pub(crate) fn new(limit: u32, depth: Depth) -> Self {
         let slots = (limit > 0).then(|| {
             Arc::new(Slots {
                 free: Arc::new(Semaphore::new(wide(limit).min(Semaphore::MAX_PERMITS))),
                 waiting: AtomicUsize::new(0),
-                depth: wide(depth),
+                depth,
+                first: OnceLock::new(),
             })
         });
         Self { slots }
     }
 
-    /// Waits for a slot.
+    /// Waits for a slot, from `now` on.
     ///
     /// # Errors
     /// [`QueueFull`] at once where no waiting place is free.
     ///
     /// # Cancel safety
     /// Dropping the future frees the waiting place, or the slot if it was just handed over.
-    pub(crate) async fn acquire(&self) -> Result<Permit, QueueFull> {
+    pub(crate) async fn acquire(&self, now: Instant) -> Result<Permit, QueueFull> {
         let Some(slots) = &self.slots else {
             return Ok(Permit { _slot: None });
         };
+        let first = *slots.first.get_or_init(|| now);
         // tokio's semaphore lets nobody overtake those who wait: this fails while someone does.
         if let Ok(slot) = Arc::clone(&slots.free).try_acquire_owned() {
             return Ok(Permit { _slot: Some(slot) });
         }
-        let _place = Place::take(slots)?;
+        let depth = slots.depth.at(now.saturating_duration_since(first));
+        let _place = Place::take(&slots.waiting, depth)?;
         let slot = Arc::clone(&slots.free)
             .acquire_owned()
             .await
@@ -91,13 +102,13 @@ impl Limiter {
 // === impl Place ===
 
 impl<'a> Place<'a> {
-    fn take(slots: &'a Slots) -> Result<Self, QueueFull> {
-        slots
-            .waiting
+    /// One of `depth`; who waits already stays, also where they are more.
+    fn take(waiting: &'a AtomicUsize, depth: usize) -> Result<Self, QueueFull> {
+        waiting
             .try_update(Ordering::Relaxed, Ordering::Relaxed, |waiting| {
-                (waiting < slots.depth).then_some(waiting + 1)
+                (waiting < depth).then_some(waiting + 1)
             })
-            .map(|_| Self(&slots.waiting))
+            .map(|_| Self(waiting))
             .map_err(|_| QueueFull)
     }
 }
@@ -106,6 +117,10 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+fn wide(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

@@ -84,13 +84,12 @@ impl Gateway {
             .map_or(whole, |start| start.0.min(whole))
     }
 
-    async fn slot(&self) -> Result<Permit, Error> {
-        if !self.limiter.is_limited() {
-            return Ok(self.limiter.acquire().await?);
+    /// A slot for a request that came at `arrived`.
+    async fn slot(&self, arrived: Instant) -> Result<Permit, Error> {
+        let permit = self.limiter.acquire(arrived).await?;
+        if self.limiter.is_limited() {
+            self.metrics.waited(arrived.elapsed());
         }
-        let since = Instant::now();
-        let permit = self.limiter.acquire().await?;
-        self.metrics.waited(since.elapsed());
         Ok(permit)
     }
 }
@@ -187,7 +186,7 @@ impl Inbound {
         let limit = gateway.start_limit();
         let request = &mut self.request;
         let exchange = pin!(async {
-            let permit = gateway.slot().await?;
+            let permit = gateway.slot(started).await?;
             hold.has_slot(permit);
             upstream.send(request).await
         });

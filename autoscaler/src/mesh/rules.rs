@@ -21,7 +21,7 @@ use lull_process::readiness::Readiness;
 use serde_json::Value;
 
 pub use self::{
-    destination_rule::DestinationRule,
+    destination_rule::{DestinationRule, Ours},
     listed::RuleKind,
     policies::{AuthorizationPolicy, PeerAuthentication},
     sidecar::Sidecar,
@@ -135,6 +135,22 @@ impl Rules {
             self.sidecars.version(root),
         ];
         versions.into_iter().sum()
+    }
+
+    /// The DestinationRule of this name.
+    #[must_use]
+    pub fn destination_rule(&self, namespace: &str, name: &str) -> Option<Arc<DestinationRule>> {
+        self.destination_rules
+            .get("", &format!("{namespace}/{name}"))
+    }
+
+    /// The DestinationRules of `namespace` that Lull has written for the workload whose name has this
+    /// label value.
+    #[must_use]
+    pub fn ours(&self, namespace: &str, label: &str) -> Vec<Arc<DestinationRule>> {
+        let mut rules = about(&self.destination_rules, namespace);
+        rules.retain(|rule| rule.namespace == namespace && rule.is_for_workload(label));
+        rules
     }
 
     /// Those that may be about workloads of `namespace` and its Services.

@@ -66,6 +66,20 @@ fn an_entry_has_the_pods_identity_but_for_the_label_of_pods() {
 }
 
 #[test]
+fn a_rule_for_the_connect_timeout_is_read_back_as_ours() {
+    let minute = Duration::from_secs(60);
+    let rule = connect_timeout_rule(&workload(), "web", minute);
+    assert_eq!(rule["metadata"]["name"], "web-lull");
+    let pool = json!({ "tcp": { "connectTimeout": "60s" } });
+    let spec = json!({ "host": "web", "trafficPolicy": { "connectionPool": pool } });
+    assert_eq!(rule["spec"], spec);
+    let read = DestinationRule::from_object(&object(&rule));
+    assert!(read.is_for_workload("shop") && !read.is_for_workload("bank"));
+    assert!(read.gives("web", minute) && !read.gives("shop", minute));
+    assert!(!read.gives("web", 2 * minute));
+}
+
+#[test]
 fn an_activator_without_an_address_has_no_entry() {
     let pod = Pod {
         ip: None,

@@ -78,6 +78,8 @@ pub enum Reason {
     ConnectionLimits,
     /// Callers in the mesh wait for a connection for less than a wake takes.
     ShortConnectTimeout,
+    /// Callers in the mesh give up before activators do.
+    LongHold,
     /// A route lets a request take less time than a wake.
     ShortRouteTimeout,
     /// Callers' Envoys don't know the Service.
@@ -102,7 +104,7 @@ pub struct Finding {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::BadAnnotation,
         Self::NoTemplate,
         Self::NoPort,
@@ -135,6 +137,7 @@ impl Reason {
         Self::OutlierDetection,
         Self::ConnectionLimits,
         Self::ShortConnectTimeout,
+        Self::LongHold,
         Self::ShortRouteTimeout,
         Self::HiddenHost,
         Self::NoActivator,
@@ -156,6 +159,7 @@ impl Reason {
             | Self::OutlierDetection
             | Self::ConnectionLimits
             | Self::ShortConnectTimeout
+            | Self::LongHold
             | Self::ShortRouteTimeout
             | Self::HiddenHost
             | Self::NoActivator => Severity::Warn,

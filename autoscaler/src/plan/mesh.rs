@@ -2,19 +2,24 @@
 //!
 //! ```text
 //! pods.rs      rules at the pods, by port and by address   callers.rs   how callers reach them
+//! connect.rs   for how long callers try to connect
 //! ```
 
 mod callers;
+mod connect;
 mod pods;
 
 use std::time::Duration;
 
+use lull_contract::settings::MESH_CONNECT_TIMEOUT;
+
+pub(super) use self::connect::connect_timeouts;
 use super::{Finding, PlannedService, Reason, Situation};
 use crate::mesh::Around;
 
 /// A wake that nobody wonders at: scheduling, an image that is there, Istio's container and the app.
 /// It is also Istio's own connect timeout.
-const USUAL_WAKE: Duration = Duration::from_secs(10);
+const USUAL_WAKE: Duration = MESH_CONNECT_TIMEOUT.0;
 
 /// The mesh around a workload.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +46,7 @@ pub(super) fn find(
     if mesh.is_member {
         pods::find(situation, &mesh, findings);
     }
-    callers::find(&mesh, services, findings);
+    callers::find(situation, &mesh, services, findings);
 }
 
 // === impl Mesh ===

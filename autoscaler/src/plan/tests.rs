@@ -13,10 +13,7 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 use kube::core::DynamicObject;
-use lull_contract::{
-    annotations::{self, TIMEOUT},
-    names::WORKLOAD_LABEL,
-};
+use lull_contract::{annotations, names::WORKLOAD_LABEL};
 use lull_process::docs;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -216,16 +213,10 @@ fn plan_with(case: &Case, lull: &Components) -> Plan {
             labels: &other.template.as_ref().unwrap().plan.labels,
         })
         .collect();
-    let own_timeout = target.annotations.contains_key(TIMEOUT);
     plan(&Situation {
         workload: &target.to_string(),
         template: &target.template.as_ref().unwrap().plan,
-        asks: Asks {
-            class: settings.class,
-            min_scale: settings.min_scale,
-            timeout: own_timeout.then_some(settings.timeout.0),
-            accepts_activator_source: annotations::accepts_activator_source(&target.annotations),
-        },
+        asks: Asks::of(&target.annotations, &settings),
         is_enrolled: case.enrolled,
         services: &services,
         others: &others,
@@ -291,6 +282,19 @@ fn every_reason_is_documented_with_its_severity_and_nothing_else_is() {
     assert_eq!(documented, BTreeSet::from(in_code));
 }
 
+/// One that is not of the table.
+fn case(workload: Value, objects: Vec<Value>) -> Case {
+    Case {
+        name: String::new(),
+        workload,
+        enrolled: false,
+        outside_mesh: false,
+        objects,
+        services: Vec::new(),
+        findings: Vec::new(),
+    }
+}
+
 /// The plan of the base workload with these Services.
 fn planned(services: &[&Service]) -> Vec<PlannedService> {
     let objects = services.iter().map(|service| {
@@ -301,16 +305,7 @@ fn planned(services: &[&Service]) -> Vec<PlannedService> {
     let workload = json!({
         "metadata": { "annotations": { "lull.dev/ports": "8080,9000" } },
     });
-    let case = Case {
-        name: String::new(),
-        workload,
-        enrolled: false,
-        outside_mesh: false,
-        objects: objects.collect(),
-        services: Vec::new(),
-        findings: Vec::new(),
-    };
-    let plan = plan_of(&case);
+    let plan = plan_of(&case(workload, objects.collect()));
     assert!(!plan.is_refused(), "{plan:?}");
     plan.services
 }
@@ -400,18 +395,44 @@ fn our_private_service_is_never_taken_for_a_public_one() {
 }
 
 fn findings_of(workload: Value, objects: Vec<Value>) -> String {
-    let case = Case {
-        name: String::new(),
-        workload,
-        enrolled: false,
-        outside_mesh: false,
-        objects,
-        services: Vec::new(),
-        findings: Vec::new(),
-    };
-    let plan = plan_of(&case);
+    let plan = plan_of(&case(workload, objects));
     let texts: Vec<String> = plan.findings.iter().map(ToString::to_string).collect();
     texts.join("\n")
+}
+
+#[test]
+fn a_connect_timeout_is_written_where_it_puts_nobody_elses_rule_out_of_force() {
+    let rule = |name: &str, namespace: &str, host: &str| {
+        let metadata = json!({ "name": name, "namespace": namespace });
+        json!({ "kind": "DestinationRule", "metadata": metadata, "spec": { "host": host } })
+    };
+    let mut ours = rule("shop-lull", "ns", "shop");
+    ours["metadata"]["labels"] = json!({ WORKLOAD_LABEL: "shop" });
+    let of_callers = rule("to-shop", "web", "shop.ns.svc.cluster.local");
+    let rows = [
+        (None, true),
+        (Some(ours), true),
+        (Some(of_callers), true),
+        (Some(rule("shop", "ns", "shop")), false),
+        (Some(rule("wide", "ns", "*.ns.svc.cluster.local")), false),
+        (Some(rule("all", "istio-system", "*.local")), false),
+    ];
+    let annotations = json!({ "lull.dev/connect-timeout": "40s" });
+    for (rule, is_written) in rows {
+        let service = json!({ "kind": "Service" });
+        let workload = json!({ "metadata": { "annotations": annotations } });
+        let objects = std::iter::once(service).chain(rule.clone()).collect();
+        let mut case = case(workload, objects);
+        let plan = plan_of(&case);
+        let written = BTreeMap::from([("shop".to_owned(), Duration::from_secs(40))]);
+        let expected = if is_written { written } else { BTreeMap::new() };
+        assert_eq!(plan.connect_timeouts, expected, "{rule:?}");
+        let step = "create DestinationRule shop-lull: connectTimeout 40s for shop";
+        let steps = plan.steps("shop-lull");
+        assert_eq!(steps.iter().any(|s| s == step), is_written, "{steps:?}");
+        case.outside_mesh = true;
+        assert!(plan_of(&case).connect_timeouts.is_empty(), "{rule:?}");
+    }
 }
 
 #[test]

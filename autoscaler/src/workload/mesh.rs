@@ -1,14 +1,21 @@
-//! Activators as Istio is told of them.
+//! What Istio is told: of activators, and how long callers may try to connect.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use kube::{Api, ResourceExt, api::Patch};
-use lull_contract::{names::label_value, scaled_workload::ScaledWorkload};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, Preconditions},
+    core::DynamicObject,
+};
+use lull_contract::{
+    names::{connect_rule, label_value},
+    scaled_workload::ScaledWorkload,
+};
 
 use super::{Task, act::apply};
 use crate::{
     context::WriteError,
-    mesh::{self, PodIdentity, Signs, WorkloadEntry},
+    mesh::{self, DestinationRule, PodIdentity, Signs, WorkloadEntry},
     objects::Audience,
     plan::{Family, PlannedService},
     pod::Pod,
@@ -93,6 +100,64 @@ impl Task {
             }
         }
         Ok(())
+    }
+
+    /// Makes the workload's DestinationRules those for `timeouts`, by Service, and no others, once it is
+    /// enrolled.
+    ///
+    /// They are there as long as the workload is Lull's, awake or asleep: so a sleep and a wake stay a
+    /// change of endpoints alone. When it leaves they go with the ScaledWorkload.
+    pub(super) async fn keep_connect_timeouts(
+        &self,
+        workload: &ScaledWorkload,
+        timeouts: &BTreeMap<String, Duration>,
+    ) -> Result<(), WriteError> {
+        if !self.is_enrolled() {
+            return Ok(());
+        }
+        let label = label_value(&self.key.name);
+        let rules = &self.ctx.stores.rules;
+        for (service, timeout) in timeouts {
+            let name = connect_rule(service);
+            let there = rules.destination_rule(&self.key.namespace, &name);
+            let is_right = there.is_some_and(|rule| {
+                // One of that name that is not ours is left alone.
+                !rule.is_for_workload(&label) || rule.gives(service, *timeout)
+            });
+            if !is_right {
+                let wanted = mesh::connect_timeout_rule(workload, service, *timeout);
+                let (api, params, patch) = (self.rules_api(), apply(), Patch::Apply(&wanted));
+                let write = api.patch(&name, &params, &patch);
+                self.call(Purpose::WriteRule, write).await?;
+            }
+        }
+        for rule in rules.ours(&self.key.namespace, &label) {
+            let is_kept = |service: &String| connect_rule(service) == rule.name;
+            if !timeouts.keys().any(is_kept) {
+                self.remove_rule(&rule).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes a DestinationRule of ours, as it was read.
+    async fn remove_rule(&self, rule: &DestinationRule) -> Result<(), WriteError> {
+        let ours = rule.ours.as_ref();
+        let params = DeleteParams::default().preconditions(Preconditions {
+            uid: ours.and_then(|ours| ours.uid.clone()),
+            resource_version: ours.and_then(|ours| ours.resource_version.clone()),
+        });
+        let api = self.rules_api();
+        let delete = api.delete(&rule.name, &params);
+        match self.call(Purpose::DeleteRule, delete).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn rules_api(&self) -> Api<DynamicObject> {
+        let (client, namespace) = (self.ctx.client.clone(), &self.key.namespace);
+        Api::namespaced_with(client, namespace, &DestinationRule::resource())
     }
 
     fn entries(&self) -> Vec<Arc<WorkloadEntry>> {

@@ -4,8 +4,6 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use lull_contract::{
-    Settings,
-    annotations::{self, TIMEOUT},
     names::private_service,
     scaled_workload::{ScaledWorkload, State},
 };
@@ -31,17 +29,15 @@ pub(super) struct Inputs {
     is_enrolled: bool,
     /// Whether its pods have Istio's container, or will have it; `None` where there is no mesh.
     is_meshed: Option<bool>,
+    /// Whether no activator at all has been ready for a while.
+    no_activator: bool,
 }
 
-/// What the annotations of `target` ask for, of which `settings` are made.
-fn asks(target: &Target, settings: &Settings) -> Asks {
-    let own_timeout = target.annotations.contains_key(TIMEOUT);
-    Asks {
-        class: settings.class,
-        min_scale: settings.min_scale,
-        timeout: own_timeout.then_some(settings.timeout.0),
-        accepts_activator_source: annotations::accepts_activator_source(&target.annotations),
-    }
+/// What is to be known while there is no activator at all.
+fn no_activator(target: &Target) -> Finding {
+    let text = "is kept awake: no activator has been ready for a while, and without one nobody would \
+                reach it asleep; see to the pods of Lull's activators";
+    Finding::new(Reason::NoActivator, target.to_string(), text)
 }
 
 // === impl Task ===
@@ -59,9 +55,10 @@ impl Task {
     pub(super) fn plan(&mut self, target: &Target, workload: &ScaledWorkload) -> Arc<Plan> {
         let inputs = Inputs {
             version: self.objects,
-            asks: asks(target, &workload.spec.settings),
+            asks: Asks::of(&target.annotations, &workload.spec.settings),
             is_enrolled: self.is_enrolled(),
             is_meshed: self.is_meshed_now(target),
+            no_activator: self.ctx.no_activator(),
         };
         let mut planned = std::mem::take(&mut self.planned);
         let plan = planned.get(inputs, |inputs| self.work_out(target, inputs));
@@ -70,7 +67,10 @@ impl Task {
     }
 
     fn work_out(&self, target: &Target, inputs: &Inputs) -> Plan {
-        let plan = self.plan_of(target, inputs);
+        let mut plan = self.plan_of(target, inputs);
+        if inputs.is_enrolled && inputs.no_activator {
+            plan.findings.push(no_activator(target));
+        }
         let names = plan.services.iter().map(|service| service.name.clone());
         self.mailbox.look_at(names.collect());
         plan
@@ -135,14 +135,6 @@ impl Task {
         });
         let names = names.iter().map(String::as_str);
         Some(self.is_meshed(&template.identity, names))
-    }
-
-    /// What is to be known while there is no activator at all.
-    pub(super) fn no_activator(&self, target: &Target) -> Option<Finding> {
-        let text = "is kept awake: no activator has been ready for a while, and without one nobody \
-                    would reach it asleep; see to the pods of Lull's activators";
-        let is_run = self.is_enrolled() && self.ctx.no_activator();
-        is_run.then(|| Finding::new(Reason::NoActivator, target.to_string(), text))
     }
 
     /// Where Lull's own pods are now, and with which labels.
@@ -259,7 +251,7 @@ mod tests {
     use std::time::Duration;
 
     use lull_contract::Class;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::{
@@ -275,20 +267,26 @@ mod tests {
                 class: Class::Kpa,
                 min_scale: 0,
                 timeout: None,
+                connection_hold: Duration::from_secs(25),
+                connect_timeout: None,
                 accepts_activator_source: false,
             },
             is_enrolled: false,
             is_meshed: None,
+            no_activator: false,
         };
-        let changes: [fn(&mut Inputs); 8] = [
+        let changes: [fn(&mut Inputs); 11] = [
             |inputs| inputs.version = 2,
             |inputs| inputs.asks.class = Class::Hpa,
             |inputs| inputs.asks.min_scale = 1,
             |inputs| inputs.asks.timeout = Some(Duration::from_secs(1)),
+            |inputs| inputs.asks.connection_hold = Duration::from_secs(1),
+            |inputs| inputs.asks.connect_timeout = Some(Duration::from_secs(20)),
             |inputs| inputs.asks.accepts_activator_source = true,
             |inputs| inputs.is_enrolled = true,
             |inputs| inputs.is_meshed = Some(false),
             |inputs| inputs.is_meshed = Some(true),
+            |inputs| inputs.no_activator = true,
         ];
         for (number, change) in changes.iter().enumerate() {
             let mut memo = Memo::default();
@@ -300,20 +298,6 @@ mod tests {
             let other = memo.get(inputs, |_| Plan::default());
             assert!(!Arc::ptr_eq(&plan, &other), "change {number}");
         }
-    }
-
-    #[test]
-    fn what_is_asked_for_is_the_settings_and_a_timeout_of_its_own() {
-        let object = |annotations: Value| {
-            let metadata = json!({ "name": "shop", "annotations": annotations });
-            let object = json!({ "metadata": metadata });
-            target(&resource("apps", "Deployment"), &object)
-        };
-        let settings = Settings::default();
-        let plain = asks(&object(json!({})), &settings);
-        assert_eq!((plain.class, plain.timeout), (settings.class, None));
-        let own = asks(&object(json!({ TIMEOUT: "9s" })), &settings);
-        assert_eq!(own.timeout, Some(settings.timeout.0));
     }
 
     #[test]

@@ -321,8 +321,8 @@ mod tests {
     fn plan(reasons: &[Reason]) -> Plan {
         let about = |reason: &Reason| Finding::new(*reason, "Service shop", "is odd");
         Plan {
-            services: Vec::new(),
             findings: reasons.iter().map(about).collect(),
+            ..Plan::default()
         }
     }
 

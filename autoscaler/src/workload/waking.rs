@@ -72,7 +72,8 @@ impl Task {
         let is_first = !std::mem::replace(&mut self.woken_told, true);
         let scaled_to = {
             let mut journal = self.mailbox.journal.lock();
-            let is_news = journal.woken((&woken, caller.clone()), is_first, (Timestamp::now(), pods));
+            let is_news =
+                journal.woken((&woken, caller.clone()), is_first, (Timestamp::now(), pods));
             let newest = journal.wakes().first().filter(|_| is_news);
             newest.map(|wake| wake.scaled_to)
         };

@@ -86,6 +86,12 @@ pub fn activator_entry(workload: &str, activator: &str) -> String {
     format!("{}-{activator}", label_value(workload))
 }
 
+/// Name of the DestinationRule by which callers of `service` get a longer connect timeout.
+#[must_use]
+pub fn connect_rule(service: &str) -> String {
+    format!("{service}-lull")
+}
+
 fn bounded(name: &str, suffix: &str) -> String {
     if name.len() + suffix.len() <= MAX_LABEL {
         return format!("{name}{suffix}");

@@ -112,6 +112,10 @@ pub struct Settings {
     pub hold_timeout: HumanDuration,
     /// Longest time an activator holds a TLS or TCP connection.
     pub connection_hold_timeout: HumanDuration,
+    /// Connect timeout that callers' Envoys get from Lull, by a DestinationRule, where they have no
+    /// other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connect_timeout: Option<HumanDuration>,
     /// Answers that came through an activator say how long they were held, and why
     /// (`Server-Timing`).
     #[serde(default = "yes")]
@@ -138,7 +142,18 @@ pub const MIN_TARGET: f64 = 0.01;
 pub const DEFAULT_BURST_CAPACITY_WITH_LIMIT: i64 = 200;
 /// Waiting places per slot in a pod (Knative's factor, there not configurable).
 pub const QUEUE_DEPTH_PER_SLOT: u32 = 10;
-/// Istio's connect timeout is 10 s with two more tries; 25 s leaves room before the third ends.
+/// How long Istio's Envoys try to connect, where no DestinationRule says otherwise
+/// (`meshConfig.connectTimeout`); a held TLS connection is one that is not made yet.
+pub const MESH_CONNECT_TIMEOUT: HumanDuration = HumanDuration::from_secs(10);
+/// How often they try it for one HTTP request, where its route says nothing of retries.
+pub const MESH_CONNECT_TRIES: u32 = 3;
+/// Longest connect timeout that Lull writes: so long a caller also waits for a pod that has vanished
+/// while its workload is awake, before it tries the next one.
+pub const MAX_CONNECT_TIMEOUT: HumanDuration = HumanDuration::from_secs(60);
+/// Most requests and connections that an activator holds for one workload, where it isn't told another
+/// number (Knative's), and most that wait in a pod that has just been woken.
+pub const MAX_HELD_PER_WORKLOAD: usize = 10_000;
+/// [`MESH_CONNECT_TRIES`] of [`MESH_CONNECT_TIMEOUT`], with room before the last one ends.
 pub const DEFAULT_CONNECTION_HOLD: HumanDuration = HumanDuration::from_secs(25);
 /// Least time that a queue-proxy drains for late arrivals, where it isn't told another: endpoint
 /// changes reach every client within it on the clusters that were measured.
@@ -180,6 +195,7 @@ impl Default for Settings {
             idle_timeout: None,
             hold_timeout: HumanDuration::from_secs(300),
             connection_hold_timeout: DEFAULT_CONNECTION_HOLD,
+            connect_timeout: None,
             server_timing: true,
             splice_max_age: None,
             ignore: Ignore {

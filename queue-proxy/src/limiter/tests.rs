@@ -1,5 +1,6 @@
 use std::{
     collections::VecDeque, future::Future, pin::Pin, task::Context, task::Poll, task::Waker,
+    time::Duration,
 };
 
 use proptest::prelude::*;
@@ -9,8 +10,17 @@ use super::*;
 type Waiting = Pin<Box<dyn Future<Output = Result<Permit, QueueFull>>>>;
 
 fn start(limiter: &Limiter) -> Waiting {
+    start_at(limiter, Instant::now())
+}
+
+fn start_at(limiter: &Limiter, now: Instant) -> Waiting {
     let limiter = limiter.clone();
-    Box::pin(async move { limiter.acquire().await })
+    Box::pin(async move { limiter.acquire(now).await })
+}
+
+/// With the same depth at all times.
+fn limiter(limit: u32, depth: u32) -> Limiter {
+    Limiter::new(limit, Depth::fixed(depth))
 }
 
 fn poll(waiting: &mut Waiting) -> Poll<Result<Permit, QueueFull>> {
@@ -20,7 +30,11 @@ fn poll(waiting: &mut Waiting) -> Poll<Result<Permit, QueueFull>> {
 }
 
 fn permit(limiter: &Limiter) -> Permit {
-    match poll(&mut start(limiter)) {
+    permit_at(limiter, Instant::now())
+}
+
+fn permit_at(limiter: &Limiter, now: Instant) -> Permit {
+    match poll(&mut start_at(limiter, now)) {
         Poll::Ready(Ok(permit)) => permit,
         other => panic!("no slot: {other:?}"),
     }
@@ -28,14 +42,14 @@ fn permit(limiter: &Limiter) -> Permit {
 
 #[test]
 fn without_a_limit_everyone_gets_in() {
-    let limiter = Limiter::new(0, 0);
+    let limiter = limiter(0, 0);
     let _permits: Vec<Permit> = (0..1000).map(|_| permit(&limiter)).collect();
     assert_eq!(limiter.queued(), 0);
 }
 
 #[test]
 fn over_slots_and_queue_a_request_is_refused_at_once() {
-    let limiter = Limiter::new(2, 1);
+    let limiter = limiter(2, 1);
     let (_a, _b) = (permit(&limiter), permit(&limiter));
     let mut c = start(&limiter);
     assert!(poll(&mut c).is_pending());
@@ -48,7 +62,7 @@ fn over_slots_and_queue_a_request_is_refused_at_once() {
 
 #[test]
 fn a_depth_of_zero_means_no_queue() {
-    let limiter = Limiter::new(1, 0);
+    let limiter = limiter(1, 0);
     let _a = permit(&limiter);
     assert!(matches!(
         poll(&mut start(&limiter)),
@@ -58,7 +72,7 @@ fn a_depth_of_zero_means_no_queue() {
 
 #[test]
 fn who_waits_longest_goes_first_and_nobody_overtakes() {
-    let limiter = Limiter::new(1, 10);
+    let limiter = limiter(1, 10);
     let a = permit(&limiter);
     let (mut b, mut c) = (start(&limiter), start(&limiter));
     assert!(poll(&mut b).is_pending() && poll(&mut c).is_pending());
@@ -71,7 +85,7 @@ fn who_waits_longest_goes_first_and_nobody_overtakes() {
 
 #[test]
 fn who_leaves_frees_the_place_and_the_slot_goes_on() {
-    let limiter = Limiter::new(1, 2);
+    let limiter = limiter(1, 2);
     let a = permit(&limiter);
     let (mut b, mut c) = (start(&limiter), start(&limiter));
     assert!(poll(&mut b).is_pending() && poll(&mut c).is_pending());
@@ -81,6 +95,24 @@ fn who_leaves_frees_the_place_and_the_slot_goes_on() {
     assert_eq!(limiter.queued(), 1);
     assert!(poll(&mut c).is_ready());
     assert_eq!(limiter.queued(), 0);
+}
+
+#[test]
+fn what_a_fresh_pod_lets_wait_stays_when_it_is_fresh_no_more() {
+    let limiter = Limiter::new(1, Depth::of(1, 10, None));
+    let begun = Instant::now();
+    let slot = permit_at(&limiter, begun);
+    let mut waiting: Vec<Waiting> = (0..500).map(|_| start_at(&limiter, begun)).collect();
+    assert!(waiting.iter_mut().all(|waiting| poll(waiting).is_pending()));
+    let later = begun + Duration::from_secs(3600);
+    let refused = poll(&mut start_at(&limiter, later));
+    assert!(matches!(refused, Poll::Ready(Err(QueueFull))));
+    assert_eq!(limiter.queued(), 500);
+    // As they go, the usual ones take over.
+    drop(slot);
+    assert!(poll(&mut waiting[0]).is_ready());
+    waiting.truncate(9);
+    assert!(poll(&mut start_at(&limiter, later)).is_pending());
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -115,7 +147,7 @@ struct Model {
 impl Model {
     fn new(limit: u32, depth: u32) -> Self {
         Self {
-            limiter: Limiter::new(limit, depth),
+            limiter: limiter(limit, depth),
             limit: limit as usize,
             depth: depth as usize,
             inside: Vec::new(),

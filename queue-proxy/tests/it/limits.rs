@@ -39,6 +39,18 @@ async fn over_slots_and_queue_a_request_gets_503_at_once() {
 }
 
 #[tokio::test]
+async fn a_fresh_pod_lets_more_wait_than_the_usual_ten_for_each_slot() {
+    let proxy = Proxy::start(&[("QP_CONTAINER_CONCURRENCY", "1")]).await;
+    let requests: Vec<_> = (0..60).map(|_| proxy.spawn_get("/gate")).collect();
+    proxy.queued(59).await;
+    proxy.app.gate.add_permits(requests.len());
+    for request in requests {
+        assert_eq!(soon(request).await.unwrap().status(), 200);
+    }
+    assert_eq!(proxy.app.most_inside.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
 async fn who_waits_longest_goes_first() {
     let proxy = Proxy::start(&[("QP_CONTAINER_CONCURRENCY", "1")]).await;
     let mut requests = vec![proxy.spawn_get("/gate/0")];

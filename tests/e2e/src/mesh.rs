@@ -23,12 +23,31 @@ pub fn principal(namespace: &Namespace, account: &str) -> String {
 /// # Errors
 /// Where they can't be listed.
 pub async fn entries(workload: &Workload) -> anyhow::Result<Vec<Value>> {
+    written(workload, "workloadentries").await
+}
+
+/// Connect timeouts of Lull's DestinationRules for `workload`, as they write them.
+///
+/// # Errors
+/// Where they can't be listed.
+pub async fn connect_timeouts(workload: &Workload) -> anyhow::Result<Vec<String>> {
+    let rules = written(workload, "destinationrules").await?;
+    let timeout = |rule: &Value| {
+        let pool = &rule["spec"]["trafficPolicy"]["connectionPool"];
+        let timeout = pool["tcp"]["connectTimeout"].as_str();
+        timeout.unwrap_or_default().to_owned()
+    };
+    Ok(rules.iter().map(timeout).collect())
+}
+
+/// Lull's objects of a kind of Istio's for `workload`.
+async fn written(workload: &Workload, plural: &str) -> anyhow::Result<Vec<Value>> {
     let Workload {
         namespace, name, ..
     } = workload;
     let selector = format!("{}={name}", names::WORKLOAD_LABEL);
     let path = format!(
-        "/apis/networking.istio.io/v1/namespaces/{namespace}/workloadentries?labelSelector={selector}"
+        "/apis/networking.istio.io/v1/namespaces/{namespace}/{plural}?labelSelector={selector}"
     );
     let list = workload.cluster.get(&path).await?;
     let items = list["items"].as_array();

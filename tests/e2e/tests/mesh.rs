@@ -13,6 +13,8 @@ use sample_app::wire::{ProbeAnswer, ProbeSpec, RunSpec};
 
 /// Longest wait for what Istio, Kubernetes or Lull is about to do.
 const FOLLOW: Duration = Duration::from_secs(60);
+/// Longest time until the first cycle can begin.
+const SET_UP: Duration = Duration::from_secs(180);
 /// Longest time of one cycle of sleep and wake, on a busy machine.
 const CYCLE: Duration = Duration::from_secs(60);
 
@@ -118,7 +120,7 @@ async fn a_policy_on_identities_holds_awake_and_woken() -> anyhow::Result<()> {
 #[tokio::test]
 async fn cycles_of_sleep_and_wake_under_load_answer_every_request() -> anyhow::Result<()> {
     let cycles = rounds(10, 50);
-    in_mesh_for(CYCLE * cycles, "cycles", async |namespace| {
+    in_mesh_for(SET_UP + CYCLE * cycles, "cycles", async |namespace| {
         let agent = Agent::deploy(namespace).await?;
         let workload = App::new("shop").deploy_asleep(namespace).await?;
         for cycle in 1..=cycles {

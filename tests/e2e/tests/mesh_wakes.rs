@@ -7,7 +7,7 @@ use anyhow::ensure;
 use futures::future::try_join_all;
 use lull_e2e::{
     Agent, App, Namespace, Workload, all_answered, app::Port, eventually, in_mesh, in_mesh_for,
-    routes::connect_timeout,
+    mesh, routes::connect_timeout,
 };
 use sample_app::wire::{AppStats, ProbeSpec, RunSpec};
 
@@ -99,6 +99,33 @@ async fn a_wake_of_fifty_seconds_succeeds_with_the_connect_timeout_raised() -> a
 }
 
 #[tokio::test]
+async fn lull_writes_a_connect_timeout_for_a_wake_of_forty_seconds_and_gives_way_to_a_rule()
+-> anyhow::Result<()> {
+    in_mesh_for(SLOW_TEST, "written", async |namespace| {
+        let agent = Agent::deploy(namespace).await?;
+        let app = slow(36).annotate("lull.dev/connect-timeout", "60s");
+        let workload = awake(app, namespace).await?;
+        written(&workload, &["60s"]).await?;
+        reachable(&agent, &workload).await?;
+        let first = woken_by_twenty(&agent, &workload).await?;
+        ensure!(first >= BY_DEFAULT_MS, "answered after {first:.0} ms");
+        connect_timeout(namespace, &workload, Duration::from_secs(120)).await?;
+        written(&workload, &[]).await
+    })
+    .await
+}
+
+/// Waits until Lull's DestinationRules say this.
+async fn written(workload: &Workload, wanted: &[&str]) -> anyhow::Result<()> {
+    eventually("Lull's DestinationRules", FOLLOW, async || {
+        let there = mesh::connect_timeouts(workload).await?;
+        ensure!(there == wanted, "{there:?}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn five_hundred_grpc_streams_on_one_connection_wake_a_workload_that_takes_ten()
 -> anyhow::Result<()> {
     const STREAMS: u32 = 500;
@@ -112,8 +139,7 @@ async fn five_hundred_grpc_streams_on_one_connection_wake_a_workload_that_takes_
         let app = App::new("grpc")
             .ports([h2c])
             .annotate("lull.dev/container-concurrency", &AT_ONCE.to_string())
-            // A connection is one pod's, and so are its streams.
-            .annotate("lull.dev/queue-depth", &STREAMS.to_string())
+            // A connection is one pod's, and so are its streams: others can't help.
             .annotate("lull.dev/max-scale", "2");
         let workload = awake(app, namespace).await?;
         let once = RunSpec {

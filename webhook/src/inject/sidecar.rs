@@ -82,10 +82,11 @@ mod tests {
     use super::*;
 
     /// Each setting with a value that is not its default.
-    const VALUES: [(&str, &str); 28] = [
+    const VALUES: [(&str, &str); 29] = [
         ("lull.dev/access-log", "true"),
         ("lull.dev/activation-scale", "2"),
         ("lull.dev/class", "none"),
+        ("lull.dev/connect-timeout", "30s"),
         ("lull.dev/container-concurrency", "3"),
         ("lull.dev/hold-timeout", "3s"),
         ("lull.dev/idle-timeout", "3s"),

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use kube::core::DynamicObject;
+use kube::{
+    ResourceExt,
+    core::{ApiResource, DynamicObject},
+};
+use lull_contract::names::WORKLOAD_LABEL;
 use serde_json::Value;
 
 use super::{Kind, duration, items, place_of, texts, touched_about};
@@ -42,6 +46,19 @@ pub struct DestinationRule {
     pub limits: BTreeMap<&'static str, u64>,
     /// The shortest.
     pub connect_timeout: Option<Duration>,
+    /// Lull has written it.
+    pub ours: Option<Ours>,
+}
+
+/// What is known of a DestinationRule that Lull has written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ours {
+    /// [`WORKLOAD_LABEL`] of it.
+    pub workload: String,
+    /// Its uid, as it was read.
+    pub uid: Option<String>,
+    /// Its version, as it was read.
+    pub resource_version: Option<String>,
 }
 
 // === impl DestinationRule ===
@@ -73,12 +90,34 @@ impl DestinationRule {
             ejects: false,
             limits: BTreeMap::new(),
             connect_timeout: None,
+            ours: Ours::of(object),
         };
         rule.add(&spec["trafficPolicy"]);
         for subset in items(&spec["subsets"]) {
             rule.add(&subset["trafficPolicy"]);
         }
         rule
+    }
+
+    /// What the API server is asked for.
+    #[must_use]
+    pub fn resource() -> ApiResource {
+        Self::KIND.resource()
+    }
+
+    /// Whether Lull has written it for the workload whose name has this label value.
+    #[must_use]
+    pub fn is_for_workload(&self, label: &str) -> bool {
+        self.ours
+            .as_ref()
+            .is_some_and(|ours| ours.workload == label)
+    }
+
+    /// Whether it gives callers of `service`, which is of its own namespace, this connect timeout.
+    #[must_use]
+    pub fn gives(&self, service: &str, connect_timeout: Duration) -> bool {
+        let own = Host::Service(self.namespace.clone(), service.to_owned());
+        self.host == own && self.connect_timeout == Some(connect_timeout)
     }
 
     /// Takes note of a policy and of what it says for single ports.
@@ -107,6 +146,19 @@ impl DestinationRule {
             let shortest = self.connect_timeout.get_or_insert(timeout);
             *shortest = timeout.min(*shortest);
         }
+    }
+}
+
+// === impl Ours ===
+
+impl Ours {
+    fn of(object: &DynamicObject) -> Option<Self> {
+        let workload = object.labels().get(WORKLOAD_LABEL)?.clone();
+        Some(Self {
+            workload,
+            uid: object.uid(),
+            resource_version: object.resource_version(),
+        })
     }
 }
 

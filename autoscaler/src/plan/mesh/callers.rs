@@ -1,9 +1,11 @@
 //! What holds at callers' Envoys, gateways among them: how long they wait, and for what.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Finding, Mesh, PlannedService, Reason, USUAL_WAKE, pods::default_sidecar};
-use crate::mesh::{DestinationRule, Host, TimedRoute, VirtualService};
+use super::{
+    Finding, Mesh, PlannedService, Reason, Situation, USUAL_WAKE, connect, pods::default_sidecar,
+};
+use crate::mesh::{DestinationRule, Host, TimedRoute, VirtualService, istio_duration};
 
 /// Callers of one Envoy that may wait for one wake; a limit below is found out by the first burst.
 const WAITING: u64 = 100;
@@ -12,7 +14,12 @@ const WAITING: u64 = 100;
 const MAX_ELSEWHERE: usize = 16;
 
 /// Findings about rules of any namespace on the way to `services`.
-pub(super) fn find(mesh: &Mesh<'_>, services: &[PlannedService], findings: &mut Vec<Finding>) {
+pub(super) fn find(
+    situation: &Situation<'_>,
+    mesh: &Mesh<'_>,
+    services: &[PlannedService],
+    findings: &mut Vec<Finding>,
+) {
     let mut found: Vec<Finding> = Vec::new();
     let mut rules: BTreeMap<(&str, &str), &DestinationRule> = BTreeMap::new();
     for service in services {
@@ -20,8 +27,9 @@ pub(super) fn find(mesh: &Mesh<'_>, services: &[PlannedService], findings: &mut 
         rules.extend(holding.map(|rule| ((rule.namespace.as_str(), rule.name.as_str()), rule)));
     }
     for rule in rules.into_values() {
-        found.extend(destination_rule(mesh, rule));
+        found.extend(destination_rule(situation, mesh, rule));
     }
+    found.extend(connect::without_rule(situation, mesh, services));
     let mut routes: Vec<&Arc<VirtualService>> = mesh.rules.virtual_services.iter().collect();
     routes.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     for route in routes {
@@ -41,12 +49,20 @@ fn few_of_elsewhere(found: Vec<Finding>) -> impl Iterator<Item = Finding> {
     })
 }
 
-/// The rules that hold for the Service called `name`: of each namespace those with the narrowest host,
-/// and the root namespace's only where the Service's own has none.
-fn rules_for<'a>(mesh: &Mesh<'a>, name: &str) -> impl Iterator<Item = &'a DestinationRule> {
+/// The users' rules that hold for the Service called `name`: of each namespace those with the narrowest
+/// host, and the root namespace's only where the Service's own has none.
+pub(super) fn rules_for<'a>(
+    mesh: &Mesh<'a>,
+    name: &str,
+) -> impl Iterator<Item = &'a DestinationRule> {
     let all: &'a [Arc<DestinationRule>] = &mesh.rules.destination_rules;
+    // Lull's own gives way to any.
+    let all = all
+        .iter()
+        .map(Arc::as_ref)
+        .filter(|rule: &&DestinationRule| rule.ours.is_none());
     let mut narrowest: BTreeMap<&'a str, &'a Host> = BTreeMap::new();
-    for rule in all {
+    for rule in all.clone() {
         if rule.host.is_for(mesh.namespace, name) {
             let host = narrowest.entry(&rule.namespace).or_insert(&rule.host);
             *host = (*host).max(&rule.host);
@@ -57,17 +73,21 @@ fn rules_for<'a>(mesh: &Mesh<'a>, name: &str) -> impl Iterator<Item = &'a Destin
     }
     let is_holding =
         move |rule: &&DestinationRule| narrowest.get(rule.namespace.as_str()) == Some(&&rule.host);
-    all.iter().map(Arc::as_ref).filter(is_holding)
+    all.filter(is_holding)
 }
 
-fn destination_rule(mesh: &Mesh<'_>, rule: &DestinationRule) -> Vec<Finding> {
+fn destination_rule(
+    situation: &Situation<'_>,
+    mesh: &Mesh<'_>,
+    rule: &DestinationRule,
+) -> Vec<Finding> {
     let object = mesh.object("DestinationRule", (&rule.namespace, &rule.name));
     let found = [
         own_tls(rule),
         other_identity(mesh, rule),
         outlier_detection(rule),
         limits(rule),
-        connect_timeout(rule),
+        connect::of_rule(situation, mesh, rule),
     ];
     let found = found.into_iter().flatten();
     found
@@ -116,18 +136,6 @@ fn limits(rule: &DestinationRule) -> Option<(Reason, String)> {
     (!low.is_empty()).then_some((Reason::ConnectionLimits, text))
 }
 
-fn connect_timeout(rule: &DestinationRule) -> Option<(Reason, String)> {
-    let timeout = rule
-        .connect_timeout
-        .filter(|timeout| *timeout < USUAL_WAKE)?;
-    let text = format!(
-        "has connectTimeout: {}, and callers that speak TLS wait for a wake under it; set {} or more",
-        shown(timeout),
-        shown(USUAL_WAKE)
-    );
-    Some((Reason::ShortConnectTimeout, text))
-}
-
 fn virtual_service(
     mesh: &Mesh<'_>,
     services: &[PlannedService],
@@ -147,7 +155,7 @@ fn virtual_service(
         .into_iter()
         .filter_map(|(field, limit)| {
             let limit = limit.filter(|limit| *limit < USUAL_WAKE)?;
-            Some(format!("{field}: {}", shown(limit)))
+            Some(format!("{field}: {}", istio_duration(limit)))
         })
         .collect();
     let object = mesh.object("VirtualService", (&route.namespace, &route.name));
@@ -158,7 +166,7 @@ fn virtual_service(
             format!(
                 "has {}: a request that wakes the workload gets 504 after it; set {} or more",
                 short.join(", "),
-                shown(USUAL_WAKE)
+                istio_duration(USUAL_WAKE)
             ),
         )
     })
@@ -185,9 +193,4 @@ fn hidden(mesh: &Mesh<'_>, services: &[PlannedService]) -> Option<Finding> {
             ),
         )
     })
-}
-
-/// As Istio's objects write it.
-fn shown(duration: Duration) -> String {
-    format!("{}s", duration.as_secs_f64())
 }

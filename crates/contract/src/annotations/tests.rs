@@ -63,7 +63,7 @@ fn values_are_read() {
 }
 
 /// Each row: key, wrong value. The refusal must name all three: key, value, what is allowed.
-pub(crate) const WRONG: [(&str, &str); 37] = [
+pub(crate) const WRONG: [(&str, &str); 39] = [
     (SCALE, "yes"),
     (SCALE, ""),
     (SCALE, "dryrun"),
@@ -96,6 +96,8 @@ pub(crate) const WRONG: [(&str, &str); 37] = [
     ("lull.dev/queue-depth", "0"),
     ("lull.dev/timeout", "0s"),
     ("lull.dev/hold-timeout", "2h"),
+    ("lull.dev/connect-timeout", "9s"),
+    ("lull.dev/connect-timeout", "61s"),
     ("lull.dev/splice-max-age", "0s"),
     ("lull.dev/class", "vpa"),
     ("lull.dev/server-timing", "yes"),
@@ -201,6 +203,38 @@ fn what_the_sidecar_was_told_counts_and_what_follows_from_it() {
         ..Settings::default()
     };
     assert_eq!(runs.settings, expected);
+}
+
+#[test]
+fn who_may_try_to_connect_for_longer_is_held_for_longer() {
+    let rows: [(&[(&str, &str)], u64); 5] = [
+        (&[], 25),
+        (&[(CONNECT_TIMEOUT, "10s")], 25),
+        (&[(CONNECT_TIMEOUT, "60s")], 60),
+        (&[("lull.dev/hold-timeout", "8s")], 8),
+        (
+            &[(CONNECT_TIMEOUT, "60s"), ("lull.dev/hold-timeout", "110s")],
+            110,
+        ),
+    ];
+    for (said, expected) in rows {
+        let settings = parse(&annotations(said)).expect("valid").settings;
+        let expected = HumanDuration::from_secs(expected);
+        assert_eq!(settings.connection_hold_timeout, expected, "{said:?}");
+    }
+}
+
+#[test]
+fn the_documentation_names_every_key_and_no_other() {
+    let rows = include_str!("../../../../docs/annotations.md").lines();
+    let keys = rows.filter_map(|row| row.strip_prefix("| `")?.split('|').next());
+    let mut documented: Vec<String> = keys
+        .flat_map(|keys| keys.split(',').map(|key| key.replace(['`', ' '], "")))
+        .collect();
+    documented.sort_unstable();
+    let unknown = parse(&annotations(&[("lull.dev/?", "")])).expect_err("unknown");
+    let (_, known) = unknown[0].allowed.split_once("known are ").expect("a list");
+    assert_eq!(documented, known.split(", ").collect::<Vec<_>>());
 }
 
 #[test]

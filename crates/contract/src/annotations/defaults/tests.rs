@@ -8,10 +8,11 @@ use crate::{
 };
 
 /// Every key with values that are right by themselves; some clash with some of others.
-static VALUES: [(&str, &[&str]); 28] = [
+static VALUES: [(&str, &[&str]); 29] = [
     ("access-log", &["true", "false"]),
     ("activation-scale", &["1", "2", "4"]),
     ("class", &["kpa", "hpa", "none"]),
+    ("connect-timeout", &["10s", "1m"]),
     ("container-concurrency", &["0", "1", "50"]),
     ("hold-timeout", &["1s", "1h"]),
     ("idle-timeout", &["1s", "24h"]),

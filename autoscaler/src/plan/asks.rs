@@ -1,0 +1,58 @@
+//! What a workload's annotations say that matters for its plan.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use lull_contract::{
+    Class, Settings,
+    annotations::{self, TIMEOUT},
+};
+
+/// What the annotations say that matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asks {
+    /// Who decides about the number of pods.
+    pub class: Class,
+    /// Fewest pods.
+    pub min_scale: u32,
+    /// Longest request, where the user has said so for this workload.
+    pub timeout: Option<Duration>,
+    /// Longest time that activators hold a TLS or TCP connection.
+    pub connection_hold: Duration,
+    /// How long callers in a mesh may try to connect, where the user has said so.
+    pub connect_timeout: Option<Duration>,
+    /// The user takes activators for callers that may come in.
+    pub accepts_activator_source: bool,
+}
+
+// === impl Asks ===
+
+impl Asks {
+    /// What a workload with these annotations asks for, of which `settings` are made.
+    #[must_use]
+    pub fn of(annotations: &BTreeMap<String, String>, settings: &Settings) -> Self {
+        let has_own_timeout = annotations.contains_key(TIMEOUT);
+        Self {
+            class: settings.class,
+            min_scale: settings.min_scale,
+            timeout: has_own_timeout.then_some(settings.timeout.0),
+            connection_hold: settings.connection_hold_timeout.0,
+            connect_timeout: settings.connect_timeout.map(|timeout| timeout.0),
+            accepts_activator_source: annotations::accepts_activator_source(annotations),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timeout_counts_only_where_the_workload_has_its_own() {
+        let settings = Settings::default();
+        let plain = Asks::of(&BTreeMap::new(), &settings);
+        assert_eq!((plain.class, plain.timeout), (settings.class, None));
+        let annotations = BTreeMap::from([(TIMEOUT.to_owned(), "9s".to_owned())]);
+        let own = Asks::of(&annotations, &settings);
+        assert_eq!(own.timeout, Some(settings.timeout.0));
+    }
+}

@@ -1,0 +1,104 @@
+//! For how long callers try to connect, beside how long activators hold them: a TLS connection that is
+//! held is one that is not made yet.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use lull_contract::settings::{MESH_CONNECT_TIMEOUT, MESH_CONNECT_TRIES};
+use serde_json::json;
+
+use super::{Finding, Mesh, PlannedService, Reason, Situation, USUAL_WAKE, callers::rules_for};
+use crate::mesh::{DestinationRule, connect_timeout_policy, istio_duration};
+
+/// The connect timeouts that Lull writes, by Service: where the user wants one, and no DestinationRule
+/// of anybody else would be put out of force by it.
+pub(in crate::plan) fn connect_timeouts(
+    situation: &Situation<'_>,
+    services: &[PlannedService],
+) -> BTreeMap<String, Duration> {
+    let mesh = situation.mesh.filter(|mesh| mesh.is_member);
+    let Some((mesh, timeout)) = mesh.zip(situation.asks.connect_timeout) else {
+        return BTreeMap::new();
+    };
+    let names = services.iter().map(|service| &service.name);
+    names
+        .filter(|name| !has_rule_for_all(&mesh, name))
+        .map(|name| (name.clone(), timeout))
+        .collect()
+}
+
+/// Whether callers of every namespace have a rule for the Service called `name`, but for those whose
+/// own namespace has another.
+fn has_rule_for_all(mesh: &Mesh<'_>, name: &str) -> bool {
+    let places = [mesh.namespace, mesh.rules.root_namespace.as_str()];
+    rules_for(mesh, name).any(|rule| places.contains(&rule.namespace.as_str()))
+}
+
+/// What `rule` says of connect timeouts, where that ends a hold too early.
+pub(super) fn of_rule(
+    situation: &Situation<'_>,
+    mesh: &Mesh<'_>,
+    rule: &DestinationRule,
+) -> Option<(Reason, String)> {
+    let timeout = rule.connect_timeout.unwrap_or(MESH_CONNECT_TIMEOUT.0);
+    if timeout < USUAL_WAKE {
+        let text = format!(
+            "has connectTimeout: {}, and callers that speak TLS wait for a wake under it; set {} or \
+             more",
+            istio_duration(timeout),
+            istio_duration(USUAL_WAKE)
+        );
+        return Some((Reason::ShortConnectTimeout, text));
+    }
+    let hold = longer_hold(situation, mesh, timeout)?;
+    let text = format!(
+        "lets callers in the mesh wait for {}, and activators would hold them for {}: put into its \
+         trafficPolicy {}",
+        tries(timeout),
+        istio_duration(hold),
+        connect_timeout_policy(hold)
+    );
+    Some((Reason::LongHold, text))
+}
+
+/// Services whose callers have no rule, where that ends a hold too early.
+pub(super) fn without_rule(
+    situation: &Situation<'_>,
+    mesh: &Mesh<'_>,
+    services: &[PlannedService],
+) -> Vec<Finding> {
+    let written = situation.asks.connect_timeout;
+    let timeout = written.unwrap_or(MESH_CONNECT_TIMEOUT.0);
+    let Some(hold) = longer_hold(situation, mesh, timeout) else {
+        return Vec::new();
+    };
+    let names = services.iter().map(|service| service.name.as_str());
+    names
+        .filter(|name| !has_rule_for_all(mesh, name))
+        .map(|name| {
+            let rule = json!({
+                "apiVersion": "networking.istio.io/v1",
+                "kind": "DestinationRule",
+                "metadata": { "name": name, "namespace": mesh.namespace },
+                "spec": { "host": name, "trafficPolicy": connect_timeout_policy(hold) },
+            });
+            let text = format!(
+                "lets callers in the mesh wait for {}, and activators would hold them for {}; where \
+                 wakes are that long, apply {rule}",
+                tries(timeout),
+                istio_duration(hold)
+            );
+            Finding::new(Reason::LongHold, format!("Service {name}"), text)
+        })
+        .collect()
+}
+
+/// How long activators hold, where that is longer than callers try with this connect timeout.
+fn longer_hold(situation: &Situation<'_>, mesh: &Mesh<'_>, timeout: Duration) -> Option<Duration> {
+    let hold = situation.asks.connection_hold;
+    let tried = timeout.saturating_mul(MESH_CONNECT_TRIES);
+    (mesh.is_member && hold > tried).then_some(hold)
+}
+
+fn tries(timeout: Duration) -> String {
+    format!("{MESH_CONNECT_TRIES} times {}", istio_duration(timeout))
+}
