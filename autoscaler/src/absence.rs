@@ -194,6 +194,7 @@ mod tests {
     fn they_are_back_when_one_stays_ready() {
         let mut absence = Absence::new(Duration::ZERO);
         absence.see(true, Duration::ZERO);
+        assert_eq!(look(&mut absence, false, (1, 60)), Some(15));
         absence.confirm(false, SECOND * 15);
         for round in 1..5 {
             let begin = round * 20;
