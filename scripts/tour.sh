@@ -218,7 +218,7 @@ install
 enrol
 sleep_and_wake
 status_page
-break_and_fix activator "What is awake goes on, and what sleeps can't be woken by its callers."
+break_and_fix activator "What is awake goes on. What sleeps can't be woken by its callers, so Lull wakes it after 15 s."
 break_and_fix webhook "What is enrolled goes on, and nothing new is."
 take_off
 sed -e '$ { /^$/d }' "$draft" >"$page"

@@ -375,13 +375,18 @@ fn deliver(ctx: &Context, activator: &str, last: Option<Hearing>, report: &Activ
         let Some(mailbox) = ctx.mailboxes().get(&held.namespace, &held.name) else {
             continue;
         };
-        mailbox
-            .demand
-            .lock()
-            .activator_reported(activator, (last, hearing), held);
-        if held.held.in_flight > 0 {
+        let listens_otherwise = {
+            let mut demand = mailbox.demand.lock();
+            demand.activator_reported(activator, (last, hearing), held)
+        };
+        // One that sleeps looks around by itself only twice a minute.
+        if listens_otherwise || held.held.in_flight > 0 {
             mailbox.changed.notify_one();
         }
     }
     ctx.heard(activator, hearing);
+    if last.is_none() {
+        // None could be listed before, also where its pod has been ready for a moment.
+        ctx.mailboxes().wake(|_| true);
+    }
 }

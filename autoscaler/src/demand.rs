@@ -176,13 +176,13 @@ impl Demand {
     }
 
     /// Takes what the activator pod `activator` said about this workload in the report `now`; the
-    /// report before it was `last`.
+    /// report before it was `last`. Whether it listens on other ports than before.
     pub fn activator_reported(
         &mut self,
         activator: &str,
         (last, now): (Option<Hearing>, Hearing),
         held: &HeldWorkload,
-    ) {
+    ) -> bool {
         let Hearing { boot, at, .. } = now;
         let heard = Heard {
             boot,
@@ -200,7 +200,7 @@ impl Demand {
             before.now_us = last.now_us;
         }
         let Some(span) = self.since_last(before.as_ref(), &heard) else {
-            return;
+            return false;
         };
         let amount = match self.metric {
             Metric::Concurrency => span.in_flight_seconds,
@@ -222,6 +222,7 @@ impl Demand {
             self.woken.clone_from(&held.woken);
         }
         let held_since = at.saturating_sub(Duration::from_micros(held.held_for_us));
+        let listens_otherwise = known.ports != held.ports;
         known.heard = heard;
         known.complete = now.complete;
         known.forwarding = held.forwarding;
@@ -229,6 +230,7 @@ impl Demand {
         known.callers.clone_from(&held.callers);
         known.held_since = (held.held.in_flight > 0).then_some(held_since);
         known.wake = wake;
+        listens_otherwise
     }
 
     /// What happened since the report before; nothing where this one is not newer.

@@ -217,8 +217,12 @@ fn awake(facts: &Facts) -> Step {
         return Step::new(State::Settling, [AddActivators, RestoreSelector]);
     }
     if facts.activators == 0 {
-        return Step::new(State::Awake, Vec::from_iter(facts.scale()))
-            .why("no activator is ready: the workload stays awake");
+        let why = if facts.no_activator {
+            NO_ACTIVATOR
+        } else {
+            "no activator is ready: the workload stays awake"
+        };
+        return Step::new(State::Awake, Vec::from_iter(facts.scale())).why(why);
     }
     if facts.replicas == 0 {
         return Step::new(State::Asleep, [AddActivators]).why("scaled to 0 by somebody else");

@@ -22,7 +22,7 @@ use k8s_openapi::api::{
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
-    core::{ApiResource, DynamicObject},
+    core::{ApiResource, DynamicObject, ObjectList},
 };
 use lull_contract::{
     Shards,
@@ -35,7 +35,7 @@ use serde_json::{Value, json};
 
 use self::steps::{Object, Planned, Seen, Step, steps};
 use crate::{
-    mesh::WorkloadEntry,
+    mesh::{DestinationRule, WorkloadEntry},
     pod::Pod,
     uninstall::{PAGE, ignore_not_found, kinds},
 };
@@ -145,6 +145,7 @@ async fn look(client: &Client, options: &Options<'_>) -> anyhow::Result<Seen> {
         services: list::<Service>(client, &all).await?,
         slices: list::<EndpointSlice>(client, &all).await?,
         entries: list::<WorkloadEntry>(client, &ours).await?,
+        rules: rules(client, &ours).await?,
         pods: pods.into_iter().map(Pod::from).collect(),
         workloads: list::<ScaledWorkload>(client, &all).await?,
     })
@@ -179,10 +180,22 @@ where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned,
 {
     let api: Api<K> = Api::all(client.clone());
-    match api.list(params).await {
+    listed(api.list(params).await, &K::plural(&()))
+}
+
+/// The DestinationRules that `params` select; none where the API server doesn't know the kind.
+async fn rules(client: &Client, params: &ListParams) -> anyhow::Result<Vec<DynamicObject>> {
+    let resource = DestinationRule::resource();
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    listed(api.list(params).await, &resource.plural)
+}
+
+/// What a list holds; nothing where the API server doesn't know the kind.
+fn listed<K: Clone>(list: kube::Result<ObjectList<K>>, plural: &str) -> anyhow::Result<Vec<K>> {
+    match list {
         Ok(list) => Ok(list.items),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
-        Err(error) => Err(error).with_context(|| format!("listing {}", K::plural(&()))),
+        Err(error) => Err(error).with_context(|| format!("listing {plural}")),
     }
 }
 

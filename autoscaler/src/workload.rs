@@ -30,7 +30,7 @@ use lull_contract::{
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
 
 pub(crate) use self::waking::{resolve, waking_reason};
-use self::{follow::Patience, look::Look, planning::Inputs};
+use self::{follow::Patience, look::Look, mesh::RulesKept, planning::Inputs};
 use crate::{
     context::{Context, Key, Mailbox, WriteError},
     machine::{self, Action, Step},
@@ -86,6 +86,8 @@ struct Task {
     planned: Memo<Inputs, Plan>,
     /// Names of the Services that select the pods, by the version of the objects.
     selecting: Memo<u64, Vec<String>>,
+    /// What was made of the plan's connect timeouts.
+    rules: RulesKept,
     /// As the leader knows it; `None` until read from the ScaledWorkload.
     state: Option<State>,
     state_since: Instant,
@@ -132,6 +134,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         objects: 0,
         planned: Memo::default(),
         selecting: Memo::default(),
+        rules: RulesKept::default(),
         state: None,
         state_since: Instant::now(),
         arrivals_at_state: 0,
@@ -335,8 +338,8 @@ impl Task {
         self.write_status(&workload, &look, (step.state, &*plan, reason))
             .await?;
         // Last: Istio's own admission may be away, and nothing else waits for this.
-        self.keep_connect_timeouts(&workload, &plan.connect_timeouts)
-            .await
+        self.keep_connect_timeouts(&workload, &plan).await;
+        Ok(())
     }
 
     /// Goes on where the last leader, or nobody, has left the workload.

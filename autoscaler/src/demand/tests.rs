@@ -212,6 +212,19 @@ fn of_what_began_before_only_the_part_since_then_counts() {
 }
 
 #[test]
+fn a_report_tells_whether_its_activator_listens_on_other_ports_than_before() {
+    let mut demand = demand();
+    let mut other = held(0, 0);
+    let reports = |secs| (Some(hearing(1, secs - 1)), hearing(1, secs));
+    assert!(demand.activator_reported("a", (None, hearing(1, 1)), &other));
+    assert!(!demand.activator_reported("a", reports(2), &other));
+    other.ports.push(10_002);
+    assert!(demand.activator_reported("a", reports(3), &other));
+    let older = reports(3);
+    assert!(!demand.activator_reported("a", older, &held(0, 0)));
+}
+
+#[test]
 fn what_an_activator_held_that_is_gone_is_not_held_any_more() {
     let mut demand = demand();
     demand.activator_reported("a", (None, hearing(1, 1)), &held(3, 0));

@@ -261,7 +261,9 @@ fn without_any_activator_a_sleeping_workload_is_woken_and_kept_in_serve_mode() {
     // One that has just come back changes nothing yet.
     for activators in [0, 1] {
         let (none, burst_short) = (Facts { activators, ..none }, true);
-        assert_eq!(next(State::Awake, none), State::Awake);
+        let awake = step(State::Awake, &none, &delays());
+        assert_eq!(awake.state, State::Awake);
+        assert_eq!(awake.reason.as_deref(), Some(NO_ACTIVATOR));
         let short = Facts {
             burst_short,
             ..none

@@ -23,7 +23,7 @@ use lull_injection::strip;
 use serde_json::{Value, json};
 
 use crate::{
-    mesh::WorkloadEntry,
+    mesh::{DestinationRule, WorkloadEntry},
     objects::{SERVICE_NAME_LABEL, native_ready},
     plan,
     pod::Pod,
@@ -40,6 +40,8 @@ pub(super) struct Seen {
     pub(super) slices: Vec<EndpointSlice>,
     /// WorkloadEntries of Lull, where the cluster has a mesh.
     pub(super) entries: Vec<WorkloadEntry>,
+    /// DestinationRules of Lull, where there is one.
+    pub(super) rules: Vec<DynamicObject>,
     /// Pods with the sidecar.
     pub(super) pods: Vec<Pod>,
     /// Where the CRD is still there.
@@ -66,7 +68,7 @@ pub(super) enum Step {
     RestoreService { target: Object, patch: Value },
     /// The template as the user wrote it, by a JSON patch.
     Uninject { target: Object, patch: Value },
-    /// A slice, a WorkloadEntry or a Service of ours.
+    /// A slice, a WorkloadEntry, a DestinationRule or a Service of ours.
     Delete { target: Object },
     /// A ScaledWorkload, with its finalizer.
     DeleteWorkload { target: Object },
@@ -168,8 +170,8 @@ fn is_ours(slice: &EndpointSlice) -> bool {
     by.is_some_and(|by| by == MANAGED_BY)
 }
 
-/// Private Services and ScaledWorkloads, once nothing else of their namespace is left to do: the
-/// ScaledWorkloads know how many replicas there were.
+/// Private Services, DestinationRules and ScaledWorkloads, once nothing else of their namespace is left
+/// to do: until then callers may be held, and the ScaledWorkloads know how many replicas there were.
 fn last(seen: &Seen, before: &[Planned]) -> Vec<Planned> {
     let busy: BTreeSet<&str> = before
         .iter()
@@ -180,10 +182,14 @@ fn last(seen: &Seen, before: &[Planned]) -> Vec<Planned> {
     let private = private.map(|service| Step::Delete {
         target: Object::of(service),
     });
+    let rules = seen.rules.iter().map(|rule| Step::Delete {
+        target: Object::of_kind(DestinationRule::resource(), rule),
+    });
     let workloads = seen.workloads.iter().map(|workload| Step::DeleteWorkload {
         target: Object::of(workload),
     });
     private
+        .chain(rules)
         .chain(workloads)
         .map(|step| Planned {
             now: !busy.contains(step.target().namespace.as_str()),
@@ -245,12 +251,7 @@ impl<'a> Target<'a> {
     }
 
     fn as_object(&self) -> Object {
-        let (namespace, name) = place(self.object);
-        Object {
-            resource: self.resource.clone(),
-            namespace,
-            name,
-        }
+        Object::of_kind(self.resource.clone(), self.object)
     }
 
     /// Nothing but the ScaledWorkload tells; without it one pod serves, and the user knows the rest.
@@ -307,9 +308,13 @@ impl<'a> Target<'a> {
 
 impl Object {
     fn of<K: kube::Resource<DynamicType = ()>>(object: &K) -> Self {
+        Self::of_kind(ApiResource::erase::<K>(&()), object)
+    }
+
+    fn of_kind<K: kube::Resource>(resource: ApiResource, object: &K) -> Self {
         let (namespace, name) = place(object);
         Self {
-            resource: ApiResource::erase::<K>(&()),
+            resource,
             namespace,
             name,
         }

@@ -1,6 +1,9 @@
 //! What Istio is told: of activators, and how long callers may try to connect.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use kube::{
     Api, ResourceExt,
@@ -17,10 +20,35 @@ use crate::{
     context::WriteError,
     mesh::{self, DestinationRule, PodIdentity, Signs, WorkloadEntry},
     objects::Audience,
-    plan::{Family, PlannedService},
+    plan::{Family, Plan, PlannedService},
     pod::Pod,
     purpose::Purpose,
 };
+
+/// Before DestinationRules are written anew where that has failed: Istio's admission may be away, or
+/// keep every try waiting.
+const RULES_AGAIN: Duration = Duration::from_secs(30);
+
+/// What is known of the workload's DestinationRules.
+#[derive(Debug, Default)]
+pub(super) struct RulesKept {
+    /// The version of the objects, and the plan, with which they were as they should be.
+    right: Option<(u64, Arc<Plan>)>,
+    /// When it failed last to make them so.
+    failed: Option<Instant>,
+}
+
+// === impl RulesKept ===
+
+impl RulesKept {
+    /// Whether they are to be looked at with this version of the objects and this plan.
+    fn is_due(&self, objects: u64, plan: &Arc<Plan>) -> bool {
+        let right = self.right.as_ref();
+        let is_right = right.is_some_and(|(of, by)| *of == objects && Arc::ptr_eq(by, plan));
+        let rests = self.failed.is_some_and(|at| at.elapsed() < RULES_AGAIN);
+        !is_right && !rests
+    }
+}
 
 // === impl Task ===
 
@@ -102,19 +130,36 @@ impl Task {
         Ok(())
     }
 
-    /// Makes the workload's DestinationRules those for `timeouts`, by Service, and no others, once it is
-    /// enrolled.
+    /// Makes the workload's DestinationRules those of `plan`, once it is enrolled and where something of
+    /// it has changed. A failure is told, and nothing else waits for it.
+    pub(super) async fn keep_connect_timeouts(
+        &mut self,
+        workload: &ScaledWorkload,
+        plan: &Arc<Plan>,
+    ) {
+        if !self.is_enrolled() || !self.rules.is_due(self.objects, plan) {
+            return;
+        }
+        match self.write_connect_timeouts(workload, plan).await {
+            Ok(()) => self.rules.right = Some((self.objects, Arc::clone(plan))),
+            Err(error) => {
+                self.tell_failed(&error);
+                // What was decided on an old view is looked at again with the new one.
+                self.rules.failed = (!error.is_conflict()).then(Instant::now);
+            }
+        }
+    }
+
+    /// Makes the workload's DestinationRules those of `plan`, by Service, and no others.
     ///
     /// They are there as long as the workload is Lull's, awake or asleep: so a sleep and a wake stay a
     /// change of endpoints alone. When it leaves they go with the ScaledWorkload.
-    pub(super) async fn keep_connect_timeouts(
+    async fn write_connect_timeouts(
         &self,
         workload: &ScaledWorkload,
-        timeouts: &BTreeMap<String, Duration>,
+        plan: &Plan,
     ) -> Result<(), WriteError> {
-        if !self.is_enrolled() {
-            return Ok(());
-        }
+        let timeouts = &plan.connect_timeouts;
         let label = label_value(&self.key.name);
         let rules = &self.ctx.stores.rules;
         for (service, timeout) in timeouts {
@@ -128,7 +173,13 @@ impl Task {
                 let wanted = mesh::connect_timeout_rule(workload, service, *timeout);
                 let (api, params, patch) = (self.rules_api(), apply(), Patch::Apply(&wanted));
                 let write = api.patch(&name, &params, &patch);
-                self.call(Purpose::WriteRule, write).await?;
+                match self.call(Purpose::WriteRule, write).await {
+                    // The mesh was taken off the cluster.
+                    Err(error) if error.is_not_found() => {
+                        tracing::debug!(workload = %self.key, %error, "no DestinationRules here");
+                    }
+                    written => drop(written?),
+                }
             }
         }
         for rule in rules.ours(&self.key.namespace, &label) {
@@ -163,5 +214,25 @@ impl Task {
     fn entries(&self) -> Vec<Arc<WorkloadEntry>> {
         let label = label_value(&self.key.name);
         self.ctx.stores.entries.of(&self.key.namespace, &label)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_looked_at_where_something_has_changed_and_a_while_after_a_failure() {
+        let (plan, same) = (Arc::new(Plan::default()), Arc::new(Plan::default()));
+        let mut rules = RulesKept::default();
+        assert!(rules.is_due(1, &plan), "nobody has looked yet");
+        rules.right = Some((1, Arc::clone(&plan)));
+        assert!(!rules.is_due(1, &plan));
+        assert!(rules.is_due(2, &plan), "an object has changed");
+        assert!(rules.is_due(1, &same), "it was planned anew");
+        rules.failed = Some(Instant::now());
+        assert!(!rules.is_due(2, &plan), "it has just failed");
+        rules.failed = Instant::now().checked_sub(RULES_AGAIN);
+        assert!(rules.is_due(2, &plan));
     }
 }

@@ -13,7 +13,7 @@ use crate::gather::COMPONENT_LABEL;
 const COMPONENTS: [(&str, &str); 3] = [
     (
         "activator",
-        "sleeping workloads can't be woken by their callers",
+        "sleeping workloads can't be woken by their callers; the autoscaler wakes them all",
     ),
     (
         "autoscaler",

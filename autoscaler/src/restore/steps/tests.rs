@@ -189,6 +189,24 @@ fn in_a_mesh_entries_and_hidden_slices_go_as_other_slices_do() {
 }
 
 #[test]
+fn connect_timeouts_go_when_nobody_is_held_any_more() {
+    let metadata = json!({
+        "name": "shop-lull", "namespace": "ns", "labels": { "lull.dev/workload": "shop" },
+    });
+    let seen = Seen {
+        rules: vec![of(json!({ "metadata": metadata }))],
+        ..asleep()
+    };
+    let step = "delete DestinationRule ns/shop-lull".to_owned();
+    assert!(told(&seen, false).contains(&(step.clone(), false)));
+    let alone = Seen {
+        rules: seen.rules,
+        ..Seen::default()
+    };
+    assert_eq!(now(&alone), [step]);
+}
+
+#[test]
 fn what_a_scaled_workload_still_knows_is_used_and_it_goes_last() {
     let mut seen = asleep();
     seen.workloads = vec![workload(3)];
