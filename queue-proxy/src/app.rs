@@ -164,7 +164,7 @@ fn limiter(config: &Config) -> Limiter {
     Limiter::new(limit, Depth::of(limit, depth, memory_limit()))
 }
 
-/// How many bytes of memory this container may take; `None` = no limit, or none that can be seen.
+/// How many bytes of memory this container may take; `None` = no limit, or nobody can say.
 fn memory_limit() -> Option<u64> {
     let limit = std::fs::read_to_string(MEMORY_LIMIT).ok()?;
     limit.trim().parse().ok()

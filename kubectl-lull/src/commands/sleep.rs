@@ -147,7 +147,7 @@ fn objection(situation: &Situation<'_>) -> Option<String> {
 fn asleep(scaled: Option<&ScaledWorkload>) -> Look {
     let status = scaled.and_then(|scaled| scaled.status.clone());
     let status = status.unwrap_or_default();
-    if status.state == State::Asleep && status.ready == 0 {
+    if status.state == State::Asleep {
         return Look::There;
     }
     Look::NotYet(format!("{}: {}", status.state, status.reason))

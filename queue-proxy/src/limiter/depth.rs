@@ -11,10 +11,10 @@ use lull_contract::settings::{MAX_HELD_PER_WORKLOAD, QUEUE_DEPTH_PER_SLOT};
 
 use super::wide;
 
-/// So long after its first request a pod is fresh. The autoscaler hears of those who wait within a second
-/// or two, and the pods that it then starts are mostly ready within a minute: later ones find these, and
-/// a queue that is still too long is answered as everywhere, at once.
-const FRESH: Duration = Duration::from_secs(60);
+/// So long after its first request a pod is fresh: what was collected comes at once, and on connections
+/// that are made anew within seconds. Later ones find a queue that is as short as everywhere: a new pod
+/// of a workload that has too few may not collect what it can't answer in time.
+const FRESH: Duration = Duration::from_secs(10);
 /// Taken for each request that waits: its head, its stream or connection, its task.
 const WAITING_BYTES: u64 = 16 * 1024;
 /// Share of the memory limit that those who wait may take: the rest is for bodies and all else.
@@ -39,15 +39,15 @@ impl Depth {
         }
     }
 
-    /// `depth` places behind `limit` slots in a process that may take `memory` bytes (`None`: all that
-    /// there are). Another depth than the default one is somebody's wish, and holds from the first
+    /// `depth` places behind `limit` slots in a process that may take `memory` bytes (`None`: nobody can
+    /// say, so there are no more than usual). Another depth than the default one is somebody's wish, and holds from the first
     /// request on.
     pub(crate) fn of(limit: u32, depth: u32, memory: Option<u64>) -> Self {
         let usual = Self::fixed(depth);
         if depth != limit.saturating_mul(QUEUE_DEPTH_PER_SLOT) {
             return usual;
         }
-        let room = memory.map_or(u64::MAX, |bytes| bytes / MEMORY_SHARE / WAITING_BYTES);
+        let room = memory.unwrap_or(0) / MEMORY_SHARE / WAITING_BYTES;
         let room = usize::try_from(room).unwrap_or(usize::MAX);
         Self {
             fresh: room.min(MAX_HELD_PER_WORKLOAD).max(usual.usual),
@@ -71,7 +71,7 @@ mod tests {
     fn a_fresh_pod_lets_as_many_wait_as_an_activator_or_as_its_memory_has_room_for() {
         let rows = [
             // Limit, depth, memory; when fresh, and later.
-            ((10, 100, None), (10_000, 100)),
+            ((10, 100, None), (100, 100)),
             ((10, 100, Some(256 * MIB)), (4_096, 100)),
             ((10, 100, Some(1024 * MIB)), (10_000, 100)),
             ((10, 100, Some(1)), (100, 100)),
