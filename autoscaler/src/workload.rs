@@ -29,8 +29,11 @@ use lull_contract::{
 };
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
 
-pub(crate) use self::waking::{resolve, waking_reason};
 use self::{follow::Patience, look::Look, mesh::RulesKept, planning::Inputs};
+pub(crate) use self::{
+    status::tells_no_activator,
+    waking::{resolve, waking_reason},
+};
 use crate::{
     context::{Context, Key, Mailbox, WriteError},
     machine::{self, Action, Step},

@@ -15,12 +15,16 @@ use super::{
     Task,
     haste::{self, Haste},
     look::Look,
+    planning::KEPT_AWAKE,
 };
 use crate::{
     context::WriteError,
     plan::{Finding, Plan},
     purpose::Purpose,
 };
+
+/// The condition that says what was found and doesn't stop enrolment.
+const WARNINGS: &str = "Warnings";
 
 /// A status without numbers, for states that have their own driver.
 #[derive(Debug)]
@@ -252,6 +256,12 @@ enum Enrolled<'a> {
     DryRun(&'a str),
 }
 
+/// Whether whoever wrote `status` was certain that there was no activator at all.
+pub(crate) fn tells_no_activator(status: &ScaledWorkloadStatus) -> bool {
+    let mut conditions = status.conditions.iter();
+    conditions.any(|found| found.type_ == WARNINGS && found.message.contains(KEPT_AWAKE))
+}
+
 /// `Enrolled`, with everything that stands in the way, and `Warnings`, with everything else that
 /// was found; the reason is the first finding's.
 fn conditions(
@@ -272,7 +282,7 @@ fn conditions(
         condition(before, ("Enrolled", is_enrolled), reason, message),
         condition(
             before,
-            ("Warnings", !warnings.is_empty()),
+            (WARNINGS, !warnings.is_empty()),
             reason_of(&warnings),
             text_of(&warnings),
         ),
@@ -355,6 +365,20 @@ mod tests {
         assert_eq!(waiting[0], ["Enrolled", "False", "Waiting", "pods"]);
         let enrolled = shown(&odd, Enrolled::Yes);
         assert_eq!(enrolled[0], ["Enrolled", "True", "Headless", both]);
+    }
+
+    #[test]
+    fn the_next_process_reads_in_a_status_that_there_was_no_activator() {
+        let status = |plan: &Plan| ScaledWorkloadStatus {
+            conditions: conditions(&ScaledWorkloadStatus::default(), plan, Enrolled::Yes),
+            ..ScaledWorkloadStatus::default()
+        };
+        let mut found = plan(&[Reason::NotHeld]);
+        assert!(!tells_no_activator(&status(&found)));
+        let none = Finding::new(Reason::NoActivator, "Deployment shop", KEPT_AWAKE);
+        found.findings.push(none);
+        assert!(tells_no_activator(&status(&found)), "among others");
+        assert!(!tells_no_activator(&status(&plan(&[]))), "taken back");
     }
 
     #[test]
