@@ -305,6 +305,12 @@ impl Demand {
         known.map(|known| known.heard.load.in_flight).sum()
     }
 
+    /// Let through by activators and not ended.
+    #[must_use]
+    pub fn forwarding(&self) -> u64 {
+        self.activators.values().map(|known| known.forwarding).sum()
+    }
+
     /// Since when somebody has been held at an activator, but for the way of its report to here.
     #[must_use]
     pub fn held_since(&self) -> Option<Duration> {

@@ -29,7 +29,7 @@ use lull_contract::{
 };
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
 
-use self::{follow::Patience, look::Look, mesh::RulesKept, planning::Inputs};
+use self::{follow::Patience, look::Look, mesh::RulesKept, planning::Inputs, waking::Untold};
 pub(crate) use self::{
     status::tells_no_activator,
     waking::{resolve, waking_reason},
@@ -109,6 +109,8 @@ struct Task {
     woken_told: bool,
     /// Or one that it takes long.
     unanswered_told: bool,
+    /// A wake of ours of which no Event has told yet.
+    untold: Option<Untold>,
     /// With the leader, where that is another replica.
     patience: Patience,
     pull: Option<JoinHandle<()>>,
@@ -150,6 +152,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         told: Vec::new(),
         woken_told: false,
         unanswered_told: false,
+        untold: None,
         patience: Patience::default(),
         pull: None,
         rest: 0,
@@ -254,6 +257,8 @@ impl Task {
             self.series.hide();
             self.mailbox.journal.lock().hide();
             self.forget_the_gone();
+            // Whoever leads hears of its end.
+            self.untold = None;
             if let (Stage::Run, Some(target), Some(workload)) = (stage, target, workload) {
                 self.wake_as_follower(&target, &workload).await?;
             }
@@ -295,7 +300,8 @@ impl Task {
 
     /// Whether this tick passes without an evaluation.
     fn rests(&mut self) -> bool {
-        if self.state != Some(State::Asleep) || self.rest == 0 || self.owes_status() {
+        let owes = self.untold.is_some() || self.owes_status();
+        if self.state != Some(State::Asleep) || self.rest == 0 || owes {
             return false;
         }
         self.rest -= 1;
@@ -337,6 +343,7 @@ impl Task {
             );
             self.enter(step.state);
         }
+        self.tell_untold(target, step.state != State::Waking);
         self.tell_in_time(target, &plan);
         self.write_status(&workload, &look, (step.state, &*plan, reason))
             .await?;

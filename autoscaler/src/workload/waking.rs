@@ -14,6 +14,38 @@ use crate::{journal, machine::Facts, policy::HELD, stores::Stores, target::Targe
 
 /// A wake that nobody has been answered after by then is told of as it is: it may never be answered.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
+/// Where nobody waits any more, the end of a wake has been told by then, if there was an answer:
+/// activators are heard once a second.
+const REPORTED_WITHIN: Duration = Duration::from_secs(3);
+
+/// A wake for somebody who was held, as long as no Event has told of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Untold {
+    /// The count that was written.
+    pods: u32,
+    /// Since when it has been over, on the process's clock.
+    over: Option<Duration>,
+}
+
+// === impl Untold ===
+
+impl Untold {
+    /// A wake to so many pods.
+    pub(super) fn new(pods: u32) -> Self {
+        Self { pods, over: None }
+    }
+
+    /// Whether it is to be told `now` as one after which nobody was answered, since it has been over
+    /// for long enough.
+    fn is_due(&mut self, is_over: bool, now: Duration) -> bool {
+        if !is_over {
+            self.over = None;
+            return false;
+        }
+        let over = *self.over.get_or_insert(now);
+        now.saturating_sub(over) >= REPORTED_WITHIN
+    }
+}
 
 /// When the first held request was answered, and what happened until then.
 fn woken_note(woken: &Woken) -> String {
@@ -39,6 +71,11 @@ fn note(scaled_to: u32, woken: &Woken, caller: Option<&Caller>) -> String {
         Some(caller) => format!("{note}; by {}", caller.text()),
         None => note,
     }
+}
+
+/// A wake of which there is no more to tell.
+fn untold_note(pods: u32) -> String {
+    format!("Scaled from 0 to {pods} pods: {HELD}; nobody was seen to be answered")
 }
 
 /// Why a workload has no pod that is ready, for which so many are held.
@@ -68,6 +105,7 @@ impl Task {
         let Some(woken) = self.mailbox.demand.lock().take_woken() else {
             return;
         };
+        self.untold = None;
         let caller = woken.by.as_ref().map(|by| resolve(&self.ctx.stores, by));
         let is_first = !std::mem::replace(&mut self.woken_told, true);
         let scaled_to = {
@@ -95,7 +133,22 @@ impl Task {
             facts.replicas,
             ANSWERED_WITHIN.as_secs()
         );
+        self.untold = None;
         self.ctx.event(target.reference(), false, "Waking", note);
+    }
+
+    /// Tells of a wake for which nobody waits any more and of whose end no activator has told: whoever
+    /// was held has left. `is_over`: no pod is waited for.
+    pub(super) fn tell_untold(&mut self, target: &Target, is_over: bool) {
+        let is_over = is_over && {
+            let demand = self.mailbox.demand.lock();
+            demand.held() + demand.forwarding() == 0
+        };
+        let now = self.ctx.now();
+        if let Some(wake) = self.untold.take_if(|wake| wake.is_due(is_over, now)) {
+            let note = untold_note(wake.pods);
+            self.ctx.event(target.reference(), false, "Waking", note);
+        }
     }
 
     /// Keeps a count that was written, where somebody has been held since `held_since`.
@@ -155,5 +208,17 @@ mod tests {
         };
         let by = format!("{told}; by 10.0.0.7");
         assert_eq!(note(2, &woken, Some(&caller)), by);
+    }
+
+    #[test]
+    fn a_wake_that_nobody_waits_for_any_more_is_told_when_no_report_came() {
+        let second = Duration::from_secs(1);
+        let mut wake = Untold::new(2);
+        let mut is_due = |is_over: bool, now: u32| wake.is_due(is_over, second * now);
+        assert!(!is_due(false, 1) && !is_due(false, 60), "no pod is ready");
+        assert!(!is_due(true, 61) && !is_due(true, 63));
+        assert!(!is_due(false, 64), "the pod is gone again");
+        assert!(!is_due(true, 70) && !is_due(true, 72));
+        assert!(is_due(true, 73));
     }
 }
