@@ -251,12 +251,15 @@ impl Task {
             // What another leader has done is in the ScaledWorkload.
             (self.term, self.state) = (term, None);
             (self.status_written, self.status_owed) = (None, None);
+            // What was told in another term is in the journal.
+            (self.woken_told, self.unanswered_told) = (false, false);
             self.begin_to_pull();
         }
         if term.is_none() {
             self.series.hide();
             self.mailbox.journal.lock().hide();
             self.forget_the_gone();
+            self.keep_woken(workload.as_deref());
             // Whoever leads hears of its end.
             self.untold = None;
             if let (Stage::Run, Some(target), Some(workload)) = (stage, target, workload) {

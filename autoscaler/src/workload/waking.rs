@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use lull_contract::{
     report::{SeenCaller, Woken},
-    scaled_workload::{ScaledWorkloadStatus, State},
+    scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State},
     view::{Caller, CountChange, WakeView},
 };
 
@@ -17,6 +17,9 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 /// Where nobody waits any more, the end of a wake has been told by then, if there was an answer:
 /// activators are heard once a second.
 const REPORTED_WITHIN: Duration = Duration::from_secs(3);
+/// For so long a replica that doesn't lead keeps the end of a wake that no status shows: longer than a
+/// leader puts its status off, and than it takes to replace one.
+const KEPT_FOR: Duration = Duration::from_secs(30);
 
 /// A wake for somebody who was held, as long as no Event has told of it.
 #[derive(Debug, Clone, Copy)]
@@ -102,16 +105,16 @@ impl Task {
     /// Keeps the phases of a wake that has ended, and tells them with the one Event of that wake; of
     /// several activators that held for it, one tells.
     pub(super) fn tell_woken(&mut self, target: &Target, pods: u32) {
-        let Some(woken) = self.mailbox.demand.lock().take_woken() else {
+        let Some((woken, told)) = self.mailbox.demand.lock().take_woken() else {
             return;
         };
         self.untold = None;
+        let told = self.time_of(told);
         let caller = woken.by.as_ref().map(|by| resolve(&self.ctx.stores, by));
         let is_first = !std::mem::replace(&mut self.woken_told, true);
         let scaled_to = {
             let mut journal = self.mailbox.journal.lock();
-            let is_news =
-                journal.woken((&woken, caller.clone()), is_first, (Timestamp::now(), pods));
+            let is_news = journal.woken((&woken, caller.clone()), is_first, (told, pods));
             let newest = journal.wakes().first().filter(|_| is_news);
             newest.map(|wake| wake.scaled_to)
         };
@@ -119,6 +122,27 @@ impl Task {
             let note = note(scaled_to, &woken, caller.as_ref());
             self.ctx.event(target.reference(), false, "Woken", note);
         }
+    }
+
+    /// Of a replica that doesn't lead: keeps the end of a wake until the status of `workload` shows it,
+    /// so that the next leader, which may be this one, can tell of it.
+    pub(super) fn keep_woken(&self, workload: Option<&ScaledWorkload>) {
+        let status = workload.and_then(|workload| workload.status.as_ref());
+        let newest = status.and_then(|status| status.wakes.first());
+        self.mailbox.demand.lock().keep_woken(|woken, told| {
+            let is_shown = || {
+                let told = self.time_of(told);
+                newest.is_some_and(|newest| journal::shows(newest, woken, told))
+            };
+            self.ctx.now().saturating_sub(told) < KEPT_FOR && !is_shown()
+        });
+    }
+
+    /// What time it was at `at` on the process's clock.
+    fn time_of(&self, at: Duration) -> Timestamp {
+        let now = Timestamp::now();
+        let ago = self.ctx.now().saturating_sub(at);
+        now.checked_sub(ago).unwrap_or(now)
     }
 
     /// Tells of a wake for which somebody still waits, once.
@@ -158,13 +182,9 @@ impl Task {
         held_since: Option<Duration>,
         reason: &str,
     ) {
-        let now = Timestamp::now();
-        let since = held_since.map(|since| {
-            let ago = self.ctx.now().saturating_sub(since);
-            journal::text_of(now.checked_sub(ago).unwrap_or(now))
-        });
+        let since = held_since.map(|since| journal::text_of(self.time_of(since)));
         let change = CountChange {
-            at: journal::text_of(now),
+            at: journal::text_of(Timestamp::now()),
             from,
             to,
             reason: reason.to_owned(),
