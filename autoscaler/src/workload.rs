@@ -29,7 +29,9 @@ use lull_contract::{
 };
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
 
-use self::{follow::Patience, look::Look, mesh::RulesKept, planning::Inputs, waking::Untold};
+use self::{
+    follow::Patience, look::Look, mesh::RulesKept, planning::Inputs, status::PutOff, waking::Untold,
+};
 pub(crate) use self::{
     status::tells_no_activator,
     waking::{resolve, waking_reason},
@@ -100,8 +102,8 @@ struct Task {
     written_replicas: Option<Written>,
     restored_at: Option<Instant>,
     status_written: Option<(ScaledWorkloadStatus, Instant)>,
-    /// Since when there is something new to inform of, which was put off.
-    status_owed: Option<Instant>,
+    /// Something new to inform of, which was put off.
+    status_owed: Option<PutOff>,
     injection_asked: Option<Instant>,
     /// What Events have told and still is so.
     told: Vec<Finding>,

@@ -1,6 +1,6 @@
 //! The status that people and activators see.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -21,6 +21,7 @@ use crate::{
     context::WriteError,
     plan::{Finding, Plan},
     purpose::Purpose,
+    unwritten::Owed,
 };
 
 /// The condition that says what was found and doesn't stop enrolment.
@@ -31,6 +32,30 @@ const WARNINGS: &str = "Warnings";
 pub(super) struct Say {
     state: State,
     reason: &'static str,
+}
+
+/// A status that is put off.
+#[derive(Debug)]
+pub(super) struct PutOff {
+    since: Instant,
+    /// Where it tells of wakes.
+    history: Option<Owed>,
+}
+
+// === impl PutOff ===
+
+impl PutOff {
+    fn begin() -> Self {
+        Self {
+            since: Instant::now(),
+            history: None,
+        }
+    }
+
+    /// Whether it is to be written, with so much `patience` and before the process ends or not.
+    fn is_due(&self, patience: Duration, is_last_call: bool) -> bool {
+        self.since.elapsed() >= patience || (is_last_call && self.history.is_some())
+    }
 }
 
 // === impl Say ===
@@ -164,8 +189,10 @@ impl Task {
     pub(super) fn owes_status(&self) -> bool {
         let state = self.state.unwrap_or_default();
         let patience = haste::patience(state, self.ctx.urgent.is_busy());
+        let is_last_call = self.ctx.unwritten.is_last_call();
         self.status_owed
-            .is_some_and(|since| since.elapsed() >= patience)
+            .as_ref()
+            .is_some_and(|owed| owed.is_due(patience, is_last_call))
     }
 
     /// Whether `status` is to be written now; that it is put off is taken note of.
@@ -181,10 +208,14 @@ impl Task {
             // The last leader may have written it just so.
             None => workload.status.as_ref(),
         };
+        let tells_wakes = there.is_some_and(|there| haste::tells_wakes(there, status));
         match there.map_or(Haste::Now, |there| haste::haste(there, status)) {
             Haste::Now => true,
             Haste::Soon => {
-                self.status_owed.get_or_insert_with(Instant::now);
+                let owed = self.status_owed.get_or_insert_with(PutOff::begin);
+                if tells_wakes && owed.history.is_none() {
+                    owed.history = Some(self.ctx.unwritten.owe());
+                }
                 self.owes_status()
             }
             Haste::Done => {
@@ -323,10 +354,8 @@ fn condition(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::plan::Reason;
+    use crate::{plan::Reason, unwritten::Unwritten};
 
     fn plan(reasons: &[Reason]) -> Plan {
         let about = |reason: &Reason| Finding::new(*reason, "Service shop", "is odd");
@@ -365,6 +394,21 @@ mod tests {
         assert_eq!(waiting[0], ["Enrolled", "False", "Waiting", "pods"]);
         let enrolled = shown(&odd, Enrolled::Yes);
         assert_eq!(enrolled[0], ["Enrolled", "True", "Headless", both]);
+    }
+
+    #[test]
+    fn before_the_process_ends_what_tells_of_wakes_is_put_off_no_more() {
+        let (now, long) = (Duration::ZERO, Duration::from_secs(3_600));
+        let numbers = PutOff::begin();
+        let wakes = PutOff {
+            history: Some(Unwritten::default().owe()),
+            ..PutOff::begin()
+        };
+        for (owed, expected) in [(&numbers, false), (&wakes, true)] {
+            assert!(owed.is_due(now, false), "it has waited for long enough");
+            assert!(!owed.is_due(long, false));
+            assert_eq!(owed.is_due(long, true), expected);
+        }
     }
 
     #[test]
