@@ -38,6 +38,7 @@ pub(crate) use self::{
 };
 use crate::{
     context::{Context, Key, Mailbox, WriteError},
+    journal::Journal,
     machine::{self, Action, Step},
     memo::Memo,
     metrics::Series,
@@ -281,6 +282,7 @@ impl Task {
             (Stage::Gone, _, Some(workload)) => {
                 // What comes under the same name is another one.
                 self.state = None;
+                *self.mailbox.journal.lock() = Journal::default();
                 self.gone(&workload).await?;
             }
             (Stage::Unknown, _, Some(workload)) => self.say_unknown(&workload).await?,
