@@ -3,17 +3,18 @@
 //!
 //! Unknown is not gone: before it counts, the API server itself is asked, since the watch may be
 //! behind. Activators that have never been there may still be on their first start, so a process
-//! that has seen none waits longer; and what is not asleep yet needs none.
+//! that has seen none waits longer; and what is not asleep yet needs none. Where the last process was
+//! certain, which is in the statuses that it has written, the next one doesn't begin anew.
 
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1 as core;
 use kube::{Api, api::ListParams};
 use lull_process::readiness::Readiness;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::API_TIMEOUT, context::Context, pod::Pod};
+use crate::{config::API_TIMEOUT, context::Context, pod::Pod, workload::tells_no_activator};
 
 /// Without a ready activator for so long, there is none. One that was killed is ready again within
 /// some seconds, and a rollout always leaves one; a caller waits 10 s for a connection, twice more in
@@ -27,12 +28,17 @@ const NEVER_SEEN_AFTER: Duration = Duration::from_secs(120);
 const BACK_AFTER: Duration = Duration::from_secs(10);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The same until the first one: what the last process was certain of is known, if it can be, before
+/// this one leads a shard and writes statuses without it.
+const BEGIN_WITHIN: Duration = Duration::from_millis(100);
 
 /// What has been seen of activators. All times are on the process's clock.
 #[derive(Debug, Clone, Copy)]
 struct Absence {
     /// Since when is looked.
     begun: Duration,
+    /// The last process has told that there is none.
+    was_told: bool,
     /// When one was ready last.
     ready_at: Option<Duration>,
     /// Since when there has been one all the time.
@@ -49,18 +55,17 @@ pub async fn watch(
     stop: CancellationToken,
 ) {
     let mut absence: Option<Absence> = None;
-    let mut tick = interval(LOOK_EVERY);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
+        let pause = absence.map_or(BEGIN_WITHIN, |_| LOOK_EVERY);
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = tick.tick() => {}
+            () = sleep(pause) => {}
         }
         if !readiness.missing().is_empty() {
             continue;
         }
         let now = ctx.now();
-        let absence = absence.get_or_insert_with(|| Absence::new(now));
+        let absence = absence.get_or_insert_with(|| Absence::new(now, was_told(&ctx)));
         let ready = ctx.stores.activators.find(|pod| pod.is_ready);
         absence.see(ready.is_some(), now);
         if absence.is_suspected(now) {
@@ -86,6 +91,15 @@ fn tell(ctx: &Context, is_certain: bool) {
     ctx.mailboxes().wake(|_| true);
 }
 
+/// Whether a status says that there is no activator at all.
+fn was_told(ctx: &Context) -> bool {
+    let told = ctx.stores.workloads.find(|workload| {
+        let status = workload.status.as_ref();
+        status.is_some_and(tells_no_activator)
+    });
+    told.is_some()
+}
+
 /// As the API server has it now.
 ///
 /// # Errors
@@ -103,10 +117,11 @@ async fn is_any_ready(ctx: &Context, selector: &str) -> Result<bool, String> {
 // === impl Absence ===
 
 impl Absence {
-    /// Nothing seen yet.
-    fn new(now: Duration) -> Self {
+    /// Nothing seen yet; `was_told`: the last process has told that there is none.
+    fn new(now: Duration, was_told: bool) -> Self {
         Self {
             begun: now,
+            was_told,
             ready_at: None,
             ready_since: None,
             is_certain: false,
@@ -128,6 +143,7 @@ impl Absence {
     fn is_suspected(&self, now: Duration) -> bool {
         let (since, patience) = match self.ready_at {
             Some(at) => (at, GONE_AFTER),
+            None if self.was_told => (self.begun, Duration::ZERO),
             None => (self.begun, NEVER_SEEN_AFTER),
         };
         !self.is_certain && now >= since + patience
@@ -161,7 +177,7 @@ mod tests {
 
     #[test]
     fn activators_are_gone_when_none_was_ready_for_a_while_and_the_api_server_says_so() {
-        let mut absence = Absence::new(Duration::ZERO);
+        let mut absence = Absence::new(Duration::ZERO, false);
         assert_eq!(look(&mut absence, true, (0, 60)), None);
         // The last one was seen in the 59th second.
         assert_eq!(look(&mut absence, false, (60, 200)), Some(74));
@@ -176,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_short_gap_is_none() {
-        let mut absence = Absence::new(Duration::ZERO);
+        let mut absence = Absence::new(Duration::ZERO, false);
         for round in 0..20 {
             let begin = round * 15;
             assert_eq!(look(&mut absence, true, (begin, begin + 1)), None);
@@ -186,13 +202,25 @@ mod tests {
 
     #[test]
     fn those_that_were_never_seen_may_be_on_their_first_start() {
-        let mut absence = Absence::new(SECOND * 5);
+        let mut absence = Absence::new(SECOND * 5, false);
         assert_eq!(look(&mut absence, false, (5, 300)), Some(125));
     }
 
     #[test]
+    fn what_the_last_process_was_certain_of_is_asked_for_at_once() {
+        let mut gone = Absence::new(SECOND * 5, true);
+        assert_eq!(look(&mut gone, false, (5, 300)), Some(5));
+        assert!(!gone.is_certain, "it is not confirmed");
+        gone.confirm(false, SECOND * 5);
+        assert!(gone.is_certain);
+        let mut back = Absence::new(SECOND * 5, true);
+        assert_eq!(look(&mut back, true, (5, 6)), None);
+        assert_eq!(look(&mut back, false, (6, 300)), Some(20));
+    }
+
+    #[test]
     fn they_are_back_when_one_stays_ready() {
-        let mut absence = Absence::new(Duration::ZERO);
+        let mut absence = Absence::new(Duration::ZERO, false);
         absence.see(true, Duration::ZERO);
         assert_eq!(look(&mut absence, false, (1, 60)), Some(15));
         absence.confirm(false, SECOND * 15);

@@ -26,7 +26,7 @@ use crate::{
     metrics::{Asked, Metrics},
     page,
     stores::{OnTouched, Stores, Touched, Watched},
-    workload,
+    unwritten, workload,
 };
 
 /// Changes that wait for the manager; beyond it the regular scan finds them.
@@ -84,7 +84,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         readiness: readiness.clone(),
         held: metrics.shards_held.clone(),
     };
-    let leases = tokio::spawn(leadership.clone().run(election, stop.clone()));
+    let leases_end = CancellationToken::new();
+    let leases = tokio::spawn(leadership.clone().run(election, leases_end.clone()));
     let ctx = Arc::new(Context::new(Parts {
         client,
         stores,
@@ -107,6 +108,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let shown = page::spawn(&ctx, &args, &stop).await;
     shown.context("status page port")?;
     manage(&ctx, &readiness, touched_rx, &stop).await;
+    leases_end.cancel();
     leases.await.context("the leases' task failed")?;
     Ok(())
 }
@@ -151,7 +153,7 @@ async fn spawn_admin(
     Ok(())
 }
 
-/// Starts and wakes tasks until `stop`.
+/// Starts and wakes tasks until `stop`, and has them write what would be lost.
 async fn manage(
     ctx: &Arc<Context>,
     readiness: &Readiness,
@@ -209,6 +211,7 @@ async fn manage(
             .workloads
             .set(i64::try_from(ctx.mailboxes().len()).unwrap_or(i64::MAX));
     }
+    unwritten::write_all(ctx).await;
     for (_, poller) in pollers.into_values() {
         poller.abort();
     }

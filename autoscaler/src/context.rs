@@ -29,6 +29,7 @@ use crate::{
     purpose::Purpose,
     stores::Stores,
     turns::Turns,
+    unwritten::Unwritten,
 };
 
 /// API calls at one time that nobody waits for. When an activator goes, every workload's slice is
@@ -81,6 +82,8 @@ pub struct Context {
     pub turns: Turns,
     /// The same of those that somebody waits for.
     pub urgent: Turns,
+    /// What would be lost with this process.
+    pub unwritten: Unwritten,
     /// Where Lull's own pods are.
     pub lull: Components,
     /// Where a test wants the process to end.
@@ -237,6 +240,7 @@ impl Context {
             reserved: Mutex::default(),
             turns: Turns::new(TURNS),
             urgent: Turns::new(URGENT),
+            unwritten: Unwritten::default(),
             lull: parts.lull,
             crash: parts.crash,
             start: Instant::now(),

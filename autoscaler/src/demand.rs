@@ -36,8 +36,8 @@ pub struct Demand {
     called_at: Option<Duration>,
     /// When a connection was seen last that went round a queue-proxy.
     bypassed_at: Option<Duration>,
-    /// A wake that nobody has taken note of.
-    woken: Option<Woken>,
+    /// A wake that nobody has taken note of, and when it was told.
+    woken: Option<(Woken, Duration)>,
 }
 
 /// The last report of a process.
@@ -219,7 +219,7 @@ impl Demand {
             0
         };
         if told_wake < wake {
-            self.woken.clone_from(&held.woken);
+            self.woken = held.woken.clone().map(|woken| (woken, at));
         }
         let held_since = at.saturating_sub(Duration::from_micros(held.held_for_us));
         let listens_otherwise = known.ports != held.ports;
@@ -305,6 +305,12 @@ impl Demand {
         known.map(|known| known.heard.load.in_flight).sum()
     }
 
+    /// Let through by activators and not ended.
+    #[must_use]
+    pub fn forwarding(&self) -> u64 {
+        self.activators.values().map(|known| known.forwarding).sum()
+    }
+
     /// Since when somebody has been held at an activator, but for the way of its report to here.
     #[must_use]
     pub fn held_since(&self) -> Option<Duration> {
@@ -312,9 +318,15 @@ impl Demand {
         known.filter_map(|known| known.held_since).min()
     }
 
-    /// The wake that ended since this was asked last.
-    pub fn take_woken(&mut self) -> Option<Woken> {
+    /// The wake that ended since this was asked last, and when it was told.
+    pub fn take_woken(&mut self) -> Option<(Woken, Duration)> {
         self.woken.take()
+    }
+
+    /// Forgets the wake that would be taken, unless it `is_kept`, by itself and by when it was told.
+    pub fn keep_woken(&mut self, is_kept: impl FnOnce(&Woken, Duration) -> bool) {
+        let woken = self.woken.take();
+        self.woken = woken.filter(|(woken, told)| is_kept(woken, *told));
     }
 
     /// Whether `activator`, of which `hearing` was heard, has said that it listens on every one of

@@ -32,7 +32,7 @@ const TOLD_FOR: SignedDuration = SignedDuration::from_secs(11);
 pub struct Journal {
     /// The newest first; at most [`MAX_WAKES`].
     wakes: Vec<WakeView>,
-    /// The newest of them is one that a leader before has written down.
+    /// The newest of them was there when this replica began to lead: it may be told of once more.
     is_inherited: bool,
     /// The newest first; at most [`MAX_CHANGES`].
     changes: VecDeque<CountChange>,
@@ -61,16 +61,24 @@ pub fn text_of(time: Timestamp) -> String {
 // === impl Journal ===
 
 impl Journal {
-    /// Takes over what a leader before has written down. What this replica has begun and nobody has
-    /// written yet stays.
+    /// Takes over what a leader before has written down. What this replica knows of and nobody has
+    /// written yet stays: wakes that it has begun, and the ends of those that it was told of.
     pub fn resume(&mut self, written: &[WakeView]) {
-        let newest = written.first().map(|wake| wake.at.as_str());
-        let begun = std::mem::take(&mut self.wakes).into_iter().next();
-        let begun = begun.filter(|wake| newest.is_none_or(|newest| wake.at.as_str() > newest));
-        let begun = begun.filter(|wake| wake.total_ms.is_none());
-        self.is_inherited = begun.is_none();
-        self.wakes = begun.into_iter().chain(written.iter().cloned()).collect();
+        let own = std::mem::replace(&mut self.wakes, written.to_vec());
+        // From the oldest on.
+        for wake in own.into_iter().rev() {
+            match self.wakes.first_mut() {
+                Some(newest) if is_same(newest, &wake) => {
+                    if newest.total_ms.is_none() && wake.total_ms.is_some() {
+                        *newest = wake;
+                    }
+                }
+                Some(newest) if newest.at > wake.at => {}
+                _ => self.wakes.insert(0, wake),
+            }
+        }
         self.wakes.truncate(MAX_WAKES);
+        self.is_inherited = true;
     }
 
     /// Takes note of what was seen `now`, on the process's clock.
@@ -157,15 +165,11 @@ impl Journal {
         is_news
     }
 
-    /// Whether a wake that has been told of at `now` is the one that a leader before has written down
-    /// as ended. An activator tells it in the same words; another one, which held for it as well, in
-    /// others, but within the same few seconds, in which nothing falls asleep and wakes anew.
+    /// Whether a wake that has been told of at `now` is one that was there when this replica began to
+    /// lead.
     fn is_written(&self, woken: &Woken, now: Timestamp) -> bool {
         let newest = self.wakes.first().filter(|_| self.is_inherited);
-        newest.is_some_and(|wake| {
-            let is_same = wake.total_ms.is_some() && wake.phases == phases(woken);
-            is_same || ended_at(wake).is_some_and(|end| now.duration_since(end) <= TOLD_FOR)
-        })
+        newest.is_some_and(|newest| shows(newest, woken, now))
     }
 
     fn begin(&mut self, wake: WakeView) {
@@ -216,6 +220,24 @@ impl Sample {
         let seen = |sample: &Self| (sample.in_flight, sample.ready, sample.desired);
         seen(self) == seen(other)
     }
+}
+
+/// Whether a wake that was told of at `told` is the `newest` one that is known, as one that has ended.
+/// An activator tells it in the same words; another one, which held for it as well, in others, but
+/// within the same few seconds, in which nothing falls asleep and wakes anew.
+#[must_use]
+pub fn shows(newest: &WakeView, woken: &Woken, told: Timestamp) -> bool {
+    let is_same = newest.total_ms.is_some() && newest.phases == phases(woken);
+    is_same || ended_at(newest).is_some_and(|end| told.duration_since(end) <= TOLD_FOR)
+}
+
+/// Whether two records are of one wake: each replica dates it by what it was told itself.
+fn is_same(a: &WakeView, b: &WakeView) -> bool {
+    let begun = |wake: &WakeView| wake.at.parse::<Timestamp>().ok();
+    let apart = begun(a)
+        .zip(begun(b))
+        .map(|(a, b)| a.duration_since(b).abs());
+    a.at == b.at || apart.is_some_and(|apart| apart <= TOLD_FOR)
 }
 
 /// When its first answer was seen; `None` where there has been none.

@@ -41,5 +41,6 @@ pub mod stores;
 pub mod target;
 pub mod turns;
 pub mod uninstall;
+pub mod unwritten;
 pub mod why;
 pub mod workload;

@@ -29,10 +29,16 @@ use lull_contract::{
 };
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
 
-pub(crate) use self::waking::{resolve, waking_reason};
-use self::{follow::Patience, look::Look, mesh::RulesKept, planning::Inputs};
+use self::{
+    follow::Patience, look::Look, mesh::RulesKept, planning::Inputs, status::PutOff, waking::Untold,
+};
+pub(crate) use self::{
+    status::tells_no_activator,
+    waking::{resolve, waking_reason},
+};
 use crate::{
     context::{Context, Key, Mailbox, WriteError},
+    journal::Journal,
     machine::{self, Action, Step},
     memo::Memo,
     metrics::Series,
@@ -97,8 +103,8 @@ struct Task {
     written_replicas: Option<Written>,
     restored_at: Option<Instant>,
     status_written: Option<(ScaledWorkloadStatus, Instant)>,
-    /// Since when there is something new to inform of, which was put off.
-    status_owed: Option<Instant>,
+    /// Something new to inform of, which was put off.
+    status_owed: Option<PutOff>,
     injection_asked: Option<Instant>,
     /// What Events have told and still is so.
     told: Vec<Finding>,
@@ -106,6 +112,8 @@ struct Task {
     woken_told: bool,
     /// Or one that it takes long.
     unanswered_told: bool,
+    /// A wake of ours of which no Event has told yet.
+    untold: Option<Untold>,
     /// With the leader, where that is another replica.
     patience: Patience,
     pull: Option<JoinHandle<()>>,
@@ -147,6 +155,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         told: Vec::new(),
         woken_told: false,
         unanswered_told: false,
+        untold: None,
         patience: Patience::default(),
         pull: None,
         rest: 0,
@@ -245,12 +254,17 @@ impl Task {
             // What another leader has done is in the ScaledWorkload.
             (self.term, self.state) = (term, None);
             (self.status_written, self.status_owed) = (None, None);
+            // What was told in another term is in the journal.
+            (self.woken_told, self.unanswered_told) = (false, false);
             self.begin_to_pull();
         }
         if term.is_none() {
             self.series.hide();
             self.mailbox.journal.lock().hide();
             self.forget_the_gone();
+            self.keep_woken(workload.as_deref());
+            // Whoever leads hears of its end.
+            self.untold = None;
             if let (Stage::Run, Some(target), Some(workload)) = (stage, target, workload) {
                 self.wake_as_follower(&target, &workload).await?;
             }
@@ -268,6 +282,7 @@ impl Task {
             (Stage::Gone, _, Some(workload)) => {
                 // What comes under the same name is another one.
                 self.state = None;
+                *self.mailbox.journal.lock() = Journal::default();
                 self.gone(&workload).await?;
             }
             (Stage::Unknown, _, Some(workload)) => self.say_unknown(&workload).await?,
@@ -292,7 +307,8 @@ impl Task {
 
     /// Whether this tick passes without an evaluation.
     fn rests(&mut self) -> bool {
-        if self.state != Some(State::Asleep) || self.rest == 0 || self.owes_status() {
+        let owes = self.untold.is_some() || self.owes_status();
+        if self.state != Some(State::Asleep) || self.rest == 0 || owes {
             return false;
         }
         self.rest -= 1;
@@ -334,6 +350,7 @@ impl Task {
             );
             self.enter(step.state);
         }
+        self.tell_untold(target, step.state != State::Waking);
         self.tell_in_time(target, &plan);
         self.write_status(&workload, &look, (step.state, &*plan, reason))
             .await?;

@@ -137,7 +137,7 @@ impl Demand {
         Totals {
             in_flight: at_pods + held,
             held,
-            forwarding: self.activators.values().map(|known| known.forwarding).sum(),
+            forwarding: self.forwarding(),
             bypassed: self
                 .bypassed_at
                 .is_some_and(|at| now <= at + self.lengths.0),

@@ -118,6 +118,61 @@ fn the_next_leader_goes_on_where_the_last_one_wrote() {
 }
 
 #[test]
+fn who_leads_again_keeps_what_nobody_has_written_meanwhile() {
+    let early = "2026-11-25T10:00:00.000Z";
+    let (begun, late) = ("2026-11-25T11:59:59.000Z", "2026-11-25T11:59:57.500Z");
+    let ended = |at: &str, total: u64| WakeView {
+        total_ms: Some(total),
+        ..wake_at(at)
+    };
+    let rows = [
+        // Nothing but what was there before: the end was put off, and so was the wake.
+        (
+            vec![ended(early, 1)],
+            vec![(begun, Some(900)), (early, Some(1))],
+        ),
+        // Its beginning was written, and its end was not.
+        (
+            vec![wake_at(begun), ended(early, 1)],
+            vec![(begun, Some(900)), (early, Some(1))],
+        ),
+        // Another leader has written it, as it saw it.
+        (
+            vec![ended(late, 700), ended(early, 1)],
+            vec![(late, Some(700)), (early, Some(1))],
+        ),
+        // And another one since.
+        (
+            vec![ended("2026-11-25T12:10:00.000Z", 5)],
+            vec![("2026-11-25T12:10:00.000Z", Some(5))],
+        ),
+        (vec![], vec![(begun, Some(900))]),
+    ];
+    for (written, expected) in rows {
+        let mut journal = Journal::default();
+        journal.scaled(change(0, 1), Some(begun.to_owned()));
+        assert!(journal.woken((&woken(900_000), None), true, (noon(), 1)));
+        journal.resume(&written);
+        let wakes = journal.wakes().iter();
+        let wakes: Vec<_> = wakes
+            .map(|wake| (wake.at.as_str(), wake.total_ms))
+            .collect();
+        assert_eq!(wakes, expected, "{written:?}");
+    }
+}
+
+#[test]
+fn a_wake_that_is_kept_over_two_terms_is_not_told_twice() {
+    let mut journal = Journal::default();
+    journal.scaled(change(0, 1), Some("2026-11-25T11:59:59.000Z".to_owned()));
+    assert!(journal.woken((&woken(900_000), None), true, (noon(), 1)));
+    journal.resume(&[]);
+    // By another activator, in the new term.
+    assert!(!journal.woken((&woken(850_000), None), true, (noon(), 1)));
+    assert_eq!(journal.wakes().len(), 1);
+}
+
+#[test]
 fn a_wake_that_a_leader_before_has_written_is_not_told_twice() {
     let written = WakeView {
         total_ms: Some(612),

@@ -459,6 +459,15 @@ fn a_finding_says_what_to_write() {
         text.contains("set the grace period to 93 at least"),
         "{text}"
     );
+    let asking = json!({ "metadata": { "annotations": { "lull.dev/connect-timeout": "20s" } } });
+    let rule = |policy: Value| json!({ "kind": "DestinationRule", "spec": { "host": "shop", "trafficPolicy": policy } });
+    let service = || json!({ "kind": "Service" });
+    let text = findings_of(asking.clone(), vec![service(), rule(json!({}))]);
+    let line = r#"{"connectionPool":{"tcp":{"connectTimeout":"20s"}}}"#;
+    assert!(text.contains(line), "{text}");
+    let short = json!({ "connectionPool": { "tcp": { "connectTimeout": "3s" } } });
+    let text = findings_of(asking, vec![service(), rule(short)]);
+    assert!(text.contains("set 20s or more"), "{text}");
     let policy = json!({ "kind": "NetworkPolicy", "spec": { "ingress": [{ "ports": [{ "port": 8080 }] }] } });
     let text = findings_of(json!({}), vec![json!({ "kind": "Service" }), policy]);
     for part in [

@@ -86,13 +86,18 @@ impl<K: Send + Sync + 'static> Watch<K> {
                 }
             };
             let is_listed = matches!(event, Event::InitDone);
-            let change = change_of(&event, self.touched);
+            let before = if self.is_for_plans {
+                replaced(&event, &writer, self.keys)
+            } else {
+                None
+            };
+            let changes = changes_of(&event, before.as_deref(), self.touched);
             let is_news = writer.take(event) || !self.is_for_plans;
             if is_listed {
                 on_listed();
                 drop(self.pending.take());
             }
-            if let Some(change) = change.filter(|_| is_news) {
+            for change in changes.into_iter().filter(|_| is_news) {
                 (self.on_touched)(change);
             }
         }
@@ -110,15 +115,33 @@ fn converted<R, K>(event: Event<R>, kept: impl Fn(R) -> K) -> Event<K> {
     }
 }
 
-/// Who is told when `event` has been taken note of.
+/// What is known of the object that `event` brings anew.
+fn replaced<K>(event: &Event<K>, writer: &Writer<K>, keys: Keys<K>) -> Option<Arc<K>> {
+    let Event::Apply(object) = event else {
+        return None;
+    };
+    let (namespace, name) = (keys.place)(object);
+    writer.cache().get(&namespace, &name)
+}
+
+/// Who is told when `event` has been taken note of; `before` is the object that it takes the place of,
+/// which may have been about others.
 ///
 /// An object of a list that is not complete can't be seen yet, so nobody looks for it; and what was
 /// deleted while the watch was away is named by no event.
-fn change_of<K>(event: &Event<K>, touched: impl Fn(&K) -> Touched) -> Option<Touched> {
+fn changes_of<K>(
+    event: &Event<K>,
+    before: Option<&K>,
+    touched: impl Fn(&K) -> Touched,
+) -> Vec<Touched> {
     match event {
-        Event::Apply(object) | Event::Delete(object) => Some(touched(object)),
-        Event::Init | Event::InitApply(_) => None,
-        Event::InitDone => Some(Touched::Everything),
+        Event::Apply(object) | Event::Delete(object) => {
+            let now = touched(object);
+            let before = before.map(touched).filter(|before| *before != now);
+            before.into_iter().chain([now]).collect()
+        }
+        Event::Init | Event::InitApply(_) => Vec::new(),
+        Event::InitDone => vec![Touched::Everything],
     }
 }
 
@@ -130,9 +153,35 @@ mod tests {
     fn a_new_list_touches_everything_once_it_is_complete() {
         let touched = |_: &()| Touched::Activators;
         let told = [Event::Init, Event::InitApply(()), Event::InitDone]
-            .map(|event| change_of(&event, touched));
-        assert_eq!(told, [None, None, Some(Touched::Everything)]);
-        let one = change_of(&Event::Delete(()), touched);
-        assert_eq!(one, Some(Touched::Activators));
+            .map(|event| changes_of(&event, None, touched));
+        assert_eq!(told, [vec![], vec![], vec![Touched::Everything]]);
+        let one = changes_of(&Event::Delete(()), None, touched);
+        assert_eq!(one, [Touched::Activators]);
+    }
+
+    #[test]
+    fn a_rule_that_moves_touches_those_that_it_was_about_as_well() {
+        /// Name, and the namespace that it is about.
+        type Rule = (&'static str, &'static str);
+        const KEYS: Keys<Rule> = Keys {
+            place: |(name, _)| (String::new(), (*name).to_owned()),
+            group: |(_, about)| Some(*about),
+            alike: |a, b| a == b,
+        };
+        let namespace = |about: &str| Touched::Namespace(about.to_owned());
+        let mut writer = Writer::new(KEYS);
+        let mut told = |event: Event<Rule>| {
+            let before = replaced(&event, &writer, KEYS);
+            let changes = changes_of(&event, before.as_deref(), |rule| namespace(rule.1));
+            writer.take(event);
+            changes
+        };
+        let (shop, bank) = (namespace("shop"), namespace("bank"));
+        assert_eq!(told(Event::Apply(("one", "shop"))), [shop.clone()]);
+        assert_eq!(told(Event::Apply(("two", "bank"))), [bank.clone()]);
+        let moved = told(Event::Apply(("one", "bank")));
+        assert_eq!(moved, [shop, bank.clone()]);
+        assert_eq!(told(Event::Apply(("one", "bank"))), [bank.clone()]);
+        assert_eq!(told(Event::Delete(("one", "bank"))), [bank]);
     }
 }

@@ -21,7 +21,7 @@ use lull_contract::{
 };
 use serde_json::{Value, json};
 
-use super::{Task, Written};
+use super::{Task, Written, waking::Untold};
 use crate::{
     context::WriteError,
     machine::NO_ACTIVATOR,
@@ -212,6 +212,7 @@ impl Task {
         if let Some(since) = held_since.filter(|_| from == 0) {
             let after = |at: Duration| at.saturating_sub(since);
             self.ctx.metrics.woken(after(sent), after(self.ctx.now()));
+            self.untold = Some(Untold::new(to));
         }
         self.policy.wrote(to);
         let verdict = self.policy.last().map(ToString::to_string);
@@ -225,7 +226,7 @@ impl Task {
         tracing::info!(workload = %self.key, from, to, reason, "scaled");
         self.keep_scaled((from, to), held_since, &reason);
         let (word, note) = match (from, to) {
-            // Told when somebody is answered, or is not for long.
+            // Told when somebody is answered, or is not for long, or has left.
             (0, _) if held_since.is_some() => return Ok(()),
             (0, _) => ("Waking", format!("Scaled from 0 to {to} pods: {reason}")),
             (_, 0) => ("FellAsleep", "No traffic: all pods are let go".to_owned()),

@@ -1,7 +1,8 @@
 //! When a status that has changed is written. Pure.
 //!
 //! What another replica goes on from is written before the next step. All else only informs: it waits
-//! a while, so that what changes meanwhile goes with it, and most of it with the next step.
+//! a while, so that what changes meanwhile goes with it, and most of it with the next step. Of that only
+//! the history of wakes can't be found out again: before the process ends it is written.
 
 use std::time::Duration;
 
@@ -36,6 +37,11 @@ pub(super) fn haste(there: &ScaledWorkloadStatus, wanted: &ScaledWorkloadStatus)
     } else {
         Haste::Soon
     }
+}
+
+/// Whether `wanted` tells of wakes that nobody would know of by `there`.
+pub(super) fn tells_wakes(there: &ScaledWorkloadStatus, wanted: &ScaledWorkloadStatus) -> bool {
+    there.wakes != wanted.wakes
 }
 
 /// Whether a replica that finds `there` goes on as if it had found `wanted`.
@@ -121,6 +127,22 @@ mod tests {
         ] {
             assert_eq!(haste(&there, &wanted), expected, "{what}");
         }
+    }
+
+    #[test]
+    fn only_wakes_are_lost_with_the_process() {
+        let there = awake();
+        let other = ScaledWorkloadStatus {
+            in_flight: 2,
+            reason: "busy".to_owned(),
+            ..awake()
+        };
+        assert!(!tells_wakes(&there, &other));
+        let woken = ScaledWorkloadStatus {
+            wakes: vec![WakeView::default()],
+            ..awake()
+        };
+        assert!(tells_wakes(&there, &woken));
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Task {
         let services = self.our_services(workload, Some(target));
         let planned = only_names(&services);
         if let Some(workload) = workload {
-            if !self.is_awake(target, workload).await? {
+            if !self.is_woken(target, workload).await? {
                 self.say(workload, Say::leaving("waking before it leaves"))
                     .await?;
                 return self.add_activators_as_planned(target, workload).await;
@@ -96,6 +96,19 @@ impl Task {
         self.delete(workload).await
     }
 
+    /// Wakes it and tells of that; whether it is awake, or never will be.
+    async fn is_woken(
+        &mut self,
+        target: &Target,
+        workload: &ScaledWorkload,
+    ) -> Result<bool, WriteError> {
+        let is_awake = self.is_awake(target, workload).await?;
+        let replicas = self.replicas(target);
+        self.tell_woken(target, replicas);
+        self.tell_untold(target, is_awake);
+        Ok(is_awake)
+    }
+
     /// Scales to what the user had; whether a pod is ready, or none will be.
     async fn is_awake(
         &mut self,
@@ -113,6 +126,8 @@ impl Task {
         let ours = replicas == 0 || workload.spec.settings.class == Class::Kpa;
         if replicas < wanted && ours {
             self.scale(target, replicas, wanted).await?;
+            // What was told was another wake.
+            self.woken_told &= replicas > 0;
         }
         let ready = self.pods().iter().any(|pod| pod.is_ready);
         Ok(ready || self.state_since.elapsed() >= WAKE_LIMIT)

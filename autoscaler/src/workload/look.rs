@@ -132,7 +132,6 @@ impl Task {
         let (pods, activators) = (self.pods(), self.ctx.stores.activators.all());
         let mut demand = self.mailbox.demand.lock();
         demand.keep_only(&reporters(&pods), &reporters(&activators));
-        demand.take_woken();
     }
 
     pub(super) fn service(&self, name: &str) -> Option<Arc<Service>> {

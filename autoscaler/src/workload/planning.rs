@@ -33,11 +33,15 @@ pub(super) struct Inputs {
     no_activator: bool,
 }
 
+/// What is with a workload while there is no activator at all. By it the next process knows that the
+/// last one was certain.
+pub(super) const KEPT_AWAKE: &str = "is kept awake: no activator has been ready for a while, and \
+                                     without one nobody would reach it asleep; see to the pods of \
+                                     Lull's activators";
+
 /// What is to be known while there is no activator at all.
 fn no_activator(target: &Target) -> Finding {
-    let text = "is kept awake: no activator has been ready for a while, and without one nobody would \
-                reach it asleep; see to the pods of Lull's activators";
-    Finding::new(Reason::NoActivator, target.to_string(), text)
+    Finding::new(Reason::NoActivator, target.to_string(), KEPT_AWAKE)
 }
 
 // === impl Task ===

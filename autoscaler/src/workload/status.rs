@@ -1,6 +1,6 @@
 //! The status that people and activators see.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -15,18 +15,47 @@ use super::{
     Task,
     haste::{self, Haste},
     look::Look,
+    planning::KEPT_AWAKE,
 };
 use crate::{
     context::WriteError,
     plan::{Finding, Plan},
     purpose::Purpose,
+    unwritten::Owed,
 };
+
+/// The condition that says what was found and doesn't stop enrolment.
+const WARNINGS: &str = "Warnings";
 
 /// A status without numbers, for states that have their own driver.
 #[derive(Debug)]
 pub(super) struct Say {
     state: State,
     reason: &'static str,
+}
+
+/// A status that is put off.
+#[derive(Debug)]
+pub(super) struct PutOff {
+    since: Instant,
+    /// Where it tells of wakes.
+    history: Option<Owed>,
+}
+
+// === impl PutOff ===
+
+impl PutOff {
+    fn begin() -> Self {
+        Self {
+            since: Instant::now(),
+            history: None,
+        }
+    }
+
+    /// Whether it is to be written, with so much `patience` and before the process ends or not.
+    fn is_due(&self, patience: Duration, is_last_call: bool) -> bool {
+        self.since.elapsed() >= patience || (is_last_call && self.history.is_some())
+    }
 }
 
 // === impl Say ===
@@ -160,8 +189,10 @@ impl Task {
     pub(super) fn owes_status(&self) -> bool {
         let state = self.state.unwrap_or_default();
         let patience = haste::patience(state, self.ctx.urgent.is_busy());
+        let is_last_call = self.ctx.unwritten.is_last_call();
         self.status_owed
-            .is_some_and(|since| since.elapsed() >= patience)
+            .as_ref()
+            .is_some_and(|owed| owed.is_due(patience, is_last_call))
     }
 
     /// Whether `status` is to be written now; that it is put off is taken note of.
@@ -177,10 +208,14 @@ impl Task {
             // The last leader may have written it just so.
             None => workload.status.as_ref(),
         };
+        let tells_wakes = there.is_some_and(|there| haste::tells_wakes(there, status));
         match there.map_or(Haste::Now, |there| haste::haste(there, status)) {
             Haste::Now => true,
             Haste::Soon => {
-                self.status_owed.get_or_insert_with(Instant::now);
+                let owed = self.status_owed.get_or_insert_with(PutOff::begin);
+                if tells_wakes && owed.history.is_none() {
+                    owed.history = Some(self.ctx.unwritten.owe());
+                }
                 self.owes_status()
             }
             Haste::Done => {
@@ -252,6 +287,12 @@ enum Enrolled<'a> {
     DryRun(&'a str),
 }
 
+/// Whether whoever wrote `status` was certain that there was no activator at all.
+pub(crate) fn tells_no_activator(status: &ScaledWorkloadStatus) -> bool {
+    let mut conditions = status.conditions.iter();
+    conditions.any(|found| found.type_ == WARNINGS && found.message.contains(KEPT_AWAKE))
+}
+
 /// `Enrolled`, with everything that stands in the way, and `Warnings`, with everything else that
 /// was found; the reason is the first finding's.
 fn conditions(
@@ -272,7 +313,7 @@ fn conditions(
         condition(before, ("Enrolled", is_enrolled), reason, message),
         condition(
             before,
-            ("Warnings", !warnings.is_empty()),
+            (WARNINGS, !warnings.is_empty()),
             reason_of(&warnings),
             text_of(&warnings),
         ),
@@ -313,10 +354,8 @@ fn condition(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::plan::Reason;
+    use crate::{plan::Reason, unwritten::Unwritten};
 
     fn plan(reasons: &[Reason]) -> Plan {
         let about = |reason: &Reason| Finding::new(*reason, "Service shop", "is odd");
@@ -355,6 +394,35 @@ mod tests {
         assert_eq!(waiting[0], ["Enrolled", "False", "Waiting", "pods"]);
         let enrolled = shown(&odd, Enrolled::Yes);
         assert_eq!(enrolled[0], ["Enrolled", "True", "Headless", both]);
+    }
+
+    #[test]
+    fn before_the_process_ends_what_tells_of_wakes_is_put_off_no_more() {
+        let (now, long) = (Duration::ZERO, Duration::from_secs(3_600));
+        let numbers = PutOff::begin();
+        let wakes = PutOff {
+            history: Some(Unwritten::default().owe()),
+            ..PutOff::begin()
+        };
+        for (owed, expected) in [(&numbers, false), (&wakes, true)] {
+            assert!(owed.is_due(now, false), "it has waited for long enough");
+            assert!(!owed.is_due(long, false));
+            assert_eq!(owed.is_due(long, true), expected);
+        }
+    }
+
+    #[test]
+    fn the_next_process_reads_in_a_status_that_there_was_no_activator() {
+        let status = |plan: &Plan| ScaledWorkloadStatus {
+            conditions: conditions(&ScaledWorkloadStatus::default(), plan, Enrolled::Yes),
+            ..ScaledWorkloadStatus::default()
+        };
+        let mut found = plan(&[Reason::NotHeld]);
+        assert!(!tells_no_activator(&status(&found)));
+        let none = Finding::new(Reason::NoActivator, "Deployment shop", KEPT_AWAKE);
+        found.findings.push(none);
+        assert!(tells_no_activator(&status(&found)), "among others");
+        assert!(!tells_no_activator(&status(&plan(&[]))), "taken back");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use lull_contract::{
     report::{SeenCaller, Woken},
-    scaled_workload::{ScaledWorkloadStatus, State},
+    scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State},
     view::{Caller, CountChange, WakeView},
 };
 
@@ -14,6 +14,41 @@ use crate::{journal, machine::Facts, policy::HELD, stores::Stores, target::Targe
 
 /// A wake that nobody has been answered after by then is told of as it is: it may never be answered.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
+/// Where nobody waits any more, the end of a wake has been told by then, if there was an answer:
+/// activators are heard once a second.
+const REPORTED_WITHIN: Duration = Duration::from_secs(3);
+/// For so long a replica that doesn't lead keeps the end of a wake that no status shows: longer than a
+/// leader puts its status off, and than it takes to replace one.
+const KEPT_FOR: Duration = Duration::from_secs(30);
+
+/// A wake for somebody who was held, as long as no Event has told of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Untold {
+    /// The count that was written.
+    pods: u32,
+    /// Since when it has been over, on the process's clock.
+    over: Option<Duration>,
+}
+
+// === impl Untold ===
+
+impl Untold {
+    /// A wake to so many pods.
+    pub(super) fn new(pods: u32) -> Self {
+        Self { pods, over: None }
+    }
+
+    /// Whether it is to be told `now` as one after which nobody was answered, since it has been over
+    /// for long enough.
+    fn is_due(&mut self, is_over: bool, now: Duration) -> bool {
+        if !is_over {
+            self.over = None;
+            return false;
+        }
+        let over = *self.over.get_or_insert(now);
+        now.saturating_sub(over) >= REPORTED_WITHIN
+    }
+}
 
 /// When the first held request was answered, and what happened until then.
 fn woken_note(woken: &Woken) -> String {
@@ -41,6 +76,11 @@ fn note(scaled_to: u32, woken: &Woken, caller: Option<&Caller>) -> String {
     }
 }
 
+/// A wake of which there is no more to tell.
+fn untold_note(pods: u32) -> String {
+    format!("Scaled from 0 to {pods} pods: {HELD}; nobody was seen to be answered")
+}
+
 /// Why a workload has no pod that is ready, for which so many are held.
 pub(crate) fn waking_reason(held: u64) -> String {
     format!("no pod is ready yet, {held} held")
@@ -65,15 +105,16 @@ impl Task {
     /// Keeps the phases of a wake that has ended, and tells them with the one Event of that wake; of
     /// several activators that held for it, one tells.
     pub(super) fn tell_woken(&mut self, target: &Target, pods: u32) {
-        let Some(woken) = self.mailbox.demand.lock().take_woken() else {
+        let Some((woken, told)) = self.mailbox.demand.lock().take_woken() else {
             return;
         };
+        self.untold = None;
+        let told = self.time_of(told);
         let caller = woken.by.as_ref().map(|by| resolve(&self.ctx.stores, by));
         let is_first = !std::mem::replace(&mut self.woken_told, true);
         let scaled_to = {
             let mut journal = self.mailbox.journal.lock();
-            let is_news =
-                journal.woken((&woken, caller.clone()), is_first, (Timestamp::now(), pods));
+            let is_news = journal.woken((&woken, caller.clone()), is_first, (told, pods));
             let newest = journal.wakes().first().filter(|_| is_news);
             newest.map(|wake| wake.scaled_to)
         };
@@ -81,6 +122,27 @@ impl Task {
             let note = note(scaled_to, &woken, caller.as_ref());
             self.ctx.event(target.reference(), false, "Woken", note);
         }
+    }
+
+    /// Of a replica that doesn't lead: keeps the end of a wake until the status of `workload` shows it,
+    /// so that the next leader, which may be this one, can tell of it.
+    pub(super) fn keep_woken(&self, workload: Option<&ScaledWorkload>) {
+        let status = workload.and_then(|workload| workload.status.as_ref());
+        let newest = status.and_then(|status| status.wakes.first());
+        self.mailbox.demand.lock().keep_woken(|woken, told| {
+            let is_shown = || {
+                let told = self.time_of(told);
+                newest.is_some_and(|newest| journal::shows(newest, woken, told))
+            };
+            self.ctx.now().saturating_sub(told) < KEPT_FOR && !is_shown()
+        });
+    }
+
+    /// What time it was at `at` on the process's clock.
+    fn time_of(&self, at: Duration) -> Timestamp {
+        let now = Timestamp::now();
+        let ago = self.ctx.now().saturating_sub(at);
+        now.checked_sub(ago).unwrap_or(now)
     }
 
     /// Tells of a wake for which somebody still waits, once.
@@ -95,7 +157,22 @@ impl Task {
             facts.replicas,
             ANSWERED_WITHIN.as_secs()
         );
+        self.untold = None;
         self.ctx.event(target.reference(), false, "Waking", note);
+    }
+
+    /// Tells of a wake for which nobody waits any more and of whose end no activator has told: whoever
+    /// was held has left. `is_over`: no pod is waited for.
+    pub(super) fn tell_untold(&mut self, target: &Target, is_over: bool) {
+        let is_over = is_over && {
+            let demand = self.mailbox.demand.lock();
+            demand.held() + demand.forwarding() == 0
+        };
+        let now = self.ctx.now();
+        if let Some(wake) = self.untold.take_if(|wake| wake.is_due(is_over, now)) {
+            let note = untold_note(wake.pods);
+            self.ctx.event(target.reference(), false, "Waking", note);
+        }
     }
 
     /// Keeps a count that was written, where somebody has been held since `held_since`.
@@ -105,13 +182,9 @@ impl Task {
         held_since: Option<Duration>,
         reason: &str,
     ) {
-        let now = Timestamp::now();
-        let since = held_since.map(|since| {
-            let ago = self.ctx.now().saturating_sub(since);
-            journal::text_of(now.checked_sub(ago).unwrap_or(now))
-        });
+        let since = held_since.map(|since| journal::text_of(self.time_of(since)));
         let change = CountChange {
-            at: journal::text_of(now),
+            at: journal::text_of(Timestamp::now()),
             from,
             to,
             reason: reason.to_owned(),
@@ -155,5 +228,17 @@ mod tests {
         };
         let by = format!("{told}; by 10.0.0.7");
         assert_eq!(note(2, &woken, Some(&caller)), by);
+    }
+
+    #[test]
+    fn a_wake_that_nobody_waits_for_any_more_is_told_when_no_report_came() {
+        let second = Duration::from_secs(1);
+        let mut wake = Untold::new(2);
+        let mut is_due = |is_over: bool, now: u32| wake.is_due(is_over, second * now);
+        assert!(!is_due(false, 1) && !is_due(false, 60), "no pod is ready");
+        assert!(!is_due(true, 61) && !is_due(true, 63));
+        assert!(!is_due(false, 64), "the pod is gone again");
+        assert!(!is_due(true, 70) && !is_due(true, 72));
+        assert!(is_due(true, 73));
     }
 }

@@ -35,7 +35,7 @@ use crate::{
     gather::{LULL, SETTINGS},
     mesh,
     rights::Right,
-    told::told,
+    told::{Told, told},
     workload::kind,
 };
 
@@ -203,12 +203,18 @@ fn attributes(cluster: &Cluster, right: &Right, root: &str) -> Value {
     })
 }
 
-/// Rights that the user lacks.
-async fn lacking(cluster: &Cluster) -> Read<Vec<Right>> {
+/// What the autoscaler is told, and whether the cluster has a mesh for it.
+async fn told_of_mesh(cluster: &Cluster) -> Read<(Told, bool)> {
     // What can't be seen of the autoscaler is among the rights.
     let told = told(cluster, &mut Vec::new()).await;
     let told = told.map_err(|error| format!("{error:#}"))?;
     let has_mesh = !told.is_without_mesh && read(mesh::is_known(cluster).await)?;
+    Ok((told, has_mesh))
+}
+
+/// Rights that the user lacks.
+async fn lacking(cluster: &Cluster) -> Read<Vec<Right>> {
+    let (told, has_mesh) = told_of_mesh(cluster).await?;
     let mut lacking = Vec::new();
     for right in of_the_user(&told, has_mesh) {
         let attributes = attributes(cluster, &right, &told.mesh_root);
@@ -225,8 +231,9 @@ async fn lacking(cluster: &Cluster) -> Read<Vec<Right>> {
 async fn autoscaler_lacking(cluster: &Cluster) -> Read<Vec<Right>> {
     let namespace = &cluster.lull_namespace;
     let user = format!("system:serviceaccount:{namespace}:lull-autoscaler");
+    let (_, has_mesh) = told_of_mesh(cluster).await?;
     let mut lacking = Vec::new();
-    for right in of_the_autoscaler() {
+    for right in of_the_autoscaler(has_mesh) {
         let attributes = attributes(cluster, &right, "");
         let spec = json!({ "user": user, "resourceAttributes": attributes });
         let review: SubjectAccessReview = review(cluster, &spec).await?;

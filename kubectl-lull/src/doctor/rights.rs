@@ -77,6 +77,22 @@ const OF_THE_AUTOSCALER: [Row; 7] = [
     ),
 ];
 
+/// What it can't do without beside that, where there is a mesh for it.
+const OF_THE_AUTOSCALER_IN_A_MESH: [Row; 2] = [
+    (
+        "patch",
+        ("networking.istio.io", "workloadentries"),
+        "to tell callers in the mesh of activators",
+        Place::Here,
+    ),
+    (
+        "patch",
+        ("networking.istio.io", "destinationrules"),
+        "for lull.dev/connect-timeout",
+        Place::Here,
+    ),
+];
+
 /// What the user needs for all commands, where the autoscaler is `told` so; with what is read of a
 /// mesh where there is one for it.
 pub(super) fn of_the_user(told: &Told, has_mesh: bool) -> Vec<Right> {
@@ -91,9 +107,10 @@ pub(super) fn of_the_user(told: &Told, has_mesh: bool) -> Vec<Right> {
         .collect()
 }
 
-/// What the autoscaler can't do without.
-pub(super) fn of_the_autoscaler() -> Vec<Right> {
-    of_rows(&OF_THE_AUTOSCALER).collect()
+/// What the autoscaler can't do without, where there is a mesh for it or none.
+pub(super) fn of_the_autoscaler(has_mesh: bool) -> Vec<Right> {
+    let in_a_mesh = of_rows(&OF_THE_AUTOSCALER_IN_A_MESH).filter(|_| has_mesh);
+    of_rows(&OF_THE_AUTOSCALER).chain(in_a_mesh).collect()
 }
 
 fn of_rows(rows: &[Row]) -> impl Iterator<Item = Right> {
@@ -179,5 +196,21 @@ mod tests {
                 "{right}: {meshed:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_autoscaler_writes_istios_objects_where_there_is_a_mesh() {
+        let in_a_mesh = of_the_autoscaler(true);
+        let alone = of_the_autoscaler(false);
+        let more = in_a_mesh.iter().filter(|right| !alone.contains(right));
+        let more: Vec<String> = more.map(Right::text).collect();
+        assert_eq!(
+            more,
+            [
+                "patch workloadentries.networking.istio.io",
+                "patch destinationrules.networking.istio.io",
+            ]
+        );
+        assert_eq!(in_a_mesh.len(), alone.len() + more.len());
     }
 }

@@ -203,7 +203,7 @@ fn rights_that_are_missing_are_named_with_what_they_are_for() {
     let mut seen = well();
     let patch = Right::new("patch", ("apps", "deployments"), "on, off", Place::Here);
     seen.lacking = Ok(vec![patch]);
-    seen.autoscaler_lacking = Ok(rights::of_the_autoscaler()[..1].to_vec());
+    seen.autoscaler_lacking = Ok(rights::of_the_autoscaler(false)[..1].to_vec());
     let (of_user, of_autoscaler) = ("patch deployments.apps (for on, off)", "deployments/scale");
     has(&seen, Area::Permissions, Level::Warning, of_user);
     has(&seen, Area::Permissions, Level::Problem, of_autoscaler);

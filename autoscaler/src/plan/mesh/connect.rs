@@ -29,11 +29,16 @@ pub(in crate::plan) fn connect_timeouts(
 /// Whether callers of every namespace have a rule for the Service called `name`, but for those whose
 /// own namespace has another.
 fn has_rule_for_all(mesh: &Mesh<'_>, name: &str) -> bool {
-    let places = [mesh.namespace, mesh.rules.root_namespace.as_str()];
-    rules_for(mesh, name).any(|rule| places.contains(&rule.namespace.as_str()))
+    rules_for(mesh, name).any(|rule| is_for_all(mesh, rule))
 }
 
-/// What `rule` says of connect timeouts, where that ends a hold too early.
+/// Whether `rule`, which holds for one of the Services, holds for callers of every namespace.
+fn is_for_all(mesh: &Mesh<'_>, rule: &DestinationRule) -> bool {
+    let places = [mesh.namespace, mesh.rules.root_namespace.as_str()];
+    places.contains(&rule.namespace.as_str())
+}
+
+/// What `rule` says of connect timeouts, where that ends a hold too early or is less than is asked for.
 pub(super) fn of_rule(
     situation: &Situation<'_>,
     mesh: &Mesh<'_>,
@@ -45,11 +50,14 @@ pub(super) fn of_rule(
             "has connectTimeout: {}, and callers that speak TLS wait for a wake under it; set {} or \
              more",
             istio_duration(timeout),
-            istio_duration(USUAL_WAKE)
+            istio_duration(unwritten(situation, mesh, rule).unwrap_or(USUAL_WAKE))
         );
         return Some((Reason::ShortConnectTimeout, text));
     }
-    let hold = longer_hold(situation, mesh, timeout)?;
+    let Some(hold) = longer_hold(situation, mesh, timeout) else {
+        let asked = unwritten(situation, mesh, rule)?;
+        return (asked > timeout).then(|| (Reason::LongHold, unwritten_text(timeout, asked)));
+    };
     let text = format!(
         "lets callers in the mesh wait for {}, and activators would hold them for {}: put into its \
          trafficPolicy {}",
@@ -58,6 +66,26 @@ pub(super) fn of_rule(
         connect_timeout_policy(hold)
     );
     Some((Reason::LongHold, text))
+}
+
+/// The connect timeout that is asked for and that Lull doesn't write because of `rule`.
+fn unwritten(
+    situation: &Situation<'_>,
+    mesh: &Mesh<'_>,
+    rule: &DestinationRule,
+) -> Option<Duration> {
+    let asked = situation.asks.connect_timeout;
+    asked.filter(|_| mesh.is_member && is_for_all(mesh, rule))
+}
+
+fn unwritten_text(timeout: Duration, asked: Duration) -> String {
+    format!(
+        "gives callers in the mesh {} to connect, and Lull writes no rule beside it for the {} of \
+         lull.dev/connect-timeout: put into its trafficPolicy {}",
+        istio_duration(timeout),
+        istio_duration(asked),
+        connect_timeout_policy(asked)
+    )
 }
 
 /// Services whose callers have no rule, where that ends a hold too early.
