@@ -177,11 +177,20 @@ mod tests {
             changes
         };
         let (shop, bank) = (namespace("shop"), namespace("bank"));
-        assert_eq!(told(Event::Apply(("one", "shop"))), [shop.clone()]);
-        assert_eq!(told(Event::Apply(("two", "bank"))), [bank.clone()]);
+        assert_eq!(
+            told(Event::Apply(("one", "shop"))),
+            std::slice::from_ref(&shop)
+        );
+        assert_eq!(
+            told(Event::Apply(("two", "bank"))),
+            std::slice::from_ref(&bank)
+        );
         let moved = told(Event::Apply(("one", "bank")));
         assert_eq!(moved, [shop, bank.clone()]);
-        assert_eq!(told(Event::Apply(("one", "bank"))), [bank.clone()]);
+        assert_eq!(
+            told(Event::Apply(("one", "bank"))),
+            std::slice::from_ref(&bank)
+        );
         assert_eq!(told(Event::Delete(("one", "bank"))), [bank]);
     }
 }

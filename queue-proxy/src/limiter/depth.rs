@@ -17,6 +17,8 @@ use super::wide;
 const FRESH: Duration = Duration::from_secs(10);
 /// Taken for each request that waits: its head, its stream or connection, its task.
 const WAITING_BYTES: u64 = 16 * 1024;
+/// Taken for the memory limit where nobody can say what it is (cgroup v1): the default one.
+const DEFAULT_MEMORY: u64 = 256 << 20;
 /// Share of the memory limit that those who wait may take: the rest is for bodies and all else.
 const MEMORY_SHARE: u64 = 4;
 
@@ -40,14 +42,14 @@ impl Depth {
     }
 
     /// `depth` places behind `limit` slots in a process that may take `memory` bytes (`None`: nobody can
-    /// say, so there are no more than usual). Another depth than the default one is somebody's wish, and holds from the first
+    /// say). Another depth than the default one is somebody's wish, and holds from the first
     /// request on.
     pub(crate) fn of(limit: u32, depth: u32, memory: Option<u64>) -> Self {
         let usual = Self::fixed(depth);
         if depth != limit.saturating_mul(QUEUE_DEPTH_PER_SLOT) {
             return usual;
         }
-        let room = memory.unwrap_or(0) / MEMORY_SHARE / WAITING_BYTES;
+        let room = memory.unwrap_or(DEFAULT_MEMORY) / MEMORY_SHARE / WAITING_BYTES;
         let room = usize::try_from(room).unwrap_or(usize::MAX);
         Self {
             fresh: room.min(MAX_HELD_PER_WORKLOAD).max(usual.usual),
@@ -71,7 +73,7 @@ mod tests {
     fn a_fresh_pod_lets_as_many_wait_as_an_activator_or_as_its_memory_has_room_for() {
         let rows = [
             // Limit, depth, memory; when fresh, and later.
-            ((10, 100, None), (100, 100)),
+            ((10, 100, None), (4_096, 100)),
             ((10, 100, Some(256 * MIB)), (4_096, 100)),
             ((10, 100, Some(1024 * MIB)), (10_000, 100)),
             ((10, 100, Some(1)), (100, 100)),

@@ -227,13 +227,17 @@ impl Cluster {
         }
     }
 
-    /// Writes `/scale`: pods come, or those that have least to do go.
+    /// Writes `/scale`: pods come, or some go: first those that are not ready, as a ReplicaSet has it,
+    /// then those that have least to do.
     pub fn scale(&mut self, to: u32) {
         self.replicas = to;
         let mut kept: Vec<usize> = (0..self.pods.len())
             .filter(|index| self.pods[*index].stopping_at.is_none())
             .collect();
-        kept.sort_by_key(|index| self.pods[*index].requests.len());
+        kept.sort_by_key(|index| {
+            let pod = &self.pods[*index];
+            (pod.is_ready(self.now), pod.requests.len())
+        });
         let to = usize::try_from(to).unwrap_or(usize::MAX);
         for index in kept.iter().take(kept.len().saturating_sub(to)) {
             self.pods[*index].stopping_at = Some(self.now);
