@@ -45,13 +45,16 @@ async fn reachable(agent: &Agent, workload: &Workload) -> anyhow::Result<()> {
     .await
 }
 
-/// Puts `workload` to sleep and has it woken by twenty callers at once; milliseconds until the first
+/// Callers at once.
+const TWENTY: u32 = 20;
+
+/// Puts `workload` to sleep and has it woken by so many callers at once; milliseconds until the first
 /// answer.
-async fn woken_by_twenty(agent: &Agent, workload: &Workload) -> anyhow::Result<f64> {
+async fn woken_by(callers: u32, (agent, workload): (&Agent, &Workload)) -> anyhow::Result<f64> {
     workload.put_to_sleep().await?;
     let spec = RunSpec {
         url: workload.url("/"),
-        connections: 20,
+        connections: callers,
         requests: Some(100),
         timeout_ms: PATIENCE_MS,
         ..RunSpec::default()
@@ -73,7 +76,8 @@ async fn a_wake_of_twenty_seconds_succeeds_by_istio_s_own_defaults() -> anyhow::
         // The pod's start takes the other three or four.
         let workload = awake(slow(16), namespace).await?;
         reachable(&agent, &workload).await?;
-        let first = woken_by_twenty(&agent, &workload).await?;
+        // Of several that an Envoy has waiting some get 503 (docs/istio.md, "Long wakes").
+        let first = woken_by(1, (&agent, &workload)).await?;
         ensure!(
             (16_000.0..BY_DEFAULT_MS).contains(&first),
             "answered after {first:.0} ms"
@@ -91,7 +95,7 @@ async fn a_wake_of_fifty_seconds_succeeds_with_the_connect_timeout_raised() -> a
         let workload = awake(app, namespace).await?;
         connect_timeout(namespace, &workload, Duration::from_secs(120)).await?;
         reachable(&agent, &workload).await?;
-        let first = woken_by_twenty(&agent, &workload).await?;
+        let first = woken_by(TWENTY, (&agent, &workload)).await?;
         ensure!(first >= 46_000.0, "answered after {first:.0} ms");
         Ok(())
     })
@@ -107,7 +111,7 @@ async fn lull_writes_a_connect_timeout_for_a_wake_of_forty_seconds_and_gives_way
         let workload = awake(app, namespace).await?;
         written(&workload, &["60s"]).await?;
         reachable(&agent, &workload).await?;
-        let first = woken_by_twenty(&agent, &workload).await?;
+        let first = woken_by(TWENTY, (&agent, &workload)).await?;
         ensure!(first >= BY_DEFAULT_MS, "answered after {first:.0} ms");
         connect_timeout(namespace, &workload, Duration::from_secs(120)).await?;
         written(&workload, &[]).await
