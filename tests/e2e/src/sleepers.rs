@@ -18,6 +18,8 @@ use crate::{App, Cluster, Kind, Workload, fleet, watches::Wakes};
 
 /// Longest wait for a wake.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// By then the autoscaler knows that a caller has left.
+const TOLD: Duration = Duration::from_millis(500);
 
 /// A workload that is mostly asleep.
 #[derive(Debug)]
@@ -103,7 +105,14 @@ impl Sleeper {
         };
         // The caller goes away, and the workload is asleep again.
         drop(stream);
-        scale(workload, 0).await?;
+        // It is woken again as long as nobody has been told that the caller has left.
+        loop {
+            let again = wakes.next(workload);
+            scale(workload, 0).await?;
+            if timeout(TOLD, again).await.is_err() {
+                break;
+            }
+        }
         Ok(at - begun)
     }
 }
