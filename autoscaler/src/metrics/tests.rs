@@ -6,18 +6,6 @@ use lull_process::docs;
 
 use super::*;
 
-const STATES: [State; 9] = [
-    State::Enrolling,
-    State::Awake,
-    State::Bursting,
-    State::FallingAsleep,
-    State::Asleep,
-    State::Waking,
-    State::Settling,
-    State::Leaving,
-    State::Planned,
-];
-
 fn key(name: &str) -> Key {
     Key {
         namespace: "shop".into(),
@@ -64,7 +52,7 @@ fn the_documentation_lists_every_metric_and_no_other() {
     let documented = include_str!("../../../docs/metrics.md");
     let differences = docs::registry_differences(documented, "autoscaler", |registry| {
         let metrics = Metrics::register(registry);
-        let series = STATES.map(|state| {
+        let series = State::ALL.map(|state| {
             let series = metrics.workload(&key(&state.to_string()));
             series.observe(numbers(state));
             series

@@ -147,19 +147,10 @@ mod tests {
 
     #[test]
     fn of_all_steps_only_one_waits_that_is_found_again_without_its_status() {
-        let all = [
-            State::Enrolling,
-            State::Awake,
-            State::Bursting,
-            State::FallingAsleep,
-            State::Asleep,
-            State::Waking,
-            State::Settling,
-            State::Leaving,
-            State::Planned,
-        ];
-        let pairs = all.iter().flat_map(|a| all.iter().map(move |b| (*a, *b)));
+        let pairs = State::ALL.map(|a| State::ALL.map(|b| (a, b)));
         let waiting: Vec<_> = pairs
+            .into_iter()
+            .flatten()
             .filter(|(there, wanted)| there != wanted && is_resumed_alike(*there, *wanted))
             .collect();
         assert_eq!(waiting, [(State::Asleep, State::Waking)]);

@@ -144,6 +144,23 @@ pub enum State {
     Planned,
 }
 
+// === impl State ===
+
+impl State {
+    /// Every one.
+    pub const ALL: [Self; 9] = [
+        Self::Enrolling,
+        Self::Awake,
+        Self::Bursting,
+        Self::FallingAsleep,
+        Self::Asleep,
+        Self::Waking,
+        Self::Settling,
+        Self::Leaving,
+        Self::Planned,
+    ];
+}
+
 // === impl ScaledWorkloadSpec ===
 
 impl ScaledWorkloadSpec {
