@@ -153,6 +153,8 @@ pub const MAX_CONNECT_TIMEOUT: HumanDuration = HumanDuration::from_secs(60);
 /// Most requests and connections that an activator holds for one workload, where it isn't told another
 /// number (Knative's), and most that wait in a pod that has just been woken.
 pub const MAX_HELD_PER_WORKLOAD: usize = 10_000;
+/// Memory limit of the sidecar, MiB, where it isn't given another.
+pub const SIDECAR_MEMORY_LIMIT_MIB: u64 = 256;
 /// [`MESH_CONNECT_TRIES`] of [`MESH_CONNECT_TIMEOUT`], with room before the last one ends.
 pub const DEFAULT_CONNECTION_HOLD: HumanDuration = HumanDuration::from_secs(25);
 /// Least time that a queue-proxy drains for late arrivals, where it isn't told another: endpoint

@@ -7,7 +7,9 @@
 
 use std::time::Duration;
 
-use lull_contract::settings::{MAX_HELD_PER_WORKLOAD, QUEUE_DEPTH_PER_SLOT};
+use lull_contract::settings::{
+    MAX_HELD_PER_WORKLOAD, QUEUE_DEPTH_PER_SLOT, SIDECAR_MEMORY_LIMIT_MIB,
+};
 
 use super::wide;
 
@@ -18,7 +20,7 @@ const FRESH: Duration = Duration::from_secs(10);
 /// Taken for each request that waits: its head, its stream or connection, its task.
 const WAITING_BYTES: u64 = 16 * 1024;
 /// Taken for the memory limit where nobody can say what it is (cgroup v1): the default one.
-const DEFAULT_MEMORY: u64 = 256 << 20;
+const DEFAULT_MEMORY: u64 = SIDECAR_MEMORY_LIMIT_MIB << 20;
 /// Share of the memory limit that those who wait may take: the rest is for bodies and all else.
 const MEMORY_SHARE: u64 = 4;
 

@@ -1,6 +1,7 @@
 //! Requests and limits of the sidecar.
 
 use super::reader::{Reader, number};
+use crate::settings::SIDECAR_MEMORY_LIMIT_MIB;
 
 const MEMORY_REQUEST: &str = "lull.dev/sidecar-memory-request";
 const MEMORY_LIMIT: &str = "lull.dev/sidecar-memory-limit";
@@ -38,7 +39,7 @@ impl SidecarResources {
         let mut resources = Self {
             cpu_request: quantity(CPU_REQUEST, "25m"),
             memory_request: quantity(MEMORY_REQUEST, "16Mi"),
-            memory_limit: quantity(MEMORY_LIMIT, "256Mi"),
+            memory_limit: quantity(MEMORY_LIMIT, &format!("{SIDECAR_MEMORY_LIMIT_MIB}Mi")),
             cpu_limit: Some(quantity(CPU_LIMIT, "")).filter(|v| !v.is_empty()),
         };
         // Kubernetes refuses pods that request more than they may have.
