@@ -34,9 +34,22 @@ impl Task {
             + DeserializeOwned
             + Debug,
     {
-        let api: Api<K> = self.api();
-        let (name, params) = (object.name_any(), as_read(object));
-        match self.call(what, api.delete(&name, &params)).await {
+        let name = object.name_any();
+        self.remove_from(&self.api::<K>(), (&name, as_read(object)), what)
+            .await
+    }
+
+    /// The same by name, of a kind that is known only while this runs.
+    pub(super) async fn remove_from<K>(
+        &self,
+        api: &Api<K>,
+        (name, params): (&str, DeleteParams),
+        what: Purpose,
+    ) -> Result<(), WriteError>
+    where
+        K: Clone + DeserializeOwned + Debug,
+    {
+        match self.call(what, api.delete(name, &params)).await {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }

@@ -1,6 +1,7 @@
 //! What Istio is told: of activators, and how long callers may try to connect.
 
 use std::{
+    fmt::Debug,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,6 +15,8 @@ use lull_contract::{
     names::{connect_rule, label_value},
     scaled_workload::ScaledWorkload,
 };
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::{Task, act::apply};
 use crate::{
@@ -105,15 +108,8 @@ impl Task {
                 .to_owned();
             let known = there.iter().find(|entry| entry.name_any() == name);
             if !known.is_some_and(|entry| mesh::entry_is(entry, &wanted)) {
-                let (params, patch) = (apply(), Patch::Apply(&wanted));
-                let write = api.patch(&name, &params, &patch);
-                match self.call(Purpose::WriteEntry, write).await {
-                    // The mesh was taken off the cluster: the slices are for all who are left.
-                    Err(error) if error.is_not_found() => {
-                        tracing::debug!(workload = %self.key, %error, "no WorkloadEntries here");
-                    }
-                    written => drop(written?),
-                }
+                self.write_of_istio(&api, (&name, &wanted), Purpose::WriteEntry)
+                    .await?;
             }
             kept.push(name);
         }
@@ -171,15 +167,9 @@ impl Task {
             });
             if !is_right {
                 let wanted = mesh::connect_timeout_rule(workload, service, *timeout);
-                let (api, params, patch) = (self.rules_api(), apply(), Patch::Apply(&wanted));
-                let write = api.patch(&name, &params, &patch);
-                match self.call(Purpose::WriteRule, write).await {
-                    // The mesh was taken off the cluster.
-                    Err(error) if error.is_not_found() => {
-                        tracing::debug!(workload = %self.key, %error, "no DestinationRules here");
-                    }
-                    written => drop(written?),
-                }
+                let (api, object) = (self.rules_api(), (name.as_str(), &wanted));
+                self.write_of_istio(&api, object, Purpose::WriteRule)
+                    .await?;
             }
         }
         for rule in rules.ours(&self.key.namespace, &label) {
@@ -198,11 +188,29 @@ impl Task {
             uid: ours.and_then(|ours| ours.uid.clone()),
             resource_version: ours.and_then(|ours| ours.resource_version.clone()),
         });
-        let api = self.rules_api();
-        let delete = api.delete(&rule.name, &params);
-        match self.call(Purpose::DeleteRule, delete).await {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(()),
+        let object = (rule.name.as_str(), params);
+        self.remove_from(&self.rules_api(), object, Purpose::DeleteRule)
+            .await
+    }
+
+    /// Writes an object of a kind of Istio's. Without that kind the mesh was taken off the cluster, and
+    /// nobody is left to be told.
+    async fn write_of_istio<K>(
+        &self,
+        api: &Api<K>,
+        (name, wanted): (&str, &Value),
+        what: Purpose,
+    ) -> Result<(), WriteError>
+    where
+        K: Clone + DeserializeOwned + Debug,
+    {
+        let (params, patch) = (apply(), Patch::Apply(wanted));
+        match self.call(what, api.patch(name, &params, &patch)).await {
+            Err(error) if error.is_not_found() => {
+                tracing::debug!(workload = %self.key, %error, "{what}: Istio has no such kind here");
+                Ok(())
+            }
+            written => written.map(drop),
         }
     }
 
