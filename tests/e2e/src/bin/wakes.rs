@@ -5,6 +5,7 @@
 //! must run where they can be reached: on a node.
 
 use std::{
+    collections::HashSet,
     fmt::Write as _,
     sync::Arc,
     time::{Duration, Instant},
@@ -20,12 +21,11 @@ use lull_e2e::{
     spread::Spread,
     watches::{Sleepers, Wakes},
 };
+use parking_lot::Mutex;
 use tokio::{task::JoinSet, time::interval};
 
 /// Workloads that are only patched; each is at zero again within milliseconds.
 const PATCHED: usize = 100;
-/// A wake is waited for for 10 s, and only one of a workload at a time.
-const CALLED_AGAIN: Duration = Duration::from_secs(12);
 /// The promise of issue 6: p99 of a wake against that of a patch alone.
 const RATIO: f64 = 3.0;
 
@@ -50,6 +50,8 @@ struct Bench {
     patched: Vec<Workload>,
     asleep: Sleepers,
     wakes: Wakes,
+    /// Places of those that are being woken.
+    under_way: Mutex<HashSet<usize>>,
 }
 
 /// Times in milliseconds, and what went wrong.
@@ -101,14 +103,10 @@ async fn drive(bench: &Arc<Bench>, args: &Args) -> (Tally, Tally) {
     let mut tick = interval(Duration::from_secs(1) / (2 * args.rate));
     let (mut wakes, mut patches) = (JoinSet::new(), JoinSet::new());
     let mut place = 0;
-    let mut called: Vec<Option<Instant>> = vec![None; bench.sleepers.len()];
     for turn in 0..(args.rate * args.seconds) as usize {
         tick.tick().await;
-        let asleep = bench.next_asleep(place, &called);
+        let asleep = bench.next_asleep(place);
         place = asleep.map_or(place, |index| index + 1);
-        if let Some(index) = asleep {
-            called[index] = Some(Instant::now());
-        }
         wakes.spawn(Arc::clone(bench).wake(asleep));
         tick.tick().await;
         patches.spawn(Arc::clone(bench).patch(turn % bench.patched.len()));
@@ -132,23 +130,29 @@ impl Bench {
             patched,
             asleep: Sleepers::start(cluster).await?,
             wakes: Wakes::start(cluster, Kind::Rollout).await?,
+            under_way: Mutex::default(),
         })
     }
 
-    /// The first workload from `place` on, and round, that is asleep and was not `called` just before:
-    /// its status may not say yet that it is woken.
-    fn next_asleep(&self, place: usize, called: &[Option<Instant>]) -> Option<usize> {
+    /// Takes the first workload from `place` on, and round, that is asleep. One whose wake is under way
+    /// is not: its status may not say so yet.
+    fn next_asleep(&self, place: usize) -> Option<usize> {
         let count = self.sleepers.len();
-        let places = (0..count).map(|step| (place + step) % count);
-        let mut free =
-            places.filter(|index| called[*index].is_none_or(|at| at.elapsed() > CALLED_AGAIN));
-        free.find(|index| self.asleep.has(&self.sleepers[*index].workload))
+        let mut under_way = self.under_way.lock();
+        let mut places = (0..count).map(|step| (place + step) % count);
+        let next = places.find(|index| {
+            !under_way.contains(index) && self.asleep.has(&self.sleepers[*index].workload)
+        })?;
+        under_way.insert(next);
+        Some(next)
     }
 
     /// From a caller's connection to replicas seen, ms.
     async fn wake(self: Arc<Self>, asleep: Option<usize>) -> anyhow::Result<f64> {
-        let sleeper = &self.sleepers[asleep.context("nobody is asleep")?];
-        Ok(sample_app::ms(sleeper.wake(&self.wakes).await?))
+        let index = asleep.context("nobody is asleep")?;
+        let woken = self.sleepers[index].wake(&self.wakes).await;
+        self.under_way.lock().remove(&index);
+        Ok(sample_app::ms(woken?))
     }
 
     /// From a patch sent to replicas seen, ms.
