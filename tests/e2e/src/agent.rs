@@ -195,13 +195,14 @@ impl Agent {
         })
     }
 
-    /// Waits until somebody answers there: pods are ready before kube-proxy knows of them.
+    /// Waits until somebody answers there: pods are ready before kube-proxy knows of them, and what a
+    /// caller's Envoy knows of a new Service comes from istiod.
     ///
     /// # Errors
     /// Where nobody does.
-    pub async fn is_answered(&self, url: &str) -> anyhow::Result<()> {
+    pub async fn is_answered(&self, url: &str, within: Duration) -> anyhow::Result<()> {
         let what = format!("{url} to be answered");
-        eventually(&what, REACH, async || self.get(url).await)
+        eventually(&what, within, async || self.get(url).await)
             .await
             .map(drop)
     }
@@ -213,7 +214,7 @@ impl Agent {
     /// Where the agent refuses them or nothing is answered.
     pub async fn start_kept_and_new(&self, kept: RunSpec) -> anyhow::Result<[Run<'_>; 2]> {
         const ENOUGH: u64 = 50;
-        self.is_answered(&kept.url).await?;
+        self.is_answered(&kept.url, REACH).await?;
         let fresh = RunSpec {
             keep_alive: false,
             ..kept.clone()

@@ -193,7 +193,7 @@ impl Race {
         agent: &'a Agent,
         (workload, shape): (&Workload, Shape),
     ) -> anyhow::Result<Steady<'a>> {
-        agent.is_answered(&workload.url("/")).await?;
+        agent.is_answered(&workload.url("/"), FOLLOW).await?;
         let mut runs = Vec::new();
         for spec in shape.specs(workload) {
             runs.push(agent.start(&spec).await?);

@@ -18,14 +18,6 @@ const SET_UP: Duration = Duration::from_secs(180);
 /// Longest time of one cycle of sleep and wake, on a busy machine.
 const CYCLE: Duration = Duration::from_secs(60);
 
-/// Waits until calls get through: what a caller's Envoy knows of a new Service comes from istiod.
-async fn reachable(agent: &Agent, workload: &Workload) -> anyhow::Result<()> {
-    eventually("the first answer", FOLLOW, async || {
-        agent.get(&workload.url("/")).await.map(drop)
-    })
-    .await
-}
-
 /// One request; what became of it is in the answer.
 async fn call(agent: &Agent, workload: &Workload) -> anyhow::Result<ProbeAnswer> {
     let spec = ProbeSpec {
@@ -50,7 +42,7 @@ async fn a_meshed_caller_reaches_a_workload_that_is_awake() -> anyhow::Result<()
     in_mesh("warm", async |namespace| {
         let agent = Agent::deploy(namespace).await?;
         let workload = App::new("shop").deploy_awake(namespace).await?;
-        reachable(&agent, &workload).await?;
+        agent.is_answered(&workload.url("/"), FOLLOW).await?;
         let result = agent.run(&load(&workload)).await?;
         all_answered(&result)?;
         let entries = mesh::entries(&workload).await?;
@@ -67,7 +59,7 @@ async fn the_app_sees_who_called_awake_and_woken() -> anyhow::Result<()> {
         let agent = Agent::deploy_with_account("caller", namespace).await?;
         let caller = (&agent, namespace, "caller");
         let workload = App::new("shop").deploy_awake(namespace).await?;
-        reachable(&agent, &workload).await?;
+        agent.is_answered(&workload.url("/"), FOLLOW).await?;
         mesh::sees_caller(&workload, caller).await?;
 
         workload.put_to_sleep().await?;
@@ -90,7 +82,7 @@ async fn a_policy_on_identities_holds_awake_and_woken() -> anyhow::Result<()> {
         let friend = Agent::deploy_with_account("friend", namespace).await?;
         let stranger = Agent::deploy_with_account("stranger", namespace).await?;
         let workload = App::new("shop").deploy_awake(namespace).await?;
-        reachable(&stranger, &workload).await?;
+        stranger.is_answered(&workload.url("/"), FOLLOW).await?;
         mesh::allow_only(&workload, &mesh::principal(namespace, "friend")).await?;
         eventually("the policy to reach the pod", FOLLOW, async || {
             let answer = call(&stranger, &workload).await?;
@@ -163,7 +155,7 @@ async fn a_caller_outside_the_mesh_is_refused_awake_and_woken() -> anyhow::Resul
             let member = Agent::deploy(inside).await?;
             let outsider = Agent::deploy(outside).await?;
             let workload = App::new("shop").deploy_awake(inside).await?;
-            reachable(&member, &workload).await?;
+            member.is_answered(&workload.url("/"), FOLLOW).await?;
             let answer = call(&outsider, &workload).await?;
             ensure!(!answer.ok, "awake: {answer:?}");
 
@@ -191,7 +183,7 @@ async fn a_workload_that_leaves_in_its_sleep_leaves_nothing_behind() -> anyhow::
             Ok(())
         })
         .await?;
-        reachable(&agent, &workload).await
+        agent.is_answered(&workload.url("/"), FOLLOW).await
     })
     .await
 }

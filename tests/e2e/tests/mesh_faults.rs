@@ -104,20 +104,12 @@ async fn under_way(runs: &[Run<'_>]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until calls get through: what a caller's Envoy knows of a new Service comes from istiod.
-async fn reachable(agent: &Agent, workload: &Workload) -> anyhow::Result<()> {
-    eventually("the first answer", FOLLOW, async || {
-        agent.get(&workload.url("/")).await.map(drop)
-    })
-    .await
-}
-
 /// An app whose callers wait long enough; awake, and reached.
 async fn patient(app: App, (agent, namespace): (&Agent, &Namespace)) -> anyhow::Result<Workload> {
     let app = app.annotate("lull.dev/hold-timeout", HOLD);
     let workload = app.deploy_awake(namespace).await?;
     routes::connect_timeout(namespace, &workload, CONNECT).await?;
-    reachable(agent, &workload).await?;
+    agent.is_answered(&workload.url("/"), FOLLOW).await?;
     Ok(workload)
 }
 
@@ -133,7 +125,7 @@ async fn a_workload_that_is_awake_does_not_miss_istiod() -> anyhow::Result<()> {
     in_mesh("awake", async |namespace| {
         let agent = Agent::deploy(namespace).await?;
         let workload = App::new("shop").deploy_awake(namespace).await?;
-        reachable(&agent, &workload).await?;
+        agent.is_answered(&workload.url("/"), FOLLOW).await?;
         let before = workload.ready_pods().await?;
         under_load((&agent, &workload), async || {
             istiod::away(&namespace.cluster, ABSENCE, async || Ok(())).await
@@ -226,7 +218,7 @@ async fn certificates_are_renewed_under_load() -> anyhow::Result<()> {
         let agent = Agent::deploy_annotated(&[(key, config.as_str())], namespace).await?;
         let app = App::new("shop").annotate_pods(key, &config);
         let workload = app.deploy_awake(namespace).await?;
-        reachable(&agent, &workload).await?;
+        agent.is_answered(&workload.url("/"), FOLLOW).await?;
         let pods = workload.ready_pods().await?;
         let callee = pods.first().context("no pod is ready")?;
         let ends = [agent.pod(), callee.as_str()];
@@ -269,7 +261,7 @@ async fn both_sidecars_roll_together_under_load() -> anyhow::Result<()> {
             .await?;
         rolled_out(&workload).await?;
         workload.enrolled().await?;
-        reachable(&agent, &workload).await?;
+        agent.is_answered(&workload.url("/"), FOLLOW).await?;
         under_load((&agent, &workload), async || {
             for round in 1..=rounds(1, 3) {
                 let cpu = format!("{}m", 30 + round);
@@ -326,7 +318,7 @@ async fn switches_under_load_answer_every_request() -> anyhow::Result<()> {
     in_mesh_for(limit, "switches", async |namespace| {
         let agent = Agent::deploy(namespace).await?;
         let workload = App::new("shop").deploy_awake(namespace).await?;
-        reachable(&agent, &workload).await?;
+        agent.is_answered(&workload.url("/"), FOLLOW).await?;
         under_load((&agent, &workload), async || {
             for _ in 0..pairs {
                 for (capacity, mode) in [("-1", Mode::Proxy), ("0", Mode::Serve)] {

@@ -37,14 +37,6 @@ async fn awake(app: App, namespace: &Namespace) -> anyhow::Result<Workload> {
     Ok(workload)
 }
 
-/// Waits until calls get through: what a caller's Envoy knows of a new Service comes from istiod.
-async fn reachable(agent: &Agent, workload: &Workload) -> anyhow::Result<()> {
-    eventually("the first answer", FOLLOW, async || {
-        agent.get(&workload.url("/")).await.map(drop)
-    })
-    .await
-}
-
 /// Callers at once.
 const TWENTY: u32 = 20;
 
@@ -75,7 +67,7 @@ async fn a_wake_of_twenty_seconds_succeeds_by_istio_s_own_defaults() -> anyhow::
         let agent = Agent::deploy(namespace).await?;
         // The pod's start takes the other three or four.
         let workload = awake(slow(16), namespace).await?;
-        reachable(&agent, &workload).await?;
+        agent.is_answered(&workload.url("/"), FOLLOW).await?;
         // Of several that an Envoy has waiting some get 503 (docs/istio.md, "Long wakes").
         let first = woken_by(1, (&agent, &workload)).await?;
         ensure!(
@@ -94,7 +86,7 @@ async fn a_wake_of_fifty_seconds_succeeds_with_the_connect_timeout_raised() -> a
         let app = slow(46).annotate("lull.dev/hold-timeout", "110s");
         let workload = awake(app, namespace).await?;
         connect_timeout(namespace, &workload, Duration::from_secs(120)).await?;
-        reachable(&agent, &workload).await?;
+        agent.is_answered(&workload.url("/"), FOLLOW).await?;
         let first = woken_by(TWENTY, (&agent, &workload)).await?;
         ensure!(first >= 46_000.0, "answered after {first:.0} ms");
         Ok(())
@@ -110,7 +102,7 @@ async fn lull_writes_a_connect_timeout_for_a_wake_of_forty_seconds_and_gives_way
         let app = slow(36).annotate("lull.dev/connect-timeout", "60s");
         let workload = awake(app, namespace).await?;
         written(&workload, &["60s"]).await?;
-        reachable(&agent, &workload).await?;
+        agent.is_answered(&workload.url("/"), FOLLOW).await?;
         let first = woken_by(TWENTY, (&agent, &workload)).await?;
         ensure!(first >= BY_DEFAULT_MS, "answered after {first:.0} ms");
         connect_timeout(namespace, &workload, Duration::from_secs(120)).await?;
@@ -188,7 +180,7 @@ async fn twenty_websockets_wake_a_workload_and_are_upgraded() -> anyhow::Result<
     in_mesh("sockets", async |namespace| {
         let agent = Agent::deploy(namespace).await?;
         let workload = awake(App::new("socket"), namespace).await?;
-        reachable(&agent, &workload).await?;
+        agent.is_answered(&workload.url("/"), FOLLOW).await?;
         workload.put_to_sleep().await?;
         let upgrade = ProbeSpec {
             url: workload.url("/echo"),

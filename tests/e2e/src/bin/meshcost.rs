@@ -87,8 +87,8 @@ async fn count(namespace: &Namespace, cycles: u32, costs: &mut Costs) -> anyhow:
     let app = App::new("shop").annotate("lull.dev/window", WINDOW);
     let workload = app.deploy_awake(namespace).await?;
     let plain = App::plain("plain").deploy(namespace).await?;
-    reached(&agent, &workload).await?;
-    reached(&agent, &plain).await?;
+    agent.is_answered(&workload.url("/"), FOLLOW).await?;
+    agent.is_answered(&plain.url("/"), FOLLOW).await?;
     workload.put_to_sleep().await?;
     scaled(&plain, 0).await?;
     for cycle in 1..=cycles {
@@ -112,13 +112,6 @@ async fn count(namespace: &Namespace, cycles: u32, costs: &mut Costs) -> anyhow:
         costs.plain_down.push(down.since(&up));
     }
     Ok(())
-}
-
-async fn reached(agent: &Agent, workload: &Workload) -> anyhow::Result<()> {
-    eventually("the first answer", FOLLOW, async || {
-        agent.get(&workload.url("/")).await.map(drop)
-    })
-    .await
 }
 
 /// Waits until pods alone are behind the Service, and Istio knows of nothing else.
@@ -149,8 +142,8 @@ async fn start(namespace: &Namespace, wakes: u32, starts: &mut Starts) -> anyhow
     let sleeper = App::new("shop").deploy_awake(namespace).await?;
     let plain = App::plain("plain").deploy(namespace).await?;
     // In a mesh callers hear of a new Service a moment later: that is no part of a cold start.
-    reached(&agent, &sleeper).await?;
-    reached(&agent, &plain).await?;
+    agent.is_answered(&sleeper.url("/"), FOLLOW).await?;
+    agent.is_answered(&plain.url("/"), FOLLOW).await?;
     sleeper.put_to_sleep().await?;
     scaled(&plain, 0).await?;
     let ahead_us = agent.clock_ahead_us().await?;
