@@ -119,22 +119,33 @@ async fn only_others(
     .await
 }
 
-/// Fails unless the pod `name` is ready and a container of it has been started anew: what is there since
-/// a moment ago may not know yet that its process has ended.
+/// How often containers of the pod `name` have been started anew.
+///
+/// # Errors
+/// Where the pod is gone.
+pub fn restarts(pods: &[Pod], name: &str) -> anyhow::Result<i32> {
+    let status = of_name(pods, name)?.status.as_ref();
+    let containers = status.and_then(|status| status.container_statuses.as_ref());
+    let containers = containers.into_iter().flatten();
+    Ok(containers.map(|container| container.restart_count).sum())
+}
+
+/// Fails unless the pod `name` is ready and a container of it has been started anew since `before`, its
+/// [`restarts`] then: what is there since a moment ago may not know yet that its process has ended.
 ///
 /// # Errors
 /// With what it is.
-pub fn is_restarted(pods: &[Pod], name: &str) -> anyhow::Result<()> {
-    let pod = pods
-        .iter()
-        .find(|pod| pod.metadata.name.as_deref() == Some(name));
-    let pod = pod.with_context(|| format!("{name} is gone"))?;
-    let status = pod.status.as_ref();
-    let containers = status.and_then(|status| status.container_statuses.as_ref());
-    let mut restarts = containers.into_iter().flatten().map(|c| c.restart_count);
+pub fn is_restarted(pods: &[Pod], (name, before): (&str, i32)) -> anyhow::Result<()> {
+    let now = restarts(pods, name)?;
     ensure!(
-        is_ready(pod) && restarts.any(|count| count > 0),
-        "{name} is not ready, or was never started anew"
+        is_ready(of_name(pods, name)?) && now > before,
+        "{name} is not ready, or was not started anew: {now} times, {before} before"
     );
     Ok(())
+}
+
+fn of_name<'a>(pods: &'a [Pod], name: &str) -> anyhow::Result<&'a Pod> {
+    let mut pods = pods.iter();
+    let pod = pods.find(|pod| pod.metadata.name.as_deref() == Some(name));
+    pod.with_context(|| format!("{name} is gone"))
 }

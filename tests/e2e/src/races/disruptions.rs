@@ -114,12 +114,13 @@ async fn kill_pod(race: &Race, workload: &Workload, chance: &mut Chance) -> anyh
     let pods = workload.ready_pods().await?;
     ensure!(pods.len() > 1, "another one must be ready: {pods:?}");
     let victim = chance.one_of(&pods).context("no pod is ready")?;
+    let before = components::restarts(&workload.pods().await?, victim)?;
     race.kills(Act::KillPod, Some(workload), false);
     process::kill_all(victim)?;
     let what = format!("{victim} to be ready again");
     race.until(&what, async || {
         let pods = workload.pods().await?;
-        components::is_restarted(&pods, victim)
+        components::is_restarted(&pods, (victim, before))
     })
     .await?;
     // Another one comes instead: the kubelet makes one that is killed often wait for minutes.
@@ -153,6 +154,7 @@ async fn kill(
     chance: &mut Chance,
 ) -> anyhow::Result<()> {
     let victim = one_of(cluster, component, chance).await?;
+    let before = components::restarts(&cluster.component_pods(component).await?, &victim)?;
     if act == Act::KillActivator {
         race.kills(act, None, true);
     }
@@ -160,7 +162,7 @@ async fn kill(
     let what = format!("{victim} to be ready again");
     race.until(&what, async || {
         let pods = cluster.component_pods(component).await?;
-        components::is_restarted(&pods, &victim)
+        components::is_restarted(&pods, (&victim, before))
     })
     .await?;
     components::end(cluster, component, &victim).await
