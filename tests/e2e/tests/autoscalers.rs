@@ -17,14 +17,10 @@ use sample_app::wire::RunSpec;
 const FOLLOW: Duration = Duration::from_secs(60);
 /// The promise of issue 6: another one decides so long after the leader's crash.
 const TAKEOVER: Duration = Duration::from_secs(3);
+/// Longest time of the load, which is stopped before.
+const LOAD: Duration = Duration::from_secs(240);
 /// For what the test itself needs to see it: API calls on a busy machine.
 const SIGHT: Duration = Duration::from_millis(750);
-
-async fn state(workload: &Workload) -> anyhow::Result<(State, u32)> {
-    let scaled = workload.scaled().await?.context("no ScaledWorkload")?;
-    let status = scaled.status.context("no status")?;
-    Ok((status.state, status.ready))
-}
 
 /// Kills the replica that leads `workload`'s shard, and waits for one that leads it after that.
 async fn replace_leader(workload: &Workload) -> anyhow::Result<()> {
@@ -44,16 +40,10 @@ async fn replace_leader(workload: &Workload) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One after the other: both kill replicas.
+/// Nothing else can run beside it: it kills a replica.
 #[tokio::test]
 async fn replicas_share_the_work_and_replace_each_other() -> anyhow::Result<()> {
-    each_replica_decides_for_its_shard_and_another_one_after_its_crash().await?;
-    a_leader_that_dies_under_load_is_replaced_and_no_count_moves().await
-}
-
-async fn each_replica_decides_for_its_shard_and_another_one_after_its_crash() -> anyhow::Result<()>
-{
-    in_namespace("shards", async |namespace| {
+    in_namespace("autoscalers", async |namespace| {
         let cluster = &namespace.cluster;
         let leaders = autoscalers::spread(cluster).await?;
         let replicas = BTreeSet::from_iter(leaders.values());
@@ -67,82 +57,70 @@ async fn each_replica_decides_for_its_shard_and_another_one_after_its_crash() ->
             .all()
             .map(|shard| App::new(&of_shard(shard)))
             .collect();
-        let workloads = apps.iter().map(|app| app.deploy_asleep(namespace));
-        let workloads = try_join_all(workloads).await?;
-        wake_and_sleep(&agent, &workloads).await?;
-        let first = workloads.first().context("there is no shard")?;
-        replace_leader(first).await?;
-        wake_and_sleep(&agent, &workloads).await
+        let deployed = apps.iter().map(|app| app.deploy_asleep(namespace));
+        let busy = App::new("busy").annotate("lull.dev/max-scale", "2");
+        let (one_of_each, busy) =
+            tokio::try_join!(try_join_all(deployed), busy.deploy_asleep(namespace))?;
+        wake_and_sleep(&agent, &one_of_each).await?;
+        // A pod that ends still answers what comes in the first moment after sleep.
+        busy.pods_gone().await?;
+        another_leads_after_a_crash_and_no_count_moves(&agent, &busy, &one_of_each).await
     })
     .await
 }
 
-/// Only the leader of its shard puts a workload to sleep.
-async fn wake_and_sleep(agent: &Agent, workloads: &[Workload]) -> anyhow::Result<()> {
-    for workload in workloads {
+/// Wakes one workload of each shard, and waits until all of them sleep again: only the leader of its
+/// shard puts a workload to sleep.
+async fn wake_and_sleep(agent: &Agent, one_of_each: &[Workload]) -> anyhow::Result<()> {
+    for workload in one_of_each {
         let woken = agent.get(&workload.url("/")).await?;
         ensure!(woken.status == Some(200), "{}: {woken:?}", workload.name);
     }
-    for slept in join_all(workloads.iter().map(Workload::asleep)).await {
+    for slept in join_all(one_of_each.iter().map(Workload::asleep)).await {
         slept?;
     }
     Ok(())
 }
 
-async fn a_leader_that_dies_under_load_is_replaced_and_no_count_moves() -> anyhow::Result<()> {
-    in_namespace("leader", async |namespace| {
-        let agent = Agent::deploy(namespace).await?;
-        // Of one shard, so of one leader.
-        let shards = autoscalers::shards(&namespace.cluster).await?;
-        let shard = shards.of(&namespace.name, "busy");
-        let asleep = autoscalers::name_in((shards, shard), &namespace.name, "asleep");
-        let (busy, asleep) = (
-            App::new("busy").annotate("lull.dev/max-scale", "2"),
-            App::new(&asleep),
-        );
-        let (busy, asleep) = tokio::try_join!(
-            busy.deploy_asleep(namespace),
-            asleep.deploy_asleep(namespace)
-        )?;
-        // A pod that ends still answers what comes in the first moment after sleep.
-        busy.pods_gone().await?;
-        let load = agent
-            .start(&RunSpec {
-                url: busy.url("/?sleep_ms=600"),
-                connections: 150,
-                seconds: Some(40.0),
-                // Kept ones would all stay with the pod that was ready first.
-                keep_alive: false,
-                ..RunSpec::default()
-            })
-            .await?;
-        eventually("two pods that carry the load", FOLLOW, async || {
-            let now = state(&busy).await?;
-            ensure!(now == (State::Awake, 2), "{now:?}");
-            Ok(())
+/// The leader of `busy`'s shard is killed under load. The one that replaces it has decided by what it hears
+/// itself once it has put a workload of that shard to sleep: until then the load goes on.
+async fn another_leads_after_a_crash_and_no_count_moves(
+    agent: &Agent,
+    busy: &Workload,
+    one_of_each: &[Workload],
+) -> anyhow::Result<()> {
+    let load = agent
+        .start(&RunSpec {
+            url: busy.url("/?sleep_ms=600"),
+            connections: 150,
+            seconds: Some(LOAD.as_secs_f64()),
+            // Kept ones would all stay with the pod that was ready first.
+            keep_alive: false,
+            ..RunSpec::default()
         })
         .await?;
-
-        let pods = busy.ready_pods().await?;
-        replace_leader(&busy).await?;
-        // Any replica wakes; that the new leader does, shows that it decides.
-        let woken = agent.get(&asleep.url("/")).await?;
-        ensure!(woken.status == Some(200), "{woken:?}");
-
-        let result = load.finished().await?;
-        all_answered(&result)?;
-        ensure!(
-            result.by_pod.len() == 2,
-            "other pods than the two came: {:?}",
-            result.by_pod
-        );
-        let now = busy.ready_pods().await?;
-        ensure!(now == pods, "ready before the kill: {pods:?}, now {now:?}");
-        let replicas = busy.replicas().await?;
-        ensure!(replicas == 2, "{replicas} replicas at the end of the load");
-        asleep.asleep().await?;
-        busy.asleep().await?;
+    eventually("two pods that carry the load", FOLLOW, async || {
+        let status = busy.status().await?;
+        let now = (status.state, status.ready);
+        ensure!(now == (State::Awake, 2), "{now:?}");
         Ok(())
     })
-    .await
+    .await?;
+
+    let pods = busy.ready_pods().await?;
+    replace_leader(busy).await?;
+    wake_and_sleep(agent, one_of_each).await?;
+    let (replicas, now) = (busy.replicas().await?, busy.ready_pods().await?);
+    ensure!(
+        replicas == 2 && now == pods,
+        "{replicas} replicas; ready before the kill: {pods:?}, now {now:?}"
+    );
+    let result = load.stop().await?;
+    all_answered(&result)?;
+    ensure!(
+        result.by_pod.len() == 2,
+        "other pods than the two came: {:?}",
+        result.by_pod
+    );
+    busy.asleep().await.map(drop)
 }

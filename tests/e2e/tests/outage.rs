@@ -17,8 +17,8 @@ use sample_app::wire::RunSpec;
 const FOLLOW: Duration = Duration::from_secs(60);
 /// The promise of issue 6: so long without an API server changes nothing.
 const OUTAGE: Duration = Duration::from_secs(60);
-/// The load goes on for so long after it.
-const AFTERWARDS: Duration = Duration::from_secs(20);
+/// The load goes on for so many answers after it: 250 a second at most, so for a window twice.
+const AFTERWARDS: u64 = 3_000;
 /// From the order of the late requests until they come: the outage has begun by then.
 const LATE: Duration = Duration::from_secs(15);
 /// Longest time of this test: the outage, falling asleep before and after, and a busy machine.
@@ -38,10 +38,13 @@ async fn a_minute_without_an_api_server_changes_nothing_and_all_goes_on() -> any
 
         outage().await?;
 
+        let at_its_end = answers(&load, 1).await?;
         let late = late.finished().await?;
-        let load = load.finished().await?;
-        all_answered(&load).context("warm traffic")?;
+        idle.asleep().await?;
+        answers(&load, at_its_end + AFTERWARDS).await?;
         carried_by_two(&busy, &pods).await?;
+        let load = load.stop().await?;
+        all_answered(&load).context("warm traffic")?;
         ensure!(load.by_pod.len() == 2, "others answered: {:?}", load.by_pod);
         all_answered(&late).context("held through the outage")?;
         let first_ms = late.first_ok_ms.context("none was answered")?;
@@ -55,7 +58,6 @@ async fn a_minute_without_an_api_server_changes_nothing_and_all_goes_on() -> any
             "{} answered, {OUTAGE:?} of it without an API server; {} held for {first_ms:.0} ms",
             load.ok, late.ok
         );
-        idle.asleep().await?;
         agent.get(&idle.url("/")).await?;
         for workload in [&busy, &idle, &asleep] {
             workload.asleep().await?;
@@ -81,29 +83,36 @@ async fn three_asleep(namespace: &Namespace) -> anyhow::Result<[Workload; 3]> {
     Ok([busy, idle, asleep])
 }
 
-/// A load on two pods that lasts longer than the outage.
+/// A load on two pods that lasts longer than the outage, until it is stopped.
 async fn loaded<'a>(agent: &'a Agent, busy: &Workload) -> anyhow::Result<Run<'a>> {
-    // The time until two pods carry it counts, too.
-    let seconds = FOLLOW + LATE + OUTAGE + AFTERWARDS;
     let load = agent
         .start(&RunSpec {
             url: busy.url("/?sleep_ms=600"),
             connections: 150,
-            seconds: Some(seconds.as_secs_f64()),
+            seconds: Some(TEST.as_secs_f64()),
             // Kept ones would all stay with the pod that was ready first.
             keep_alive: false,
             ..RunSpec::default()
         })
         .await?;
     eventually("two pods that carry the load", FOLLOW, async || {
-        let scaled = busy.scaled().await?.context("no ScaledWorkload")?;
-        let status = scaled.status.context("no status")?;
+        let status = busy.status().await?;
         let now = (status.state, status.ready);
         ensure!(now == (State::Awake, 2), "{now:?}");
         Ok(())
     })
     .await?;
     Ok(load)
+}
+
+/// Waits until the load has had so many answers; how many those are then.
+async fn answers(load: &Run<'_>, enough: u64) -> anyhow::Result<u64> {
+    eventually("answers of the load", FOLLOW, async || {
+        let ok = load.so_far().await?.ok;
+        ensure!(ok >= enough, "{ok} of {enough}");
+        Ok(ok)
+    })
+    .await
 }
 
 /// Twenty callers of a sleeping workload, who come in the outage.
