@@ -12,14 +12,11 @@ E2E_PROMETHEUS=$(prometheus_folder)/prometheus; export E2E_PROMETHEUS
 cargo build --locked -q --workspace --bin kubectl-lull
 export E2E_KUBECTL_LULL=$CARGO_TARGET_DIR/debug/kubectl-lull
 say "suite"
-cargo test --locked -p lull-e2e --features cluster ${E2E_ARGS:-} -- --test-threads "${E2E_THREADS:-4}"
-step "helm test" "$E2E_HELM" test lull --namespace "$LULL_NAMESPACE"
+cargo test --locked -p lull-e2e --features cluster ${E2E_ARGS:-} -- --test-threads "${E2E_THREADS:-6}"
 if [ -n "${E2E_FULL:-}" ]; then
   say "autoscalers that crash after each write"
   cargo test --locked -p lull-e2e --features crashes --test crashes
 fi
-say "no activator at all"
-cargo test --locked -p lull-e2e --features outage --test no_activator
 if [ "$CLUSTER" = builtin ]; then
   say "a minute without an API server"
   cargo test --locked -p lull-e2e --features outage --test outage

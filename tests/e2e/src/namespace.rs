@@ -15,7 +15,7 @@ use crate::{cluster::call, diagnostics, eventually};
 
 /// Label on every namespace that the suite makes.
 pub const SUITE_LABEL: &str = "lull-e2e";
-/// Longest time of a test unless it says so: the whole suite has 6 minutes.
+/// Longest time of a test unless it says so: two minutes and more where many stand side by side.
 const TEST: Duration = Duration::from_secs(300);
 /// The same in a mesh, where each pod takes some seconds more to start.
 const MESH_TEST: Duration = Duration::from_secs(600);

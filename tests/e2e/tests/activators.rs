@@ -1,4 +1,6 @@
-//! Activators that end, in good order and without, and what they hold and share.
+//! Activators that end, in good order and without, and what they hold and share; and none at all.
+//!
+//! Nothing else can run beside it: it disturbs every workload that is reached by way of them, and wakes all.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -6,46 +8,58 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use lull_contract::names::HELD_LABEL;
+use lull_contract::{names::HELD_LABEL, scaled_workload::State};
 use lull_e2e::{
-    Agent, App, Workload, activators, all_answered, components, eventually, in_namespace, process,
+    Agent, App, Workload, activators, all_answered, components, eventually, in_namespace_for,
+    process,
 };
 use sample_app::wire::{AppStats, RunResult, RunSpec};
 
+/// Requests that a pod takes at once where 500 are poured out.
+const LIMIT: u64 = 10;
+/// Pods that they are poured into.
+const PODS: usize = 5;
 /// Longest wait for a state that must come.
 const FOLLOW: Duration = Duration::from_secs(60);
 /// Longest time from the end of a process to the failure of what it had.
 const AT_ONCE: Duration = Duration::from_secs(1);
+/// Longest wait for a wake that nobody has asked for: 15 s without an activator, a pod, a busy machine.
+const WOKEN: Duration = Duration::from_secs(90);
+/// Longest time of this test: activators drain each time they go.
+const TEST: Duration = Duration::from_secs(600);
 
 /// Always by way of the activators, however many pods there are.
 fn always_proxied(name: &str) -> App {
     App::new(name).annotate("lull.dev/target-burst-capacity", "-1")
 }
 
-/// One after the other: some disturb all activators, and so every test beside them.
+/// One after the other, since each disturbs all activators; together they fall asleep but once.
 #[tokio::test]
 async fn what_activators_hold_is_poured_evenly_and_survives_their_end() -> anyhow::Result<()> {
-    five_hundred_held_are_poured_evenly_and_within_the_limit().await?;
-    activators_end_and_no_request_does().await
-}
-
-async fn activators_end_and_no_request_does() -> anyhow::Result<()> {
-    in_namespace("activators", async |namespace| {
+    in_namespace_for(TEST, "activators", async |namespace| {
         let agent = Agent::deploy(namespace).await?;
-        let (steady, late) = (
+        let (shop, steady, late) = (
+            always_proxied("shop")
+                .annotate("lull.dev/container-concurrency", &LIMIT.to_string())
+                .annotate("lull.dev/max-scale", &PODS.to_string()),
             always_proxied("steady"),
             App::new("late").arg("--delay-listen=4s"),
         );
         let (first, second) = (App::new("first"), App::new("second"));
-        let (steady, late, first, second) = tokio::try_join!(
+        let (shop, steady, late, first, second) = tokio::try_join!(
+            shop.deploy_asleep(namespace),
             steady.deploy_asleep(namespace),
             late.deploy_asleep(namespace),
             first.deploy_asleep(namespace),
             second.deploy_asleep(namespace),
         )?;
+        // A pod that ends still answers what comes in the first moment after sleep.
+        tokio::try_join!(shop.pods_gone(), late.pods_gone())?;
+        five_hundred_held_are_poured_evenly_and_within_the_limit(&agent, &shop).await?;
         killed_without_warning(&agent, &late).await?;
         ended_in_turn(&agent, &steady, [&first, &second]).await?;
-        rolled_out(&agent, &steady).await
+        rolled_out(&agent, &steady).await?;
+        without_any_it_is_woken_and_sleeps_again_when_they_are_back(&agent, &first).await
     })
     .await
 }
@@ -53,8 +67,6 @@ async fn activators_end_and_no_request_does() -> anyhow::Result<()> {
 /// Only what the killed one held fails, and at once.
 async fn killed_without_warning(agent: &Agent, late: &Workload) -> anyhow::Result<()> {
     const CALLERS: u64 = 40;
-    // A pod that ends still answers what comes in the first moment after sleep.
-    late.pods_gone().await?;
     let ahead_us = agent.clock_ahead_us().await?;
     let run = agent
         .start(&RunSpec {
@@ -229,37 +241,27 @@ impl<'a> Loads<'a> {
     }
 }
 
-async fn five_hundred_held_are_poured_evenly_and_within_the_limit() -> anyhow::Result<()> {
-    const LIMIT: u64 = 10;
-    const PODS: usize = 5;
-    in_namespace("pour", async |namespace| {
-        let agent = Agent::deploy(namespace).await?;
-        let app = always_proxied("shop")
-            .annotate("lull.dev/container-concurrency", "10")
-            .annotate("lull.dev/max-scale", "5");
-        let workload = app.deploy_asleep(namespace).await?;
-        // A pod that ends still answers what comes in the first moment after sleep, and its line
-        // is short.
-        workload.pods_gone().await?;
-        let result = agent
-            .run(&RunSpec {
-                // Ten rounds of a second: pods that come up a moment apart get as many.
-                url: workload.url("/?sleep_ms=1000"),
-                connections: 500,
-                requests: Some(500),
-                timeout_ms: 60_000,
-                ..RunSpec::default()
-            })
-            .await?;
-        all_answered(&result)?;
-        for pod in workload.ready_pods().await? {
-            let stats = workload.ask_pod(&pod, 8080, "GET", "stats").await?;
-            let stats: AppStats = serde_json::from_str(&stats)?;
-            ensure!(stats.max_in_flight <= LIMIT, "more than {LIMIT}: {stats:?}");
-        }
-        spread_evenly(&result, PODS)
-    })
-    .await
+async fn five_hundred_held_are_poured_evenly_and_within_the_limit(
+    agent: &Agent,
+    shop: &Workload,
+) -> anyhow::Result<()> {
+    let result = agent
+        .run(&RunSpec {
+            // Ten rounds of a second: pods that come up a moment apart get as many.
+            url: shop.url("/?sleep_ms=1000"),
+            connections: 500,
+            requests: Some(500),
+            timeout_ms: 60_000,
+            ..RunSpec::default()
+        })
+        .await?;
+    all_answered(&result)?;
+    for pod in shop.ready_pods().await? {
+        let stats = shop.ask_pod(&pod, 8080, "GET", "stats").await?;
+        let stats: AppStats = serde_json::from_str(&stats)?;
+        ensure!(stats.max_in_flight <= LIMIT, "more than {LIMIT}: {stats:?}");
+    }
+    spread_evenly(&result, PODS)
 }
 
 /// No pod is more than 20 % away from the mean.
@@ -286,4 +288,58 @@ fn spread_evenly(result: &RunResult, pods: usize) -> anyhow::Result<()> {
         );
     }
     Ok(())
+}
+
+/// Activators are back when this returns, whatever came of it: every other test needs them.
+async fn without_any_it_is_woken_and_sleeps_again_when_they_are_back(
+    agent: &Agent,
+    workload: &Workload,
+) -> anyhow::Result<()> {
+    let cluster = &workload.cluster;
+    workload.asleep().await?;
+    workload.pods_gone().await?;
+    let there = activators::ready(cluster).await?.len();
+    let without = without_any(agent, workload).await;
+    let back = components::scale(cluster, activators::COMPONENT, there).await;
+    without?;
+    back?;
+    workload.asleep().await?;
+    workload.pods_gone().await?;
+    let result = agent.run(&fifty(workload)).await?;
+    all_answered(&result)?;
+    ensure!(result.via_activator > 0, "nothing was held: {result:?}");
+    Ok(())
+}
+
+/// Takes all activators away and waits until `workload` answers by itself, and tells why.
+async fn without_any(agent: &Agent, workload: &Workload) -> anyhow::Result<()> {
+    components::scale(&workload.cluster, activators::COMPONENT, 0).await?;
+    eventually("a wake without an activator", WOKEN, async || {
+        let status = workload.status().await?;
+        let (state, reason) = (status.state, &status.reason);
+        ensure!(
+            state == State::Awake && reason.contains("no activator"),
+            "{state}: {reason}"
+        );
+        let warned = status.conditions.iter().find(|c| c.type_ == "Warnings");
+        let warned = warned.map(|condition| condition.reason.as_str());
+        ensure!(warned == Some("NoActivator"), "warnings: {warned:?}");
+        Ok(())
+    })
+    .await?;
+    let result = agent.run(&fifty(workload)).await?;
+    all_answered(&result).context("without any activator")?;
+    ensure!(result.via_activator == 0, "by what? {result:?}");
+    Ok(())
+}
+
+fn fifty(workload: &Workload) -> RunSpec {
+    RunSpec {
+        url: workload.url("/"),
+        connections: 5,
+        requests: Some(50),
+        keep_alive: false,
+        timeout_ms: 60_000,
+        ..RunSpec::default()
+    }
 }

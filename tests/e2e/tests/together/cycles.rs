@@ -1,6 +1,8 @@
 //! Sleep and wake: nobody who calls a sleeping workload goes without an answer.
 
-use lull_e2e::{Agent, App, all_answered, in_namespace};
+use std::ops::RangeInclusive;
+
+use lull_e2e::{Agent, App, Workload, all_answered, in_namespace};
 use sample_app::wire::RunSpec;
 
 #[tokio::test]
@@ -29,25 +31,42 @@ async fn hundred_first_requests_at_zero_are_all_answered() -> anyhow::Result<()>
     .await
 }
 
+/// Two workloads side by side, five cycles each.
 #[tokio::test]
 async fn ten_sleep_wake_cycles_answer_every_request() -> anyhow::Result<()> {
     in_namespace("cycles", async |namespace| {
         let agent = Agent::deploy(namespace).await?;
-        let workload = App::new("shop").deploy_asleep(namespace).await?;
-        for cycle in 1..=10 {
-            // Odd cycles call while the old pod may still be going, even ones when it is gone.
-            if cycle % 2 == 0 {
-                workload.pods_gone().await?;
-            }
-            let answer = agent.get(&workload.url("/")).await?;
-            assert_eq!(answer.status, Some(200), "cycle {cycle}: {answer:?}");
-            let took = workload.asleep().await?;
-            eprintln!(
-                "cycle {cycle}: answered in {:.0} ms, asleep after {took:.1?}",
-                answer.ms
-            );
-        }
+        let (first, second) = (App::new("first"), App::new("second"));
+        let (first, second) = tokio::try_join!(
+            first.deploy_asleep(namespace),
+            second.deploy_asleep(namespace)
+        )?;
+        tokio::try_join!(
+            slept_and_woken(&agent, &first, 1..=5),
+            slept_and_woken(&agent, &second, 6..=10)
+        )?;
         Ok(())
     })
     .await
+}
+
+async fn slept_and_woken(
+    agent: &Agent,
+    workload: &Workload,
+    cycles: RangeInclusive<u32>,
+) -> anyhow::Result<()> {
+    for cycle in cycles {
+        // Odd cycles call while the old pod may still be going, even ones when it is gone.
+        if cycle % 2 == 0 {
+            workload.pods_gone().await?;
+        }
+        let answer = agent.get(&workload.url("/")).await?;
+        assert_eq!(answer.status, Some(200), "cycle {cycle}: {answer:?}");
+        let took = workload.asleep().await?;
+        eprintln!(
+            "cycle {cycle}: answered in {:.0} ms, asleep after {took:.1?}",
+            answer.ms
+        );
+    }
+    Ok(())
 }
