@@ -96,6 +96,25 @@ release_binary() { # COMPONENT [EXAMPLE]
   echo "$CARGO_TARGET_DIR/$target/release/${2:+examples/}${2:-$1}"
 }
 
+# Builds the end-to-end suite's programs (tests/e2e/tests), all of them: what doesn't compile fails before
+# there is a cluster, and whichever script is next finds them built.
+build_tests() {
+  need_packages gcc libc6-dev
+  need_toolchains
+  say "suite, built"
+  cargo test --locked -p lull-e2e --features cluster --test '*' --no-run
+}
+
+# Runs some of them one after the other, in this order, until one fails. Every one must be named by a
+# script in such a line: tests/e2e/src/programs.rs looks.
+run_tests() { # PROGRAM... [-- ARGUMENT...]; E2E_ARGS, for instance the name of a test: no other is run
+  local programs=() program
+  while [ $# -gt 0 ] && [ "$1" != -- ]; do programs+=("$1"); shift; done
+  for program in "${programs[@]}"; do
+    cargo test --locked -p lull-e2e --features cluster --test "$program" ${E2E_ARGS:-} "$@" || return
+  done
+}
+
 # A cluster with this tree's Lull on it, for the script alone: taken down at its end.
 with_lull() { # NAME, where E2E_CLUSTER names no other; [COMMAND], as for lull_up
   LULL_CLUSTER=${E2E_CLUSTER:-$1}; export LULL_CLUSTER; shift

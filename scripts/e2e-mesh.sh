@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # make e2e-mesh: the end-to-end suite inside an Istio mesh, on a cluster of its own (or kind, or the
 # current one); E2E_FULL=1 adds what takes longer: more cycles, long wakes, and faults of the mesh.
-# E2E_SHORT=1 (make e2e-mesh-short): the part of it that fits into 8 minutes, of which 2 are the cluster.
+# E2E_SHORT=1 (make e2e-mesh-short): the part of it that fits into 4 minutes, of which 2 are the cluster.
 . "$(dirname "$0")/common.sh"
 cd "$root"
 
@@ -17,40 +17,31 @@ short=(
   a_tcp_server_that_speaks_first_is_woken_by_its_first_connection
 )
 
-tests_of() { # TEST... -- ARGUMENT...
-  local tests=()
-  while [ "$1" != -- ]; do tests+=(--test "$1"); shift; done
-  cargo test --locked -p lull-e2e --features mesh "${tests[@]}" ${E2E_ARGS:-} "$@"
-}
-
 # A name that no test has would be left out in silence.
 short_is_there() {
   local there name
-  there=$(tests_of mesh gateways -- --list --format terse) || return
+  there=$(run_tests mesh gateways -- --list --format terse) || return
   for name in "${short[@]}"; do
     grep -qx "$name: test" <<<"$there" || die "scripts/e2e-mesh.sh: no test is called $name"
   done
 }
 
+build_tests
 # Each meshed pod takes an Envoy of 100 MiB and a share of the machine to start it.
-suite() { # THREADS TEST...
-  tests_of "${@:2}" -- --test-threads "$1"
-}
-
+threads=${E2E_THREADS:-2}
 if [ -n "${E2E_SHORT:-}" ]; then
-  say "suite, built"
   short_is_there
   with_lull e2e-mesh mesh_up
   say "suite, the short part"
-  tests_of mesh gateways -- --test-threads "${E2E_THREADS:-2}" --exact "${short[@]}"
+  run_tests mesh gateways -- --test-threads "$threads" --exact "${short[@]}"
   exit 0
 fi
 with_lull e2e-mesh mesh_up
 say "suite"
-suite "${E2E_THREADS:-2}" mesh gateways
+run_tests mesh gateways -- --test-threads "$threads"
 [ -n "${E2E_FULL:-}" ] || exit 0
 say "long wakes, many streams"
-suite "${E2E_THREADS:-2}" mesh_wakes
+run_tests mesh_wakes -- --test-threads "$threads"
 say "faults of the mesh"
 # istiod is everybody's: one after the other.
-suite 1 mesh_faults
+run_tests mesh_faults -- --test-threads 1

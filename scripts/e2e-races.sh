@@ -5,11 +5,12 @@
 . "$(dirname "$0")/common.sh"
 cd "$root"
 [ "$CLUSTER" = builtin ] || die "CLUSTER=$CLUSTER: only the processes of CLUSTER=builtin can be killed and held from here"
+build_tests
 with_lull e2e-races
 E2E_HELM=$(tool helm); export E2E_HELM
 say "the last pod is evicted, its node drained"
-cargo test --locked -p lull-e2e --features races,upgrade --test drains
+run_tests drains
 say "an upgrade and its rollback"
-cargo test --locked -p lull-e2e --features races,upgrade --test upgrade
+run_tests upgrade
 say "races"
-cargo test --locked -p lull-e2e --features races,upgrade --test races -- --nocapture
+run_tests races -- --nocapture

@@ -38,6 +38,8 @@ pub mod metrics_api;
 pub mod namespace;
 pub mod original;
 pub mod process;
+#[cfg(test)]
+mod programs;
 pub mod prometheus;
 pub mod races;
 pub mod rollouts;

@@ -10,6 +10,8 @@ use crate::{Workload, rounds};
 
 /// Longest run of a load: it is stopped before.
 const LOAD: Duration = Duration::from_secs(3_900);
+/// How long the short races last, seconds: five minutes at most with all that is before and after.
+const SHORT: u64 = 150;
 /// Kept connections of all steady loads together, and new ones a second.
 const STEADY: u32 = 100;
 
@@ -38,7 +40,7 @@ pub struct Shape {
 // === impl Length ===
 
 impl Length {
-    /// Short, for `E2E_RACES_SECONDS` (120), or full where `E2E_FULL` is set.
+    /// Short, for `E2E_RACES_SECONDS` (150), or full where `E2E_FULL` is set.
     ///
     /// # Errors
     /// Where the variable is no number.
@@ -48,7 +50,7 @@ impl Length {
             return Ok(Self::full());
         }
         let seconds = is_set("E2E_RACES_SECONDS");
-        let seconds = seconds.map_or(Ok(120), |text| {
+        let seconds = seconds.map_or(Ok(SHORT), |text| {
             let number = text.parse::<u64>();
             number.with_context(|| format!("E2E_RACES_SECONDS={text:?}: must be a whole number"))
         })?;
