@@ -5,7 +5,7 @@
 //! asks.rs       the workload's annotations
 //! template.rs   the workload's own spec            services.rs   Services, port by port
 //! policies.rs   NetworkPolicies                    budgets.rs    PodDisruptionBudgets
-//! mesh.rs       Istio's objects
+//! mesh.rs       Istio's objects                    wakes.rs      how long its wakes took
 //! patch.rs      what is then changed in a Service, and how it is given back
 //! ```
 
@@ -17,6 +17,7 @@ mod patch;
 mod policies;
 mod services;
 mod template;
+mod wakes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,6 +35,7 @@ pub use mesh::Mesh;
 pub(crate) use patch::user_selector;
 pub use patch::{hold_patch, is_held, is_switched, release_patch, restore_patch, switch_patch};
 pub(crate) use services::selects;
+pub use wakes::longest_wake;
 
 use crate::{
     mesh::istio_duration,
@@ -139,6 +141,8 @@ pub struct Situation<'a> {
     pub policies: &'a [Arc<NetworkPolicy>],
     /// PodDisruptionBudgets of the namespace.
     pub budgets: &'a [Arc<Budget>],
+    /// How long it took to wake lately, where that was long ([`longest_wake`]).
+    pub longest_wake: Option<Duration>,
     /// The mesh around it, where the cluster has one.
     pub mesh: Option<Mesh<'a>>,
     /// Lull itself.

@@ -1,6 +1,6 @@
 //! What a plan is made from, read with the user's own rights.
 
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 
 use autoscaler::{
     plan::{self, Asks, Components, Finding, Mesh, Other, Plan, Reason, Situation},
@@ -59,6 +59,15 @@ pub(crate) struct Planned {
     pub(crate) missing: Vec<String>,
 }
 
+/// What Lull has written of a workload.
+#[derive(Debug, Clone, Copy, Default)]
+struct Run {
+    /// Its Services are switched already.
+    is_enrolled: bool,
+    /// How long it took to wake lately ([`plan::longest_wake`]).
+    longest_wake: Option<Duration>,
+}
+
 /// Objects beside the workload.
 #[derive(Default)]
 struct Surroundings {
@@ -80,31 +89,31 @@ struct Surroundings {
 pub(crate) async fn planned(cluster: &Cluster, workload: &Workload) -> anyhow::Result<Planned> {
     let target = &workload.target;
     let mut missing = Vec::new();
-    let is_enrolled = is_run(cluster, workload, &mut missing).await?;
+    let run = run_of(cluster, workload, &mut missing).await?;
     let told = told(cluster, &mut missing).await?;
-    let around = surroundings(cluster, (target, is_enrolled), &told, missing).await?;
+    let around = surroundings(cluster, (target, run.is_enrolled), &told, missing).await?;
     let (settings, faults) = settings(target, &around.defaults);
     Ok(Planned {
-        plan: plan_of(target, &around, &settings, (is_enrolled, &faults)),
+        plan: plan_of(target, &around, &settings, (run, &faults)),
         settings,
-        is_enrolled,
+        is_enrolled: run.is_enrolled,
         left_out: told.leaves_out(&workload.name.resource, &target.namespace),
         missing: around.missing,
     })
 }
 
-/// Whether Lull runs it.
-async fn is_run(
+/// What Lull has written of it, where it runs it.
+async fn run_of(
     cluster: &Cluster,
     workload: &Workload,
     missing: &mut Vec<String>,
-) -> anyhow::Result<bool> {
+) -> anyhow::Result<Run> {
     match workload.scaled(cluster).await {
-        Ok(scaled) => Ok(scaled.as_ref().is_some_and(is_enrolled)),
+        Ok(scaled) => Ok(scaled.as_ref().map(Run::of).unwrap_or_default()),
         Err(error) if error.is(403) => {
             let effect = "the workload is taken for one that Lull doesn't run";
             missing.push(Reading::Scaled.lacked(cluster, effect));
-            Ok(false)
+            Ok(Run::default())
         }
         Err(error) => Err(error.into()),
     }
@@ -117,6 +126,18 @@ pub(crate) fn is_enrolled(scaled: &ScaledWorkload) -> bool {
         let is_before = matches!(status.state, State::Enrolling | State::Planned);
         !is_before && !status.services.is_empty()
     })
+}
+
+// === impl Run ===
+
+impl Run {
+    fn of(scaled: &ScaledWorkload) -> Self {
+        let wakes = scaled.status.as_ref().map(|status| status.wakes.as_slice());
+        Self {
+            is_enrolled: is_enrolled(scaled),
+            longest_wake: plan::longest_wake(wakes.unwrap_or_default()),
+        }
+    }
 }
 
 /// What the annotations ask for, and what is wrong with them; then the defaults stand in.
@@ -134,7 +155,7 @@ fn plan_of(
     target: &Target,
     around: &Surroundings,
     settings: &Settings,
-    (is_enrolled, faults): (bool, &[AnnotationError]),
+    (run, faults): (Run, &[AnnotationError]),
 ) -> Plan {
     let name = target.to_string();
     let Some(template) = &target.template else {
@@ -149,12 +170,13 @@ fn plan_of(
         workload: &name,
         template: &template.plan,
         asks: Asks::of(&target.annotations, settings),
-        is_enrolled,
+        is_enrolled: run.is_enrolled,
         services: &around.services,
         others: &others,
         scalers: &around.scalers,
         policies: &around.policies,
         budgets: &around.budgets,
+        longest_wake: run.longest_wake,
         mesh: around.mesh.as_ref().map(|seen| Mesh {
             is_member: seen.is_member,
             namespace: &target.namespace,
@@ -416,7 +438,7 @@ mod tests {
     fn plan_for(target: &Target) -> Plan {
         let around = around();
         let (settings, faults) = settings(target, &around.defaults);
-        plan_of(target, &around, &settings, (false, &faults))
+        plan_of(target, &around, &settings, (Run::default(), &faults))
     }
 
     #[test]
@@ -454,7 +476,7 @@ mod tests {
         for is_member in [true, false] {
             let rules = Around::among(&listed, "web", "istio-system");
             around.mesh = Some(Seen { rules, is_member });
-            let plan = plan_of(&target, &around, &settings, (false, &[]));
+            let plan = plan_of(&target, &around, &settings, (Run::default(), &[]));
             let is_found = |reason| plan.findings.iter().any(|one| one.reason == reason);
             let at_pods = is_found(Reason::MtlsByPort);
             assert_eq!(at_pods, is_member, "{:?}", plan.findings);

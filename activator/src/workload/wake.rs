@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
+use lull_contract::view::ANSWERING_PHASE;
 use lull_traces::TraceParent;
 use tokio::time::Instant;
 
@@ -48,7 +49,7 @@ impl Phase {
             Self::Created => "created",
             Self::Scheduled => "scheduled",
             Self::Running => "running",
-            Self::Answering => "answering",
+            Self::Answering => ANSWERING_PHASE,
             Self::FirstByte => "first-byte",
         }
     }

@@ -80,6 +80,8 @@ pub enum Reason {
     ShortConnectTimeout,
     /// Callers in the mesh give up before activators do.
     LongHold,
+    /// Wakes took longer lately than one try of callers in the mesh to connect.
+    LongWakes,
     /// A route lets a request take less time than a wake.
     ShortRouteTimeout,
     /// Callers' Envoys don't know the Service.
@@ -104,7 +106,7 @@ pub struct Finding {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::BadAnnotation,
         Self::NoTemplate,
         Self::NoPort,
@@ -138,6 +140,7 @@ impl Reason {
         Self::ConnectionLimits,
         Self::ShortConnectTimeout,
         Self::LongHold,
+        Self::LongWakes,
         Self::ShortRouteTimeout,
         Self::HiddenHost,
         Self::NoActivator,
@@ -160,6 +163,7 @@ impl Reason {
             | Self::ConnectionLimits
             | Self::ShortConnectTimeout
             | Self::LongHold
+            | Self::LongWakes
             | Self::ShortRouteTimeout
             | Self::HiddenHost
             | Self::NoActivator => Severity::Warn,

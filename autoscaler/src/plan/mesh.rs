@@ -7,6 +7,7 @@
 
 mod callers;
 mod connect;
+mod long_wakes;
 mod pods;
 
 use std::time::Duration;
@@ -20,6 +21,11 @@ use crate::mesh::Around;
 /// A wake that nobody wonders at: scheduling, an image that is there, Istio's container and the app.
 /// It is also Istio's own connect timeout.
 const USUAL_WAKE: Duration = MESH_CONNECT_TIMEOUT.0;
+
+/// As long as a wake of the workload may take: as a usual one, or as its own take.
+fn usual_wake(situation: &Situation<'_>) -> Duration {
+    USUAL_WAKE.max(situation.longest_wake.unwrap_or_default())
+}
 
 /// The mesh around a workload.
 #[derive(Debug, Clone, Copy)]

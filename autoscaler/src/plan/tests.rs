@@ -13,7 +13,7 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 use kube::core::DynamicObject;
-use lull_contract::{annotations, names::WORKLOAD_LABEL};
+use lull_contract::{annotations, names::WORKLOAD_LABEL, view::WakeView};
 use lull_process::docs;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -40,6 +40,9 @@ struct Case {
     /// Its pods have no container of Istio's.
     #[serde(default)]
     outside_mesh: bool,
+    /// How long its last wakes took, milliseconds.
+    #[serde(default)]
+    wakes_ms: Vec<u64>,
     /// By kind; each changes the base of its kind.
     objects: Vec<Value>,
     services: Vec<String>,
@@ -200,6 +203,11 @@ fn plan_with(case: &Case, lull: &Components) -> Plan {
     let policies: Vec<Arc<NetworkPolicy>> = policies.map(|p| Arc::new(p.into())).collect();
     let budgets = of_kind("PodDisruptionBudget").map(read::<PodDisruptionBudget>);
     let budgets: Vec<Arc<Budget>> = budgets.map(|b| Arc::new(b.into())).collect();
+    let wakes = case.wakes_ms.iter().map(|ms| WakeView {
+        total_ms: Some(*ms),
+        ..WakeView::default()
+    });
+    let wakes: Vec<WakeView> = wakes.collect();
     let others = case.objects.iter().filter(|object| {
         let kind = kind_of(object);
         kind == "Deployment" || kind == "StatefulSet"
@@ -223,6 +231,7 @@ fn plan_with(case: &Case, lull: &Components) -> Plan {
         scalers: &scalers,
         policies: &policies,
         budgets: &budgets,
+        longest_wake: longest_wake(&wakes),
         mesh: Some(Mesh {
             is_member: !case.outside_mesh,
             namespace: "ns",
@@ -289,6 +298,7 @@ fn case(workload: Value, objects: Vec<Value>) -> Case {
         workload,
         enrolled: false,
         outside_mesh: false,
+        wakes_ms: Vec::new(),
         objects,
         services: Vec::new(),
         findings: Vec::new(),
@@ -482,6 +492,105 @@ fn a_finding_says_what_to_write() {
 }
 
 #[test]
+fn long_wakes_are_told_with_the_line_that_is_missing() {
+    let annotated = |annotations: Value| json!({ "metadata": { "annotations": annotations } });
+    let plain = || annotated(json!({}));
+    let rule = |timeout: &str| {
+        let pool = json!({ "tcp": { "connectTimeout": timeout } });
+        let spec = json!({ "host": "shop", "trafficPolicy": { "connectionPool": pool } });
+        json!({ "kind": "DestinationRule", "spec": spec })
+    };
+    let workload = "Deployment shop took up to ";
+    let rows: [(Value, Option<Value>, u64, &[&str]); 8] = [
+        (
+            plain(),
+            None,
+            9_000,
+            &[
+                workload,
+                "10s to wake",
+                r#"set lull.dev/connect-timeout: "20s""#,
+            ],
+        ),
+        (
+            plain(),
+            None,
+            12_000,
+            &["15s to wake", r#"set lull.dev/connect-timeout: "30s""#],
+        ),
+        (
+            plain(),
+            None,
+            35_000,
+            &["40s to wake", r#"set lull.dev/connect-timeout: "60s""#],
+        ),
+        (
+            plain(),
+            None,
+            50_000,
+            &[
+                r#"set lull.dev/hold-timeout: "120s" and apply {"#,
+                r#""connectTimeout":"120s""#,
+            ],
+        ),
+        (
+            annotated(json!({ "lull.dev/connect-timeout": "20s" })),
+            None,
+            21_000,
+            &[r#"set lull.dev/connect-timeout: "60s""#],
+        ),
+        (
+            annotated(json!({ "lull.dev/connect-timeout": "60s", "lull.dev/hold-timeout": "9s" })),
+            None,
+            11_000,
+            &["hold them for 9s", r#"set lull.dev/hold-timeout: "30s""#],
+        ),
+        (
+            plain(),
+            Some(rule("12s")),
+            11_000,
+            &[
+                "DestinationRule shop is about Deployment shop, which took up to 15s",
+                r#"put into its trafficPolicy {"connectionPool":{"tcp":{"connectTimeout":"30s"}}}"#,
+            ],
+        ),
+        (
+            plain(),
+            Some(rule("120s")),
+            29_000,
+            &[r#"; set lull.dev/hold-timeout: "60s" on Deployment shop"#],
+        ),
+    ];
+    for (workload, rule, ms, parts) in rows {
+        let service = json!({ "kind": "Service" });
+        let mut case = case(workload, std::iter::once(service).chain(rule).collect());
+        case.wakes_ms = vec![ms];
+        let findings = plan_of(&case).findings;
+        let text = match &findings[..] {
+            [one] if one.reason == Reason::LongWakes => one.to_string(),
+            other => panic!("{ms} ms: {other:?}"),
+        };
+        for part in parts {
+            assert!(text.contains(part), "{ms} ms: no {part:?} in {text}");
+        }
+    }
+}
+
+#[test]
+fn what_is_told_of_long_wakes_stays_the_same_from_wake_to_wake() {
+    let told = |wakes_ms: &[u64]| {
+        let mut case = case(json!({}), vec![json!({ "kind": "Service" })]);
+        case.wakes_ms = wakes_ms.to_vec();
+        plan_of(&case)
+    };
+    let first = told(&[11_000]);
+    assert_eq!(first.findings.len(), 1);
+    assert_eq!(told(&[14_000, 11_000]), first);
+    assert_eq!(told(&[900, 10_200, 13_000, 11_000]), first);
+    assert!(told(&[900, 10]).findings.is_empty());
+}
+
+#[test]
 fn whoever_writes_many_rules_for_another_namespace_is_told_of_some() {
     let route = |namespace: &str, number: usize| {
         let host = "shop.ns.svc.cluster.local";
@@ -512,15 +621,7 @@ fn a_policy_may_name_any_label_that_all_of_lull_s_pods_have() {
     let is_blocked = |lull: &Components, named: Value| {
         let from = json!([{ "namespaceSelector": {}, "podSelector": { "matchLabels": named } }]);
         let policy = json!({ "kind": "NetworkPolicy", "spec": { "ingress": [{ "from": from }] } });
-        let case = Case {
-            name: String::new(),
-            workload: json!({}),
-            enrolled: false,
-            outside_mesh: false,
-            objects: vec![json!({ "kind": "Service" }), policy],
-            services: Vec::new(),
-            findings: Vec::new(),
-        };
+        let case = case(json!({}), vec![json!({ "kind": "Service" }), policy]);
         let findings = plan_with(&case, lull).findings;
         findings
             .iter()
@@ -541,15 +642,7 @@ fn a_policy_may_name_any_label_that_all_of_lull_s_pods_have() {
 
 #[test]
 fn a_dry_run_is_told_in_one_line_and_in_steps() {
-    let case = |objects: Vec<Value>| Case {
-        name: String::new(),
-        workload: json!({}),
-        enrolled: false,
-        outside_mesh: false,
-        objects,
-        services: Vec::new(),
-        findings: Vec::new(),
-    };
+    let case = |objects: Vec<Value>| case(json!({}), objects);
     let fits = plan_of(&case(vec![json!({ "kind": "Service" })]));
     assert_eq!(
         fits.summary(),

@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use lull_contract::scaled_workload::{ScaledWorkloadStatus, State};
+
+use super::status::{WARNINGS, tells_no_activator};
 
 /// How long what only informs waits for more of it.
 pub(super) const JOINED: Duration = Duration::from_secs(2);
@@ -28,8 +31,9 @@ pub(super) enum Haste {
 /// How soon `wanted` is written, where the API server has `there`.
 pub(super) fn haste(there: &ScaledWorkloadStatus, wanted: &ScaledWorkloadStatus) -> Haste {
     let goes_on_alike = is_resumed_alike(there.state, wanted.state)
-        && (there.mode, &there.services, &there.conditions)
-            == (wanted.mode, &wanted.services, &wanted.conditions);
+        && (there.mode, &there.services) == (wanted.mode, &wanted.services)
+        && decisive(there).eq(decisive(wanted))
+        && tells_no_activator(there) == tells_no_activator(wanted);
     if !goes_on_alike {
         Haste::Now
     } else if there == wanted {
@@ -37,6 +41,13 @@ pub(super) fn haste(there: &ScaledWorkloadStatus, wanted: &ScaledWorkloadStatus)
     } else {
         Haste::Soon
     }
+}
+
+/// Conditions that another replica goes on from. What is only said goes with the next status: how long
+/// wakes take is found out by a wake, whose end is about to be written anyway.
+fn decisive(status: &ScaledWorkloadStatus) -> impl Iterator<Item = &Condition> {
+    let conditions = status.conditions.iter();
+    conditions.filter(|condition| condition.type_ != WARNINGS)
 }
 
 /// Whether `wanted` tells of wakes that nobody would know of by `there`.
@@ -60,11 +71,14 @@ pub(super) fn patience(state: State, is_busy: bool) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use lull_contract::view::WakeView;
 
     use super::*;
-    use crate::machine::{self, Delays, Facts};
+    use crate::{
+        machine::{self, Delays, Facts},
+        workload::planning::KEPT_AWAKE,
+    };
 
     fn awake() -> ScaledWorkloadStatus {
         ScaledWorkloadStatus {
@@ -77,12 +91,12 @@ mod tests {
         }
     }
 
-    fn enrolled() -> Condition {
+    fn condition(kind: &str, message: &str) -> Condition {
         Condition {
-            type_: "Enrolled".to_owned(),
+            type_: kind.to_owned(),
             status: "True".to_owned(),
-            reason: "Enrolled".to_owned(),
-            message: String::new(),
+            reason: "Any".to_owned(),
+            message: message.to_owned(),
             observed_generation: None,
             last_transition_time: Time("2026-01-01T00:00:00Z".parse().unwrap()),
         }
@@ -121,7 +135,20 @@ mod tests {
             ("services", with(|s| s.services.clear()), Haste::Now),
             (
                 "conditions",
-                with(|s| s.conditions.push(enrolled())),
+                with(|s| s.conditions.push(condition("Enrolled", ""))),
+                Haste::Now,
+            ),
+            (
+                "what is only said",
+                with(|s| {
+                    s.conditions
+                        .push(condition(WARNINGS, "took up to 15s to wake"))
+                }),
+                Haste::Soon,
+            ),
+            (
+                "that there is no activator",
+                with(|s| s.conditions.push(condition(WARNINGS, KEPT_AWAKE))),
                 Haste::Now,
             ),
         ] {

@@ -1,6 +1,6 @@
 //! What would be done for a workload and what stands in its way: gathered, worked out, told.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use lull_contract::{
@@ -29,6 +29,8 @@ pub(super) struct Inputs {
     is_enrolled: bool,
     /// Whether its pods have Istio's container, or will have it; `None` where there is no mesh.
     is_meshed: Option<bool>,
+    /// How long it took to wake lately ([`plan::longest_wake`]).
+    longest_wake: Option<Duration>,
     /// Whether no activator at all has been ready for a while.
     no_activator: bool,
 }
@@ -62,6 +64,7 @@ impl Task {
             asks: Asks::of(&target.annotations, &workload.spec.settings),
             is_enrolled: self.is_enrolled(),
             is_meshed: self.is_meshed_now(target),
+            longest_wake: plan::longest_wake(self.mailbox.journal.lock().wakes()),
             no_activator: self.ctx.no_activator(),
         };
         let mut planned = std::mem::take(&mut self.planned);
@@ -111,6 +114,7 @@ impl Task {
             scalers: &scalers,
             policies: &stores.policies.in_namespace(namespace),
             budgets: &stores.budgets.in_namespace(namespace),
+            longest_wake: inputs.longest_wake,
             mesh: template
                 .zip(inputs.is_meshed)
                 .map(|(template, is_member)| Mesh {
@@ -252,8 +256,6 @@ fn reference(target: &Target, object: &str) -> Option<ObjectReference> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use lull_contract::Class;
     use serde_json::json;
 
@@ -277,9 +279,10 @@ mod tests {
             },
             is_enrolled: false,
             is_meshed: None,
+            longest_wake: None,
             no_activator: false,
         };
-        let changes: [fn(&mut Inputs); 11] = [
+        let changes: [fn(&mut Inputs); 12] = [
             |inputs| inputs.version = 2,
             |inputs| inputs.asks.class = Class::Hpa,
             |inputs| inputs.asks.min_scale = 1,
@@ -290,6 +293,7 @@ mod tests {
             |inputs| inputs.is_enrolled = true,
             |inputs| inputs.is_meshed = Some(false),
             |inputs| inputs.is_meshed = Some(true),
+            |inputs| inputs.longest_wake = Some(Duration::from_secs(10)),
             |inputs| inputs.no_activator = true,
         ];
         for (number, change) in changes.iter().enumerate() {

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The condition that says what was found and doesn't stop enrolment.
-const WARNINGS: &str = "Warnings";
+pub(super) const WARNINGS: &str = "Warnings";
 
 /// A status without numbers, for states that have their own driver.
 #[derive(Debug)]

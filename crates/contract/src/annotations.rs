@@ -29,6 +29,8 @@ pub const SCALE: &str = "lull.dev/scale";
 pub const PORTS: &str = "lull.dev/ports";
 /// Longest time of a request.
 pub const TIMEOUT: &str = "lull.dev/timeout";
+/// How long activators hold.
+pub const HOLD_TIMEOUT: &str = "lull.dev/hold-timeout";
 /// How long callers in a mesh may try to connect; by it Lull writes a DestinationRule.
 pub const CONNECT_TIMEOUT: &str = "lull.dev/connect-timeout";
 /// The user's word that pods may get traffic from activators although a NetworkPolicy lets in only

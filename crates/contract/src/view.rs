@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 pub const LIST_PATH: &str = "/workloads";
 /// Path of the stream of changes.
 pub const EVENTS_PATH: &str = "/events";
+/// The phase of a wake at whose end a pod could take what was held.
+pub const ANSWERING_PHASE: &str = "answering";
 /// Wakes that are kept of each workload, the newest ones.
 pub const MAX_WAKES: usize = 10;
 /// Changes of the count that are kept of each workload, the newest ones.

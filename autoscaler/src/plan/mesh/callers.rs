@@ -1,9 +1,10 @@
 //! What holds at callers' Envoys, gateways among them: how long they wait, and for what.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
-    Finding, Mesh, PlannedService, Reason, Situation, USUAL_WAKE, connect, pods::default_sidecar,
+    Finding, Mesh, PlannedService, Reason, Situation, connect, long_wakes, pods::default_sidecar,
+    usual_wake,
 };
 use crate::mesh::{DestinationRule, Host, TimedRoute, VirtualService, istio_duration};
 
@@ -30,10 +31,15 @@ pub(super) fn find(
         found.extend(destination_rule(situation, mesh, rule));
     }
     found.extend(connect::without_rule(situation, mesh, services));
+    found.extend(long_wakes::without_rule(situation, mesh, services));
     let mut routes: Vec<&Arc<VirtualService>> = mesh.rules.virtual_services.iter().collect();
     routes.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
     for route in routes {
-        found.extend(virtual_service(mesh, services, route));
+        found.extend(virtual_service(
+            mesh,
+            services,
+            (route, usual_wake(situation)),
+        ));
     }
     found.extend(hidden(mesh, services));
     findings.extend(few_of_elsewhere(found));
@@ -88,6 +94,7 @@ fn destination_rule(
         outlier_detection(rule),
         limits(rule),
         connect::of_rule(situation, mesh, rule),
+        long_wakes::of_rule(situation, mesh, rule),
     ];
     let found = found.into_iter().flatten();
     found
@@ -136,10 +143,11 @@ fn limits(rule: &DestinationRule) -> Option<(Reason, String)> {
     (!low.is_empty()).then_some((Reason::ConnectionLimits, text))
 }
 
+/// What `route` says that leaves a request less time than a `wake` takes.
 fn virtual_service(
     mesh: &Mesh<'_>,
     services: &[PlannedService],
-    route: &VirtualService,
+    (route, wake): (&VirtualService, Duration),
 ) -> Option<Finding> {
     let leads_here = |host: &Host| {
         let mut names = services.iter().map(|service| &service.name);
@@ -154,7 +162,7 @@ fn virtual_service(
     let short: Vec<String> = [("timeout", whole), ("retries.perTryTimeout", tries.min())]
         .into_iter()
         .filter_map(|(field, limit)| {
-            let limit = limit.filter(|limit| *limit < USUAL_WAKE)?;
+            let limit = limit.filter(|limit| *limit < wake)?;
             Some(format!("{field}: {}", istio_duration(limit)))
         })
         .collect();
@@ -166,7 +174,7 @@ fn virtual_service(
             format!(
                 "has {}: a request that wakes the workload gets 504 after it; set {} or more",
                 short.join(", "),
-                istio_duration(USUAL_WAKE)
+                istio_duration(wake)
             ),
         )
     })

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use lull_contract::settings::{MESH_CONNECT_TIMEOUT, MESH_CONNECT_TRIES};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Finding, Mesh, PlannedService, Reason, Situation, USUAL_WAKE, callers::rules_for};
 use crate::mesh::{DestinationRule, connect_timeout_policy, istio_duration};
@@ -28,7 +28,7 @@ pub(in crate::plan) fn connect_timeouts(
 
 /// Whether callers of every namespace have a rule for the Service called `name`, but for those whose
 /// own namespace has another.
-fn has_rule_for_all(mesh: &Mesh<'_>, name: &str) -> bool {
+pub(super) fn has_rule_for_all(mesh: &Mesh<'_>, name: &str) -> bool {
     rules_for(mesh, name).any(|rule| is_for_all(mesh, rule))
 }
 
@@ -103,12 +103,7 @@ pub(super) fn without_rule(
     names
         .filter(|name| !has_rule_for_all(mesh, name))
         .map(|name| {
-            let rule = json!({
-                "apiVersion": "networking.istio.io/v1",
-                "kind": "DestinationRule",
-                "metadata": { "name": name, "namespace": mesh.namespace },
-                "spec": { "host": name, "trafficPolicy": connect_timeout_policy(hold) },
-            });
+            let rule = rule_for(mesh, name, hold);
             let text = format!(
                 "lets callers in the mesh wait for {}, and activators would hold them for {}; where \
                  wakes are that long, apply {rule}",
@@ -118,6 +113,16 @@ pub(super) fn without_rule(
             Finding::new(Reason::LongHold, format!("Service {name}"), text)
         })
         .collect()
+}
+
+/// A rule of the user's by which callers of the Service called `name` have this connect timeout.
+pub(super) fn rule_for(mesh: &Mesh<'_>, name: &str, timeout: Duration) -> Value {
+    json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "DestinationRule",
+        "metadata": { "name": name, "namespace": mesh.namespace },
+        "spec": { "host": name, "trafficPolicy": connect_timeout_policy(timeout) },
+    })
 }
 
 /// How long activators hold, where that is longer than callers try with this connect timeout.

@@ -1,7 +1,7 @@
 //! How values by key become [`Settings`].
 
 use super::{
-    BOOLEAN, CONNECT_TIMEOUT, TIMEOUT,
+    BOOLEAN, CONNECT_TIMEOUT, HOLD_TIMEOUT, TIMEOUT,
     reader::{Origin, Reader, number, whole},
 };
 use crate::{
@@ -39,7 +39,7 @@ pub(super) fn read(r: &mut Reader<'_>, injected: Option<&Sidecar>) -> Settings {
     };
     let timeout = r.duration(TIMEOUT, 1, DAY_SECS).unwrap_or(defaults.timeout);
     let timeout = injected.map_or(timeout, |sidecar| sidecar.timeout);
-    let hold = r.duration("lull.dev/hold-timeout", 1, 3600);
+    let hold = r.duration(HOLD_TIMEOUT, 1, 3600);
     let (least, most) = (MESH_CONNECT_TIMEOUT.0, MAX_CONNECT_TIMEOUT.0);
     let connect = r.duration(CONNECT_TIMEOUT, least.as_secs(), most.as_secs());
     // Who may wait for longer is held for longer; a shorter time would end holds that get through.

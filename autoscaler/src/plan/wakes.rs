@@ -1,0 +1,101 @@
+//! How long a workload's wakes have taken lately, as coarsely as a plan is made from it.
+//!
+//! Of those that are kept the longest counts: a single one that takes longer than callers wait loses
+//! requests, and of ten values the 95th percentile is the longest, too. It is told by steps, so that it
+//! stays what it is from one wake to the next: it rises with a wake that is of a higher step, and falls
+//! when as many shorter ones have followed as are kept ([`MAX_WAKES`]).
+//!
+//! [`MAX_WAKES`]: lull_contract::view::MAX_WAKES
+
+use std::time::Duration;
+
+use lull_contract::view::{ANSWERING_PHASE, WakeView};
+
+/// Up to here nothing is said of a wake: less than Istio's connect timeout of 10 s, since what is close
+/// to it is longer some day.
+const SHORT: Duration = Duration::from_secs(8);
+/// Ends of the steps above, seconds; what is longer counts as the last.
+const STEPS: [u64; 11] = [10, 15, 20, 30, 40, 60, 90, 120, 180, 300, 600];
+
+/// The step of the longest of `wakes`; `None` where all of them are short.
+#[must_use]
+pub fn longest_wake(wakes: &[WakeView]) -> Option<Duration> {
+    let longest = wakes.iter().filter_map(waited_for).max()?;
+    if longest <= SHORT {
+        return None;
+    }
+    let steps = STEPS.map(Duration::from_secs);
+    let step = steps.iter().find(|step| longest <= **step);
+    step.or(steps.last()).copied()
+}
+
+/// How long a pod was waited for: what the app then took for its answer is no part of it, where both
+/// are known.
+fn waited_for(wake: &WakeView) -> Option<Duration> {
+    let mut phases = wake.phases.iter();
+    let answering = phases.find(|phase| phase.name == ANSWERING_PHASE);
+    let ms = answering.map(|phase| phase.ms).or(wake.total_ms);
+    ms.map(Duration::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use lull_contract::view::PhaseView;
+
+    use super::*;
+
+    fn wake(total_ms: u64) -> WakeView {
+        WakeView {
+            total_ms: Some(total_ms),
+            ..WakeView::default()
+        }
+    }
+
+    #[test]
+    fn the_longest_counts_by_its_step() {
+        let rows: [(&[u64], Option<u64>); 8] = [
+            (&[], None),
+            (&[600, 8_000, 700], None),
+            (&[8_001], Some(10)),
+            (&[10_000], Some(10)),
+            (&[700, 10_001, 9_000], Some(15)),
+            (&[59_000], Some(60)),
+            (&[600_000], Some(600)),
+            (&[3_600_000], Some(600)),
+        ];
+        for (wakes, step) in rows {
+            let views: Vec<WakeView> = wakes.iter().map(|ms| wake(*ms)).collect();
+            let expected = step.map(Duration::from_secs);
+            assert_eq!(longest_wake(&views), expected, "{wakes:?}");
+        }
+    }
+
+    #[test]
+    fn wakes_that_are_alike_change_nothing_and_short_ones_only_when_no_long_one_is_kept() {
+        let mut kept = vec![wake(11_000)];
+        let said = longest_wake(&kept);
+        for ms in [10_500, 14_900, 2_000, 12_345, 3_000] {
+            kept.insert(0, wake(ms));
+            assert_eq!(longest_wake(&kept), said, "after {ms} ms");
+        }
+        kept.retain(|wake| wake.total_ms < Some(10_000));
+        assert_eq!(longest_wake(&kept), None);
+    }
+
+    #[test]
+    fn a_slow_answer_is_no_long_wake_and_one_without_an_end_says_nothing() {
+        let phase = |name: &str, ms| PhaseView {
+            name: name.to_owned(),
+            ms,
+        };
+        let slow_answer = WakeView {
+            phases: vec![
+                phase("created", 20),
+                phase(ANSWERING_PHASE, 900),
+                phase("first-byte", 45_000),
+            ],
+            ..wake(45_000)
+        };
+        assert_eq!(longest_wake(&[slow_answer, WakeView::default()]), None);
+    }
+}
