@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR := $(shell . scripts/common.sh; echo $$CARGO_TARGET_DIR)
 # Clients and servers that the queue-proxy is tested with (queue-proxy/tests/peers).
 PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql util-linux
 
-.PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update chart-dry-run e2e e2e-races mesh e2e-mesh e2e-mesh-short mesh-cost tour guard coldstart many wakes dead-activators status-page simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
+.PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update chart-dry-run e2e e2e-races mesh e2e-mesh e2e-mesh-short mesh-cost mesh-load tour guard coldstart many wakes dead-activators status-page simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -72,6 +72,9 @@ e2e-mesh-short: ## The part of it that fits into 4 minutes
 
 mesh-cost: ## istiod's pushes for a sleep and a wake, and cold starts inside the mesh by phase
 	@scripts/mesh-cost.sh
+
+mesh-load: ## A million requests from zero through the ingress gateway, by hey: docs/performance.md (REQUESTS, CONNECTIONS, CONTAINER_CONCURRENCY, MINUTES)
+	@scripts/mesh-load.sh
 
 tour: ## From install to uninstall, as somebody types it who has never seen Lull: docs/tour.md (CLUSTER=builtin|kind|current)
 	@scripts/tour.sh

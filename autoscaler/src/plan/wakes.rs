@@ -14,8 +14,10 @@ use lull_contract::view::{ANSWERING_PHASE, WakeView};
 /// Up to here nothing is said of a wake: less than Istio's connect timeout of 10 s, since what is close
 /// to it is longer some day.
 const SHORT: Duration = Duration::from_secs(8);
-/// Ends of the steps above, seconds; what is longer counts as the last.
-const STEPS: [u64; 11] = [10, 15, 20, 30, 40, 60, 90, 120, 180, 300, 600];
+/// Ends of the steps above, seconds.
+const STEPS: [u64; 10] = [10, 15, 20, 30, 40, 60, 90, 120, 180, 300];
+/// End of the last step; what is longer counts as this.
+const LAST_STEP: Duration = Duration::from_secs(600);
 
 /// The step of the longest of `wakes`; `None` where all of them are short.
 #[must_use]
@@ -24,9 +26,9 @@ pub fn longest_wake(wakes: &[WakeView]) -> Option<Duration> {
     if longest <= SHORT {
         return None;
     }
-    let steps = STEPS.map(Duration::from_secs);
-    let step = steps.iter().find(|step| longest <= **step);
-    step.or(steps.last()).copied()
+    let mut steps = STEPS.into_iter().map(Duration::from_secs);
+    let step = steps.find(|step| longest <= *step);
+    Some(step.unwrap_or(LAST_STEP))
 }
 
 /// How long a pod was waited for: what the app then took for its answer is no part of it, where both

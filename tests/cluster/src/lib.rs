@@ -37,7 +37,7 @@ mod services;
 mod state;
 mod up;
 
-pub use build::{Components, ensure as build, ensure_envoy as envoy};
+pub use build::{Components, ensure as build, ensure_envoy as envoy, ensure_hey as hey};
 pub use down::{down, leftovers};
 pub use image::{ImageSpec, load_image, write_image};
 pub use mesh::mesh;

@@ -99,7 +99,7 @@ enum Task {
     MakeImage(MakeImage),
     /// Print the path of one of the programs.
     Path {
-        /// kubectl, helm, kubernetes, coredns, pause or envoy.
+        /// kubectl, helm, kubernetes, coredns, pause, envoy or hey.
         program: String,
     },
 }
@@ -242,10 +242,11 @@ fn make_image(image: MakeImage) -> Result<()> {
 }
 
 fn path(program: &str) -> Result<()> {
-    if program == "envoy" {
-        // No part of a cluster: who wants it need not wait for one to be built.
-        line(lull_cluster::envoy()?.display());
-        return Ok(());
+    // Those two are no part of a cluster: who wants one need not wait for a cluster to be built.
+    match program {
+        "envoy" => return shown(lull_cluster::envoy),
+        "hey" => return shown(lull_cluster::hey),
+        _ => {}
     }
     let components = lull_cluster::build()?;
     let path = match program {
@@ -254,9 +255,16 @@ fn path(program: &str) -> Result<()> {
         "kubernetes" => components.kubernetes,
         "coredns" => components.coredns,
         "pause" => components.pause,
-        other => bail!("{other:?} is none of kubectl, helm, kubernetes, coredns, pause, envoy"),
+        other => {
+            bail!("{other:?} is none of kubectl, helm, kubernetes, coredns, pause, envoy, hey")
+        }
     };
     line(path.display());
+    Ok(())
+}
+
+fn shown(program: fn() -> Result<PathBuf>) -> Result<()> {
+    line(program()?.display());
     Ok(())
 }
 

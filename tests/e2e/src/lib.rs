@@ -8,7 +8,8 @@
 //! [`routes`] what else users tell it, [`original`] whether everything is as it was before Lull,
 //! [`leftovers`] what Lull left behind, [`timeline`] when each step of a cold start was seen,
 //! [`coldstarts`] how long they took,
-//! [`writes`] every state of one object; [`gitops`] applies manifests again and again, [`races`]
+//! [`writes`] every state of one object, [`course`] what Lull says of a workload under load; [`hey`] reads
+//! what that load generator prints, and [`performance`] writes it down; [`gitops`] applies manifests again and again, [`races`]
 //! does everything at once, [`prometheus`] scrapes everything, [`book`] reads the documentation.
 
 pub mod activators;
@@ -23,11 +24,13 @@ pub mod coldstarts;
 pub mod command;
 pub mod components;
 pub mod counters;
+pub mod course;
 pub mod crashes;
 pub mod dashboard;
 pub mod diagnostics;
 pub mod fleet;
 pub mod gitops;
+pub mod hey;
 pub mod histogram;
 pub mod history;
 pub mod istiod;
@@ -37,6 +40,7 @@ pub mod mesh;
 pub mod metrics_api;
 pub mod namespace;
 pub mod original;
+pub mod performance;
 pub mod process;
 #[cfg(test)]
 mod programs;

@@ -57,6 +57,18 @@ impl Door {
         )
     }
 
+    /// The same by the gateway's address, for who is on a node and not in a pod.
+    ///
+    /// # Errors
+    /// Where the cluster has no such gateway.
+    pub async fn url_by_address(self, cluster: &Cluster, path: &str) -> anyhow::Result<String> {
+        let service = format!("/api/v1/namespaces/{NAMESPACE}/services/{NAME}");
+        let service = cluster.get(&service).await?;
+        let address = service["spec"]["clusterIP"].as_str();
+        let address = address.context("the gateway has no address")?;
+        Ok(format!("http://{address}:{}{path}", self.port()))
+    }
+
     /// A request for `path` of `host`.
     #[must_use]
     pub fn request(self, host: &str, path: &str) -> ProbeSpec {

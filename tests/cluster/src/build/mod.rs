@@ -8,6 +8,7 @@ mod packages;
 mod programs;
 
 pub use envoy::ensure as ensure_envoy;
+pub use programs::ensure_hey;
 
 use std::path::PathBuf;
 

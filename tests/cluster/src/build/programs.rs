@@ -77,6 +77,14 @@ const PILOT_AGENT: GoProgram = GoProgram {
     cold_minutes: 1, // most of it is istiod's
 };
 
+const HEY: GoProgram = GoProgram {
+    name: "hey",
+    folder: "hey",
+    package: "github.com/rakyll/hey",
+    flags: PLAIN_FLAGS,
+    cold_minutes: 1,
+};
+
 /// Istio's two programs, and the source that they are from.
 #[derive(Debug)]
 pub(super) struct Istio {
@@ -114,6 +122,15 @@ pub(super) fn ensure_istio() -> Result<Istio> {
         pilot_agent: PILOT_AGENT.ensure(&cache, &compiler)?,
         source: module_source(PILOT_DISCOVERY.folder, ISTIO_MODULE)?,
     })
+}
+
+/// Builds hey, a load generator, where it isn't in the cache.
+///
+/// # Errors
+/// As for [`ensure`].
+pub fn ensure_hey() -> Result<PathBuf> {
+    let cache = cache_root()?.join("components");
+    HEY.ensure(&cache, &go_version()?)
 }
 
 /// Where Go keeps the source of a module that a component needs, fetched where it isn't there.
