@@ -13,8 +13,8 @@ use jiff::{SignedDuration, Timestamp};
 use lull_contract::{
     report::Woken,
     view::{
-        Caller, CountChange, MAX_CHANGES, MAX_MOMENTS, MAX_WAKE_CALLERS, MAX_WAKES, Moment,
-        PhaseView, WakeView,
+        ANSWERING_PHASE, Caller, CountChange, MAX_CHANGES, MAX_MOMENTS, MAX_WAKE_CALLERS,
+        MAX_WAKES, Moment, PhaseView, WakeView,
     },
 };
 
@@ -26,6 +26,9 @@ const MOMENT_EVERY: u32 = 5;
 const SHOWN: u32 = 900;
 /// Activators tell of a wake for 10 s (their `WOKEN_TOLD`), and are heard once a second.
 const TOLD_FOR: SignedDuration = SignedDuration::from_secs(11);
+/// A wake that is told of so much later than it can have ended has begun before who was held last came:
+/// somebody else gave up, which in a mesh takes 10 s at least. Milliseconds.
+const TOLD_AT_ONCE: u64 = 5_000;
 
 /// The memory of one workload. Nothing takes memory before it has happened.
 #[derive(Debug, Default)]
@@ -34,6 +37,8 @@ pub struct Journal {
     wakes: Vec<WakeView>,
     /// The newest of them was there when this replica began to lead: it may be told of once more.
     is_inherited: bool,
+    /// This process has begun the newest of them for somebody, and no pod has been ready since.
+    is_awaited: bool,
     /// The newest first; at most [`MAX_CHANGES`].
     changes: VecDeque<CountChange>,
     /// The newest first; at most [`MAX_MOMENTS`].
@@ -79,6 +84,7 @@ impl Journal {
         }
         self.wakes.truncate(MAX_WAKES);
         self.is_inherited = true;
+        self.is_awaited = false;
     }
 
     /// Takes note of what was seen `now`, on the process's clock.
@@ -116,6 +122,7 @@ impl Journal {
     /// known.
     pub fn scaled(&mut self, change: CountChange, held_since: Option<String>) {
         if change.from == 0 && change.to > 0 {
+            self.is_awaited = held_since.is_some();
             self.begin(WakeView {
                 at: held_since.unwrap_or_else(|| change.at.clone()),
                 scaled_to: change.to,
@@ -124,6 +131,14 @@ impl Journal {
         }
         self.changes.push_front(change);
         self.changes.truncate(MAX_CHANGES);
+    }
+
+    /// Pods are ready at `now` after a wake, whoever still waits for them.
+    pub fn ready(&mut self, now: Timestamp) {
+        let is_awaited = std::mem::take(&mut self.is_awaited);
+        if let Some(wake) = self.wakes.first_mut().filter(|_| is_awaited) {
+            wake.waited_ms = wake.waited_ms.or_else(|| ms_since(wake, now));
+        }
     }
 
     /// An activator has told at `now` that a wake has ended, and who began it there. Where
@@ -154,6 +169,7 @@ impl Journal {
             if let Some(wake) = self.wakes.first_mut() {
                 wake.total_ms = Some(total / 1_000);
                 wake.phases = phases(woken);
+                wake.waited_ms = waited_ms(wake, now);
             }
         }
         if let (Some(wake), Some(caller)) = (self.wakes.first_mut(), caller)
@@ -243,9 +259,30 @@ fn is_same(a: &WakeView, b: &WakeView) -> bool {
 /// When its first answer was seen; `None` where there has been none.
 fn ended_at(wake: &WakeView) -> Option<Timestamp> {
     let begun: Timestamp = wake.at.parse().ok()?;
-    begun
-        .checked_add(Duration::from_millis(wake.total_ms?))
-        .ok()
+    let took = wake.total_ms?.max(wake.waited_ms.unwrap_or_default());
+    begun.checked_add(Duration::from_millis(took)).ok()
+}
+
+/// How long a pod was waited for in `wake`, of whose end has been told at `told`: what the app then took
+/// for its answer is no part of it.
+///
+/// An activator counts from when the one came whom it holds. Callers in a mesh try to connect for 10 s,
+/// and then anew, so of a wake that takes longer only the last try is told.
+fn waited_ms(wake: &WakeView, told: Timestamp) -> Option<u64> {
+    let total = wake.total_ms?;
+    let since_begin = ms_since(wake, told).unwrap_or(total);
+    if since_begin.saturating_sub(total) > TOLD_AT_ONCE {
+        return wake.waited_ms.or(Some(since_begin));
+    }
+    let mut phases = wake.phases.iter();
+    let answering = phases.find(|phase| phase.name == ANSWERING_PHASE);
+    Some(answering.map_or(total, |phase| phase.ms))
+}
+
+/// From the beginning of `wake` until `now`, milliseconds.
+fn ms_since(wake: &WakeView, now: Timestamp) -> Option<u64> {
+    let begun: Timestamp = wake.at.parse().ok()?;
+    u64::try_from(now.duration_since(begun).as_millis()).ok()
 }
 
 fn seconds(time: Duration) -> u32 {

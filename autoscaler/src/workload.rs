@@ -348,6 +348,7 @@ impl Task {
                 workload = %self.key, from = %state, to = %step.state, reason, facts = ?look.facts,
                 "state"
             );
+            self.keep_ready(state, &look.facts);
             self.enter(step.state);
         }
         self.tell_untold(target, step.state != State::Waking);

@@ -82,6 +82,70 @@ fn a_wake_that_another_replica_began_is_told_with_its_own_beginning() {
     assert_eq!((wake.scaled_to, wake.total_ms), (3, Some(1_500)));
 }
 
+/// A wake of this process for somebody who came at that time.
+fn begun_at(at: &str) -> Journal {
+    let mut journal = Journal::default();
+    journal.scaled(change(0, 1), Some(at.to_owned()));
+    journal
+}
+
+/// Told of with the phase at whose end a pod could take what was held.
+fn answering(ms: u64, total_ms: u64) -> Woken {
+    let mut woken = woken(total_ms * 1_000);
+    woken
+        .phases_us
+        .insert(1, (ANSWERING_PHASE.to_owned(), ms * 1_000));
+    woken
+}
+
+#[test]
+fn a_pod_was_waited_for_until_it_answered_and_not_until_the_app_did() {
+    let mut journal = begun_at("2026-11-25T11:59:15.000Z");
+    journal.woken((&answering(2_000, 44_000), None), true, (noon(), 1));
+    journal.ready(noon());
+    assert_eq!(journal.wakes()[0].waited_ms, Some(2_000));
+}
+
+#[test]
+fn who_tries_anew_while_a_workload_wakes_has_waited_since_the_first_try() {
+    // Held from :36 on, given up at :46 and at :56; of the third try only its own 3 s are told.
+    let third = answering(2_900, 3_000);
+    let mut journal = begun_at("2026-11-25T11:59:36.000Z");
+    journal.woken((&third, None), true, (noon(), 1));
+    let wake = &journal.wakes()[0];
+    assert_eq!((wake.total_ms, wake.waited_ms), (Some(3_000), Some(24_000)));
+    journal.ready(noon() + Duration::from_secs(1));
+    assert_eq!(journal.wakes()[0].waited_ms, Some(24_000));
+}
+
+#[test]
+fn a_wake_after_which_nobody_was_left_took_until_pods_were_ready() {
+    let mut journal = begun_at("2026-11-25T11:59:25.000Z");
+    journal.ready(noon());
+    journal.ready(noon() + Duration::from_secs(60));
+    let wake = &journal.wakes()[0];
+    assert_eq!((wake.total_ms, wake.waited_ms), (None, Some(35_000)));
+    // Who is told of much later was held for another reason.
+    let later = noon() + Duration::from_secs(300);
+    journal.woken((&answering(900, 1_000), None), true, (later, 1));
+    assert_eq!(journal.wakes()[0].waited_ms, Some(35_000));
+}
+
+#[test]
+fn only_a_wake_of_this_process_for_somebody_is_over_when_pods_are_ready() {
+    let early = "2026-11-25T10:00:00.000Z";
+    let mut for_nobody = Journal::default();
+    for_nobody.scaled(change(0, 1), None);
+    let mut of_another = Journal::default();
+    of_another.resume(&[wake_at(early)]);
+    let mut taken_over = begun_at(early);
+    taken_over.resume(&[]);
+    for mut journal in [for_nobody, of_another, taken_over] {
+        journal.ready(noon());
+        assert_eq!(journal.wakes()[0].waited_ms, None);
+    }
+}
+
 #[test]
 fn only_what_is_above_zero_after_zero_is_a_wake() {
     let mut journal = Journal::default();

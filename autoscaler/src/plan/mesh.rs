@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! pods.rs      rules at the pods, by port and by address   callers.rs   how callers reach them
-//! connect.rs   for how long callers try to connect
+//! connect.rs   for how long callers try to connect                long_wakes.rs   where wakes take longer
 //! ```
 
 mod callers;

@@ -204,7 +204,7 @@ fn plan_with(case: &Case, lull: &Components) -> Plan {
     let budgets = of_kind("PodDisruptionBudget").map(read::<PodDisruptionBudget>);
     let budgets: Vec<Arc<Budget>> = budgets.map(|b| Arc::new(b.into())).collect();
     let wakes = case.wakes_ms.iter().map(|ms| WakeView {
-        total_ms: Some(*ms),
+        waited_ms: Some(*ms),
         ..WakeView::default()
     });
     let wakes: Vec<WakeView> = wakes.collect();

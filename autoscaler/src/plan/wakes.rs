@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use lull_contract::view::{ANSWERING_PHASE, WakeView};
+use lull_contract::view::WakeView;
 
 /// Up to here nothing is said of a wake: less than Istio's connect timeout of 10 s, since what is close
 /// to it is longer some day.
@@ -22,7 +22,8 @@ const LAST_STEP: Duration = Duration::from_secs(600);
 /// The step of the longest of `wakes`; `None` where all of them are short.
 #[must_use]
 pub fn longest_wake(wakes: &[WakeView]) -> Option<Duration> {
-    let longest = wakes.iter().filter_map(waited_for).max()?;
+    let longest = wakes.iter().filter_map(|wake| wake.waited_ms).max()?;
+    let longest = Duration::from_millis(longest);
     if longest <= SHORT {
         return None;
     }
@@ -31,24 +32,13 @@ pub fn longest_wake(wakes: &[WakeView]) -> Option<Duration> {
     Some(step.unwrap_or(LAST_STEP))
 }
 
-/// How long a pod was waited for: what the app then took for its answer is no part of it, where both
-/// are known.
-fn waited_for(wake: &WakeView) -> Option<Duration> {
-    let mut phases = wake.phases.iter();
-    let answering = phases.find(|phase| phase.name == ANSWERING_PHASE);
-    let ms = answering.map(|phase| phase.ms).or(wake.total_ms);
-    ms.map(Duration::from_millis)
-}
-
 #[cfg(test)]
 mod tests {
-    use lull_contract::view::PhaseView;
-
     use super::*;
 
-    fn wake(total_ms: u64) -> WakeView {
+    fn wake(waited_ms: u64) -> WakeView {
         WakeView {
-            total_ms: Some(total_ms),
+            waited_ms: Some(waited_ms),
             ..WakeView::default()
         }
     }
@@ -80,23 +70,15 @@ mod tests {
             kept.insert(0, wake(ms));
             assert_eq!(longest_wake(&kept), said, "after {ms} ms");
         }
-        kept.retain(|wake| wake.total_ms < Some(10_000));
+        kept.retain(|wake| wake.waited_ms <= Some(8_000));
         assert_eq!(longest_wake(&kept), None);
     }
 
     #[test]
-    fn a_slow_answer_is_no_long_wake_and_one_without_an_end_says_nothing() {
-        let phase = |name: &str, ms| PhaseView {
-            name: name.to_owned(),
-            ms,
-        };
+    fn a_slow_answer_is_no_long_wake_and_one_that_was_not_waited_for_says_nothing() {
         let slow_answer = WakeView {
-            phases: vec![
-                phase("created", 20),
-                phase(ANSWERING_PHASE, 900),
-                phase("first-byte", 45_000),
-            ],
-            ..wake(45_000)
+            total_ms: Some(45_000),
+            ..wake(900)
         };
         assert_eq!(longest_wake(&[slow_answer, WakeView::default()]), None);
     }

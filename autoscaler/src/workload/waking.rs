@@ -175,6 +175,13 @@ impl Task {
         }
     }
 
+    /// Keeps that the pods are ready for which `state` waited.
+    pub(super) fn keep_ready(&self, state: State, facts: &Facts) {
+        if state == State::Waking && facts.ready > 0 {
+            self.mailbox.journal.lock().ready(Timestamp::now());
+        }
+    }
+
     /// Keeps a count that was written, where somebody has been held since `held_since`.
     pub(super) fn keep_scaled(
         &self,

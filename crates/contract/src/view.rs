@@ -133,6 +133,10 @@ pub struct WakeView {
     /// has been seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_ms: Option<u64>,
+    /// From the first one held until a pod could take requests, milliseconds, also where who was held
+    /// had given up by then and tried anew; none where nobody was held, or that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waited_ms: Option<u64>,
     /// Phases in their order, each with the time from the first one held to it.
     pub phases: Vec<PhaseView>,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use futures::future::try_join_all;
+use lull_contract::annotations::CONNECT_TIMEOUT;
 use lull_e2e::{
     Agent, App, Namespace, Workload, all_answered, app::Port, eventually, in_mesh, in_mesh_for,
     mesh, routes::connect_timeout,
@@ -74,7 +75,17 @@ async fn a_wake_of_twenty_seconds_succeeds_by_istio_s_own_defaults() -> anyhow::
             (16_000.0..BY_DEFAULT_MS).contains(&first),
             "answered after {first:.0} ms"
         );
-        Ok(())
+        // Of whoever calls at once with others some would not have been answered: it is said.
+        eventually("the line that is missing", FOLLOW, async || {
+            let status = workload.status().await?;
+            let mut conditions = status.conditions.iter();
+            let told = conditions.find(|found| found.type_ == "Warnings");
+            let text = told.map(|found| found.message.as_str()).unwrap_or_default();
+            let is_told = text.contains("to wake lately") && text.contains(CONNECT_TIMEOUT);
+            ensure!(is_told, "{text:?}, wakes {:?}", status.wakes);
+            Ok(())
+        })
+        .await
     })
     .await
 }
