@@ -1,8 +1,8 @@
 //! Istio's objects: what of them can't hold as it did, and what would cut a wake short.
 //!
 //! ```text
-//! pods.rs      rules at the pods, by port and by address   callers.rs   how callers reach them
-//! connect.rs   for how long callers try to connect                long_wakes.rs   where wakes take longer
+//! pods.rs      rules at the pods, by port and by address   callers.rs      how callers reach them
+//! connect.rs   for how long callers try to connect         long_wakes.rs   wakes that take longer
 //! ```
 
 mod callers;
