@@ -53,6 +53,16 @@ pub(crate) struct Writer<K> {
     listing: Option<Index<K>>,
 }
 
+/// What became of an event.
+#[derive(Debug)]
+pub(crate) struct Taken<K> {
+    /// Plans are made from something else with it.
+    pub(crate) is_news: bool,
+    /// What was known of its object. A list takes the place of everything, and of nothing in
+    /// particular.
+    pub(crate) replaced: Option<Arc<K>>,
+}
+
 // === impl Keys ===
 
 impl<K> Clone for Keys<K> {
@@ -145,32 +155,39 @@ impl<K> Writer<K> {
         self.cache.clone()
     }
 
-    /// Takes note of an event; whether plans are made from something else with it.
-    pub(crate) fn take(&mut self, event: Event<K>) -> bool {
+    /// Takes note of an event.
+    pub(crate) fn take(&mut self, event: Event<K>) -> Taken<K> {
         let Shared { keys, known } = &*self.cache.shared;
         match event {
             Event::Init => {
                 self.listing = Some(Index::default());
-                false
+                Taken::of_list(false)
             }
             Event::InitApply(object) => {
                 let listing = self.listing.get_or_insert_default();
                 listing.insert(object, *keys);
-                false
+                Taken::of_list(false)
             }
             Event::InitDone => {
                 let mut known = known.write();
                 let listing = self.listing.take().unwrap_or_default();
                 *known = listing.after(known.changes);
-                true
+                Taken::of_list(true)
             }
             Event::Apply(object) => known.write().apply(object, *keys),
-            Event::Delete(object) => {
-                let mut known = known.write();
-                known.remove(&object, *keys);
-                known.note_change((keys.place)(&object).0);
-                true
-            }
+            Event::Delete(object) => known.write().delete(&object, *keys),
+        }
+    }
+}
+
+// === impl Taken ===
+
+impl<K> Taken<K> {
+    /// Of a part of a list; `is_news` where that is complete.
+    fn of_list(is_news: bool) -> Self {
+        Self {
+            is_news,
+            replaced: None,
         }
     }
 }
@@ -205,16 +222,26 @@ impl<K> Index<K> {
         self.changed.insert(namespace, self.changes);
     }
 
-    /// Takes `object` in the place of what is known of it; whether plans are made from something else
-    /// with it.
-    fn apply(&mut self, object: K, keys: Keys<K>) -> bool {
-        let before = self.remove(&object, keys);
-        let is_alike = before.is_some_and(|before| (keys.alike)(&before, &object));
-        if !is_alike {
+    /// Takes `object` in the place of what is known of it.
+    fn apply(&mut self, object: K, keys: Keys<K>) -> Taken<K> {
+        let replaced = self.remove(&object, keys);
+        let before = replaced.as_deref();
+        let is_news = !before.is_some_and(|before| (keys.alike)(before, &object));
+        if is_news {
             self.note_change((keys.place)(&object).0);
         }
         self.insert(object, keys);
-        !is_alike
+        Taken { is_news, replaced }
+    }
+
+    /// Forgets the object of this name.
+    fn delete(&mut self, object: &K, keys: Keys<K>) -> Taken<K> {
+        let replaced = self.remove(object, keys);
+        self.note_change((keys.place)(object).0);
+        Taken {
+            is_news: true,
+            replaced,
+        }
     }
 
     fn insert(&mut self, object: K, keys: Keys<K>) {
@@ -318,7 +345,7 @@ mod tests {
         };
         let mut versions = vec![cache.version("ns")];
         let mut take = |event: Event<Pod>| {
-            let is_other = writer.take(event);
+            let is_other = writer.take(event).is_news;
             let version = cache.version("ns");
             let is_new = versions.iter().all(|before| *before < version);
             versions.push(version);
@@ -338,6 +365,27 @@ mod tests {
             assert_eq!(take(event), (ends, ends));
         }
         assert_eq!(take(Event::Apply(pod("a", "shop"))), (true, true));
+    }
+
+    #[test]
+    fn an_event_is_taken_with_what_was_known_of_its_object() {
+        let mut writer = Writer::new(KEYS);
+        let mut replaced = |event: Event<Pod>| {
+            let replaced = writer.take(event).replaced;
+            replaced.map(|pod| pod.app)
+        };
+        assert_eq!(replaced(Event::Apply(pod("a", "shop"))), None);
+        assert_eq!(replaced(Event::Apply(pod("b", "shop"))), None);
+        assert_eq!(replaced(Event::Apply(pod("a", "bank"))), Some("shop"));
+        assert_eq!(replaced(Event::Delete(pod("a", "other"))), Some("bank"));
+        assert_eq!(replaced(Event::Delete(pod("a", "bank"))), None);
+        for event in [
+            Event::Init,
+            Event::InitApply(pod("b", "shop")),
+            Event::InitDone,
+        ] {
+            assert_eq!(replaced(event), None);
+        }
     }
 
     #[test]

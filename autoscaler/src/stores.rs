@@ -144,97 +144,95 @@ impl Stores {
             targets,
             services: Watch {
                 touched: |s: &Service| Touched::Namespace(s.namespace().unwrap_or_default()),
-                ..Watch::new("services", by_name(|_| None), (readiness, on_touched))
+                ..Watch::new("services", (readiness, on_touched))
             }
-            .start(Api::all(client.clone()), all(), bare::<Service>),
+            .start(
+                (Api::all(client.clone()), all()),
+                by_name(|_| None),
+                bare::<Service>,
+            ),
             slices: Watch {
                 touched: touched_by_slice,
-                ..Watch::new(
-                    "endpointslices",
-                    by_name(service_of),
-                    (readiness, on_touched),
-                )
+                ..Watch::new("endpointslices", (readiness, on_touched))
             }
-            .start(Api::all(client.clone()), all(), bare::<EndpointSlice>),
+            .start(
+                (Api::all(client.clone()), all()),
+                by_name(service_of),
+                bare::<EndpointSlice>,
+            ),
             workloads: Watch {
                 touched: |w: &ScaledWorkload| {
                     Touched::Workload(w.namespace().unwrap_or_default(), w.name_any())
                 },
-                ..Watch::new(
-                    "scaledworkloads",
-                    by_name(|_| None),
-                    (readiness, on_touched),
-                )
+                ..Watch::new("scaledworkloads", (readiness, on_touched))
             }
-            .start(Api::all(client.clone()), all(), bare::<ScaledWorkload>),
+            .start(
+                (Api::all(client.clone()), all()),
+                by_name(|_| None),
+                bare::<ScaledWorkload>,
+            ),
             pods: Watch {
                 touched: |pod: &Pod| {
                     let label = pod.workload.clone().unwrap_or_default();
                     Touched::Label(pod.namespace.clone(), label)
                 },
-                ..Watch::new("pods", PODS, (readiness, on_touched))
+                ..Watch::new("pods", (readiness, on_touched))
             }
-            .start(Api::all(client.clone()), all().labels(POD_LABEL), pod),
+            .start(
+                (Api::all(client.clone()), all().labels(POD_LABEL)),
+                PODS,
+                pod,
+            ),
             activators: Watch {
                 touched: |_: &Pod| Touched::Activators,
-                ..Watch::new("activators", PODS, (readiness, on_touched))
+                ..Watch::new("activators", (readiness, on_touched))
             }
-            .start(own.clone(), all().labels(watched.activators), Pod::own),
+            .start(
+                (own.clone(), all().labels(watched.activators)),
+                PODS,
+                Pod::own,
+            ),
             autoscalers: Watch {
                 touched: |_: &Pod| Touched::Autoscalers,
-                ..Watch::new("autoscalers", PODS, (readiness, on_touched))
+                ..Watch::new("autoscalers", (readiness, on_touched))
             }
-            .start(own, all().labels(watched.autoscalers), Pod::own),
+            .start((own, all().labels(watched.autoscalers)), PODS, Pod::own),
             hpas: Watch {
                 touched: |hpa: &Hpa| Touched::Namespace(hpa.namespace.clone()),
                 is_for_plans: true,
-                ..Watch::new(
-                    "horizontalpodautoscalers",
-                    Hpa::KEYS,
-                    (readiness, on_touched),
-                )
+                ..Watch::new("horizontalpodautoscalers", (readiness, on_touched))
             }
             .start(
-                Api::<HorizontalPodAutoscaler>::all(client.clone()),
-                all(),
+                (Api::<HorizontalPodAutoscaler>::all(client.clone()), all()),
+                Hpa::KEYS,
                 Hpa::from,
             ),
             policies: Watch {
                 touched: |policy: &NetworkPolicy| Touched::Namespace(policy.namespace.clone()),
                 is_for_plans: true,
-                ..Watch::new(
-                    "networkpolicies",
-                    NetworkPolicy::KEYS,
-                    (readiness, on_touched),
-                )
+                ..Watch::new("networkpolicies", (readiness, on_touched))
             }
             .start(
-                Api::<networking::NetworkPolicy>::all(client.clone()),
-                all(),
+                (Api::<networking::NetworkPolicy>::all(client.clone()), all()),
+                NetworkPolicy::KEYS,
                 NetworkPolicy::from,
             ),
             budgets: Watch {
                 touched: |budget: &Budget| Touched::Namespace(budget.namespace.clone()),
                 is_for_plans: true,
-                ..Watch::new(
-                    "poddisruptionbudgets",
-                    Budget::KEYS,
-                    (readiness, on_touched),
-                )
+                ..Watch::new("poddisruptionbudgets", (readiness, on_touched))
             }
             .start(
-                Api::<PodDisruptionBudget>::all(client.clone()),
-                all(),
+                (Api::<PodDisruptionBudget>::all(client.clone()), all()),
+                Budget::KEYS,
                 Budget::from,
             ),
-            own_namespace: Watch::new(
-                "namespace",
+            own_namespace: Watch::new("namespace", (readiness, on_touched)).start(
+                (
+                    Api::<Namespace>::all(client.clone()),
+                    all().fields(&format!("metadata.name={}", watched.namespace)),
+                ),
                 by_name::<Namespace>(|_| None),
-                (readiness, on_touched),
-            )
-            .start(
-                Api::<Namespace>::all(client.clone()),
-                all().fields(&format!("metadata.name={}", watched.namespace)),
                 bare::<Namespace>,
             ),
             entries: Entries::start(client, watched.mesh.mode, (readiness, on_touched)),

@@ -11,7 +11,7 @@ use lull_process::readiness::Readiness;
 
 use super::{API_VERSION, MeshMode, WorkloadEntry, kinds::until_served};
 use crate::{
-    cache::{Cache, Keys, Writer},
+    cache::{Cache, Writer},
     stores::{OnTouched, Touched, Watch, bare, by_name, label},
 };
 
@@ -37,8 +37,7 @@ impl Entries {
         mode: MeshMode,
         (readiness, on_touched): (&Readiness, &OnTouched),
     ) -> Self {
-        let keys: Keys<WorkloadEntry> = by_name(workload_of);
-        let writer = Writer::new(keys);
+        let writer = Writer::new(by_name::<WorkloadEntry>(workload_of));
         let entries = Self {
             cache: writer.cache(),
             is_known: Arc::default(),
@@ -60,7 +59,6 @@ impl Entries {
             let watch = Watch {
                 name: PLURAL.to_owned(),
                 pending,
-                keys,
                 touched,
                 on_touched,
                 is_vital: true,

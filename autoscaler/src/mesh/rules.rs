@@ -222,7 +222,6 @@ impl<K: Send + Sync + 'static> Kind<K> {
             let watch = Watch {
                 name: self.plural.to_owned(),
                 pending,
-                keys: self.keys,
                 touched: self.touched,
                 on_touched,
                 is_vital: true,

@@ -119,7 +119,6 @@ impl Targets {
             let watch = Watch {
                 name: wanted.to_string(),
                 pending,
-                keys: KEYS,
                 touched: |target: &Target| Touched::Workload(target.namespace.clone(), target.id()),
                 on_touched,
                 is_vital: is_builtin(&wanted),

@@ -14,14 +14,13 @@ use lull_process::readiness::{Pending, Readiness};
 use serde::de::DeserializeOwned;
 
 use super::{OnTouched, Touched};
-use crate::cache::{Cache, Keys, Writer};
+use crate::cache::{Cache, Keys, Taken, Writer};
 
 /// How one kind is watched.
 pub(crate) struct Watch<K> {
     /// What it is called in logs, and while it is waited for.
     pub(crate) name: String,
     pub(crate) pending: Option<Pending>,
-    pub(crate) keys: Keys<K>,
     pub(crate) touched: fn(&K) -> Touched,
     pub(crate) on_touched: OnTouched,
     /// Whether everything waits for its first list, however often that fails.
@@ -34,15 +33,10 @@ pub(crate) struct Watch<K> {
 
 impl<K: Send + Sync + 'static> Watch<K> {
     /// The watch called `name`, whose every change touches everything.
-    pub(super) fn new(
-        name: &str,
-        keys: Keys<K>,
-        (readiness, on_touched): (&Readiness, &OnTouched),
-    ) -> Self {
+    pub(super) fn new(name: &str, (readiness, on_touched): (&Readiness, &OnTouched)) -> Self {
         Self {
             name: name.to_owned(),
             pending: Some(readiness.expect(name)),
-            keys,
             touched: |_| Touched::Everything,
             on_touched: Arc::clone(on_touched),
             is_vital: true,
@@ -51,13 +45,18 @@ impl<K: Send + Sync + 'static> Watch<K> {
     }
 
     /// Starts it; the cache is filled by what `kept` makes of each object.
-    pub(super) fn start<R>(self, api: Api<R>, config: watcher::Config, kept: fn(R) -> K) -> Cache<K>
+    pub(super) fn start<R>(
+        self,
+        what: (Api<R>, watcher::Config),
+        keys: Keys<K>,
+        kept: fn(R) -> K,
+    ) -> Cache<K>
     where
         R: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
-        let writer = Writer::new(self.keys);
+        let writer = Writer::new(keys);
         let cache = writer.cache();
-        tokio::spawn(self.run((api, config), writer, kept, || {}));
+        tokio::spawn(self.run(what, writer, kept, || {}));
         cache
     }
 
@@ -86,19 +85,17 @@ impl<K: Send + Sync + 'static> Watch<K> {
                 }
             };
             let is_listed = matches!(event, Event::InitDone);
-            let before = if self.is_for_plans {
-                replaced(&event, &writer, self.keys)
-            } else {
-                None
-            };
-            let changes = changes_of(&event, before.as_deref(), self.touched);
-            let is_news = writer.take(event) || !self.is_for_plans;
+            let now = touched_by(&event, self.touched);
+            let Taken { is_news, replaced } = writer.take(event);
             if is_listed {
                 on_listed();
                 drop(self.pending.take());
             }
-            for change in changes.into_iter().filter(|_| is_news) {
-                (self.on_touched)(change);
+            if is_news || !self.is_for_plans {
+                // Whom anything else is about it is about for good.
+                let before = replaced.filter(|_| self.is_for_plans);
+                let before = before.as_deref().map(self.touched);
+                changes(before, now).for_each(&*self.on_touched);
             }
         }
         tracing::error!("watch of {} ended", self.name);
@@ -115,34 +112,22 @@ fn converted<R, K>(event: Event<R>, kept: impl Fn(R) -> K) -> Event<K> {
     }
 }
 
-/// What is known of the object that `event` brings anew.
-fn replaced<K>(event: &Event<K>, writer: &Writer<K>, keys: Keys<K>) -> Option<Arc<K>> {
-    let Event::Apply(object) = event else {
-        return None;
-    };
-    let (namespace, name) = (keys.place)(object);
-    writer.cache().get(&namespace, &name)
-}
-
-/// Who is told when `event` has been taken note of; `before` is the object that it takes the place of,
-/// which may have been about others.
+/// Who is told of `event`.
 ///
 /// An object of a list that is not complete can't be seen yet, so nobody looks for it; and what was
 /// deleted while the watch was away is named by no event.
-fn changes_of<K>(
-    event: &Event<K>,
-    before: Option<&K>,
-    touched: impl Fn(&K) -> Touched,
-) -> Vec<Touched> {
+fn touched_by<K>(event: &Event<K>, touched: impl Fn(&K) -> Touched) -> Option<Touched> {
     match event {
-        Event::Apply(object) | Event::Delete(object) => {
-            let now = touched(object);
-            let before = before.map(touched).filter(|before| *before != now);
-            before.into_iter().chain([now]).collect()
-        }
-        Event::Init | Event::InitApply(_) => Vec::new(),
-        Event::InitDone => vec![Touched::Everything],
+        Event::Apply(object) | Event::Delete(object) => Some(touched(object)),
+        Event::Init | Event::InitApply(_) => None,
+        Event::InitDone => Some(Touched::Everything),
     }
+}
+
+/// Those whom an object is about `now`, and those others whom it was about `before`.
+fn changes(before: Option<Touched>, now: Option<Touched>) -> impl Iterator<Item = Touched> {
+    let before = before.filter(|before| now.as_ref() != Some(before));
+    before.into_iter().chain(now)
 }
 
 #[cfg(test)]
@@ -153,10 +138,10 @@ mod tests {
     fn a_new_list_touches_everything_once_it_is_complete() {
         let touched = |_: &()| Touched::Activators;
         let told = [Event::Init, Event::InitApply(()), Event::InitDone]
-            .map(|event| changes_of(&event, None, touched));
-        assert_eq!(told, [vec![], vec![], vec![Touched::Everything]]);
-        let one = changes_of(&Event::Delete(()), None, touched);
-        assert_eq!(one, [Touched::Activators]);
+            .map(|event| touched_by(&event, touched));
+        assert_eq!(told, [None, None, Some(Touched::Everything)]);
+        let one = touched_by(&Event::Delete(()), touched);
+        assert_eq!(one, Some(Touched::Activators));
     }
 
     #[test]
@@ -171,10 +156,10 @@ mod tests {
         let namespace = |about: &str| Touched::Namespace(about.to_owned());
         let mut writer = Writer::new(KEYS);
         let mut told = |event: Event<Rule>| {
-            let before = replaced(&event, &writer, KEYS);
-            let changes = changes_of(&event, before.as_deref(), |rule| namespace(rule.1));
-            writer.take(event);
-            changes
+            let touched = |rule: &Rule| namespace(rule.1);
+            let now = touched_by(&event, touched);
+            let before = writer.take(event).replaced;
+            changes(before.as_deref().map(touched), now).collect::<Vec<_>>()
         };
         let (shop, bank) = (namespace("shop"), namespace("bank"));
         assert_eq!(
