@@ -24,6 +24,8 @@ pub(crate) struct Keys<K> {
     pub(crate) place: fn(&K) -> (String, String),
     /// Objects of a namespace with one answer are found together.
     pub(crate) group: fn(&K) -> Option<&str>,
+    /// Objects with one answer have one [`Cache::version`].
+    pub(crate) part: fn(&K) -> &str,
     /// Of an object as it was and as it is: whether plans are made from the same of both, which is
     /// then no other [`Cache::version`].
     pub(crate) alike: fn(&K, &K) -> bool,
@@ -39,7 +41,7 @@ struct Index<K> {
     changes: u64,
     /// What that was at the last list.
     listed: u64,
-    /// And at each namespace's last change since.
+    /// And at each part's last change since.
     changed: HashMap<String, u64>,
 }
 
@@ -104,12 +106,13 @@ impl<K> Cache<K> {
         objects(known.groups.get(&(namespace.to_owned(), group.to_owned())))
     }
 
-    /// The version of all objects of a namespace: as long as it is the same, so is what plans are made
-    /// from. It only grows, so that of several caches the sum is a version of them all.
+    /// The version of all objects of this part, which is a namespace where the kind has no other: as
+    /// long as it is the same, so is what plans are made from. It only grows, so that of several caches
+    /// the sum is a version of them all.
     #[must_use]
-    pub fn version(&self, namespace: &str) -> u64 {
+    pub fn version(&self, part: &str) -> u64 {
         let known = self.shared.known.read();
-        let changed = known.changed.get(namespace);
+        let changed = known.changed.get(part);
         changed.copied().unwrap_or(known.listed)
     }
 
@@ -217,9 +220,12 @@ impl<K> Index<K> {
         }
     }
 
-    fn note_change(&mut self, namespace: String) {
+    /// Takes note that `object` is in the place of `replaced`, which may have been in another part.
+    fn note_change(&mut self, replaced: Option<&K>, object: &K, part: fn(&K) -> &str) {
         self.changes += 1;
-        self.changed.insert(namespace, self.changes);
+        for object in replaced.into_iter().chain([object]) {
+            self.changed.insert(part(object).to_owned(), self.changes);
+        }
     }
 
     /// Takes `object` in the place of what is known of it.
@@ -228,7 +234,7 @@ impl<K> Index<K> {
         let before = replaced.as_deref();
         let is_news = !before.is_some_and(|before| (keys.alike)(before, &object));
         if is_news {
-            self.note_change((keys.place)(&object).0);
+            self.note_change(before, &object, keys.part);
         }
         self.insert(object, keys);
         Taken { is_news, replaced }
@@ -237,7 +243,7 @@ impl<K> Index<K> {
     /// Forgets the object of this name.
     fn delete(&mut self, object: &K, keys: Keys<K>) -> Taken<K> {
         let replaced = self.remove(object, keys);
-        self.note_change((keys.place)(object).0);
+        self.note_change(replaced.as_deref(), object, keys.part);
         Taken {
             is_news: true,
             replaced,
@@ -289,6 +295,7 @@ mod tests {
     const KEYS: Keys<Pod> = Keys {
         place: |pod| ("ns".to_owned(), pod.name.to_owned()),
         group: |pod| Some(pod.app),
+        part: |_| "ns",
         alike: |a, b| a.app == b.app,
     };
 
@@ -393,6 +400,7 @@ mod tests {
         const KEYS: Keys<(&str, u32)> = Keys {
             place: |(namespace, _)| ((*namespace).to_owned(), "one".to_owned()),
             group: |_| None,
+            part: |(namespace, _)| namespace,
             alike: |a, b| a == b,
         };
         let mut writer = Writer::new(KEYS);
@@ -402,5 +410,29 @@ mod tests {
         writer.take(Event::Apply(("bank", 1)));
         assert_eq!(cache.version("shop"), shop);
         assert_ne!(cache.version("bank"), bank);
+    }
+
+    #[test]
+    fn an_object_that_moves_is_another_version_of_both_parts() {
+        let keys = Keys {
+            part: |pod: &Pod| pod.app,
+            ..KEYS
+        };
+        let mut writer = Writer::new(keys);
+        let cache = writer.cache();
+        writer.take(Event::Apply(pod("a", "shop")));
+        let mut before = ["shop", "bank", "other"].map(|part| cache.version(part));
+        let mut changed = |event: Event<Pod>| {
+            writer.take(event);
+            let now = ["shop", "bank", "other"].map(|part| cache.version(part));
+            let before = std::mem::replace(&mut before, now);
+            [0, 1, 2].map(|part| before[part] != now[part])
+        };
+        let moved = changed(Event::Apply(pod("a", "bank")));
+        assert_eq!(moved, [true, true, false]);
+        assert_eq!(
+            changed(Event::Delete(pod("a", "bank"))),
+            [false, true, false]
+        );
     }
 }

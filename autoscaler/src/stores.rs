@@ -278,6 +278,7 @@ impl Stores {
 const PODS: Keys<Pod> = Keys {
     place: |pod| (pod.namespace.clone(), pod.name.clone()),
     group: |pod| pod.workload.as_deref(),
+    part: |pod| &pod.namespace,
     // Of Lull's own; a workload's own pods are looked at each time.
     alike: |a, b| a.labels == b.labels,
 };
@@ -286,6 +287,7 @@ pub(crate) fn by_name<K: Resource>(group: fn(&K) -> Option<&str>) -> Keys<K> {
     Keys {
         place: |object| (object.namespace().unwrap_or_default(), object.name_any()),
         group,
+        part: |object| object.meta().namespace.as_deref().unwrap_or_default(),
         alike: |_, _| false,
     }
 }

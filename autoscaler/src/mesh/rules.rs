@@ -120,13 +120,14 @@ impl Rules {
     }
 
     /// The version of what is [`around`](Self::around) `namespace` ([`Cache::version`]); that of rules
-    /// which are found by where they lead is the same for all namespaces.
+    /// which are found by where they lead is the same for all namespaces. Rules that Lull has written
+    /// are not among it: no plan is made from them.
     #[must_use]
     pub fn version(&self, namespace: &str) -> u64 {
         let root = self.root_namespace.as_str();
         let versions = [
-            self.destination_rules.version(""),
-            self.virtual_services.version(""),
+            self.destination_rules.version(OF_USERS),
+            self.virtual_services.version(OF_USERS),
             self.peer_authentications.version(namespace),
             self.peer_authentications.version(root),
             self.authorization_policies.version(namespace),
@@ -135,6 +136,12 @@ impl Rules {
             self.sidecars.version(root),
         ];
         versions.into_iter().sum()
+    }
+
+    /// The version of the rules in `namespace` that Lull has written ([`Cache::version`]).
+    #[must_use]
+    pub fn version_of_ours(&self, namespace: &str) -> u64 {
+        self.destination_rules.version(namespace)
     }
 
     /// The DestinationRule of this name.
@@ -186,6 +193,9 @@ fn of<K>(cache: &Cache<K>, namespace: &str, root: &str) -> Vec<Arc<K>> {
 
 /// In the place of a namespace: more than one.
 const EVERYWHERE: &str = "";
+/// In the place of a namespace: the part of all rules that are found by where they lead, but for
+/// Lull's own.
+const OF_USERS: &str = "";
 
 /// Who is told of an object of the namespace `own` that is about the Services of `hosts`.
 fn touched_about<'a>(hosts: impl Iterator<Item = &'a Host>, own: &str) -> Touched {
@@ -356,6 +366,50 @@ pub(crate) mod tests {
             sidecars.take(Event::Apply(Sidecar::from_object(&object)));
             assert_eq!(is_another(), expected, "{namespace}");
         }
+    }
+
+    #[test]
+    fn a_rule_of_ours_is_no_other_version_for_plans_and_touches_its_workload_alone() {
+        let rule = |is_ours: bool| {
+            let labels = if is_ours {
+                json!({ "lull.dev/workload": "shop" })
+            } else {
+                json!({})
+            };
+            let metadata = json!({ "name": "web-lull", "namespace": "team", "labels": labels });
+            let rule = json!({ "metadata": metadata, "spec": { "host": "web" } });
+            DestinationRule::from_object(&object(&rule))
+        };
+        let mut writer = Writer::new(DestinationRule::KIND.keys);
+        let rules = Rules {
+            root_namespace: "root".to_owned(),
+            destination_rules: writer.cache(),
+            virtual_services: Writer::new(VirtualService::KIND.keys).cache(),
+            peer_authentications: Writer::new(PeerAuthentication::KIND.keys).cache(),
+            authorization_policies: Writer::new(AuthorizationPolicy::KIND.keys).cache(),
+            sidecars: Writer::new(Sidecar::KIND.keys).cache(),
+        };
+        let versions = || {
+            let ours = ["team", "other"].map(|namespace| rules.version_of_ours(namespace));
+            [rules.version("team"), ours[0], ours[1]]
+        };
+        let mut before = versions();
+        let mut changed = |event: Event<DestinationRule>| {
+            writer.take(event);
+            let now = versions();
+            let before = std::mem::replace(&mut before, now);
+            [0, 1, 2].map(|of| before[of] != now[of])
+        };
+        let ours_alone = [false, true, false];
+        assert_eq!(changed(Event::Apply(rule(true))), ours_alone);
+        // Its user makes it his own, and gives it back.
+        assert_eq!(changed(Event::Apply(rule(false))), [true, true, false]);
+        assert_eq!(changed(Event::Apply(rule(true))), [true, true, false]);
+        assert_eq!(changed(Event::Delete(rule(true))), ours_alone);
+        let touched = [true, false].map(|is_ours| (DestinationRule::KIND.touched)(&rule(is_ours)));
+        let shop = Touched::Label("team".into(), "shop".into());
+        let team = Touched::Namespaces(BTreeSet::from(["team".into()]));
+        assert_eq!(touched, [shop, team]);
     }
 
     #[test]

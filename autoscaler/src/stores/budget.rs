@@ -43,6 +43,7 @@ impl Budget {
     pub(super) const KEYS: Keys<Self> = Keys {
         place: |budget| (budget.namespace.clone(), budget.name.clone()),
         group: |_| None,
+        part: |budget| &budget.namespace,
         alike: |a, b| a == b,
     };
 

@@ -22,6 +22,7 @@ impl Hpa {
     pub(super) const KEYS: Keys<Self> = Keys {
         place: |hpa| (hpa.namespace.clone(), hpa.name.clone()),
         group: |hpa| Some(&hpa.target),
+        part: |hpa| &hpa.namespace,
         alike: |a, b| a == b,
     };
 

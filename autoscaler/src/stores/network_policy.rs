@@ -74,6 +74,7 @@ impl NetworkPolicy {
     pub(super) const KEYS: Keys<Self> = Keys {
         place: |policy| (policy.namespace.clone(), policy.name.clone()),
         group: |_| None,
+        part: |policy| &policy.namespace,
         alike: |a, b| a == b,
     };
 

@@ -21,6 +21,7 @@ const DISCOVER_EVERY: Duration = Duration::from_secs(10);
 const KEYS: Keys<Target> = Keys {
     place: |target| (target.namespace.clone(), target.id()),
     group: |_| None,
+    part: |target| &target.namespace,
     alike: Target::is_planned_alike,
 };
 

@@ -151,6 +151,7 @@ mod tests {
         const KEYS: Keys<Rule> = Keys {
             place: |(name, _)| (String::new(), (*name).to_owned()),
             group: |(_, about)| Some(*about),
+            part: |_| "",
             alike: |a, b| a == b,
         };
         let namespace = |about: &str| Touched::Namespace(about.to_owned());

@@ -35,7 +35,7 @@ const RULES_AGAIN: Duration = Duration::from_secs(30);
 /// What is known of the workload's DestinationRules.
 #[derive(Debug, Default)]
 pub(super) struct RulesKept {
-    /// The version of the objects, and the plan, with which they were as they should be.
+    /// Their version, and the plan, with which they were as they should be.
     right: Option<(u64, Arc<Plan>)>,
     /// When it failed last to make them so.
     failed: Option<Instant>,
@@ -44,10 +44,10 @@ pub(super) struct RulesKept {
 // === impl RulesKept ===
 
 impl RulesKept {
-    /// Whether they are to be looked at with this version of the objects and this plan.
-    fn is_due(&self, objects: u64, plan: &Arc<Plan>) -> bool {
+    /// Whether they are to be looked at in this version and with this plan.
+    fn is_due(&self, version: u64, plan: &Arc<Plan>) -> bool {
         let right = self.right.as_ref();
-        let is_right = right.is_some_and(|(of, by)| *of == objects && Arc::ptr_eq(by, plan));
+        let is_right = right.is_some_and(|(of, by)| *of == version && Arc::ptr_eq(by, plan));
         let rests = self.failed.is_some_and(|at| at.elapsed() < RULES_AGAIN);
         !is_right && !rests
     }
@@ -133,11 +133,14 @@ impl Task {
         workload: &ScaledWorkload,
         plan: &Arc<Plan>,
     ) {
-        if !self.is_enrolled() || !self.rules.is_due(self.objects, plan) {
+        // Before any of them is read: what changes meanwhile is looked at next time.
+        let rules = &self.ctx.stores.rules;
+        let version = rules.version_of_ours(&self.key.namespace);
+        if !self.is_enrolled() || !self.rules.is_due(version, plan) {
             return;
         }
         match self.write_connect_timeouts(workload, plan).await {
-            Ok(()) => self.rules.right = Some((self.objects, Arc::clone(plan))),
+            Ok(()) => self.rules.right = Some((version, Arc::clone(plan))),
             Err(error) => {
                 self.tell_failed(&error);
                 // What was decided on an old view is looked at again with the new one.
@@ -236,7 +239,7 @@ mod tests {
         assert!(rules.is_due(1, &plan), "nobody has looked yet");
         rules.right = Some((1, Arc::clone(&plan)));
         assert!(!rules.is_due(1, &plan));
-        assert!(rules.is_due(2, &plan), "an object has changed");
+        assert!(rules.is_due(2, &plan), "one of them has changed");
         assert!(rules.is_due(1, &same), "it was planned anew");
         rules.failed = Some(Instant::now());
         assert!(!rules.is_due(2, &plan), "it has just failed");

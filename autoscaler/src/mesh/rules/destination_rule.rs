@@ -9,8 +9,8 @@ use kube::{
 use lull_contract::names::WORKLOAD_LABEL;
 use serde_json::Value;
 
-use super::{Kind, duration, items, place_of, texts, touched_about};
-use crate::{cache::Keys, mesh::Host};
+use super::{Kind, OF_USERS, duration, items, place_of, texts, touched_about};
+use crate::{cache::Keys, mesh::Host, stores::Touched};
 
 /// TLS modes with which callers speak the app's own TLS in place of the mesh's.
 const OWN_TLS: [&str; 2] = ["SIMPLE", "MUTUAL"];
@@ -71,9 +71,10 @@ impl DestinationRule {
         keys: Keys {
             place: |rule| (String::new(), format!("{}/{}", rule.namespace, rule.name)),
             group: |rule| rule.host.namespace(),
+            part: Self::part,
             alike: |a, b| a == b,
         },
-        touched: |rule| touched_about(std::iter::once(&rule.host), &rule.namespace),
+        touched: Self::touched,
         kept: Self::from_object,
     };
 
@@ -97,6 +98,23 @@ impl DestinationRule {
             rule.add(&subset["trafficPolicy"]);
         }
         rule
+    }
+
+    /// Plans are made from the users' rules. Of those that Lull has written, and of nothing else, it
+    /// is seen whether they are still as they were written.
+    fn part(&self) -> &str {
+        match &self.ours {
+            Some(_) => &self.namespace,
+            None => OF_USERS,
+        }
+    }
+
+    fn touched(&self) -> Touched {
+        match &self.ours {
+            // Nobody else looks at it.
+            Some(ours) => Touched::Label(self.namespace.clone(), ours.workload.clone()),
+            None => touched_about(std::iter::once(&self.host), &self.namespace),
+        }
     }
 
     /// What the API server is asked for.

@@ -59,6 +59,7 @@ impl PeerAuthentication {
         keys: Keys {
             place: |policy| (policy.namespace.clone(), policy.name.clone()),
             group: |_| None,
+            part: |policy| &policy.namespace,
             alike: |a, b| a == b,
         },
         touched: |policy| Touched::Namespace(policy.namespace.clone()),
@@ -99,6 +100,7 @@ impl AuthorizationPolicy {
         keys: Keys {
             place: |policy| (policy.namespace.clone(), policy.name.clone()),
             group: |_| None,
+            part: |policy| &policy.namespace,
             alike: |a, b| a == b,
         },
         touched: |policy| Touched::Namespace(policy.namespace.clone()),

@@ -30,6 +30,7 @@ impl Sidecar {
         keys: Keys {
             place: |sidecar| (sidecar.namespace.clone(), sidecar.name.clone()),
             group: |_| None,
+            part: |sidecar| &sidecar.namespace,
             alike: |a, b| a == b,
         },
         touched: |sidecar| Touched::Namespace(sidecar.namespace.clone()),

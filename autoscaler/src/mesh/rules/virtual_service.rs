@@ -5,7 +5,7 @@ use std::time::Duration;
 use kube::core::DynamicObject;
 use serde_json::Value;
 
-use super::{EVERYWHERE, Kind, duration, items, place_of, touched_about};
+use super::{EVERYWHERE, Kind, OF_USERS, duration, items, place_of, touched_about};
 use crate::{cache::Keys, mesh::Host};
 
 /// A VirtualService, as much of it as limits a request's time.
@@ -45,6 +45,7 @@ impl VirtualService {
                 (String::new(), place)
             },
             group: |service| service.about.as_deref(),
+            part: |_| OF_USERS,
             alike: |a, b| a == b,
         },
         touched: |service| {
