@@ -64,12 +64,16 @@ impl Hosts {
 
     /// The API server's proxy hands on the name that it was itself asked by, which may be any, and
     /// says for what. A page in a browser could say so, too. So it counts for nothing from where
-    /// rebinding gets its hands on: a forwarded port ends on our own loopback.
+    /// rebinding gets its hands on: a forwarded port ends on our own loopback; and from a browser that
+    /// reaches pods by their addresses, which shows by its `Connection`. Browsers send one with every
+    /// request of HTTP/1.1, and no script can keep them from it (for Fetch it is a forbidden name);
+    /// the API server's proxy takes it out (Go's `httputil.ReverseProxy`) and sends none of its own.
     fn is_proxied<B>(&self, request: &Request<B>, peer: Option<IpAddr>) -> bool {
         let is_far = peer.is_some_and(|peer| !peer.is_loopback());
+        let is_direct = request.headers().contains_key(header::CONNECTION);
         let asked = request.headers().get(FORWARDED_URI);
         let asked = asked.and_then(|asked| asked.to_str().ok());
-        is_far && asked.is_some_and(|asked| asked.starts_with(&self.proxied))
+        is_far && !is_direct && asked.is_some_and(|asked| asked.starts_with(&self.proxied))
     }
 }
 
@@ -150,6 +154,28 @@ mod tests {
         for (asked, peer, expected) in rows {
             let request = request(&[("host", "k8s.example.org:6443"), (FORWARDED_URI, asked)]);
             assert_eq!(hosts().admit(&request, peer), expected, "{asked} {peer:?}");
+        }
+    }
+
+    #[test]
+    fn a_browser_that_reaches_the_pod_itself_is_not_the_api_server_s_proxy() {
+        let far = Some(IpAddr::from([10, 0, 0, 1]));
+        let own = "/api/v1/namespaces/lull-system/services/lull-autoscaler:8023/proxy/";
+        let rows = [
+            ("evil.example.org:8023", "keep-alive", false),
+            ("evil.example.org:8023", "close", false),
+            ("evil.example.org:8023", "", false),
+            // By a name of ours it needs nobody's word.
+            ("10.244.1.7:8023", "keep-alive", true),
+        ];
+        for (host, connection, expected) in rows {
+            let said = [
+                ("host", host),
+                ("connection", connection),
+                (FORWARDED_URI, own),
+            ];
+            let admitted = hosts().admit(&request(&said), far);
+            assert_eq!(admitted, expected, "{host} {connection:?}");
         }
     }
 }
