@@ -112,7 +112,7 @@ struct Task {
     woken_told: bool,
     /// Or one that it takes long.
     unanswered_told: bool,
-    /// A wake of ours of which no Event has told yet.
+    /// A wake for somebody who was held of which no Event has told yet.
     untold: Option<Untold>,
     /// With the leader, where that is another replica.
     patience: Patience,
@@ -263,7 +263,7 @@ impl Task {
             self.mailbox.journal.lock().hide();
             self.forget_the_gone();
             self.keep_woken(workload.as_deref());
-            // Whoever leads hears of its end.
+            // Whoever leads hears of its end, or that there is none.
             self.untold = None;
             if let (Stage::Run, Some(target), Some(workload)) = (stage, target, workload) {
                 self.wake_as_follower(&target, &workload).await?;
@@ -330,6 +330,7 @@ impl Task {
         let look = self.look(target, &workload, &plan);
         let state = self.state.unwrap_or_default();
         self.show(&look, state);
+        self.note_others_wake(state, &look.facts);
         let step = machine::step(state, &look.facts, &self.ctx.delays);
         self.act(target, &workload, services, &step).await?;
         self.tell_woken(target, look.facts.want);

@@ -50,6 +50,12 @@ impl Untold {
     }
 }
 
+/// Whether another replica has woken a workload in `state`, of which the leader that sees it has told
+/// nobody yet.
+fn is_others_wake(state: State, facts: &Facts) -> bool {
+    state == State::Asleep && facts.replicas > 0 && facts.held > 0
+}
+
 /// When the first held request was answered, and what happened until then.
 fn woken_note(woken: &Woken) -> String {
     let millis = |us: u64| us as f64 / 1_000.0;
@@ -121,6 +127,14 @@ impl Task {
         if let Some(scaled_to) = scaled_to {
             let note = note(scaled_to, &woken, caller.as_ref());
             self.ctx.event(target.reference(), false, "Woken", note);
+        }
+    }
+
+    /// Takes note of a wake that another replica has written: where whoever was held leaves, nobody else
+    /// tells of it.
+    pub(super) fn note_others_wake(&mut self, state: State, facts: &Facts) {
+        if self.untold.is_none() && is_others_wake(state, facts) {
+            self.untold = Some(Untold::new(facts.replicas));
         }
     }
 
@@ -235,6 +249,29 @@ mod tests {
         };
         let by = format!("{told}; by 10.0.0.7");
         assert_eq!(note(2, &woken, Some(&caller)), by);
+    }
+
+    #[test]
+    fn the_leader_tells_of_a_wake_that_another_replica_has_written() {
+        let rows = [
+            (State::Asleep, 2, 1, true),
+            // It is up to the leader itself.
+            (State::Asleep, 0, 1, false),
+            // Somebody has scaled it whom no caller has asked to.
+            (State::Asleep, 2, 0, false),
+            // A pod was lost.
+            (State::Waking, 2, 1, false),
+            (State::Awake, 2, 1, false),
+        ];
+        for (state, replicas, held, expected) in rows {
+            let facts = Facts {
+                replicas,
+                held,
+                ..Facts::default()
+            };
+            let is_one = is_others_wake(state, &facts);
+            assert_eq!(is_one, expected, "{state} {replicas} {held}");
+        }
     }
 
     #[test]
