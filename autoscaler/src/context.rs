@@ -324,15 +324,37 @@ impl Context {
         reason: &str,
         note: String,
     ) {
-        let recorder = self.recorder.clone();
-        let (turns, urgent) = (self.turns.clone(), self.urgent.clone());
-        let news = News {
+        self.tell(News {
             regarding,
             related,
             is_warning: warning,
             reason: reason.to_owned(),
             note,
-        };
+            identity: None,
+        });
+    }
+
+    /// An Event that another replica may put on `object`, too, where it has heard of the same: it
+    /// knows it by its `identity`, and there is one.
+    pub fn event_once(
+        &self,
+        object: ObjectReference,
+        reason: &str,
+        (note, identity): (String, u64),
+    ) {
+        self.tell(News {
+            regarding: object,
+            related: None,
+            is_warning: false,
+            reason: reason.to_owned(),
+            note,
+            identity: Some(identity),
+        });
+    }
+
+    fn tell(&self, news: News) {
+        let recorder = self.recorder.clone();
+        let (turns, urgent) = (self.turns.clone(), self.urgent.clone());
         let told = recorder.take(&news);
         tokio::spawn(async move {
             // After everything that callers depend on.

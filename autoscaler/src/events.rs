@@ -44,6 +44,9 @@ pub(crate) struct News {
     /// One word.
     pub(crate) reason: String,
     pub(crate) note: String,
+    /// By what another replica, which may tell it as well, knows that it is the same: the first one
+    /// that tells it does.
+    pub(crate) identity: Option<u64>,
 }
 
 /// How news becomes an Event.
@@ -154,12 +157,21 @@ impl Recorder {
                 .patch(&told.name, &params, &Patch::Merge(&patch))
                 .await
         };
-        if written.is_err() {
-            // It may be gone, or never have been there.
-            self.lately.lock().told.remove(&news.key());
+        match written {
+            Err(error) if news.identity.is_some() && is_there(&error) => Ok(()),
+            Err(error) => {
+                // It may be gone, or never have been there.
+                self.lately.lock().told.remove(&news.key());
+                Err(error)
+            }
+            Ok(_) => Ok(()),
         }
-        written.map(drop)
     }
+}
+
+/// Whether there is such an object already.
+fn is_there(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 
 // === impl Lately ===
@@ -196,13 +208,17 @@ impl Lately {
         told
     }
 
-    /// A name that no other Event has: the time, or where that is not new, the next number.
+    /// A name that no other Event has: the time, or where that is not new, the next number. What has
+    /// an identity has the same name for every replica.
     fn name(&mut self, news: &News, now: Timestamp) -> String {
-        self.number = now.as_nanosecond().max(self.number + 1);
         let object = news.regarding.name.as_deref().unwrap_or(CONTROLLER);
         let object = &object[..object.floor_char_boundary(MAX_OBJECT)];
         // What stands before a dot ends with a letter or a digit.
         let object = object.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+        if let Some(identity) = news.identity {
+            return format!("{object}.once-{identity:x}");
+        }
+        self.number = now.as_nanosecond().max(self.number + 1);
         format!("{object}.{:x}", self.number)
     }
 }
@@ -223,6 +239,7 @@ mod tests {
             is_warning: false,
             reason: "Scaled".to_owned(),
             note: note.to_owned(),
+            identity: None,
         }
     }
 
@@ -267,6 +284,34 @@ mod tests {
         let mut lately = Lately::new(now);
         let (a, b) = (lately.take(&news("a"), now), lately.take(&news("b"), now));
         assert_ne!(a.name, b.name);
+    }
+
+    #[test]
+    fn what_two_replicas_may_tell_has_one_name() {
+        let now = Timestamp::UNIX_EPOCH;
+        let name = |note: &str, identity: u64, secs: i64| {
+            let news = News {
+                identity: Some(identity),
+                ..news(note)
+            };
+            // Each replica has a memory of its own.
+            Lately::new(now).take(&news, after(now, secs)).name
+        };
+        let first = name("woken", 7, 1);
+        assert_eq!(first, "shop.once-7");
+        assert_eq!(name("woken, as another saw it", 7, 2), first);
+        assert_ne!(name("woken", 8, 2), first);
+    }
+
+    #[test]
+    fn only_what_is_there_already_is_told_by_another() {
+        let refused = |code: u16| {
+            let status = json!({ "code": code, "reason": "" });
+            let status: kube::core::Status = serde_json::from_value(status).unwrap();
+            kube::Error::Api(status.into())
+        };
+        assert!(is_there(&refused(409)));
+        assert!(!is_there(&refused(403)));
     }
 
     #[test]

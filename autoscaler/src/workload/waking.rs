@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use lull_contract::{
+    names::fnv1a,
     report::{SeenCaller, Woken},
     scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State},
     view::{Caller, CountChange, WakeView},
 };
+use serde_json::json;
 
 use super::Task;
 use crate::{journal, machine::Facts, policy::HELD, stores::Stores, target::Target};
@@ -82,6 +84,12 @@ fn note(scaled_to: u32, woken: &Woken, caller: Option<&Caller>) -> String {
     }
 }
 
+/// By what every replica knows a wake of a workload: an activator tells it to all of them in the same
+/// words. What one tells that has crashed since, the next leader tells, too, where no status shows it.
+fn identity(woken: &Woken) -> u64 {
+    fnv1a(json!(woken).to_string().as_bytes())
+}
+
 /// A wake of which there is no more to tell.
 fn untold_note(pods: u32) -> String {
     format!("Scaled from 0 to {pods} pods: {HELD}; nobody was seen to be answered")
@@ -126,7 +134,8 @@ impl Task {
         };
         if let Some(scaled_to) = scaled_to {
             let note = note(scaled_to, &woken, caller.as_ref());
-            self.ctx.event(target.reference(), false, "Woken", note);
+            let woken = (note, identity(&woken));
+            self.ctx.event_once(target.reference(), "Woken", woken);
         }
     }
 
@@ -249,6 +258,18 @@ mod tests {
         };
         let by = format!("{told}; by 10.0.0.7");
         assert_eq!(note(2, &woken, Some(&caller)), by);
+    }
+
+    #[test]
+    fn two_replicas_know_a_wake_by_the_words_of_the_activator() {
+        let woken = |number: u64, us: u64| Woken {
+            number,
+            phases_us: vec![("first-byte".to_owned(), us)],
+            by: None,
+        };
+        assert_eq!(identity(&woken(1, 612_000)), identity(&woken(1, 612_000)));
+        assert_ne!(identity(&woken(1, 612_000)), identity(&woken(2, 612_000)));
+        assert_ne!(identity(&woken(1, 612_000)), identity(&woken(1, 612_001)));
     }
 
     #[test]
