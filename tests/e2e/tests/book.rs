@@ -274,6 +274,28 @@ fn every_make_target_that_a_page_names_exists() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Where a source file is that a page names: by its path, or one of these tests by its name alone.
+fn source(name: &str) -> PathBuf {
+    let folder = if name.contains('/') {
+        ""
+    } else {
+        "tests/e2e/tests"
+    };
+    book::root().join(folder).join(name)
+}
+
+#[test]
+fn every_source_file_that_a_page_names_exists() -> anyhow::Result<()> {
+    let faults = faults(|page| {
+        let code = page.code().into_iter();
+        let sources = code.filter(|code| code.ends_with(".rs") && !code.contains(' '));
+        let missing = sources.filter(|name| !source(name).is_file());
+        Ok(missing.collect())
+    })?;
+    assert_eq!(faults, [""; 0]);
+    Ok(())
+}
+
 #[test]
 fn every_block_of_yaml_can_be_read() -> anyhow::Result<()> {
     let faults = faults(|page| {
