@@ -17,6 +17,9 @@
 //! cgroups under `/lull-<name>`. Killing the cgroup's processes therefore takes along every pod,
 //! overlay mount and pod network namespace, also after a crash.
 //!
+//! Without nodes there are etcd and the API server alone, in node 0's network namespace: enough for
+//! what needs no pods, and so the oldest supported Kubernetes can be had.
+//!
 //! [`mesh()`] puts a real Istio on it.
 
 mod api;
@@ -37,7 +40,7 @@ mod services;
 mod state;
 mod up;
 
-pub use build::{Components, ensure as build, ensure_envoy as envoy, ensure_hey as hey};
+pub use build::{Components, Kubernetes, ensure as build, ensure_envoy as envoy, ensure_hey as hey};
 pub use down::{down, leftovers};
 pub use image::{ImageSpec, load_image, write_image};
 pub use mesh::mesh;

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use lull_cluster::{ImageSpec, Options, line};
+use lull_cluster::{ImageSpec, Kubernetes, Options, line};
 
 /// A real Kubernetes cluster on this machine, without Docker.
 #[derive(Debug, Parser)]
@@ -31,9 +31,13 @@ enum Task {
     Up {
         #[command(flatten)]
         cluster: Name,
-        /// How many nodes.
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+        /// How many nodes; 0: etcd and the API server alone.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=2))]
         nodes: u8,
+        /// The API server of the oldest supported Kubernetes, with `--nodes 0` (once: about 5 minutes
+        /// more to build).
+        #[arg(long)]
+        oldest: bool,
     },
     /// Install Istio on a running cluster, mutual TLS required (once: about 5 minutes more to build).
     Mesh {
@@ -124,10 +128,19 @@ struct MakeImage {
 fn main() -> Result<()> {
     match Arguments::parse().command {
         Task::Build => lull_cluster::build().map(drop),
-        Task::Up { cluster, nodes } => {
+        Task::Up {
+            cluster,
+            nodes,
+            oldest,
+        } => {
             let options = Options {
                 name: cluster.name,
                 nodes: nodes.into(),
+                kubernetes: if oldest {
+                    Kubernetes::Oldest
+                } else {
+                    Kubernetes::Newest
+                },
             };
             line(lull_cluster::up(&options)?.kubeconfig.display());
             Ok(())

@@ -90,12 +90,13 @@ pub(crate) fn host_routes() -> Result<Vec<String>> {
         .collect())
 }
 
-/// Makes the namespaces, links and routes of a cluster.
+/// Makes the namespaces, links and routes of a cluster. The first namespace is there without nodes,
+/// too: the control plane runs in it.
 ///
 /// # Errors
 /// When a step fails; what was made before stays for `down` to take away.
 pub(crate) fn create(paths: &Paths, subnet: &Subnet, nodes: usize) -> Result<()> {
-    for node in 0..nodes {
+    for node in 0..nodes.max(1) {
         let ns = paths.netns(node);
         run("ip", &format!("netns add {ns}"))?;
         run("ip", &format!("-n {ns} link set lo up"))?;

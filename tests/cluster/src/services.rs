@@ -22,21 +22,15 @@ pub(crate) fn holder_name(node: usize) -> String {
 /// Names of all processes, in the order in which they start.
 pub(crate) fn names(nodes: usize) -> Vec<String> {
     let per_node = |name: &'static str| (0..nodes).map(move |node| format!("{name}-n{node}"));
-    let control = [
-        "etcd",
-        "kube-apiserver",
-        "kube-controller-manager",
-        "kube-scheduler",
-        "coredns",
-    ];
-    let nodes = ["mounts", "containerd", "kubelet", "kube-proxy"]
+    let api_server = ["etcd", "kube-apiserver"];
+    let control = ["kube-controller-manager", "kube-scheduler", "coredns"];
+    let of_nodes = ["mounts", "containerd", "kubelet", "kube-proxy"]
         .into_iter()
         .flat_map(per_node);
-    control
-        .map(str::to_owned)
-        .into_iter()
-        .chain(nodes)
-        .collect()
+    // Nodes and pods are all that these work for.
+    let control = control.into_iter().filter(|_| nodes > 0);
+    let per_cluster = api_server.into_iter().chain(control).map(str::to_owned);
+    per_cluster.chain(of_nodes).collect()
 }
 
 /// Makes the command lines of one cluster.
@@ -243,4 +237,15 @@ pub(crate) fn dns_slice(ip: &str) -> Value {
 
 fn shown(path: &Path) -> String {
     path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_nodes_there_is_an_api_server_and_what_it_needs() {
+        assert_eq!(names(0), ["etcd", "kube-apiserver"]);
+        assert!(names(1).contains(&"kubelet-n0".to_owned()));
+    }
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::api::Api;
+use crate::build::Kubernetes;
 use crate::network::{Subnet, host_routes};
 use crate::paths::{Paths, state_root};
 use crate::process;
@@ -19,7 +20,7 @@ pub struct ClusterInfo {
     pub name: String,
     /// A kubeconfig with full rights that works from the host's own network namespace.
     pub kubeconfig: PathBuf,
-    /// How many nodes it has, 1 or 2.
+    /// How many nodes it has, up to 2; 0 is an API server alone.
     pub nodes: usize,
 }
 
@@ -36,6 +37,8 @@ pub struct Status {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct State {
     pub(crate) nodes: usize,
+    #[serde(default)]
+    pub(crate) kubernetes: Kubernetes,
     pub(crate) subnet: Subnet,
 }
 
@@ -93,7 +96,7 @@ impl State {
     }
 
     /// Picks a free subnet and writes the record, alone on the machine while it does.
-    pub(crate) fn allocate(paths: &Paths, nodes: usize) -> Result<Self> {
+    pub(crate) fn allocate(paths: &Paths, nodes: usize, kubernetes: Kubernetes) -> Result<Self> {
         let _lock = Lock::take(&paths.root, ".lock")?;
         let mut taken = host_routes()?;
         for other in every(&paths.root)? {
@@ -106,6 +109,7 @@ impl State {
         }
         let state = Self {
             nodes,
+            kubernetes,
             subnet: Subnet::pick(&taken)?,
         };
         for folder in ["logs", "pids", "certs"] {

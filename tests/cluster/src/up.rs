@@ -4,6 +4,8 @@
 //! network, cgroups, mounts, files -+- etcd -> API server ---------+- controllers, scheduler, DNS,
 //!                                  +- containerd -> pause image --+  kubelet, kube-proxy -> Ready
 //! ```
+//!
+//! Without nodes it ends at the API server.
 
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -13,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
-use crate::build::{self, Components};
+use crate::build::{self, Components, Kubernetes};
 use crate::exec::{checked, poll};
 use crate::image::{ImageSpec, import, write_image};
 use crate::network::enter;
@@ -33,8 +35,10 @@ const LIMIT: Duration = Duration::from_secs(90);
 pub struct Options {
     /// Its name: clusters of different names stand side by side.
     pub name: String,
-    /// How many nodes, 1 or 2.
+    /// How many nodes, up to 2; 0: etcd and the API server alone.
     pub nodes: usize,
+    /// Of which Kubernetes; the oldest has no nodes.
+    pub kubernetes: Kubernetes,
 }
 
 /// Brings a cluster up, or finds that it is up already. One that is there but not healthy is taken
@@ -46,23 +50,27 @@ pub struct Options {
 pub fn up(options: &Options) -> Result<ClusterInfo> {
     let paths = Paths::try_new(&options.name)?;
     ensure!(
-        (1..=2).contains(&options.nodes),
-        "a cluster has 1 or 2 nodes, not {}",
+        options.nodes <= 2,
+        "a cluster has up to 2 nodes, not {}",
         options.nodes
+    );
+    ensure!(
+        options.nodes == 0 || options.kubernetes == Kubernetes::Newest,
+        "the oldest Kubernetes is an API server alone: ask for 0 nodes"
     );
     ensure!(
         rustix::process::geteuid().is_root(),
         "only root can make network namespaces: sudo?"
     );
     let lock = Lock::cluster(&paths)?;
-    if let Some(info) = standing(&paths, options.nodes)? {
+    if let Some(info) = standing(&paths, options)? {
         return Ok(info);
     }
     // Building takes minutes the first time; nobody waits for this name meanwhile but us.
-    let components = build::ensure()?;
+    let components = build::ensure_for(options.kubernetes)?;
     let start = Instant::now();
     note(format_args!("Bringing up cluster {:?}:", options.name));
-    let state = State::allocate(&paths, options.nodes)?;
+    let state = State::allocate(&paths, options.nodes, options.kubernetes)?;
     bring_up(&paths, &state, &components).with_context(|| {
         let name = &options.name;
         format!("cluster {name:?} is not up; see lull-cluster logs, then lull-cluster down --name {name}")
@@ -83,7 +91,7 @@ pub(crate) fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
 }
 
 /// The cluster if it is healthy; else whatever is left of it is taken down.
-fn standing(paths: &Paths, nodes: usize) -> Result<Option<ClusterInfo>> {
+fn standing(paths: &Paths, options: &Options) -> Result<Option<ClusterInfo>> {
     let Some(state) = State::load(paths)? else {
         if !down::leftovers(&paths.name)?.is_empty() {
             down::take_down(paths)?;
@@ -91,9 +99,11 @@ fn standing(paths: &Paths, nodes: usize) -> Result<Option<ClusterInfo>> {
         return Ok(None);
     };
     let Some(trouble) = state.trouble(paths) else {
-        if state.nodes != nodes {
-            let (name, now) = (&paths.name, state.nodes);
-            bail!("cluster {name:?} is up with {now} node(s), not {nodes}: take it down first");
+        if (state.nodes, state.kubernetes) != (options.nodes, options.kubernetes) {
+            let (name, nodes, kubernetes) = (&paths.name, state.nodes, state.kubernetes);
+            bail!(
+                "cluster {name:?} is up with {nodes} node(s), {kubernetes:?}: take it down first"
+            );
         }
         note(format_args!("Cluster {:?} is up already.", paths.name));
         return Ok(Some(state.info(paths)));
@@ -137,6 +147,9 @@ fn bring_up(paths: &Paths, state: &State, components: &Components) -> Result<()>
         join(control_plane)?;
         nodes.into_iter().try_for_each(join)
     })?;
+    if state.nodes == 0 {
+        return up.wait_for_namespace("default");
+    }
     up.start_the_rest()?;
     up.wait_until_usable()
 }
@@ -216,9 +229,7 @@ impl Up<'_> {
         let api = self.state.api(self.paths);
         let ip = self.state.subnet.node(0);
         step("DNS", || {
-            self.until("kube-apiserver", "the namespace kube-system", || {
-                Ok(api.get("/api/v1/namespaces/kube-system")?.status == 200)
-            })?;
+            self.wait_for_namespace("kube-system")?;
             api.create("/api/v1/namespaces/kube-system/services", &dns_service())?;
             let slices = "/apis/discovery.k8s.io/v1/namespaces/kube-system/endpointslices";
             api.create(slices, &dns_slice(&ip))?;
@@ -250,6 +261,14 @@ impl Up<'_> {
         names
             .iter()
             .try_for_each(|name| check_running(self.paths, name))
+    }
+
+    /// The API server makes its own namespaces, a moment after it is ready.
+    fn wait_for_namespace(&self, name: &str) -> Result<()> {
+        let api = self.state.api(self.paths);
+        self.until("kube-apiserver", &format!("the namespace {name}"), || {
+            Ok(api.get(&format!("/api/v1/namespaces/{name}"))?.status == 200)
+        })
     }
 
     fn start(&self, service: &Service) -> Result<()> {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lull_cluster::{ImageSpec, Options, build, down, load_image, up, write_image};
+use lull_cluster::{ImageSpec, Kubernetes, Options, build, down, load_image, up, write_image};
 
 /// Takes the cluster down even when the test fails.
 struct Cluster(String);
@@ -35,6 +35,7 @@ fn a_crashed_cluster_goes_away_without_a_trace() {
     let options = Options {
         name: name.clone(),
         nodes: 2,
+        kubernetes: Kubernetes::Newest,
     };
     let info = up(&options).unwrap();
 

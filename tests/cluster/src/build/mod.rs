@@ -13,6 +13,17 @@ pub use programs::ensure_hey;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+/// Which Kubernetes a cluster has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kubernetes {
+    /// The newest that Lull is run on.
+    #[default]
+    Newest,
+    /// The oldest that Lull supports; there is an API server of it, and nothing that needs nodes.
+    Oldest,
+}
 
 /// The programs that a cluster is made of.
 #[derive(Debug, Clone)]
@@ -36,6 +47,21 @@ pub struct Components {
 pub fn ensure() -> Result<Components> {
     packages::ensure(&packages::CLUSTER)?;
     programs::ensure()
+}
+
+/// As [`ensure`], with etcd and the API server of that Kubernetes.
+///
+/// # Errors
+/// As for [`ensure`].
+pub(crate) fn ensure_for(kubernetes: Kubernetes) -> Result<Components> {
+    let newest = ensure()?;
+    Ok(match kubernetes {
+        Kubernetes::Newest => newest,
+        Kubernetes::Oldest => Components {
+            kubernetes: programs::ensure_oldest()?,
+            ..newest
+        },
+    })
 }
 
 /// What a mesh on a cluster is made of.

@@ -16,12 +16,6 @@ use crate::paths::cache_root;
 use crate::process::tail;
 use crate::report::{note, step};
 
-/// Stamped into Kubernetes: unstamped, Istio and Helm take it for a very old one.
-const KUBERNETES_FLAGS: &str = "-s -w \
-    -X k8s.io/component-base/version.gitVersion=v1.37.2 \
-    -X k8s.io/component-base/version.gitMajor=1 \
-    -X k8s.io/component-base/version.gitMinor=37 \
-    -X k8s.io/component-base/version.gitTreeState=clean";
 const PLAIN_FLAGS: &str = "-s -w";
 const C_FLAGS: &str = "-static -Os -s";
 /// How often a long build says that it still runs.
@@ -36,7 +30,9 @@ struct GoProgram {
     name: &'static str,
     folder: &'static str,
     package: &'static str,
-    flags: &'static str,
+    /// Kubernetes' minor version and patch, where it is one. Unstamped, Istio and Helm take it for a
+    /// very old one.
+    stamp: Option<(u8, u8)>,
     /// Measured on 2 cores without Go's build cache.
     cold_minutes: u8,
 }
@@ -45,35 +41,42 @@ const KUBERNETES: GoProgram = GoProgram {
     name: "kubernetes",
     folder: "kubernetes",
     package: ".",
-    flags: KUBERNETES_FLAGS,
+    stamp: Some((37, 2)),
     cold_minutes: 8,
+};
+const KUBERNETES_OLDEST: GoProgram = GoProgram {
+    name: "kubernetes-oldest",
+    folder: "kubernetes-oldest",
+    package: ".",
+    stamp: Some((33, 13)),
+    cold_minutes: 5,
 };
 const HELM: GoProgram = GoProgram {
     name: "helm",
     folder: "helm",
     package: "helm.sh/helm/v3/cmd/helm",
-    flags: PLAIN_FLAGS,
+    stamp: None,
     cold_minutes: 1,
 };
 const COREDNS: GoProgram = GoProgram {
     name: "coredns",
     folder: "coredns",
     package: "github.com/coredns/coredns",
-    flags: PLAIN_FLAGS,
+    stamp: None,
     cold_minutes: 2,
 };
 const PILOT_DISCOVERY: GoProgram = GoProgram {
     name: "pilot-discovery",
     folder: "istio",
     package: "istio.io/istio/pilot/cmd/pilot-discovery",
-    flags: PLAIN_FLAGS,
+    stamp: None,
     cold_minutes: 4,
 };
 const PILOT_AGENT: GoProgram = GoProgram {
     name: "pilot-agent",
     folder: "istio",
     package: "istio.io/istio/pilot/cmd/pilot-agent",
-    flags: PLAIN_FLAGS,
+    stamp: None,
     cold_minutes: 1, // most of it is istiod's
 };
 
@@ -108,6 +111,15 @@ pub(super) fn ensure() -> Result<Components> {
         coredns: COREDNS.ensure(&cache, &compiler)?,
         pause: pause(&cache)?,
     })
+}
+
+/// Builds etcd and the API server of the oldest supported Kubernetes, where they aren't in the cache.
+///
+/// # Errors
+/// As for [`ensure`].
+pub(super) fn ensure_oldest() -> Result<PathBuf> {
+    let cache = cache_root()?.join("components");
+    KUBERNETES_OLDEST.ensure(&cache, &go_version()?)
 }
 
 /// Builds what of Istio isn't in the cache.
@@ -150,7 +162,7 @@ fn module_source(component: &str, module: &str) -> Result<PathBuf> {
 impl GoProgram {
     fn ensure(&self, cache: &Path, compiler: &str) -> Result<PathBuf> {
         let source = source(self.folder);
-        let key = key(&source, &[self.flags, compiler])?;
+        let key = key(&source, &[&self.flags(), compiler])?;
         let target = cache.join(format!("{}-{key}", self.name)).join(self.name);
         if target.exists() {
             return Ok(target);
@@ -165,12 +177,24 @@ impl GoProgram {
         Ok(target)
     }
 
+    /// The linker's.
+    fn flags(&self) -> String {
+        let Some((minor, patch)) = self.stamp else {
+            return PLAIN_FLAGS.into();
+        };
+        let stamp = "-X k8s.io/component-base/version.git";
+        format!(
+            "{PLAIN_FLAGS} {stamp}Version=v1.{minor}.{patch} {stamp}Major=1 {stamp}Minor={minor} \
+             {stamp}TreeState=clean"
+        )
+    }
+
     /// Builds under another name first: a build that was cut short is never taken for a whole one.
     fn build(&self, source: &Path, target: &Path) -> Result<()> {
         let fresh = prepare(target)?;
         let log = target.with_extension("log");
         let mut go = Command::new("go");
-        go.args(["build", "-trimpath", "-ldflags", self.flags, "-o"])
+        go.args(["build", "-trimpath", "-ldflags", &self.flags(), "-o"])
             .arg(&fresh);
         go.arg(self.package)
             .current_dir(source)
@@ -307,6 +331,16 @@ mod tests {
             key(&source("pause"), &["ab", "c"]).unwrap(),
             key(&source("pause"), &["a", "bc"]).unwrap()
         );
+    }
+
+    #[test]
+    fn kubernetes_says_the_version_that_it_is_built_from() {
+        for program in [KUBERNETES, KUBERNETES_OLDEST] {
+            let modules = fs::read_to_string(source(program.folder).join("go.mod")).unwrap();
+            let (minor, patch) = program.stamp.unwrap();
+            let required = format!("k8s.io/kubernetes v1.{minor}.{patch}\n");
+            assert!(modules.contains(&required), "{}: {required}", program.name);
+        }
     }
 
     #[test]
