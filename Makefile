@@ -52,7 +52,7 @@ chart: ## Chart checks; alerts in their scenarios, by promtool
 chart-update: ## Golden renders (charts/golden) and the table of values (docs/chart.md) as the chart has them now
 	@scripts/chart.sh --update
 
-chart-dry-run: ## The API server itself judges every object of the chart, in a dry run (CLUSTER=builtin|kind|current)
+chart-dry-run: ## API servers of the oldest and newest Kubernetes judge every object of the chart, in a dry run (CLUSTER=builtin|kind|current)
 	@scripts/chart-dry-run.sh
 
 e2e: ## End-to-end suite on a real cluster, short races among it (CLUSTER=builtin|kind|current)

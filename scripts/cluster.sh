@@ -15,14 +15,14 @@ kubeconfig() {
   esac
 }
 
-up() {
+up() { # [OPTIONS] of lull-cluster up
   need_toolchains
   case $CLUSTER in
     builtin)
       need_packages gcc libc6-dev make
       cargo build --locked -q -p lull-cluster
       lull_cluster build
-      lull_cluster up >/dev/null ;;
+      lull_cluster up "$@" >/dev/null ;;
     kind)
       command -v kind >/dev/null || die "kind is missing: https://kind.sigs.k8s.io/docs/user/quick-start"
       kind get clusters | grep -qx "$LULL_CLUSTER" || kind create cluster --name "$LULL_CLUSTER" ;;

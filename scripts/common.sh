@@ -29,6 +29,14 @@ step() {
   fi
 }
 
+within() { # SECONDS, COMMAND..., until it succeeds
+  local end=$((SECONDS + $1))
+  until "${@:2}"; do
+    [ $SECONDS -lt $end ] || { echo "not within $1 s: ${*:2}"; return 1; }
+    sleep 0.2
+  done
+}
+
 # Debian packages that are missing, installed; elsewhere a message that names them.
 need_packages() {
   local missing=() package
@@ -133,12 +141,12 @@ mesh_up() {
 }
 
 # A cluster, without Lull.
-cluster_up() {
+cluster_up() { # [OPTIONS] of lull-cluster up
   if [ "$CLUSTER" = builtin ] && [ "$(id -u)" != 0 ]; then
     die "the built-in cluster needs root (network namespaces, containerd); or use CLUSTER=kind"
   fi
   say "cluster ($CLUSTER)"
-  scripts/cluster.sh up
+  scripts/cluster.sh up "$@"
 }
 
 # A cluster with this tree's Lull on it; exports KUBECONFIG.

@@ -31,14 +31,6 @@ is_injected() {
     grep -qw lull-queue-proxy
 }
 
-within() { # SECONDS, COMMAND...
-  local end=$((SECONDS + $1))
-  until "${@:2}"; do
-    [ $SECONDS -lt $end ] || { echo "not within $1 s: ${*:2}"; return 1; }
-    sleep 0.2
-  done
-}
-
 refused() { # MESSAGE, COMMAND...
   local said
   if said=$("${@:2}" 2>&1); then echo "let through: ${*:2}"; return 1; fi
