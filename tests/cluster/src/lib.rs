@@ -40,7 +40,10 @@ mod services;
 mod state;
 mod up;
 
-pub use build::{Components, Kubernetes, ensure as build, ensure_envoy as envoy, ensure_hey as hey};
+pub use build::{
+    CertManager, Components, Kubernetes, ensure as build, ensure_cert_manager as cert_manager,
+    ensure_envoy as envoy, ensure_hey as hey,
+};
 pub use down::{down, leftovers};
 pub use image::{ImageSpec, load_image, write_image};
 pub use mesh::mesh;

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use lull_cluster::{ImageSpec, Kubernetes, Options, line};
+use lull_cluster::{Components, ImageSpec, Kubernetes, Options, line};
 
 /// A real Kubernetes cluster on this machine, without Docker.
 #[derive(Debug, Parser)]
@@ -101,9 +101,9 @@ enum Task {
     },
     /// Make an image tar from plain files, the same bytes for the same files.
     MakeImage(MakeImage),
-    /// Print the path of one of the programs.
+    /// Print the path of one of the programs, or of a chart.
     Path {
-        /// kubectl, helm, kubernetes, coredns, pause, envoy or hey.
+        /// kubectl, helm, kubernetes, coredns, pause, envoy, hey, cert-manager or cert-manager-chart.
         program: String,
     },
 }
@@ -255,30 +255,30 @@ fn make_image(image: MakeImage) -> Result<()> {
 }
 
 fn path(program: &str) -> Result<()> {
-    // Those two are no part of a cluster: who wants one need not wait for a cluster to be built.
-    match program {
-        "envoy" => return shown(lull_cluster::envoy),
-        "hey" => return shown(lull_cluster::hey),
-        _ => {}
-    }
-    let components = lull_cluster::build()?;
     let path = match program {
-        "kubectl" => components.kubectl,
-        "helm" => components.helm,
-        "kubernetes" => components.kubernetes,
-        "coredns" => components.coredns,
-        "pause" => components.pause,
-        other => {
-            bail!("{other:?} is none of kubectl, helm, kubernetes, coredns, pause, envoy, hey")
-        }
+        // No parts of a cluster: who wants them need not wait for one to be built.
+        "envoy" => lull_cluster::envoy()?,
+        "hey" => lull_cluster::hey()?,
+        "cert-manager" => lull_cluster::cert_manager()?.program,
+        "cert-manager-chart" => lull_cluster::cert_manager()?.chart,
+        part => part_of_cluster(part, lull_cluster::build()?)?,
     };
     line(path.display());
     Ok(())
 }
 
-fn shown(program: fn() -> Result<PathBuf>) -> Result<()> {
-    line(program()?.display());
-    Ok(())
+fn part_of_cluster(name: &str, components: Components) -> Result<PathBuf> {
+    Ok(match name {
+        "kubectl" => components.kubectl,
+        "helm" => components.helm,
+        "kubernetes" => components.kubernetes,
+        "coredns" => components.coredns,
+        "pause" => components.pause,
+        other => bail!(
+            "{other:?} is none of kubectl, helm, kubernetes, coredns, pause, envoy, hey, \
+             cert-manager-chart"
+        ),
+    })
 }
 
 fn become_it(command: &mut Command) -> Result<()> {

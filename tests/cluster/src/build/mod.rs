@@ -64,6 +64,23 @@ pub(crate) fn ensure_for(kubernetes: Kubernetes) -> Result<Components> {
     })
 }
 
+/// What issues certificates on a cluster.
+#[derive(Debug, Clone)]
+pub struct CertManager {
+    /// Its controller, CA injector and webhook; the argument that is no flag picks one.
+    pub program: PathBuf,
+    /// Its own chart.
+    pub chart: PathBuf,
+}
+
+/// Makes sure that cert-manager is there. The first time this takes about 3 minutes.
+///
+/// # Errors
+/// As for [`ensure`].
+pub fn ensure_cert_manager() -> Result<CertManager> {
+    programs::ensure_cert_manager()
+}
+
 /// What a mesh on a cluster is made of.
 #[derive(Debug, Clone)]
 pub(crate) struct MeshComponents {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::Components;
+use super::{CertManager, Components};
 use crate::exec::{checked, in_path};
 use crate::paths::cache_root;
 use crate::process::tail;
@@ -23,6 +23,9 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// The module that has istiod, the agent, their charts and Envoy's bootstrap.
 const ISTIO_MODULE: &str = "istio.io/istio";
+
+/// The module that cert-manager is made of, with its chart.
+const CERT_MANAGER_MODULE: &str = "github.com/cert-manager/cert-manager";
 
 /// A Go program: a folder in `components/` with a go.mod, and what to build there.
 #[derive(Debug)]
@@ -79,12 +82,19 @@ const PILOT_AGENT: GoProgram = GoProgram {
     stamp: None,
     cold_minutes: 1, // most of it is istiod's
 };
+const CERT_MANAGER: GoProgram = GoProgram {
+    name: "cert-manager",
+    folder: "cert-manager",
+    package: ".",
+    stamp: None,
+    cold_minutes: 3,
+};
 
 const HEY: GoProgram = GoProgram {
     name: "hey",
     folder: "hey",
     package: "github.com/rakyll/hey",
-    flags: PLAIN_FLAGS,
+    stamp: None,
     cold_minutes: 1,
 };
 
@@ -143,6 +153,19 @@ pub(super) fn ensure_istio() -> Result<Istio> {
 pub fn ensure_hey() -> Result<PathBuf> {
     let cache = cache_root()?.join("components");
     HEY.ensure(&cache, &go_version()?)
+}
+
+/// Builds cert-manager where it isn't in the cache.
+///
+/// # Errors
+/// As for [`ensure`].
+pub(super) fn ensure_cert_manager() -> Result<CertManager> {
+    let cache = cache_root()?.join("components");
+    Ok(CertManager {
+        program: CERT_MANAGER.ensure(&cache, &go_version()?)?,
+        chart: module_source(CERT_MANAGER.folder, CERT_MANAGER_MODULE)?
+            .join("deploy/charts/cert-manager"),
+    })
 }
 
 /// Where Go keeps the source of a module that a component needs, fetched where it isn't there.
