@@ -133,14 +133,15 @@ fn main() -> Result<()> {
             nodes,
             oldest,
         } => {
+            let kubernetes = if oldest {
+                Kubernetes::Oldest
+            } else {
+                Kubernetes::Newest
+            };
             let options = Options {
                 name: cluster.name,
                 nodes: nodes.into(),
-                kubernetes: if oldest {
-                    Kubernetes::Oldest
-                } else {
-                    Kubernetes::Newest
-                },
+                kubernetes,
             };
             line(lull_cluster::up(&options)?.kubeconfig.display());
             Ok(())
