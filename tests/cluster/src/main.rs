@@ -277,7 +277,7 @@ fn part_of_cluster(name: &str, components: Components) -> Result<PathBuf> {
         "pause" => components.pause,
         other => bail!(
             "{other:?} is none of kubectl, helm, kubernetes, coredns, pause, envoy, hey, \
-             cert-manager-chart"
+             cert-manager, cert-manager-chart"
         ),
     })
 }

@@ -89,7 +89,6 @@ const CERT_MANAGER: GoProgram = GoProgram {
     stamp: None,
     cold_minutes: 3,
 };
-
 const HEY: GoProgram = GoProgram {
     name: "hey",
     folder: "hey",
