@@ -219,6 +219,7 @@ mod tests {
             by: vec![caller("10.0.0.7"), caller("10.0.0.8")],
             scaled_to: 1,
             total_ms: Some(612),
+            waited_ms: Some(612),
             phases: vec![phase],
         };
         Page {
