@@ -11,7 +11,7 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::Client;
+use kube::{Client, core::Status};
 use lull_cluster_settings::Settings as ClusterSettings;
 use parking_lot::{Mutex, RwLock};
 
@@ -27,6 +27,7 @@ use crate::{
     plan::Components,
     pull::Puller,
     purpose::Purpose,
+    refusal,
     stores::Stores,
     turns::Turns,
     unwritten::Unwritten,
@@ -44,10 +45,6 @@ const URGENT: usize = 8;
 
 /// How long an Event leaves the API server to wakes that wait for their turns.
 const EVENT_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Cause that the API server names when it refuses to create anything in a namespace that is being
-/// deleted (`NamespaceTerminatingCause` of Kubernetes' core/v1).
-const NAMESPACE_TERMINATING: &str = "NamespaceTerminating";
 
 /// Namespace and name of a workload (and of its ScaledWorkload).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -138,13 +135,27 @@ impl WriteError {
     /// Whether the object had changed since it was read; the next look decides anew.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
-        // 422 is how a failed `test` operation of a JSON patch is answered.
+        matches!(self, Self::Moved { .. }) || self.status().is_some_and(refusal::is_conflict)
+    }
+
+    /// What was tried and what the API server says, where it would refuse the same again.
+    #[must_use]
+    pub fn refused(&self) -> Option<(Purpose, &str)> {
+        let Self::Api { what, .. } = self else {
+            return None;
+        };
+        let status = self.status().filter(|status| refusal::is_lasting(status))?;
+        Some((*what, status.message.as_str()))
+    }
+
+    /// What the API server answered.
+    fn status(&self) -> Option<&Status> {
         match self {
-            Self::Moved { .. } => true,
-            Self::Api { source, .. } => {
-                matches!(source.as_ref(), kube::Error::Api(s) if s.code == 409 || s.code == 422)
-            }
-            _ => false,
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => Some(status),
+                _ => None,
+            },
+            _ => None,
         }
     }
 
@@ -157,14 +168,7 @@ impl WriteError {
     /// Whether the namespace is being deleted, and the workload with it.
     #[must_use]
     pub fn is_namespace_terminating(&self) -> bool {
-        let Self::Api { source, .. } = self else {
-            return false;
-        };
-        let kube::Error::Api(status) = source.as_ref() else {
-            return false;
-        };
-        let mut causes = status.details.iter().flat_map(|details| &details.causes);
-        status.code == 403 && causes.any(|cause| cause.reason == NAMESPACE_TERMINATING)
+        self.status().is_some_and(refusal::is_namespace_terminating)
     }
 
     /// Whether it was the count that could not be written: where it was anything else, a wake may
@@ -183,8 +187,7 @@ impl WriteError {
     /// Whether the object is not there.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Api { source, .. }
-            if matches!(source.as_ref(), kube::Error::Api(s) if s.code == 404))
+        self.status().is_some_and(Status::is_not_found)
     }
 }
 
@@ -372,18 +375,14 @@ impl Context {
 
 #[cfg(test)]
 mod tests {
-    use kube::core::Status;
     use serde_json::json;
 
     use super::*;
 
-    fn refused(details: &serde_json::Value) -> WriteError {
-        let status: Status = serde_json::from_value(
-            json!({ "code": 403, "reason": "Forbidden", "details": details }),
-        )
-        .unwrap();
+    fn refused(what: Purpose, status: &serde_json::Value) -> WriteError {
+        let status: Status = serde_json::from_value(status.clone()).unwrap();
         WriteError::Api {
-            what: Purpose::WriteSlice,
+            what,
             source: Box::new(kube::Error::Api(status.into())),
         }
     }
@@ -393,17 +392,24 @@ mod tests {
         let moved = |what| WriteError::Moved { what };
         assert!(moved(Purpose::ReadScale).is_of_count());
         assert!(moved(Purpose::WriteScale).is_of_count());
-        assert!(!refused(&json!(null)).is_of_count());
+        let slice = refused(Purpose::WriteSlice, &json!({ "code": 403 }));
+        assert!(!slice.is_of_count());
         let what = Purpose::WritePrivateService;
         assert!(!WriteError::Timeout { what }.is_of_count());
         assert!(!WriteError::PortsExhausted(10_000..=10_001).is_of_count());
     }
 
     #[test]
-    fn a_namespace_that_goes_is_told_from_missing_rights() {
-        let cause = json!({ "reason": "NamespaceTerminating", "message": "", "field": "" });
-        assert!(refused(&json!({ "causes": [cause] })).is_namespace_terminating());
-        assert!(!refused(&json!({ "causes": [] })).is_namespace_terminating());
-        assert!(!refused(&json!(null)).is_namespace_terminating());
+    fn what_is_refused_for_good_is_told_with_what_was_tried() {
+        let what = Purpose::SwitchService;
+        let policy =
+            json!({ "code": 422, "message": "denied request", "details": { "name": "a" } });
+        let error = refused(what, &policy);
+        assert_eq!(error.refused(), Some((what, "denied request")));
+        assert!(!error.is_conflict());
+        assert_eq!(refused(what, &json!({ "code": 500 })).refused(), None);
+        assert!(refused(what, &json!({ "code": 409 })).is_conflict());
+        assert_eq!(WriteError::Moved { what }.refused(), None);
+        assert!(refused(what, &json!({ "code": 404 })).is_not_found());
     }
 }

@@ -35,6 +35,7 @@ pub mod pod;
 pub mod policy;
 pub mod pull;
 pub mod purpose;
+mod refusal;
 pub mod restore;
 pub mod shards;
 pub mod stores;

@@ -37,6 +37,7 @@ use self::steps::{Object, Planned, Seen, Step, steps};
 use crate::{
     mesh::{DestinationRule, WorkloadEntry},
     pod::Pod,
+    refusal,
     uninstall::{PAGE, ignore_not_found, kinds},
 };
 
@@ -227,7 +228,7 @@ async fn carry_out(client: &Client, step: &Step) -> kube::Result<()> {
         }
     };
     match result {
-        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409 | 422) => {
+        Err(kube::Error::Api(status)) if status.code == 404 || refusal::is_conflict(&status) => {
             tracing::debug!(%step, status = status.message, "it has changed; again");
             Ok(())
         }

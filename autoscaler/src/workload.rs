@@ -30,7 +30,8 @@ use lull_contract::{
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
 
 use self::{
-    follow::Patience, look::Look, mesh::RulesKept, planning::Inputs, status::PutOff, waking::Untold,
+    again::Refusals, follow::Patience, look::Look, mesh::RulesKept, planning::Inputs,
+    status::PutOff, waking::Untold,
 };
 pub(crate) use self::{
     status::tells_no_activator,
@@ -108,6 +109,8 @@ struct Task {
     injection_asked: Option<Instant>,
     /// What Events have told and still is so.
     told: Vec<Finding>,
+    /// Writes that are refused, as far as Events have told.
+    refusals: Refusals,
     /// The Event of the current wake has been written.
     woken_told: bool,
     /// Or one that it takes long.
@@ -153,6 +156,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         status_owed: None,
         injection_asked: None,
         told: Vec::new(),
+        refusals: Refusals::default(),
         woken_told: false,
         unanswered_told: false,
         untold: None,
@@ -174,7 +178,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
             Ok(true) => (task.rest, failures) = (rest_of(&task.key), 0),
             Ok(false) => break,
             Err(error) => {
-                task.tell_failed(&error);
+                task.tell_failed(&error, failures);
                 again::pause(&mailbox, failures).await;
                 mailbox.changed.notify_one();
                 failures = failures.saturating_add(1);
@@ -289,20 +293,6 @@ impl Task {
             _ => return Ok(stage != Stage::Done),
         }
         Ok(true)
-    }
-
-    fn tell_failed(&self, error: &WriteError) {
-        let workload = &self.key;
-        if error.is_conflict() {
-            tracing::debug!(%workload, %error, "decided on an old view; again");
-        } else if error.is_not_leader() {
-            tracing::debug!(%workload, %error, "left to the leader");
-        } else if error.is_namespace_terminating() {
-            tracing::debug!(%workload, %error, "the namespace is being deleted");
-        } else {
-            self.ctx.metrics.errors.inc();
-            tracing::warn!(%workload, %error, "evaluation failed; it is repeated");
-        }
     }
 
     /// Whether this tick passes without an evaluation.

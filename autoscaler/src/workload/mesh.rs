@@ -142,7 +142,7 @@ impl Task {
         match self.write_connect_timeouts(workload, plan).await {
             Ok(()) => self.rules.right = Some((version, Arc::clone(plan))),
             Err(error) => {
-                self.tell_failed(&error);
+                self.tell_failed(&error, 0);
                 // What was decided on an old view is looked at again with the new one.
                 self.rules.failed = (!error.is_conflict()).then(Instant::now);
             }
