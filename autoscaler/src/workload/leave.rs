@@ -4,6 +4,7 @@
 //! by another replica.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -40,7 +41,7 @@ impl Task {
         if self.state != Some(State::Leaving) {
             self.enter(State::Leaving);
         }
-        let services = self.our_services(workload, Some(target));
+        let services = self.our_services(workload, target);
         let planned = only_names(&services);
         if let Some(workload) = workload {
             if !self.is_woken(target, workload).await? {
@@ -85,7 +86,7 @@ impl Task {
 
     /// Its object is gone: only Services and our own objects are left to look after.
     pub(super) async fn gone(&mut self, workload: &ScaledWorkload) -> Result<(), WriteError> {
-        let services = self.our_services(Some(workload), None);
+        let services = self.services_left(workload);
         for service in &services {
             if let Some(patch) = plan::restore_patch(service) {
                 self.patch_service(service, patch, Purpose::RestoreService)
@@ -151,21 +152,41 @@ impl Task {
     fn our_services(
         &self,
         workload: Option<&ScaledWorkload>,
-        target: Option<&Target>,
+        target: &Target,
     ) -> Vec<Arc<Service>> {
-        let status = workload.and_then(|workload| workload.status.as_ref());
-        let listed = status.map_or(&[][..], |status| status.services.as_slice());
-        let template = target.and_then(|target| target.template.as_ref());
+        let listed = workload.map(listed).unwrap_or_default();
+        let template = target.template.as_ref();
         let selects = |service: &Service| {
             let labels = template.map(|template| &template.plan.labels);
             labels.is_some_and(|labels| plan::selects(service, labels))
         };
         let services = self.ctx.stores.services.in_namespace(&self.key.namespace);
         let is_ours = |service: &Arc<Service>| {
-            let is_noted = service.annotations().contains_key(ORIGINAL_ANNOTATION);
-            listed.contains(&service.name_any()) || (is_noted && selects(service))
+            listed.contains(&service.name_any()) || (is_noted(service) && selects(service))
         };
         services.into_iter().filter(is_ours).collect()
+    }
+
+    /// Services that are the workload's by its status, where nobody knows any more which labels its pods
+    /// had, and those that carry our note and are nobody else's.
+    fn services_left(&self, workload: &ScaledWorkload) -> Vec<Arc<Service>> {
+        let (stores, namespace) = (&self.ctx.stores, &self.key.namespace);
+        let targets = stores.targets.in_namespace(namespace);
+        let is_other = |target: &&Arc<Target>| target.is_injected() && target.id() != self.key.name;
+        let others = targets.iter().filter(is_other);
+        let templates = others.filter_map(|other| other.template.as_ref());
+        let labels: Vec<&BTreeMap<String, String>> = templates.map(|t| &t.plan.labels).collect();
+        let workloads = stores.workloads.in_namespace(namespace);
+        let others = workloads.iter().filter(|w| w.name_any() != self.key.name);
+        let listed_elsewhere: Vec<&String> = others.flat_map(|other| listed(other)).collect();
+        let listed = listed(workload);
+        let is_left = |service: &Arc<Service>| {
+            let name = service.name_any();
+            listed.contains(&name)
+                || (!listed_elsewhere.contains(&&name) && is_orphan(service, &labels))
+        };
+        let services = stores.services.in_namespace(namespace);
+        services.into_iter().filter(is_left).collect()
     }
 
     /// Tells the webhook, by the one annotation that it waits for, to take the sidecar out.
@@ -189,6 +210,23 @@ impl Task {
     }
 }
 
+/// Names of the Services that its status has.
+fn listed(workload: &ScaledWorkload) -> &[String] {
+    let status = workload.status.as_ref();
+    status.map_or(&[][..], |status| status.services.as_slice())
+}
+
+/// Whether `service` carries our note of what it was.
+fn is_noted(service: &Service) -> bool {
+    service.annotations().contains_key(ORIGINAL_ANNOTATION)
+}
+
+/// Whether `service` carries our note and selects none of the pods with these labels, which are those of
+/// all other workloads of Lull: whoever switched it is gone.
+fn is_orphan(service: &Service, labels: &[&BTreeMap<String, String>]) -> bool {
+    is_noted(service) && !labels.iter().any(|labels| plan::selects(service, labels))
+}
+
 /// Services by name: families and ports don't matter for taking away.
 fn only_names(services: &[Arc<Service>]) -> Vec<PlannedService> {
     services
@@ -199,4 +237,37 @@ fn only_names(services: &[Arc<Service>]) -> Vec<PlannedService> {
             ports: Vec::new(),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use lull_contract::names::HELD_LABEL;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn service(selector: &Value, note: Option<&str>) -> Service {
+        let annotations = note.map(|note| json!({ ORIGINAL_ANNOTATION: note }));
+        let metadata = json!({ "name": "shop", "annotations": annotations });
+        serde_json::from_value(json!({ "metadata": metadata, "spec": { "selector": selector } }))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_switched_service_that_no_status_names_is_known_by_its_note() {
+        let labels = |app: &str| BTreeMap::from([("app".to_owned(), app.to_owned())]);
+        let (shop, bank) = (labels("shop"), labels("bank"));
+        let note = r#"{"ports":[{"port":80,"targetPort":8080}],"selector":{"app":"shop"}}"#;
+        let (plain, held) = (json!({ "app": "shop" }), json!({ HELD_LABEL: "uid" }));
+        for selector in [&plain, &held] {
+            let switched = service(selector, Some(note));
+            assert!(is_orphan(&switched, &[]));
+            assert!(is_orphan(&switched, &[&bank]));
+            assert!(
+                !is_orphan(&switched, &[&bank, &shop]),
+                "it is another one's"
+            );
+        }
+        assert!(!is_orphan(&service(&plain, None), &[]), "never Lull's");
+    }
 }
