@@ -52,6 +52,20 @@ pub(crate) fn metadata(workload: &ScaledWorkload, name: &str) -> Value {
     })
 }
 
+/// Whether it was Lull that wrote `slice`, for whichever workload.
+#[must_use]
+pub fn is_lulls(slice: &EndpointSlice) -> bool {
+    let by = slice.labels().get(SLICE_MANAGED_BY_LABEL);
+    by.is_some_and(|by| by == MANAGED_BY)
+}
+
+/// Names of all slices that Lull may write for `service`.
+pub(crate) fn slice_names(service: &str) -> impl Iterator<Item = String> {
+    Audience::ALL
+        .into_iter()
+        .flat_map(move |audience| Family::ALL.map(|family| audience.slice(service, family)))
+}
+
 /// Whether an object of ours is for the workload of this name.
 pub(crate) fn belongs_to(object: &impl Resource, workload: &str) -> bool {
     object.labels().get(WORKLOAD_LABEL) == Some(&label_value(workload))
@@ -178,10 +192,7 @@ pub fn native_ready<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice>,
 ) -> impl Iterator<Item = &'a str> {
     slices
-        .filter(|slice| {
-            let by = slice.labels().get(SLICE_MANAGED_BY_LABEL);
-            by.is_none_or(|by| by != MANAGED_BY)
-        })
+        .filter(|slice| !is_lulls(slice))
         .flat_map(|slice| slice.endpoints.iter())
         .filter(|e| e.conditions.as_ref().is_some_and(|c| c.ready == Some(true)))
         .flat_map(|e| e.addresses.iter().map(String::as_str))

@@ -6,6 +6,7 @@
 //! template.rs   the workload's own spec            services.rs   Services, port by port
 //! policies.rs   NetworkPolicies                    budgets.rs    PodDisruptionBudgets
 //! mesh.rs       Istio's objects                    wakes.rs      how long its wakes took
+//! names.rs      names of Lull's own objects that others have
 //! patch.rs      what is then changed in a Service, and how it is given back
 //! ```
 
@@ -13,6 +14,7 @@ mod asks;
 mod budgets;
 mod finding;
 mod mesh;
+mod names;
 mod patch;
 mod policies;
 mod services;
@@ -125,6 +127,8 @@ pub struct Other<'a> {
 pub struct Situation<'a> {
     /// Kind and name of the workload.
     pub workload: &'a str,
+    /// Name by which Lull calls it ([`lull_contract::names::workload_id`]).
+    pub id: &'a str,
     /// Its spec.
     pub template: &'a Template,
     /// Its annotations.
@@ -133,6 +137,9 @@ pub struct Situation<'a> {
     pub is_enrolled: bool,
     /// Services of the namespace.
     pub services: &'a [Arc<Service>],
+    /// Kind and name of the namespace's slices and DestinationRules that are not Lull's and are called
+    /// as those are which Lull would write for the Services that select the pods.
+    pub taken: &'a [String],
     /// Kind and name, and template labels, of the namespace's other workloads.
     pub others: &'a [Other<'a>],
     /// Names of the HorizontalPodAutoscalers that scale it.
@@ -156,8 +163,8 @@ pub struct Plan {
     pub services: Vec<PlannedService>,
     /// Those of them, by name, for which Lull writes a DestinationRule, and what it says.
     pub connect_timeouts: BTreeMap<String, Duration>,
-    /// The workload's own first, then those about its Services, by name, then those about policies
-    /// and the mesh.
+    /// The workload's own first, then those about its Services, by name, then those about names that
+    /// are taken, policies and the mesh.
     pub findings: Vec<Finding>,
 }
 
@@ -193,6 +200,7 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
     let mut findings = Vec::new();
     template::find(situation, &mut findings);
     let services = services::find(situation, &mut findings);
+    names::find(situation, &services, &mut findings);
     scalers(situation, &mut findings);
     policies::find(situation, &mut findings);
     budgets::find(situation, &mut findings);

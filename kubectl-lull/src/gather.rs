@@ -168,10 +168,13 @@ fn plan_of(
     let others = others_than(target, &around.others);
     let mut plan = plan::plan(&Situation {
         workload: &name,
+        id: &target.id(),
         template: &template.plan,
         asks: Asks::of(&target.annotations, settings),
         is_enrolled: run.is_enrolled,
         services: &around.services,
+        // Slices are not read; what has their names is told by the autoscaler.
+        taken: &[],
         others: &others,
         scalers: &around.scalers,
         policies: &around.policies,

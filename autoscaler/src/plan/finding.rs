@@ -40,6 +40,8 @@ pub enum Reason {
     UndeclaredPort,
     /// A Service's port targets a name that no container declares.
     UnknownTargetPort,
+    /// Somebody else's object has the name of one that Lull would write.
+    NameTaken,
     /// Somebody else scales the workload.
     OtherScaler,
     /// A NetworkPolicy keeps Lull, or callers on Lull's ports, from the pods.
@@ -106,7 +108,7 @@ pub struct Finding {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::BadAnnotation,
         Self::NoTemplate,
         Self::NoPort,
@@ -120,6 +122,7 @@ impl Reason {
         Self::SharedService,
         Self::UndeclaredPort,
         Self::UnknownTargetPort,
+        Self::NameTaken,
         Self::OtherScaler,
         Self::PolicyBlocks,
         Self::PolicyNarrower,

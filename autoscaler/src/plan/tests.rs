@@ -7,12 +7,12 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use k8s_openapi::{
     api::{
-        autoscaling::v2::HorizontalPodAutoscaler, networking::v1 as networking,
-        policy::v1::PodDisruptionBudget,
+        autoscaling::v2::HorizontalPodAutoscaler, discovery::v1::EndpointSlice,
+        networking::v1 as networking, policy::v1::PodDisruptionBudget,
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
-use kube::core::DynamicObject;
+use kube::{ResourceExt, core::DynamicObject};
 use lull_contract::{annotations, names::WORKLOAD_LABEL, view::WakeView};
 use lull_process::docs;
 use serde::Deserialize;
@@ -24,6 +24,7 @@ use crate::{
         Around, AuthorizationPolicy, DestinationRule, PeerAuthentication, Sidecar, VirtualService,
         object as istio_object,
     },
+    objects::is_lulls,
     stores::Hpa,
     target::{Target, tests as targets},
 };
@@ -79,6 +80,10 @@ fn base(kind: &str) -> Value {
                 "scaleTargetRef": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop" },
                 "maxReplicas": 3,
             },
+        }),
+        "EndpointSlice" => json!({
+            "metadata": { "name": "shop", "namespace": "ns" },
+            "addressType": "IPv4", "endpoints": [],
         }),
         "PodDisruptionBudget"
         | "NetworkPolicy"
@@ -177,6 +182,22 @@ fn rules_of(case: &Case) -> Around {
     }
 }
 
+/// What of a case is not Lull's, of the kinds that Lull names itself.
+fn taken(case: &Case, rules: &Around) -> Vec<String> {
+    let slices = case
+        .objects
+        .iter()
+        .filter(|o| kind_of(o) == "EndpointSlice");
+    let slices = slices.map(|object| read::<EndpointSlice>(merged(object)));
+    let slices = slices.filter(|slice| !is_lulls(slice));
+    let slices = slices.map(|slice| format!("EndpointSlice {}", slice.name_any()));
+    let rules = rules.destination_rules.iter();
+    let rules = rules.filter(|rule| rule.ours.is_none() && rule.namespace == "ns");
+    slices
+        .chain(rules.map(|rule| format!("DestinationRule {}", rule.name)))
+        .collect()
+}
+
 fn plan_of(case: &Case) -> Plan {
     plan_with(case, &components())
 }
@@ -221,12 +242,15 @@ fn plan_with(case: &Case, lull: &Components) -> Plan {
             labels: &other.template.as_ref().unwrap().plan.labels,
         })
         .collect();
+    let rules = rules_of(case);
     plan(&Situation {
         workload: &target.to_string(),
+        id: &target.id(),
         template: &target.template.as_ref().unwrap().plan,
         asks: Asks::of(&target.annotations, &settings),
         is_enrolled: case.enrolled,
         services: &services,
+        taken: &taken(case, &rules),
         others: &others,
         scalers: &scalers,
         policies: &policies,
@@ -236,7 +260,7 @@ fn plan_with(case: &Case, lull: &Components) -> Plan {
             is_member: !case.outside_mesh,
             namespace: "ns",
             account: "default",
-            rules: &rules_of(case),
+            rules: &rules,
         }),
         lull,
     })
@@ -443,6 +467,46 @@ fn a_connect_timeout_is_written_where_it_puts_nobody_elses_rule_out_of_force() {
         case.outside_mesh = true;
         assert!(plan_of(&case).connect_timeouts.is_empty(), "{rule:?}");
     }
+}
+
+#[test]
+fn a_rule_that_has_the_name_of_lull_s_own_is_left_alone_and_told() {
+    let annotations = json!({ "lull.dev/connect-timeout": "40s" });
+    let workload = json!({ "metadata": { "annotations": annotations } });
+    let metadata = json!({ "name": "shop-lull", "namespace": "ns" });
+    let spec = json!({ "host": "pay.example" });
+    let rule = json!({ "kind": "DestinationRule", "metadata": metadata, "spec": spec });
+    let mut case = case(workload, vec![json!({ "kind": "Service" }), rule]);
+    let plan = plan_of(&case);
+    assert!(plan.connect_timeouts.is_empty());
+    assert!(!plan.is_refused(), "{plan:?}");
+    let [found] = &plan.findings[..] else {
+        panic!("{plan:?}");
+    };
+    assert_eq!(found.reason, Reason::LongHold);
+    assert_eq!(found.object, "DestinationRule shop-lull");
+    assert!(
+        found.message.contains(r#""connectTimeout":"40s""#),
+        "{found}"
+    );
+    case.outside_mesh = true;
+    assert!(plan_of(&case).findings.is_empty());
+}
+
+#[test]
+fn a_name_that_two_workloads_would_have_is_told_with_the_other_one() {
+    let named = |label: &str| {
+        let metadata = json!({ "name": "shop-v1-lull", "labels": { WORKLOAD_LABEL: label } });
+        let private = json!({ "kind": "Service", "metadata": metadata });
+        let workload = json!({ "metadata": { "name": "shop-v1" } });
+        findings_of(workload, vec![json!({ "kind": "Service" }), private])
+    };
+    assert_eq!(named("shop-v1"), "", "its own");
+    let other = named("shop.v1");
+    assert!(
+        other.starts_with("Service shop-v1-lull is the private Service of the workload shop.v1, "),
+        "{other}"
+    );
 }
 
 #[test]

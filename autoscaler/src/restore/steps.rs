@@ -16,7 +16,7 @@ use kube::{
 };
 use lull_contract::{
     annotations::LEAVE,
-    names::{MANAGED_BY, SLICE_MANAGED_BY_LABEL, WORKLOAD_LABEL, label_value, workload_id},
+    names::{WORKLOAD_LABEL, label_value, workload_id},
     scaled_workload::ScaledWorkload,
 };
 use lull_injection::strip;
@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use crate::{
     mesh::{DestinationRule, WorkloadEntry},
-    objects::{SERVICE_NAME_LABEL, native_ready},
+    objects::{SERVICE_NAME_LABEL, is_lulls, native_ready},
     plan,
     pod::Pod,
 };
@@ -115,7 +115,7 @@ fn restore(service: &Service, now: bool) -> Option<Planned> {
 
 /// Slices with activators go once their Service can do without.
 fn slices_out(seen: &Seen, is_late: bool) -> Vec<Planned> {
-    let ours = seen.slices.iter().filter(|slice| is_ours(slice));
+    let ours = seen.slices.iter().filter(|slice| is_lulls(slice));
     ours.map(|slice| {
         let service = service_of(slice);
         let there = seen.services.iter().find(|s| place(*s) == service);
@@ -163,11 +163,6 @@ fn service_of(slice: &EndpointSlice) -> (String, String) {
         slice.namespace().unwrap_or_default(),
         service.cloned().unwrap_or_default(),
     )
-}
-
-fn is_ours(slice: &EndpointSlice) -> bool {
-    let by = slice.labels().get(SLICE_MANAGED_BY_LABEL);
-    by.is_some_and(|by| by == MANAGED_BY)
 }
 
 /// Private Services, DestinationRules and ScaledWorkloads, once nothing else of their namespace is left
@@ -276,7 +271,7 @@ impl<'a> Target<'a> {
         let is_its = |namespace: Option<String>, labels: &BTreeMap<String, String>| {
             namespace == self.object.namespace() && labels.get(WORKLOAD_LABEL) == Some(&label)
         };
-        let mut slices = seen.slices.iter().filter(|slice| is_ours(slice));
+        let mut slices = seen.slices.iter().filter(|slice| is_lulls(slice));
         slices.any(|slice| is_its(slice.namespace(), slice.labels()))
             || seen
                 .entries

@@ -37,6 +37,13 @@ pub(super) fn apply() -> PatchParams {
     PatchParams::apply(FIELD_MANAGER).force()
 }
 
+/// The same for an object that is known to be ours where it `is_there`. Otherwise it takes over nothing
+/// from others: one that somebody else has just made under its name is left as it is, with an error.
+pub(super) fn apply_to(is_there: bool) -> PatchParams {
+    let params = PatchParams::apply(FIELD_MANAGER);
+    if is_there { params.force() } else { params }
+}
+
 // === impl Task ===
 
 impl Task {
@@ -106,15 +113,19 @@ impl Task {
         Ok(())
     }
 
+    /// Writes a slice; not where one of its name isn't Lull's, of which the plan tells.
     async fn write_slice(&self, name: &str, wanted: &Value) -> Result<(), WriteError> {
         let there = self.ctx.stores.slices.get(&self.key.namespace, name);
-        if there.is_some_and(|slice| objects::slice_is(&slice, wanted)) {
+        let is_settled =
+            |there: &EndpointSlice| !objects::is_lulls(there) || objects::slice_is(there, wanted);
+        if there.as_deref().is_some_and(is_settled) {
             return Ok(());
         }
+        let params = apply_to(there.is_some());
         let api: Api<EndpointSlice> = self.api();
         self.call(
             Purpose::WriteSlice,
-            api.patch(name, &apply(), &Patch::Apply(wanted)),
+            api.patch(name, &params, &Patch::Apply(wanted)),
         )
         .await
         .map(drop)

@@ -14,13 +14,15 @@ use lull_contract::{
 };
 use serde_json::json;
 
-use super::{Task, act::apply};
+use super::{
+    Task,
+    act::{apply, apply_to},
+};
 use crate::{
     allocate::free_port,
     context::WriteError,
-    injected,
-    objects::{self, Audience},
-    plan::{self, Family, Finding, PlannedService, Reason},
+    injected, objects,
+    plan::{self, Finding, PlannedService, Reason},
     purpose::Purpose,
     target::Target,
 };
@@ -219,12 +221,11 @@ impl Task {
     /// The slices by which this workload's activators stand behind `service`.
     fn slices_of_ours(&self, service: &Service) -> Vec<Arc<EndpointSlice>> {
         let name = service.name_any();
-        let names = Audience::ALL
-            .into_iter()
-            .flat_map(|audience| Family::ALL.map(|family| audience.slice(&name, family)));
+        let names = objects::slice_names(&name);
         names.filter_map(|name| self.slice_of_ours(&name)).collect()
     }
 
+    /// Writes the private Service; not where another object has its name, of which the plan tells.
     async fn ensure_private(
         &self,
         workload: &ScaledWorkload,
@@ -236,13 +237,18 @@ impl Task {
         };
         let private = objects::private(workload, &public, planned);
         let there = self.service(&name);
-        if there.is_some_and(|there| objects::private_is(&there, &private)) {
+        let is_settled = |there: &Service| {
+            let is_ours = objects::belongs_to(there, &self.key.name);
+            !is_ours || objects::private_is(there, &private)
+        };
+        if there.as_deref().is_some_and(is_settled) {
             return Ok(());
         }
+        let params = apply_to(there.is_some());
         let api: Api<Service> = self.api();
         self.call(
             Purpose::WritePrivateService,
-            api.patch(&name, &apply(), &Patch::Apply(&private)),
+            api.patch(&name, &params, &Patch::Apply(&private)),
         )
         .await
         .map(drop)

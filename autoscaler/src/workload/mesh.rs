@@ -18,7 +18,7 @@ use lull_contract::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Task, act::apply};
+use super::{Task, act::apply_to};
 use crate::{
     context::WriteError,
     mesh::{self, DestinationRule, PodIdentity, Signs, WorkloadEntry},
@@ -108,7 +108,8 @@ impl Task {
                 .to_owned();
             let known = there.iter().find(|entry| entry.name_any() == name);
             if !known.is_some_and(|entry| mesh::entry_is(entry, &wanted)) {
-                self.write_of_istio(&api, (&name, &wanted), Purpose::WriteEntry)
+                let object = (name.as_str(), &wanted, known.is_some());
+                self.write_of_istio(&api, object, Purpose::WriteEntry)
                     .await?;
             }
             kept.push(name);
@@ -164,13 +165,13 @@ impl Task {
         for (service, timeout) in timeouts {
             let name = connect_rule(service);
             let there = rules.destination_rule(&self.key.namespace, &name);
-            let is_right = there.is_some_and(|rule| {
+            let is_right = there.as_ref().is_some_and(|rule| {
                 // One of that name that is not ours is left alone.
                 !rule.is_for_workload(&label) || rule.gives(service, *timeout)
             });
             if !is_right {
                 let wanted = mesh::connect_timeout_rule(workload, service, *timeout);
-                let (api, object) = (self.rules_api(), (name.as_str(), &wanted));
+                let (api, object) = (self.rules_api(), (name.as_str(), &wanted, there.is_some()));
                 self.write_of_istio(&api, object, Purpose::WriteRule)
                     .await?;
             }
@@ -196,18 +197,18 @@ impl Task {
             .await
     }
 
-    /// Writes an object of a kind of Istio's. Without that kind the mesh was taken off the cluster, and
-    /// nobody is left to be told.
+    /// Writes an object of a kind of Istio's, which is known to be ours where it `is_there`. Without that
+    /// kind the mesh was taken off the cluster, and nobody is left to be told.
     async fn write_of_istio<K>(
         &self,
         api: &Api<K>,
-        (name, wanted): (&str, &Value),
+        (name, wanted, is_there): (&str, &Value, bool),
         what: Purpose,
     ) -> Result<(), WriteError>
     where
         K: Clone + DeserializeOwned + Debug,
     {
-        let (params, patch) = (apply(), Patch::Apply(wanted));
+        let (params, patch) = (apply_to(is_there), Patch::Apply(wanted));
         match self.call(what, api.patch(name, &params, &patch)).await {
             Err(error) if error.is_not_found() => {
                 tracing::debug!(workload = %self.key, %error, "{what}: Istio has no such kind here");

@@ -4,13 +4,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use lull_contract::{
-    names::private_service,
+    names::{connect_rule, private_service},
     scaled_workload::{ScaledWorkload, State},
 };
 
 use super::{OBSTACLE_PATIENCE, Task};
 use crate::{
     context::WriteError,
+    objects,
     plan::{
         self, Asks, Components, Finding, Mesh, Other, Plan, PlannedService, Reason, Situation,
         Template,
@@ -27,6 +28,8 @@ pub(super) struct Inputs {
     version: u64,
     asks: Asks,
     is_enrolled: bool,
+    /// Objects of others that have the names of Lull's own ([`Situation::taken`]).
+    taken: Vec<String>,
     /// Whether its pods have Istio's container, or will have it; `None` where there is no mesh.
     is_meshed: Option<bool>,
     /// How long it took to wake lately ([`plan::longest_wake`]).
@@ -63,6 +66,7 @@ impl Task {
             version: self.objects,
             asks: Asks::of(&target.annotations, &workload.spec.settings),
             is_enrolled: self.is_enrolled(),
+            taken: self.taken(target),
             is_meshed: self.is_meshed_now(target),
             longest_wake: plan::longest_wake(self.mailbox.journal.lock().wakes()),
             no_activator: self.ctx.no_activator(),
@@ -106,10 +110,12 @@ impl Task {
         let rules = stores.rules.around(namespace);
         plan::plan(&Situation {
             workload: &target.to_string(),
+            id: &self.key.name,
             template: template.map_or(&without, |t| &t.plan),
             asks: inputs.asks,
             is_enrolled: inputs.is_enrolled,
             services: &stores.services.in_namespace(namespace),
+            taken: &inputs.taken,
             others: &others,
             scalers: &scalers,
             policies: &stores.policies.in_namespace(namespace),
@@ -131,18 +137,46 @@ impl Task {
     /// mesh.
     fn is_meshed_now(&mut self, target: &Target) -> Option<bool> {
         let template = target.template.as_ref()?;
-        let (stores, namespace) = (&self.ctx.stores, &self.key.namespace);
-        if !stores.entries.is_known() {
+        if !self.ctx.stores.entries.is_known() {
             return None;
         }
-        let names = self.selecting.get(self.objects, |_| {
-            let services = stores.services.in_namespace(namespace);
-            let labels = &template.plan.labels;
-            let selecting = services.iter().filter(|s| plan::selects(s, labels));
-            selecting.filter_map(|s| s.metadata.name.clone()).collect()
-        });
+        let names = self.selecting(&template.plan);
         let names = names.iter().map(String::as_str);
         Some(self.is_meshed(&template.identity, names))
+    }
+
+    /// Kind and name of objects that are not Lull's and have the names of those that Lull would write for
+    /// the Services that select the pods.
+    fn taken(&mut self, target: &Target) -> Vec<String> {
+        let Some(template) = &target.template else {
+            return Vec::new();
+        };
+        let names = self.selecting(&template.plan);
+        let (stores, namespace) = (&self.ctx.stores, &self.key.namespace);
+        let slices = names.iter().flat_map(|name| objects::slice_names(name));
+        let slices = slices.filter(|name| {
+            let slice = stores.slices.get(namespace, name);
+            slice.is_some_and(|slice| !objects::is_lulls(&slice))
+        });
+        let slices = slices.map(|name| format!("EndpointSlice {name}"));
+        let rules = names.iter().map(|name| connect_rule(name));
+        let rules = rules.filter(|name| {
+            let rule = stores.rules.destination_rule(namespace, name);
+            rule.is_some_and(|rule| rule.ours.is_none())
+        });
+        let rules = rules.map(|name| format!("DestinationRule {name}"));
+        slices.chain(rules).collect()
+    }
+
+    /// Names of the Services that select pods of `template`.
+    fn selecting(&mut self, template: &Template) -> Arc<Vec<String>> {
+        let (stores, namespace) = (&self.ctx.stores, &self.key.namespace);
+        self.selecting.get(self.objects, |_| {
+            let services = stores.services.in_namespace(namespace);
+            let labels = &template.labels;
+            let selecting = services.iter().filter(|s| plan::selects(s, labels));
+            selecting.filter_map(|s| s.metadata.name.clone()).collect()
+        })
     }
 
     /// Where Lull's own pods are now, and with which labels.
@@ -278,11 +312,12 @@ mod tests {
                 accepts_activator_source: false,
             },
             is_enrolled: false,
+            taken: Vec::new(),
             is_meshed: None,
             longest_wake: None,
             no_activator: false,
         };
-        let changes: [fn(&mut Inputs); 12] = [
+        let changes: [fn(&mut Inputs); 13] = [
             |inputs| inputs.version = 2,
             |inputs| inputs.asks.class = Class::Hpa,
             |inputs| inputs.asks.min_scale = 1,
@@ -291,6 +326,7 @@ mod tests {
             |inputs| inputs.asks.connect_timeout = Some(Duration::from_secs(20)),
             |inputs| inputs.asks.accepts_activator_source = true,
             |inputs| inputs.is_enrolled = true,
+            |inputs| inputs.taken.push("EndpointSlice shop-lull".to_owned()),
             |inputs| inputs.is_meshed = Some(false),
             |inputs| inputs.is_meshed = Some(true),
             |inputs| inputs.longest_wake = Some(Duration::from_secs(10)),

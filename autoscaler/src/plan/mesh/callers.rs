@@ -30,6 +30,7 @@ pub(super) fn find(
     for rule in rules.into_values() {
         found.extend(destination_rule(situation, mesh, rule));
     }
+    found.extend(connect::names_taken(situation, mesh, services));
     found.extend(connect::without_rule(situation, mesh, services));
     found.extend(long_wakes::without_rule(situation, mesh, services));
     let mut routes: Vec<&Arc<VirtualService>> = mesh.rules.virtual_services.iter().collect();

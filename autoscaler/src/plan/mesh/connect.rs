@@ -7,10 +7,13 @@ use lull_contract::settings::{MESH_CONNECT_TIMEOUT, MESH_CONNECT_TRIES};
 use serde_json::{Value, json};
 
 use super::{Finding, Mesh, PlannedService, Reason, Situation, USUAL_WAKE, callers::rules_for};
-use crate::mesh::{DestinationRule, connect_timeout_policy, istio_duration};
+use crate::{
+    mesh::{DestinationRule, connect_timeout_policy, istio_duration},
+    plan::names::taken_rule,
+};
 
 /// The connect timeouts that Lull writes, by Service: where the user wants one, and no DestinationRule
-/// of anybody else would be put out of force by it.
+/// of anybody else would be put out of force by it or has its name.
 pub(in crate::plan) fn connect_timeouts(
     situation: &Situation<'_>,
     services: &[PlannedService],
@@ -22,6 +25,7 @@ pub(in crate::plan) fn connect_timeouts(
     let names = services.iter().map(|service| &service.name);
     names
         .filter(|name| !has_rule_for_all(&mesh, name))
+        .filter(|name| taken_rule(situation, name).is_none())
         .map(|name| (name.clone(), timeout))
         .collect()
 }
@@ -86,6 +90,34 @@ fn unwritten_text(timeout: Duration, asked: Duration) -> String {
         istio_duration(asked),
         connect_timeout_policy(asked)
     )
+}
+
+/// DestinationRules of somebody else that have nothing to do with `services` but the names of those
+/// that Lull would write for them.
+pub(super) fn names_taken(
+    situation: &Situation<'_>,
+    mesh: &Mesh<'_>,
+    services: &[PlannedService],
+) -> Vec<Finding> {
+    let asked = situation.asks.connect_timeout.filter(|_| mesh.is_member);
+    let Some(asked) = asked else {
+        return Vec::new();
+    };
+    let names = services.iter().map(|service| service.name.as_str());
+    names
+        .filter(|name| !has_rule_for_all(mesh, name))
+        .filter_map(|name| {
+            let object = taken_rule(situation, name)?;
+            let text = format!(
+                "has the name of the rule that Lull would write for Service {name}, so it is left \
+                 alone and callers don't get the {} of lull.dev/connect-timeout; give it another \
+                 name, or apply {}",
+                istio_duration(asked),
+                rule_for(mesh, name, asked)
+            );
+            Some(Finding::new(Reason::LongHold, object, text))
+        })
+        .collect()
 }
 
 /// Services whose callers have no rule, where that ends a hold too early.
