@@ -16,7 +16,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    absence, cluster_settings,
+    absence, allocate, cluster_settings,
     config::Args,
     context::{Context, Key, Parts},
     crash::Crash,
@@ -232,6 +232,7 @@ async fn all_anew(ctx: &Context, settings: &mut Settings) {
 
 fn scan_all(ctx: &Arc<Context>) {
     let (targets, workloads) = (ctx.stores.targets.all(), ctx.stores.workloads.all());
+    allocate::observe(ctx, &workloads);
     let targets = targets.iter().map(|t| (t.namespace.clone(), t.id()));
     let workloads = workloads
         .iter()

@@ -13,10 +13,11 @@ use std::{
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Client, core::Status};
 use lull_cluster_settings::Settings as ClusterSettings;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
 pub use self::mailbox::{Mailbox, Mailboxes};
 use crate::{
+    allocate::Ports,
     config::API_TIMEOUT,
     crash::Crash,
     demand::Hearing,
@@ -47,7 +48,7 @@ const URGENT: usize = 8;
 const EVENT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Namespace and name of a workload (and of its ScaledWorkload).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
     /// Namespace.
     pub namespace: String,
@@ -71,10 +72,8 @@ pub struct Context {
     pub puller: Puller,
     /// Waits.
     pub delays: Delays,
-    /// Numbers for activator ports.
-    pub activator_ports: RangeInclusive<u16>,
-    /// Ports given out, by workload and app port, that the watch cache may not show yet.
-    pub reserved: Mutex<HashMap<(Key, u16), u16>>,
+    /// The activators' ports.
+    pub ports: Ports,
     /// Calls that are not urgent.
     pub turns: Turns,
     /// The same of those that somebody waits for.
@@ -122,9 +121,9 @@ pub enum WriteError {
         /// What was done.
         what: Purpose,
     },
-    /// No activator port of the workload's shard is free.
+    /// No activator port of the workload's shard is free, or has rested for long enough.
     #[error(
-        "every activator port of {0:?} for the workload's shard is taken; widen autoscaler.activatorPorts"
+        "every activator port of {0:?} for the workload's shard is taken, or was until a moment ago; widen autoscaler.activatorPorts"
     )]
     PortsExhausted(RangeInclusive<u16>),
 }
@@ -239,8 +238,7 @@ impl Context {
             metrics: parts.metrics,
             puller: Puller::new(),
             delays: parts.delays,
-            activator_ports: parts.activator_ports,
-            reserved: Mutex::default(),
+            ports: Ports::new(parts.activator_ports),
             turns: Turns::new(TURNS),
             urgent: Turns::new(URGENT),
             unwritten: Unwritten::default(),

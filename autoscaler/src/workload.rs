@@ -185,6 +185,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
             }
         }
     }
+    task.ctx.ports.keep_only(&task.key, &[], task.ctx.now());
     // First: the next task of this name shows its own.
     drop(task.series);
     task.ctx.mailboxes().close(&task.key);

@@ -77,6 +77,12 @@ impl Entries {
         self.is_known.load(Ordering::Relaxed)
     }
 
+    /// Every one.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<WorkloadEntry>> {
+        self.cache.all()
+    }
+
     /// Those of the workload whose name has this label value.
     #[must_use]
     pub fn of(&self, namespace: &str, label: &str) -> Vec<Arc<WorkloadEntry>> {

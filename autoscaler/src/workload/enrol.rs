@@ -1,9 +1,6 @@
 //! Enrolment: the ScaledWorkload, the private Service, and the switch of the public Services.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{Api, ResourceExt, api::Patch};
@@ -19,7 +16,7 @@ use super::{
     act::{apply, apply_to},
 };
 use crate::{
-    allocate::free_port,
+    allocate::{self, STRAGGLERS},
     context::WriteError,
     injected, objects,
     plan::{self, Finding, PlannedService, Reason},
@@ -100,49 +97,74 @@ impl Task {
         there: Option<&ScaledWorkload>,
     ) -> Result<Vec<WorkloadPort>, WriteError> {
         let known = there.map(|w| w.spec.ports.as_slice()).unwrap_or_default();
-        let mut ports = Vec::new();
         let served = target.template.iter().flat_map(|t| t.served.clone());
+        let served: Vec<AppPort> = served.collect();
+        let numbers: Vec<u16> = served.iter().map(|port| port.number).collect();
+        let (ports, now) = (&self.ctx.ports, self.ctx.now());
+        ports.keep_only(&self.key, &numbers, now);
+        let mut wanted = Vec::new();
         for AppPort { number, protocol } in served {
             let activator_port = match known.iter().find(|port| port.app_port == number) {
+                Some(port) if self.is_to_move(port) => self.moved(port),
                 Some(port) => port.activator_port,
                 None => self.allocate(number)?,
             };
-            ports.push(WorkloadPort {
+            wanted.push(WorkloadPort {
                 app_port: number,
                 protocol,
                 activator_port,
             });
         }
-        Ok(ports)
+        Ok(wanted)
     }
 
-    /// A new activator port of this workload's shard, reserved until the cache shows it: other
-    /// shards' leaders give out others at the same time.
+    /// A new activator port of this workload's shard.
     fn allocate(&self, app_port: u16) -> Result<u16, WriteError> {
-        let mut reserved = self.ctx.reserved.lock();
-        let workloads = self.ctx.stores.workloads.all();
-        let mut used: HashSet<u16> = workloads
-            .iter()
-            .flat_map(|w| w.spec.ports.iter().map(|port| port.activator_port))
-            .collect();
-        // What the cache shows needs no reservation any more; one that was made keeps, however often
-        // the write that it was made for is tried.
-        reserved.retain(|_, port| !used.contains(port));
-        let reservation = (self.key.clone(), app_port);
-        if let Some(port) = reserved.get(&reservation) {
-            return Ok(*port);
+        let (ports, workloads) = (&self.ctx.ports, self.ctx.stores.workloads.all());
+        if !ports.is_observed() {
+            allocate::observe(&self.ctx, &workloads);
         }
-        used.extend(reserved.values());
-        let place = (
-            self.key.namespace.as_str(),
-            self.key.name.as_str(),
-            app_port,
+        let used = workloads.iter().flat_map(|w| &w.spec.ports);
+        let used = used.map(|port| port.activator_port).collect();
+        let (shards, now) = (self.ctx.leadership.shards(), self.ctx.now());
+        ports.allocate((self.key.clone(), app_port), used, (shards, now))
+    }
+
+    /// Whether an older workload has one of its activator ports, too, as after a backup was restored.
+    /// Then it is kept awake without activators until it has another one.
+    pub(super) fn has_shared_port(&self, workload: &ScaledWorkload) -> bool {
+        let mut ports = workload.spec.ports.iter();
+        ports.any(|port| self.ctx.ports.is_shared(&self.key, port))
+    }
+
+    /// Whether `port` is an older workload's, too, and nobody may come by it any more: activators lead
+    /// whoever does to that one once this one has another.
+    fn is_to_move(&self, port: &WorkloadPort) -> bool {
+        self.ctx.ports.is_shared(&self.key, port) && !self.may_be_called_at_activators()
+    }
+
+    /// The port in the place of `port`; the same while there is no other one.
+    fn moved(&self, port: &WorkloadPort) -> u16 {
+        let before = port.activator_port;
+        let moved = self.allocate(port.app_port).unwrap_or(before);
+        tracing::warn!(
+            workload = %self.key, before, moved,
+            "an older workload has its activator port, too: it gets another one"
         );
-        let (range, shards) = (&self.ctx.activator_ports, self.ctx.leadership.shards());
-        let port = free_port(place, &used, (range, shards))
-            .ok_or_else(|| WriteError::PortsExhausted(range.clone()))?;
-        reserved.insert(reservation, port);
-        Ok(port)
+        moved
+    }
+
+    /// Whether callers are told of this workload's activators, or were until a while ago.
+    fn may_be_called_at_activators(&self) -> bool {
+        let is_direct = matches!(self.state, Some(State::Enrolling | State::Awake));
+        let is_listed = || {
+            let slices = self.ctx.stores.slices.in_namespace(&self.key.namespace);
+            let is_ours = |slice: &Arc<EndpointSlice>| {
+                objects::is_lulls(slice) && objects::belongs_to(&**slice, &self.key.name)
+            };
+            slices.iter().any(is_ours) || !self.entries().is_empty()
+        };
+        !is_direct || self.state_since.elapsed() < STRAGGLERS || is_listed()
     }
 
     /// Makes the private Service and switches the public ones, once every ready pod has the sidecar.

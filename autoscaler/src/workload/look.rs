@@ -216,9 +216,11 @@ impl Task {
         };
         let seen = verdict.facts(settings, &measured, seen);
         let no_activator = self.ctx.no_activator();
+        let has_shared_port = self.has_shared_port(workload);
         let facts = Facts {
             // What stands in the way of enrolment keeps it from sleep later.
-            may_sleep: seen.may_sleep && !plan.is_refused() && !no_activator,
+            may_sleep: seen.may_sleep && !plan.is_refused() && !no_activator && !has_shared_port,
+            burst_short: seen.burst_short && !has_shared_port,
             no_activator,
             arrived: measured.totals.arrivals != self.arrivals_at_state,
             rolling: target.is_rolling,

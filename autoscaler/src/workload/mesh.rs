@@ -223,7 +223,7 @@ impl Task {
         Api::namespaced_with(client, namespace, &DestinationRule::resource())
     }
 
-    fn entries(&self) -> Vec<Arc<WorkloadEntry>> {
+    pub(super) fn entries(&self) -> Vec<Arc<WorkloadEntry>> {
         let label = label_value(&self.key.name);
         self.ctx.stores.entries.of(&self.key.namespace, &label)
     }
