@@ -186,7 +186,7 @@ impl WriteError {
     /// Whether the object is not there.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
-        self.status().is_some_and(Status::is_not_found)
+        self.status().is_some_and(|status| status.code == 404)
     }
 }
 
