@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use lull_contract::{
     annotations::SCALE,
+    names::WORKLOAD_LABEL,
     scaled_workload::{Mode, ScaledWorkloadStatus, State},
 };
-use lull_e2e::{App, Original, Workload, eventually, in_namespace};
+use lull_e2e::{App, Namespace, Original, Workload, cluster::has_code, eventually, in_namespace};
 use serde_json::{Value, json};
 
 /// Longest wait for a state that must come.
@@ -194,19 +195,139 @@ async fn a_network_policy_in_the_way_is_told_and_put_right() -> anyhow::Result<(
     .await
 }
 
-/// Fails unless there is an Event of this reason on the workload that is about `other` too.
-async fn has_event(workload: &Workload, reason: &str, other: &str) -> anyhow::Result<()> {
+#[tokio::test]
+async fn a_service_with_the_private_ones_name_is_left_alone_and_told() -> anyhow::Result<()> {
+    in_namespace("name-taken", async |namespace| {
+        let services = format!("/api/v1/namespaces/{}/services", namespace.name);
+        let port = json!({ "name": "http", "port": 80, "targetPort": 8080 });
+        let theirs = json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": { "name": "shop-lull" },
+            "spec": { "selector": { "app": "other" }, "ports": [port] },
+        });
+        namespace.cluster.create(&services, &theirs).await?;
+        let path = format!("{services}/shop-lull");
+        let before = namespace.cluster.get(&path).await?;
+        let workload = App::new("shop").deploy(namespace).await?;
+        eventually("the name to be told", FOLLOW, async || {
+            let status = status(&workload).await?;
+            let (is_enrolled, reason, message) = condition(&status, "Enrolled")?;
+            ensure!(
+                (is_enrolled.as_str(), reason.as_str()) == ("False", "NameTaken")
+                    && message.contains("Service shop-lull"),
+                "{is_enrolled} {reason}: {message}"
+            );
+            has_event(&workload, "NameTaken", "shop-lull").await
+        })
+        .await?;
+        workload.rolled_out().await?;
+        let now = namespace.cluster.get(&path).await?;
+        ensure!(now == before, "it is {now}, was {before}");
+
+        namespace.cluster.text("DELETE", &path, Vec::new()).await?;
+        workload.enrolled().await?;
+        let private = namespace.cluster.get(&path).await?;
+        let label = &private["metadata"]["labels"][WORKLOAD_LABEL];
+        ensure!(label == "shop", "the private Service is {private}");
+        Ok(())
+    })
+    .await
+}
+
+/// Kubernetes' admission policies.
+const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
+/// And where they hold.
+const BINDINGS: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings";
+
+/// A policy, called as the namespace, by which no Service in it may be changed to a port of Lull's.
+async fn refuse_named_ports(namespace: &Namespace) -> anyhow::Result<()> {
+    let (cluster, name) = (&namespace.cluster, &namespace.name);
+    let changed = json!({
+        "apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"],
+        "resources": ["services"],
+    });
+    let wanted = "!object.spec.ports.exists(p, string(p.targetPort).startsWith('lull-'))";
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
+        "metadata": { "name": name },
+        "spec": {
+            "matchConstraints": { "resourceRules": [changed] },
+            "validations": [{ "expression": wanted, "message": "no ports of Lull's" }],
+        },
+    });
+    cluster.create(POLICIES, &policy).await?;
+    let own = json!({ "matchLabels": { "kubernetes.io/metadata.name": name } });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": { "name": name },
+        "spec": {
+            "policyName": name, "validationActions": ["Deny"],
+            "matchResources": { "namespaceSelector": own },
+        },
+    });
+    cluster.create(BINDINGS, &binding).await
+}
+
+#[tokio::test]
+async fn a_write_that_a_policy_refuses_is_told_and_made_once_it_may() -> anyhow::Result<()> {
+    in_namespace("write-refused", async |namespace| {
+        let (cluster, name) = (&namespace.cluster, &namespace.name);
+        let workload = App::plain("shop").deploy(namespace).await?;
+        let before = workload.service_json().await?;
+        refuse_named_ports(namespace).await?;
+        let try_it = format!("/api/v1/namespaces/{name}/services/shop?dryRun=All");
+        let path = "/spec/ports/0/targetPort";
+        let patch = json!([{ "op": "replace", "path": path, "value": "lull-1" }]);
+        eventually("the policy to hold", FOLLOW, async || {
+            let kind = "application/json-patch+json";
+            let refused = cluster.patch(&try_it, kind, &patch).await;
+            let is_so = refused.as_ref().is_err_and(|error| has_code(error, 422));
+            ensure!(is_so, "{refused:?}");
+            Ok(())
+        })
+        .await?;
+        let on = [(SCALE, Some("true")), (WINDOW, Some("6s"))];
+        workload.annotate(&on).await?;
+        eventually("the refusal to be told", FOLLOW, async || {
+            let events = events(&workload).await?;
+            let is_it = |event: &Value| {
+                let note = event["note"].as_str().unwrap_or_default();
+                event["reason"] == "WriteRefused" && note.contains("no ports of Lull's")
+            };
+            ensure!(events.iter().any(is_it), "no Event WriteRefused");
+            Ok(())
+        })
+        .await?;
+        let now = workload.service_json().await?;
+        ensure!(now["spec"] == before["spec"], "switched: {}", now["spec"]);
+
+        for kind in [BINDINGS, POLICIES] {
+            let path = format!("{kind}/{name}");
+            cluster.text("DELETE", &path, Vec::new()).await?;
+        }
+        workload.enrolled().await
+    })
+    .await
+}
+
+/// The Events on the workload.
+async fn events(workload: &Workload) -> anyhow::Result<Vec<Value>> {
     let path = format!(
         "/apis/events.k8s.io/v1/namespaces/{}/events",
         workload.namespace
     );
-    let events = workload.cluster.get(&path).await?;
-    let items = events["items"].as_array().context("no list")?;
-    let is_it = |event: &Value| {
-        event["reason"] == reason
-            && event["regarding"]["name"] == workload.name.as_str()
-            && event["related"]["name"] == other
+    let mut events = workload.cluster.get(&path).await?;
+    let Value::Array(mut items) = events["items"].take() else {
+        bail!("no list: {events}");
     };
-    ensure!(items.iter().any(is_it), "no Event {reason} about {other}");
+    items.retain(|event| event["regarding"]["name"] == workload.name.as_str());
+    Ok(items)
+}
+
+/// Fails unless there is an Event of this reason on the workload that is about `other` too.
+async fn has_event(workload: &Workload, reason: &str, other: &str) -> anyhow::Result<()> {
+    let events = events(workload).await?;
+    let is_it = |event: &Value| event["reason"] == reason && event["related"]["name"] == other;
+    ensure!(events.iter().any(is_it), "no Event {reason} about {other}");
     Ok(())
 }
