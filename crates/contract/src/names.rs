@@ -58,6 +58,9 @@ pub fn label_value(name: &str) -> String {
 }
 
 /// Name of the private Service of a workload: `<name>-lull`.
+///
+/// Service names have no `.`, so `shop.v1` and `shop-v1` would share one: who writes it looks whose it
+/// is.
 #[must_use]
 pub fn private_service(workload: &str) -> String {
     bounded(&workload.replace('.', "-"), "-lull")
@@ -161,5 +164,6 @@ mod tests {
     #[test]
     fn dots_do_not_reach_a_service_name() {
         assert_eq!(private_service("shop.v1"), "shop-v1-lull");
+        assert_eq!(private_service("shop-v1"), private_service("shop.v1"));
     }
 }
