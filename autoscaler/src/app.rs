@@ -2,15 +2,14 @@
 
 mod pollers;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use http::StatusCode;
 use kube::{Client, ResourceExt};
 use lull_cluster_settings::{Settings, Watcher};
 use lull_process::{readiness::Readiness, server, shutdown};
 use prometheus_client::registry::Registry;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use self::pollers::Pollers;
@@ -23,19 +22,18 @@ use crate::{
     machine::Delays,
     metrics::Metrics,
     page,
-    stores::{OnTouched, Stores, Touched, Watched},
+    stores::{Changes, OnTouched, Stores, Teller, Touched, Watched},
     unwritten, workload,
 };
 
-/// Changes that wait for the manager; beyond it the regular scan finds them.
-const TOUCHED_CAPACITY: usize = 4096;
 /// How often everything is looked at, whatever the watches said.
 const SCAN_EVERY: Duration = Duration::from_secs(5);
 
 /// Runs the controller until SIGTERM.
 ///
 /// # Errors
-/// Where a port is taken or the cluster's address is unknown.
+/// Where a port is taken or the cluster's address is unknown, and where a task has ended without which
+/// nothing can be decided: Kubernetes begins the process anew.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let stop = shutdown::on_signal()?;
     let client = Client::try_default()
@@ -46,16 +44,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let rejected = metrics.settings_rejected.clone();
     let settings_map = (args.namespace.as_str(), args.settings.as_str());
     let (watcher, settings) = Watcher::new(&client, settings_map, &readiness, rejected);
-    tokio::spawn(watcher.run(stop.clone()));
-    let shown = (args.clone(), settings.clone());
+    let changes = Arc::new(Changes::default());
+    let added = Arc::clone(&changes);
+    let on_touched: OnTouched = Arc::new(move |touched| added.add(touched));
+    let vital = |name: &str| Teller::new(name, &on_touched);
+    vital("settings").spawn(watcher.run(stop.clone()));
     let crash = Crash::new(args.crash_on_request);
-    spawn_admin(shown, &stop, &readiness, registry, crash.clone()).await?;
+    let shown = (args.clone(), settings.clone(), crash.clone());
+    spawn_admin(shown, &stop, &readiness, registry, &on_touched).await?;
 
-    let (touched_tx, touched_rx) = mpsc::channel(TOUCHED_CAPACITY);
-    let on_touched: OnTouched = Arc::new(move |touched| {
-        // A full channel loses nothing: the scan looks at everything.
-        let _ = touched_tx.try_send(touched);
-    });
     let watched = Watched {
         namespace: &args.namespace,
         activators: &args.activator_selector,
@@ -67,16 +64,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let stores = Stores::start(&client, &watched, &readiness, &on_touched);
     metrics.shards.set(args.shards.count().into());
     let leadership = Leadership::new(args.shards);
-    let election = Election {
-        client: client.clone(),
-        namespace: args.namespace.clone(),
-        identity: args.pod_name.clone(),
-        replicas: stores.autoscalers.clone(),
-        readiness: readiness.clone(),
-        held: metrics.shards_held.clone(),
-    };
+    let election = election(&args, (&client, &stores), &readiness, &metrics);
     let leases_end = CancellationToken::new();
-    let leases = tokio::spawn(leadership.clone().run(election, leases_end.clone()));
+    let leases = leadership.clone().run(election, leases_end.clone());
+    let leases = vital("leases").spawn(leases);
     let ctx = Arc::new(Context::new(Parts {
         client,
         stores,
@@ -95,28 +86,48 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }));
     let selector = args.activator_selector.clone();
     let watch = absence::watch(Arc::clone(&ctx), selector, readiness.clone(), stop.clone());
-    tokio::spawn(watch);
+    vital("absence").spawn(watch);
     let shown = page::spawn(&ctx, &args, &stop).await;
     shown.context("status page port")?;
-    manage(&ctx, &readiness, touched_rx, &stop).await;
+    let ended = manage(&ctx, &readiness, &changes, &stop).await;
+    // Also where this process has failed: another replica leads at once.
     leases_end.cancel();
     leases.await.context("the leases' task failed")?;
+    if let Some(task) = ended {
+        bail!("the task {task:?} has ended, and nothing can be decided without it");
+    }
     Ok(())
 }
 
+fn election(
+    args: &Args,
+    (client, stores): (&Client, &Stores),
+    readiness: &Readiness,
+    metrics: &Metrics,
+) -> Election {
+    Election {
+        client: client.clone(),
+        namespace: args.namespace.clone(),
+        identity: args.pod_name.clone(),
+        replicas: stores.autoscalers.clone(),
+        readiness: readiness.clone(),
+        held: metrics.shards_held.clone(),
+    }
+}
+
 async fn spawn_admin(
-    (args, settings): (Args, Settings),
+    (args, settings, crash): (Args, Settings, Crash),
     stop: &CancellationToken,
     readiness: &Readiness,
     registry: Registry,
-    crash: Crash,
+    on_touched: &OnTouched,
 ) -> anyhow::Result<()> {
     let admin = server::bind(args.admin_port).await.context("admin port")?;
     let metrics = server::bind(args.metrics_port)
         .await
         .context("metrics port")?;
     let readiness = readiness.clone();
-    tokio::spawn(server::serve(admin, stop.clone(), move |request| {
+    let admin = server::serve(admin, stop.clone(), move |request| {
         let missing = readiness.missing();
         let config = || cluster_settings::page(&args, &settings.borrow());
         let config = (request.uri().path() == "/config").then(config);
@@ -135,76 +146,88 @@ async fn spawn_admin(
                 _ => server::text(StatusCode::NOT_FOUND, "pages: /live /ready /config\n"),
             }
         }
-    }));
+    });
+    Teller::new("admin", on_touched).spawn(admin);
     let registry = Arc::new(registry);
-    tokio::spawn(server::serve(metrics, stop.clone(), move |_| {
+    let metrics = server::serve(metrics, stop.clone(), move |_| {
         let registry = Arc::clone(&registry);
         async move { server::metrics(&registry) }
-    }));
+    });
+    Teller::new("metrics", on_touched).spawn(metrics);
     Ok(())
 }
 
-/// Starts and wakes tasks until `stop`, and has them write what would be lost.
+/// Starts and wakes tasks until `stop`, and has them write what would be lost; or until a vital task has
+/// ended, whose name is returned.
 async fn manage(
     ctx: &Arc<Context>,
     readiness: &Readiness,
-    mut touched: mpsc::Receiver<Touched>,
+    changes: &Changes,
     stop: &CancellationToken,
-) {
+) -> Option<String> {
     let mut pollers = Pollers::new();
     let mut scan = tokio::time::interval(SCAN_EVERY);
     let (mut settings, mut rejected_told) = (ctx.settings.clone(), None);
-    loop {
+    let ended = loop {
         cluster_settings::tell_rejected(ctx, &mut rejected_told);
-        let change = tokio::select! {
-            () = stop.cancelled() => break,
-            _ = scan.tick() => None,
-            () = all_anew(ctx, &mut settings) => {
-                ctx.mailboxes().wake(|_| true);
-                None
-            }
-            change = touched.recv() => change,
+        let (touched, is_scan) = tokio::select! {
+            () = stop.cancelled() => break None,
+            _ = scan.tick() => (HashSet::new(), true),
+            () = all_anew(ctx, &mut settings) => (HashSet::from([Touched::Everything]), false),
+            touched = changes.next() => (touched, false),
         };
-        if matches!(
-            change,
-            None | Some(Touched::Activators | Touched::Everything)
-        ) {
+        // With `stop` they end as they should.
+        let ended = touched.iter().find_map(Touched::ended);
+        if let Some(name) = ended.filter(|_| !stop.is_cancelled()) {
+            break Some(name.to_owned());
+        }
+        if is_scan || touched.iter().any(Touched::is_of_activators) {
             pollers::keep(ctx, &mut pollers);
         }
         if !readiness.missing().is_empty() {
-            // A task that saw half a cache would take a missing object for a deleted one.
+            // A task that saw half a cache would take a missing object for a deleted one. There is
+            // none yet, and the scan starts them all.
             continue;
         }
-        match change {
-            Some(Touched::Workload(namespace, name)) => look_after(ctx, Key { namespace, name }),
-            Some(Touched::Label(namespace, label)) => {
-                if let Some(mailbox) = ctx.mailboxes().by_label(&namespace, &label) {
-                    mailbox.changed.notify_one();
-                }
-            }
-            Some(Touched::Service(namespace, service)) => {
-                ctx.mailboxes().wake_of_service(&namespace, &service);
-            }
-            Some(Touched::Namespace(namespace)) => ctx.mailboxes().wake(|of| of == namespace),
-            Some(Touched::Namespaces(namespaces)) => {
-                ctx.mailboxes().wake(|of| namespaces.contains(of));
-            }
-            Some(Touched::Activators | Touched::Workloads) => ctx.mailboxes().wake(|_| true),
-            // Who leads what is seen by the election itself.
-            Some(Touched::Autoscalers) => {}
-            Some(Touched::Everything) => {
-                scan_all(ctx);
-                ctx.mailboxes().wake(|_| true);
-            }
-            None => scan_all(ctx),
+        if is_scan {
+            scan_all(ctx);
+        }
+        for touched in touched {
+            tell(ctx, touched);
         }
         ctx.metrics
             .workloads
             .set(i64::try_from(ctx.mailboxes().len()).unwrap_or(i64::MAX));
+    };
+    if ended.is_none() {
+        unwritten::write_all(ctx).await;
     }
-    unwritten::write_all(ctx).await;
     for (_, poller) in pollers.into_values() {
         poller.abort();
+    }
+    ended
+}
+
+/// Wakes, or starts, the tasks of the workloads that were touched.
+fn tell(ctx: &Arc<Context>, touched: Touched) {
+    let mailboxes = ctx.mailboxes();
+    match touched {
+        Touched::Workload(namespace, name) => look_after(ctx, Key { namespace, name }),
+        Touched::Label(namespace, label) => {
+            if let Some(mailbox) = mailboxes.by_label(&namespace, &label) {
+                mailbox.changed.notify_one();
+            }
+        }
+        Touched::Service(namespace, service) => mailboxes.wake_of_service(&namespace, &service),
+        Touched::Namespace(namespace) => mailboxes.wake(|of| of == namespace),
+        Touched::Namespaces(namespaces) => mailboxes.wake(|of| namespaces.contains(of)),
+        Touched::Activators | Touched::Workloads => mailboxes.wake(|_| true),
+        // Who leads what is seen by the election itself.
+        Touched::Autoscalers | Touched::Ended(_) => {}
+        Touched::Everything => {
+            scan_all(ctx);
+            mailboxes.wake(|_| true);
+        }
     }
 }
 

@@ -7,9 +7,8 @@ mod budget;
 mod hpa;
 mod network_policy;
 mod targets;
+mod touched;
 mod watch;
-
-use std::{collections::BTreeSet, sync::Arc};
 
 use k8s_openapi::api::{
     autoscaling::v2::HorizontalPodAutoscaler,
@@ -27,13 +26,14 @@ use lull_contract::{
 };
 use lull_process::readiness::Readiness;
 
-pub(crate) use self::watch::Watch;
 pub use self::{
     budget::Budget,
     hpa::Hpa,
     network_policy::{NetworkPolicy, Rule, Source},
     targets::Targets,
+    touched::{Changes, OnTouched, Touched},
 };
+pub(crate) use self::{touched::Teller, watch::Watch};
 use crate::{
     cache::{Cache, Keys},
     mesh::{Entries, MeshOptions, Rules},
@@ -72,32 +72,6 @@ pub struct Stores {
     /// Istio's objects that others wrote.
     pub rules: Rules,
 }
-
-/// Which object changed, as far as its workload is concerned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Touched {
-    /// The workload of this namespace and name.
-    Workload(String, String),
-    /// The workload of this namespace whose [`POD_LABEL`] value is this.
-    Label(String, String),
-    /// The workload that the Service of this namespace and name leads to.
-    Service(String, String),
-    /// Any workload of this namespace.
-    Namespace(String),
-    /// Any workload of these namespaces.
-    Namespaces(BTreeSet<String>),
-    /// Any workload that is looked after.
-    Workloads,
-    /// An activator: any workload.
-    Activators,
-    /// A replica of the autoscaler: no workload.
-    Autoscalers,
-    /// A list is complete, and what it no longer holds is gone: any workload, known or not.
-    Everything,
-}
-
-/// Told about each change; must not block.
-pub type OnTouched = Arc<dyn Fn(Touched) + Send + Sync>;
 
 /// What is watched.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! One watch: from the API server's events to a cache, and to whoever is touched.
 
-use std::{fmt::Debug, pin::pin, sync::Arc};
+use std::{fmt::Debug, pin::pin};
 
 use futures::TryStreamExt;
 use kube::{
@@ -13,16 +13,14 @@ use kube::{
 use lull_process::readiness::{Pending, Readiness};
 use serde::de::DeserializeOwned;
 
-use super::{OnTouched, Touched};
+use super::{OnTouched, Teller, Touched};
 use crate::cache::{Cache, Keys, Taken, Writer};
 
 /// How one kind is watched.
 pub(crate) struct Watch<K> {
-    /// What it is called in logs, and while it is waited for.
-    pub(crate) name: String,
+    pub(crate) teller: Teller,
     pub(crate) pending: Option<Pending>,
     pub(crate) touched: fn(&K) -> Touched,
-    pub(crate) on_touched: OnTouched,
     /// Whether everything waits for its first list, however often that fails.
     pub(crate) is_vital: bool,
     /// Nothing but plans is made from it: a change that is none to them touches nobody.
@@ -35,10 +33,9 @@ impl<K: Send + Sync + 'static> Watch<K> {
     /// The watch called `name`, whose every change touches everything.
     pub(super) fn new(name: &str, (readiness, on_touched): (&Readiness, &OnTouched)) -> Self {
         Self {
-            name: name.to_owned(),
+            teller: Teller::new(name, on_touched),
             pending: Some(readiness.expect(name)),
             touched: |_| Touched::Everything,
-            on_touched: Arc::clone(on_touched),
             is_vital: true,
             is_for_plans: false,
         }
@@ -60,7 +57,7 @@ impl<K: Send + Sync + 'static> Watch<K> {
         cache
     }
 
-    /// Fills `writer` until the process ends; `on_listed` is called after each complete list.
+    /// Fills `writer` until the process ends, which it does with the watch; `on_listed` is called after each complete list.
     pub(crate) async fn run<R>(
         mut self,
         (api, config): (Api<R>, watcher::Config),
@@ -77,7 +74,7 @@ impl<K: Send + Sync + 'static> Watch<K> {
                 Ok(None) => break,
                 Err(error) => {
                     // The watcher comes back by itself, with backoff.
-                    tracing::warn!(%error, "watch of {} failed", self.name);
+                    tracing::warn!(%error, "watch of {} failed", self.teller.name);
                     if !self.is_vital {
                         drop(self.pending.take());
                     }
@@ -95,10 +92,9 @@ impl<K: Send + Sync + 'static> Watch<K> {
                 // Whom anything else is about it is about for good.
                 let before = replaced.filter(|_| self.is_for_plans);
                 let before = before.as_deref().map(self.touched);
-                changes(before, now).for_each(&*self.on_touched);
+                changes(before, now).for_each(&*self.teller.on_touched);
             }
         }
-        tracing::error!("watch of {} ended", self.name);
     }
 }
 
