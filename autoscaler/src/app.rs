@@ -16,12 +16,12 @@ use self::pollers::Pollers;
 use crate::{
     absence, cluster_settings,
     config::Args,
-    context::{Context, Key, Parts},
+    context::{Context, Key, Mailbox, Parts},
     crash::Crash,
     lease::{Election, Leadership},
     machine::Delays,
     metrics::Metrics,
-    page,
+    page, panics,
     stores::{Changes, OnTouched, Stores, Teller, Touched, Watched},
     unwritten, workload,
 };
@@ -272,6 +272,25 @@ fn start(ctx: &Arc<Context>, key: Key) {
     if workload::is_relevant(ctx, &key)
         && let Some(mailbox) = ctx.mailboxes().open(&key)
     {
-        tokio::spawn(workload::run(Arc::clone(ctx), key, mailbox));
+        tokio::spawn(run_workload(Arc::clone(ctx), key, mailbox));
     }
+}
+
+/// Looks after the workload `key`, whatever its task panics on.
+async fn run_workload(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
+    let mut first = Some(mailbox);
+    let begin = || {
+        // What was known may be what it has panicked on: the next one hears everything anew.
+        let mailbox = first.take();
+        let mailbox = mailbox.unwrap_or_else(|| ctx.mailboxes().renew(&key));
+        Box::pin(workload::run(Arc::clone(&ctx), key.clone(), mailbox))
+    };
+    let tell = |panic: &str, pause: Duration| {
+        ctx.metrics.panics.inc();
+        tracing::error!(
+            workload = %key, panic, ?pause,
+            "the workload's task has failed: it begins anew"
+        );
+    };
+    panics::begun_anew(begin, tell).await;
 }

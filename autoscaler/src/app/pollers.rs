@@ -31,7 +31,14 @@ pub(super) fn keep(ctx: &Arc<Context>, pollers: &mut Pollers) {
         .filter_map(|pod| Some((pod.name.clone(), pod.ip.clone()?)))
         .collect();
     pollers.retain(|name, (ip, poller)| {
-        let keep = activators.get(name) == Some(ip) && !poller.is_finished();
+        let is_wanted = activators.get(name) == Some(ip);
+        // It has no end of its own.
+        let has_panicked = poller.is_finished();
+        if has_panicked {
+            ctx.metrics.panics.inc();
+            tracing::error!(activator = name, "its poller has failed: it begins anew");
+        }
+        let keep = is_wanted && !has_panicked;
         if !keep {
             poller.abort();
             ctx.forget(name);
