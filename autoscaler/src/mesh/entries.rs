@@ -61,7 +61,7 @@ impl Entries {
                 pending,
                 touched,
                 is_vital: true,
-                is_for_plans: false,
+                unplanned: None,
             };
             watch
                 .run((api, ours), writer, bare::<WorkloadEntry>, || {})

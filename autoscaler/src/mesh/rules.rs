@@ -234,7 +234,7 @@ impl<K: Send + Sync + 'static> Kind<K> {
                 pending,
                 touched: self.touched,
                 is_vital: true,
-                is_for_plans: true,
+                unplanned: Some(|_| None),
             };
             let api = Api::<DynamicObject>::all_with(client, &resource);
             let what = (api, watcher::Config::default());

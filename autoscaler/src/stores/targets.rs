@@ -123,7 +123,7 @@ impl Targets {
                 pending,
                 touched: |target: &Target| Touched::Workload(target.namespace.clone(), target.id()),
                 is_vital: is_builtin(&wanted),
-                is_for_plans: false,
+                unplanned: None,
             };
             let api: Api<DynamicObject> = Api::all_with(client, &*resource);
             let kept = |object| Target::new(&resource, object);
