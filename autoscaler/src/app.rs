@@ -53,15 +53,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let shown = (args.clone(), settings.clone(), crash.clone());
     spawn_admin(shown, &stop, &readiness, registry, &on_touched).await?;
 
-    let watched = Watched {
-        namespace: &args.namespace,
-        activators: &args.activator_selector,
-        autoscalers: &args.peers,
-        targets: &args.targets.0,
-        namespaces: &args.namespaces,
-        mesh: &args.mesh_options(),
-    };
-    let stores = Stores::start(&client, &watched, &readiness, &on_touched);
+    let stores = start_stores(&args, &client, &readiness, &on_touched);
     metrics.shards.set(args.shards.count().into());
     let leadership = Leadership::new(args.shards);
     let election = election(&args, (&client, &stores), &readiness, &metrics);
@@ -74,11 +66,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         leadership,
         settings,
         metrics,
-        delays: Delays {
-            propagation: args.propagation_delay.0,
-            wake_deadline: args.wake_deadline.0,
-            ..Delays::default()
-        },
+        delays: delays(&args),
         activator_ports: args.activator_ports.clone(),
         reporter: args.pod_name.clone(),
         lull: args.components(),
@@ -97,6 +85,31 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         bail!("the task {task:?} has ended, and nothing can be decided without it");
     }
     Ok(())
+}
+
+fn start_stores(
+    args: &Args,
+    client: &Client,
+    readiness: &Readiness,
+    on_touched: &OnTouched,
+) -> Stores {
+    let watched = Watched {
+        namespace: &args.namespace,
+        activators: &args.activator_selector,
+        autoscalers: &args.peers,
+        targets: &args.targets.0,
+        namespaces: &args.namespaces,
+        mesh: &args.mesh_options(),
+    };
+    Stores::start(client, &watched, readiness, on_touched)
+}
+
+fn delays(args: &Args) -> Delays {
+    Delays {
+        propagation: args.propagation_delay.0,
+        wake_deadline: args.wake_deadline.0,
+        ..Delays::default()
+    }
 }
 
 fn election(
@@ -174,7 +187,7 @@ async fn manage(
             () = stop.cancelled() => break None,
             _ = scan.tick() => (HashSet::new(), true),
             () = all_anew(ctx, &mut settings) => (HashSet::from([Touched::Everything]), false),
-            touched = changes.next() => (touched, false),
+            touched = changes.take() => (touched, false),
         };
         // With `stop` they end as they should.
         let ended = touched.iter().find_map(Touched::ended);

@@ -85,7 +85,7 @@ impl Changes {
     ///
     /// # Cancel safety
     /// Safe: what is not returned is there for the next call.
-    pub async fn next(&self) -> HashSet<Touched> {
+    pub async fn take(&self) -> HashSet<Touched> {
         loop {
             let touched = mem::take(&mut *self.untaken.lock());
             if !touched.is_empty() {
@@ -137,30 +137,30 @@ mod tests {
     #[tokio::test]
     async fn a_burst_of_changes_is_told_whole_and_each_of_them_once() {
         let changes = Changes::default();
-        assert!(changes.next().now_or_never().is_none());
+        assert!(changes.take().now_or_never().is_none());
         for _ in 0..3 {
             for name in 0..10_000 {
                 changes.add(Touched::Label("shop".to_owned(), format!("web-{name}")));
             }
             changes.add(Touched::Activators);
         }
-        let told = changes.next().now_or_never().unwrap();
+        let told = changes.take().now_or_never().unwrap();
         assert_eq!(told.len(), 10_001);
         assert!(told.contains(&Touched::Activators));
-        assert!(changes.next().now_or_never().is_none(), "it has been taken");
+        assert!(changes.take().now_or_never().is_none(), "it has been taken");
         changes.add(Touched::Activators);
-        let told = changes.next().now_or_never().unwrap();
+        let told = changes.take().now_or_never().unwrap();
         assert_eq!(told, HashSet::from([Touched::Activators]));
     }
 
     #[tokio::test]
     async fn who_waits_for_a_change_hears_of_it_also_where_somebody_gave_up_waiting() {
         let changes = Changes::default();
-        let mut gives_up = Box::pin(changes.next());
+        let mut gives_up = Box::pin(changes.take());
         assert!((&mut gives_up).now_or_never().is_none());
         changes.add(Touched::Everything);
         drop(gives_up);
-        let told = changes.next().now_or_never().unwrap();
+        let told = changes.take().now_or_never().unwrap();
         assert_eq!(told, HashSet::from([Touched::Everything]));
     }
 
@@ -172,12 +172,12 @@ mod tests {
         let ended = |name: &str| HashSet::from([Touched::Ended(name.to_owned())]);
         let returns = Teller::new("returns", &on_touched).spawn(async {});
         returns.await.unwrap();
-        assert_eq!(changes.next().await, ended("returns"));
+        assert_eq!(changes.take().await, ended("returns"));
         let panics = Teller::new("panics", &on_touched).spawn(panic_at_once());
         assert!(panics.await.unwrap_err().is_panic());
-        assert_eq!(changes.next().await, ended("panics"));
+        assert_eq!(changes.take().await, ended("panics"));
         let goes_on = Teller::new("goes-on", &on_touched).spawn(std::future::pending());
-        assert!(changes.next().now_or_never().is_none());
+        assert!(changes.take().now_or_never().is_none());
         goes_on.abort();
     }
 }
