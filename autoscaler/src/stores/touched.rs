@@ -32,7 +32,7 @@ pub enum Touched {
     Autoscalers,
     /// A list is complete, and what it no longer holds is gone: any workload, known or not.
     Everything,
-    /// No object: the [vital](Teller::spawn) task of this name is gone.
+    /// No object: the vital task of this name is gone, and what it has told is out of date.
     Ended(String),
 }
 
