@@ -1,50 +1,39 @@
 //! Assembly: watches, leadership, one poller per activator, one task per workload, admin pages.
 
-use std::{collections::HashMap, fmt::Write as _, sync::Arc, time::Duration};
+mod pollers;
 
-use anyhow::Context as _;
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
 use http::StatusCode;
 use kube::{Client, ResourceExt};
 use lull_cluster_settings::{Settings, Watcher};
-use lull_contract::{
-    ports,
-    report::{ActivatorReport, MAX_ACTIVATOR_BYTES, SEEN_PARAM, SINCE_PARAM, WAIT_PARAM},
-};
 use lull_process::{readiness::Readiness, server, shutdown};
 use prometheus_client::registry::Registry;
-use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+use self::pollers::Pollers;
 use crate::{
     absence, allocate, cluster_settings,
     config::Args,
-    context::{Context, Key, Parts},
+    context::{Context, Key, Mailbox, Parts},
     crash::Crash,
-    demand::Hearing,
     lease::{Election, Leadership},
     machine::Delays,
-    metrics::{Asked, Metrics},
-    page,
-    stores::{OnTouched, Stores, Touched, Watched},
+    metrics::Metrics,
+    page, panics,
+    stores::{Changes, OnTouched, Stores, Teller, Touched, Watched},
     unwritten, workload,
 };
 
-/// Changes that wait for the manager; beyond it the regular scan finds them.
-const TOUCHED_CAPACITY: usize = 4096;
 /// How often everything is looked at, whatever the watches said.
 const SCAN_EVERY: Duration = Duration::from_secs(5);
-/// How long an activator may keep a poll open: also how often each says that it is there.
-const POLL_WAIT: Duration = Duration::from_secs(1);
-/// Reports of an activator until it is asked for everything again, whatever it has told: what went
-/// wrong unseen is mended with it.
-const COMPLETE_EVERY: u32 = 60;
-/// Pause after a failed poll.
-const POLL_PAUSE: Duration = Duration::from_millis(200);
 
 /// Runs the controller until SIGTERM.
 ///
 /// # Errors
-/// Where a port is taken or the cluster's address is unknown.
+/// Where a port is taken or the cluster's address is unknown, and where a task has ended without which
+/// nothing can be decided: Kubernetes begins the process anew.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let stop = shutdown::on_signal()?;
     let client = Client::try_default()
@@ -55,16 +44,55 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let rejected = metrics.settings_rejected.clone();
     let settings_map = (args.namespace.as_str(), args.settings.as_str());
     let (watcher, settings) = Watcher::new(&client, settings_map, &readiness, rejected);
-    tokio::spawn(watcher.run(stop.clone()));
-    let shown = (args.clone(), settings.clone());
+    let changes = Arc::new(Changes::default());
+    let added = Arc::clone(&changes);
+    let on_touched: OnTouched = Arc::new(move |touched| added.add(touched));
+    let vital = |name: &str| Teller::new(name, &on_touched);
+    vital("settings").spawn(watcher.run(stop.clone()));
     let crash = Crash::new(args.crash_on_request);
-    spawn_admin(shown, &stop, &readiness, registry, crash.clone()).await?;
+    let shown = (args.clone(), settings.clone(), crash.clone());
+    spawn_admin(shown, &stop, &readiness, registry, &on_touched).await?;
 
-    let (touched_tx, touched_rx) = mpsc::channel(TOUCHED_CAPACITY);
-    let on_touched: OnTouched = Arc::new(move |touched| {
-        // A full channel loses nothing: the scan looks at everything.
-        let _ = touched_tx.try_send(touched);
-    });
+    let stores = start_stores(&args, &client, &readiness, &on_touched);
+    metrics.shards.set(args.shards.count().into());
+    let leadership = Leadership::new(args.shards);
+    let election = election(&args, (&client, &stores), &readiness, &metrics);
+    let leases_end = CancellationToken::new();
+    let leases = leadership.clone().run(election, leases_end.clone());
+    let leases = vital("leases").spawn(leases);
+    let ctx = Arc::new(Context::new(Parts {
+        client,
+        stores,
+        leadership,
+        settings,
+        metrics,
+        delays: delays(&args),
+        activator_ports: args.activator_ports.clone(),
+        reporter: args.pod_name.clone(),
+        lull: args.components(),
+        crash,
+    }));
+    let selector = args.activator_selector.clone();
+    let watch = absence::watch(Arc::clone(&ctx), selector, readiness.clone(), stop.clone());
+    vital("absence").spawn(watch);
+    let shown = page::spawn(&ctx, &args, &stop).await;
+    shown.context("status page port")?;
+    let ended = manage(&ctx, &readiness, &changes, &stop).await;
+    // Also where this process has failed: another replica leads at once.
+    leases_end.cancel();
+    leases.await.context("the leases' task failed")?;
+    if let Some(task) = ended {
+        bail!("the task {task:?} has ended, and nothing can be decided without it");
+    }
+    Ok(())
+}
+
+fn start_stores(
+    args: &Args,
+    client: &Client,
+    readiness: &Readiness,
+    on_touched: &OnTouched,
+) -> Stores {
     let watched = Watched {
         namespace: &args.namespace,
         activators: &args.activator_selector,
@@ -73,59 +101,46 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         namespaces: &args.namespaces,
         mesh: &args.mesh_options(),
     };
-    let stores = Stores::start(&client, &watched, &readiness, &on_touched);
-    metrics.shards.set(args.shards.count().into());
-    let leadership = Leadership::new(args.shards);
-    let election = Election {
+    Stores::start(client, &watched, readiness, on_touched)
+}
+
+fn delays(args: &Args) -> Delays {
+    Delays {
+        propagation: args.propagation_delay.0,
+        wake_deadline: args.wake_deadline.0,
+        ..Delays::default()
+    }
+}
+
+fn election(
+    args: &Args,
+    (client, stores): (&Client, &Stores),
+    readiness: &Readiness,
+    metrics: &Metrics,
+) -> Election {
+    Election {
         client: client.clone(),
         namespace: args.namespace.clone(),
         identity: args.pod_name.clone(),
         replicas: stores.autoscalers.clone(),
         readiness: readiness.clone(),
         held: metrics.shards_held.clone(),
-    };
-    let leases_end = CancellationToken::new();
-    let leases = tokio::spawn(leadership.clone().run(election, leases_end.clone()));
-    let ctx = Arc::new(Context::new(Parts {
-        client,
-        stores,
-        leadership,
-        settings,
-        metrics,
-        delays: Delays {
-            propagation: args.propagation_delay.0,
-            wake_deadline: args.wake_deadline.0,
-            ..Delays::default()
-        },
-        activator_ports: args.activator_ports.clone(),
-        reporter: args.pod_name.clone(),
-        lull: args.components(),
-        crash,
-    }));
-    let selector = args.activator_selector.clone();
-    let watch = absence::watch(Arc::clone(&ctx), selector, readiness.clone(), stop.clone());
-    tokio::spawn(watch);
-    let shown = page::spawn(&ctx, &args, &stop).await;
-    shown.context("status page port")?;
-    manage(&ctx, &readiness, touched_rx, &stop).await;
-    leases_end.cancel();
-    leases.await.context("the leases' task failed")?;
-    Ok(())
+    }
 }
 
 async fn spawn_admin(
-    (args, settings): (Args, Settings),
+    (args, settings, crash): (Args, Settings, Crash),
     stop: &CancellationToken,
     readiness: &Readiness,
     registry: Registry,
-    crash: Crash,
+    on_touched: &OnTouched,
 ) -> anyhow::Result<()> {
     let admin = server::bind(args.admin_port).await.context("admin port")?;
     let metrics = server::bind(args.metrics_port)
         .await
         .context("metrics port")?;
     let readiness = readiness.clone();
-    tokio::spawn(server::serve(admin, stop.clone(), move |request| {
+    let admin = server::serve(admin, stop.clone(), move |request| {
         let missing = readiness.missing();
         let config = || cluster_settings::page(&args, &settings.borrow());
         let config = (request.uri().path() == "/config").then(config);
@@ -144,76 +159,88 @@ async fn spawn_admin(
                 _ => server::text(StatusCode::NOT_FOUND, "pages: /live /ready /config\n"),
             }
         }
-    }));
+    });
+    Teller::new("admin", on_touched).spawn(admin);
     let registry = Arc::new(registry);
-    tokio::spawn(server::serve(metrics, stop.clone(), move |_| {
+    let metrics = server::serve(metrics, stop.clone(), move |_| {
         let registry = Arc::clone(&registry);
         async move { server::metrics(&registry) }
-    }));
+    });
+    Teller::new("metrics", on_touched).spawn(metrics);
     Ok(())
 }
 
-/// Starts and wakes tasks until `stop`, and has them write what would be lost.
+/// Starts and wakes tasks until `stop`, and has them write what would be lost; or until a vital task has
+/// ended, whose name is returned.
 async fn manage(
     ctx: &Arc<Context>,
     readiness: &Readiness,
-    mut touched: mpsc::Receiver<Touched>,
+    changes: &Changes,
     stop: &CancellationToken,
-) {
-    let mut pollers: HashMap<String, (String, JoinHandle<()>)> = HashMap::new();
+) -> Option<String> {
+    let mut pollers = Pollers::new();
     let mut scan = tokio::time::interval(SCAN_EVERY);
     let (mut settings, mut rejected_told) = (ctx.settings.clone(), None);
-    loop {
+    let ended = loop {
         cluster_settings::tell_rejected(ctx, &mut rejected_told);
-        let change = tokio::select! {
-            () = stop.cancelled() => break,
-            _ = scan.tick() => None,
-            () = all_anew(ctx, &mut settings) => {
-                ctx.mailboxes().wake(|_| true);
-                None
-            }
-            change = touched.recv() => change,
+        let (touched, is_scan) = tokio::select! {
+            () = stop.cancelled() => break None,
+            _ = scan.tick() => (HashSet::new(), true),
+            () = all_anew(ctx, &mut settings) => (HashSet::from([Touched::Everything]), false),
+            touched = changes.take() => (touched, false),
         };
-        if matches!(
-            change,
-            None | Some(Touched::Activators | Touched::Everything)
-        ) {
-            keep_pollers(ctx, &mut pollers);
+        // With `stop` they end as they should.
+        let ended = touched.iter().find_map(Touched::ended);
+        if let Some(name) = ended.filter(|_| !stop.is_cancelled()) {
+            break Some(name.to_owned());
+        }
+        if is_scan || touched.iter().any(Touched::is_of_activators) {
+            pollers::keep(ctx, &mut pollers);
         }
         if !readiness.missing().is_empty() {
-            // A task that saw half a cache would take a missing object for a deleted one.
+            // A task that saw half a cache would take a missing object for a deleted one. There is
+            // none yet, and the scan starts them all.
             continue;
         }
-        match change {
-            Some(Touched::Workload(namespace, name)) => look_after(ctx, Key { namespace, name }),
-            Some(Touched::Label(namespace, label)) => {
-                if let Some(mailbox) = ctx.mailboxes().by_label(&namespace, &label) {
-                    mailbox.changed.notify_one();
-                }
-            }
-            Some(Touched::Service(namespace, service)) => {
-                ctx.mailboxes().wake_of_service(&namespace, &service);
-            }
-            Some(Touched::Namespace(namespace)) => ctx.mailboxes().wake(|of| of == namespace),
-            Some(Touched::Namespaces(namespaces)) => {
-                ctx.mailboxes().wake(|of| namespaces.contains(of));
-            }
-            Some(Touched::Activators | Touched::Workloads) => ctx.mailboxes().wake(|_| true),
-            // Who leads what is seen by the election itself.
-            Some(Touched::Autoscalers) => {}
-            Some(Touched::Everything) => {
-                scan_all(ctx);
-                ctx.mailboxes().wake(|_| true);
-            }
-            None => scan_all(ctx),
+        if is_scan {
+            scan_all(ctx);
+        }
+        for touched in touched {
+            tell(ctx, touched);
         }
         ctx.metrics
             .workloads
             .set(i64::try_from(ctx.mailboxes().len()).unwrap_or(i64::MAX));
+    };
+    if ended.is_none() {
+        unwritten::write_all(ctx).await;
     }
-    unwritten::write_all(ctx).await;
     for (_, poller) in pollers.into_values() {
         poller.abort();
+    }
+    ended
+}
+
+/// Wakes, or starts, the tasks of the workloads that were touched.
+fn tell(ctx: &Arc<Context>, touched: Touched) {
+    let mailboxes = ctx.mailboxes();
+    match touched {
+        Touched::Workload(namespace, name) => look_after(ctx, Key { namespace, name }),
+        Touched::Label(namespace, label) => {
+            if let Some(mailbox) = mailboxes.by_label(&namespace, &label) {
+                mailbox.changed.notify_one();
+            }
+        }
+        Touched::Service(namespace, service) => mailboxes.wake_of_service(&namespace, &service),
+        Touched::Namespace(namespace) => mailboxes.wake(|of| of == namespace),
+        Touched::Namespaces(namespaces) => mailboxes.wake(|of| namespaces.contains(of)),
+        Touched::Activators | Touched::Workloads => mailboxes.wake(|_| true),
+        // Who leads what is seen by the election itself.
+        Touched::Autoscalers | Touched::Ended(_) => {}
+        Touched::Everything => {
+            scan_all(ctx);
+            mailboxes.wake(|_| true);
+        }
     }
 }
 
@@ -259,138 +286,25 @@ fn start(ctx: &Arc<Context>, key: Key) {
     if workload::is_relevant(ctx, &key)
         && let Some(mailbox) = ctx.mailboxes().open(&key)
     {
-        tokio::spawn(workload::run(Arc::clone(ctx), key, mailbox));
+        tokio::spawn(run_workload(Arc::clone(ctx), key, mailbox));
     }
 }
 
-/// One poller for each activator pod that has an address.
-fn keep_pollers(ctx: &Arc<Context>, pollers: &mut HashMap<String, (String, JoinHandle<()>)>) {
-    let activators: HashMap<String, String> = ctx
-        .stores
-        .activators
-        .all()
-        .iter()
-        .filter_map(|pod| Some((pod.name.clone(), pod.ip.clone()?)))
-        .collect();
-    pollers.retain(|name, (ip, poller)| {
-        let keep = activators.get(name) == Some(ip) && !poller.is_finished();
-        if !keep {
-            poller.abort();
-            ctx.forget(name);
-        }
-        keep
-    });
-    for (name, ip) in activators {
-        pollers.entry(name.clone()).or_insert_with(|| {
-            let poller = tokio::spawn(poll_activator(Arc::clone(ctx), name, ip.clone()));
-            (ip, poller)
-        });
-    }
-}
-
-/// Long-polls one activator and hands what it says to the tasks.
-async fn poll_activator(ctx: Arc<Context>, name: String, ip: String) {
-    let mut known = Known::default();
-    let limits = (POLL_WAIT + Duration::from_secs(2), MAX_ACTIVATOR_BYTES);
-    loop {
-        // Read first: whoever comes later is told everything with the next report.
-        let opened = ctx.mailboxes().opened();
-        let path = known.path(opened);
-        let answer = ctx.puller.get((&ip, ports::REPORT), &path, limits).await;
-        let report = match answer.map(|body| ActivatorReport::parse(&body)) {
-            Ok(Ok(report)) if report.pod != name => {
-                // The address is another activator's by now.
-                tracing::debug!(activator = name, other = report.pod, "not its report");
-                known = Known::default();
-                tokio::time::sleep(POLL_WAIT).await;
-                continue;
-            }
-            Ok(Ok(report)) => report,
-            Ok(Err(error)) => {
-                ctx.metrics.refused(Asked::Activator, &error);
-                tracing::warn!(activator = name, %error, "report refused");
-                known = Known::default();
-                tokio::time::sleep(POLL_WAIT).await;
-                continue;
-            }
-            Err(error) => {
-                ctx.metrics.pull_failed(Asked::Activator, &error);
-                tracing::debug!(activator = name, %error, "report not had");
-                known = Known::default();
-                tokio::time::sleep(POLL_PAUSE).await;
-                continue;
-            }
-        };
-        let last = ctx.hearing(&name).filter(|last| last.boot == report.boot);
-        if report.partial && last.is_none() {
-            // Of another process than the one that was asked to leave something out.
-            known = Known::default();
-            continue;
-        }
-        deliver(&ctx, &name, last, &report);
-        known = Known {
-            seen: Some(report.edge),
-            since: Some(report.sequence).filter(|sequence| *sequence > 0),
-            opened: if report.partial { known.opened } else { opened },
-            partial: if report.partial { known.partial + 1 } else { 0 },
-        };
-    }
-}
-
-/// What has been had from an activator.
-#[derive(Debug, Default)]
-struct Known {
-    seen: Option<u64>,
-    /// Number of the last report.
-    since: Option<u64>,
-    /// [`Mailboxes::opened`](crate::context::Mailboxes::opened) at the last complete report.
-    opened: u64,
-    /// Reports since that one.
-    partial: u32,
-}
-
-// === impl Known ===
-
-impl Known {
-    /// What is to be asked for, where so many mailboxes have been opened.
-    fn path(&self, opened: u64) -> String {
-        let Some(seen) = self.seen else {
-            return "/report".to_owned();
-        };
-        let wait = POLL_WAIT.as_millis();
-        let mut path = format!("/report?{SEEN_PARAM}={seen}&{WAIT_PARAM}={wait}");
-        let is_known = self.opened == opened && self.partial < COMPLETE_EVERY;
-        if let Some(since) = self.since.filter(|_| is_known) {
-            // Writing to a String can't fail.
-            let _ = write!(path, "&{SINCE_PARAM}={since}");
-        }
-        path
-    }
-}
-
-fn deliver(ctx: &Context, activator: &str, last: Option<Hearing>, report: &ActivatorReport) {
-    let hearing = Hearing {
-        boot: report.boot,
-        complete: last.map_or(0, |last| last.complete) + u64::from(!report.partial),
-        now_us: report.now_us,
-        at: ctx.now(),
+/// Looks after the workload `key`, whatever its task panics on.
+async fn run_workload(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
+    let mut first = Some(mailbox);
+    let begin = || {
+        // What was known may be what it has panicked on: the next one hears everything anew.
+        let mailbox = first.take();
+        let mailbox = mailbox.unwrap_or_else(|| ctx.mailboxes().renew(&key));
+        Box::pin(workload::run(Arc::clone(&ctx), key.clone(), mailbox))
     };
-    for held in &report.workloads {
-        let Some(mailbox) = ctx.mailboxes().get(&held.namespace, &held.name) else {
-            continue;
-        };
-        let listens_otherwise = {
-            let mut demand = mailbox.demand.lock();
-            demand.activator_reported(activator, (last, hearing), held)
-        };
-        // One that sleeps looks around by itself only twice a minute.
-        if listens_otherwise || held.held.in_flight > 0 {
-            mailbox.changed.notify_one();
-        }
-    }
-    ctx.heard(activator, hearing);
-    if last.is_none() {
-        // None could be listed before, also where its pod has been ready for a moment.
-        ctx.mailboxes().wake(|_| true);
-    }
+    let tell = |panic: &str, pause: Duration| {
+        ctx.metrics.panics.inc();
+        tracing::error!(
+            workload = %key, panic, ?pause,
+            "the workload's task has failed: it begins anew"
+        );
+    };
+    panics::begun_anew(begin, tell).await;
 }

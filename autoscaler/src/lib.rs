@@ -30,6 +30,7 @@ pub mod metrics;
 pub mod namespaces;
 pub mod objects;
 pub mod page;
+mod panics;
 pub mod plan;
 pub mod pod;
 pub mod policy;

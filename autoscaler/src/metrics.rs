@@ -60,6 +60,8 @@ pub struct Metrics {
     pub shards_held: Gauge,
     /// Failed evaluations of a workload, mostly API errors.
     pub errors: Counter,
+    /// Tasks of ours that have panicked and begin anew.
+    pub panics: Counter,
     /// 1 while the newest edit of the cluster-wide settings is not taken.
     pub settings_rejected: Gauge,
 }
@@ -99,6 +101,7 @@ impl Metrics {
             shards: Gauge::default(),
             shards_held: Gauge::default(),
             errors: Counter::default(),
+            panics: Counter::default(),
             settings_rejected: Gauge::default(),
         }
     }
@@ -197,6 +200,11 @@ impl Metrics {
             "errors",
             "Evaluations of a workload that failed and are repeated",
             self.errors.clone(),
+        );
+        own.register(
+            "panics",
+            "Tasks for a workload or an activator that panicked and are begun anew",
+            self.panics.clone(),
         );
         own.register(
             "settings_rejected",

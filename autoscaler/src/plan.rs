@@ -34,8 +34,8 @@ use lull_contract::{AppPort, Class, names::connect_rule, ports::traffic_port_nam
 pub use asks::Asks;
 pub use finding::{Finding, Reason, Severity};
 pub use mesh::Mesh;
-pub(crate) use patch::user_selector;
 pub use patch::{hold_patch, is_held, is_switched, release_patch, restore_patch, switch_patch};
+pub(crate) use patch::{is_noted, is_planned_alike, user_selector};
 pub(crate) use services::selects;
 pub use wakes::longest_wake;
 

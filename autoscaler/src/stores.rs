@@ -7,9 +7,8 @@ mod budget;
 mod hpa;
 mod network_policy;
 mod targets;
+mod touched;
 mod watch;
-
-use std::{collections::BTreeSet, sync::Arc};
 
 use k8s_openapi::api::{
     autoscaling::v2::HorizontalPodAutoscaler,
@@ -27,18 +26,20 @@ use lull_contract::{
 };
 use lull_process::readiness::Readiness;
 
-pub(crate) use self::watch::Watch;
 pub use self::{
     budget::Budget,
     hpa::Hpa,
     network_policy::{NetworkPolicy, Rule, Source},
     targets::Targets,
+    touched::{Changes, OnTouched, Touched},
 };
+pub(crate) use self::{touched::Teller, watch::Watch};
 use crate::{
     cache::{Cache, Keys},
     mesh::{Entries, MeshOptions, Rules},
     namespaces::Namespaces,
     objects::SERVICE_NAME_LABEL,
+    plan,
     pod::Pod,
 };
 
@@ -72,32 +73,6 @@ pub struct Stores {
     /// Istio's objects that others wrote.
     pub rules: Rules,
 }
-
-/// Which object changed, as far as its workload is concerned.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Touched {
-    /// The workload of this namespace and name.
-    Workload(String, String),
-    /// The workload of this namespace whose [`POD_LABEL`] value is this.
-    Label(String, String),
-    /// The workload that the Service of this namespace and name leads to.
-    Service(String, String),
-    /// Any workload of this namespace.
-    Namespace(String),
-    /// Any workload of these namespaces.
-    Namespaces(BTreeSet<String>),
-    /// Any workload that is looked after.
-    Workloads,
-    /// An activator: any workload.
-    Activators,
-    /// A replica of the autoscaler: no workload.
-    Autoscalers,
-    /// A list is complete, and what it no longer holds is gone: any workload, known or not.
-    Everything,
-}
-
-/// Told about each change; must not block.
-pub type OnTouched = Arc<dyn Fn(Touched) + Send + Sync>;
 
 /// What is watched.
 #[derive(Debug)]
@@ -143,14 +118,11 @@ impl Stores {
         Self {
             targets,
             services: Watch {
-                touched: |s: &Service| Touched::Namespace(s.namespace().unwrap_or_default()),
+                touched: touched_by_service,
+                unplanned: Some(touched_by_service_as_planned),
                 ..Watch::new("services", (readiness, on_touched))
             }
-            .start(
-                (Api::all(client.clone()), all()),
-                by_name(|_| None),
-                bare::<Service>,
-            ),
+            .start((Api::all(client.clone()), all()), SERVICES, bare::<Service>),
             slices: Watch {
                 touched: touched_by_slice,
                 ..Watch::new("endpointslices", (readiness, on_touched))
@@ -199,7 +171,7 @@ impl Stores {
             .start((own, all().labels(watched.autoscalers)), PODS, Pod::own),
             hpas: Watch {
                 touched: |hpa: &Hpa| Touched::Namespace(hpa.namespace.clone()),
-                is_for_plans: true,
+                unplanned: Some(|_| None),
                 ..Watch::new("horizontalpodautoscalers", (readiness, on_touched))
             }
             .start(
@@ -209,7 +181,7 @@ impl Stores {
             ),
             policies: Watch {
                 touched: |policy: &NetworkPolicy| Touched::Namespace(policy.namespace.clone()),
-                is_for_plans: true,
+                unplanned: Some(|_| None),
                 ..Watch::new("networkpolicies", (readiness, on_touched))
             }
             .start(
@@ -219,7 +191,7 @@ impl Stores {
             ),
             budgets: Watch {
                 touched: |budget: &Budget| Touched::Namespace(budget.namespace.clone()),
-                is_for_plans: true,
+                unplanned: Some(|_| None),
                 ..Watch::new("poddisruptionbudgets", (readiness, on_touched))
             }
             .start(
@@ -241,8 +213,8 @@ impl Stores {
     }
 
     /// The version of everything that plans for workloads of `namespace` are made from
-    /// ([`Cache::version`]); Lull itself is in the namespace `own`. A workload's own pods, and what
-    /// tells whether it is in a mesh, are not among it.
+    /// ([`Cache::version`]); Lull itself is in the namespace `own`. A workload's own pods, what tells
+    /// whether it is in a mesh, and what Lull writes into Services are not among it.
     #[must_use]
     pub fn plan_version(&self, namespace: &str, own: &str) -> u64 {
         let Self {
@@ -283,6 +255,17 @@ const PODS: Keys<Pod> = Keys {
     alike: |a, b| a.labels == b.labels,
 };
 
+/// Services that Lull has made are of no namespace's version: they are a workload's own.
+const SERVICES: Keys<Service> = Keys {
+    place: |service| (service.namespace().unwrap_or_default(), service.name_any()),
+    group: |_| None,
+    part: |service| match label(service, WORKLOAD_LABEL) {
+        Some(_) => "",
+        None => service.metadata.namespace.as_deref().unwrap_or_default(),
+    },
+    alike: plan::is_planned_alike,
+};
+
 pub(crate) fn by_name<K: Resource>(group: fn(&K) -> Option<&str>) -> Keys<K> {
     Keys {
         place: |object| (object.namespace().unwrap_or_default(), object.name_any()),
@@ -310,6 +293,25 @@ fn service_of(slice: &EndpointSlice) -> Option<&str> {
     label(slice, SERVICE_NAME_LABEL)
 }
 
+/// Whom a Service is about of which plans are made anew.
+fn touched_by_service(service: &Service) -> Touched {
+    let namespace = service.namespace().unwrap_or_default();
+    match label(service, WORKLOAD_LABEL) {
+        // One that we wrote: nobody else looks at it.
+        Some(ours) => Touched::Label(namespace, ours.to_owned()),
+        // It may select anybody's pods.
+        None => Touched::Namespace(namespace),
+    }
+}
+
+/// The same where it stays what it is to plans, as with all that Lull writes into it.
+fn touched_by_service_as_planned(service: &Service) -> Option<Touched> {
+    match touched_by_service(service) {
+        Touched::Namespace(namespace) => Some(Touched::Service(namespace, service.name_any())),
+        ours => Some(ours),
+    }
+}
+
 fn touched_by_slice(slice: &EndpointSlice) -> Touched {
     let namespace = slice.namespace().unwrap_or_default();
     match (label(slice, WORKLOAD_LABEL), service_of(slice)) {
@@ -330,9 +332,12 @@ pub(crate) fn label<'a>(object: &'a impl Resource, key: &str) -> Option<&'a str>
 
 #[cfg(test)]
 mod tests {
+    use kube::runtime::watcher::Event;
+    use lull_contract::names::ORIGINAL_ANNOTATION;
     use serde_json::json;
 
     use super::*;
+    use crate::cache::Writer;
 
     #[test]
     fn a_slice_touches_its_workload_or_whoever_its_service_leads_to() {
@@ -355,6 +360,56 @@ mod tests {
         ] {
             assert_eq!(touched_by_slice(&slice(labels)), expected);
         }
+    }
+
+    /// The Service `web` of the namespace `ns` with these labels and this target.
+    fn service(labels: &serde_json::Value, target: &serde_json::Value) -> Service {
+        let metadata = json!({ "name": "web", "namespace": "ns", "labels": labels });
+        let ports = json!([{ "port": 80, "targetPort": target }]);
+        let spec = json!({ "selector": { "app": "web" }, "ports": ports });
+        serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap()
+    }
+
+    #[test]
+    fn a_service_touches_its_namespace_only_where_plans_are_made_anew() {
+        let of_user = service(&json!({}), &json!(8080));
+        assert_eq!(
+            touched_by_service(&of_user),
+            Touched::Namespace("ns".to_owned())
+        );
+        assert_eq!(
+            touched_by_service_as_planned(&of_user),
+            Some(Touched::Service("ns".to_owned(), "web".to_owned()))
+        );
+        let of_lull = service(&json!({ WORKLOAD_LABEL: "shop" }), &json!(8080));
+        let shop = Touched::Label("ns".to_owned(), "shop".to_owned());
+        assert_eq!(touched_by_service(&of_lull), shop);
+        assert_eq!(touched_by_service_as_planned(&of_lull), Some(shop));
+    }
+
+    #[test]
+    fn a_namespace_has_another_version_with_a_service_of_its_users_alone() {
+        let mut writer = Writer::new(SERVICES);
+        let cache = writer.cache();
+        let mut last = cache.version("ns");
+        let mut is_another = |event: Event<Service>| {
+            writer.take(event);
+            let before = std::mem::replace(&mut last, cache.version("ns"));
+            before != last
+        };
+        let of_lull = || service(&json!({ WORKLOAD_LABEL: "shop" }), &json!(8080));
+        let mut switched = service(&json!({}), &json!("lull-8080"));
+        let original = r#"{"ports":[{"port":80,"targetPort":8080}],"selector":{"app":"web"}}"#;
+        let original = (ORIGINAL_ANNOTATION.to_owned(), original.to_owned());
+        switched.metadata.annotations = Some([original].into());
+        assert!(!is_another(Event::Apply(of_lull())));
+        assert!(!is_another(Event::Delete(of_lull())));
+        assert!(is_another(Event::Apply(service(&json!({}), &json!(8080)))));
+        assert!(!is_another(Event::Apply(switched.clone())));
+        assert!(is_another(Event::Apply(service(&json!({}), &json!(8081)))));
+        assert!(is_another(Event::Apply(of_lull())), "it was a user's");
+        assert!(is_another(Event::Apply(switched)), "and is one again");
+        assert!(is_another(Event::Delete(service(&json!({}), &json!(8080)))));
     }
 
     #[test]

@@ -52,8 +52,9 @@ use crate::{
 
 /// Between two pulls of a workload's pods, and two evaluations when nothing else happens.
 const TICK: Duration = Duration::from_secs(1);
-/// Fewest ticks between two evaluations of a workload that is asleep: all that matters to it comes
-/// as a change, so thousands of them are no load. Up to as many more, so that they drift apart.
+/// Fewest ticks between two evaluations of a workload that is asleep, or that another replica leads:
+/// all that matters then comes as a change, so thousands of them are no load. Up to as many more, so
+/// that they drift apart.
 const REST: u32 = 15;
 
 /// A Service that is applied a moment after its Deployment is no obstacle.
@@ -199,7 +200,17 @@ pub fn is_relevant(ctx: &Context, key: &Key) -> bool {
     stage(ctx, target.as_deref(), workload.as_deref()) != Stage::Done
 }
 
-/// Ticks between two evaluations while it is asleep.
+/// Whether a workload can do without an evaluation for a while, `state` being what its leader knows.
+/// One that another replica leads needs this one for its wake alone.
+fn may_rest(leads: bool, state: Option<State>, held: u64) -> bool {
+    if leads {
+        state == Some(State::Asleep)
+    } else {
+        held == 0
+    }
+}
+
+/// Ticks between two evaluations while it rests.
 fn rest_of(key: &Key) -> u32 {
     let own = fnv1a(key.to_string().as_bytes()) % u64::from(REST);
     REST + u32::try_from(own).unwrap_or(0)
@@ -298,8 +309,11 @@ impl Task {
 
     /// Whether this tick passes without an evaluation.
     fn rests(&mut self) -> bool {
+        let term = self.ctx.leadership.term(&self.key);
+        let held = self.mailbox.demand.lock().held();
+        let is_due = self.rest == 0 || self.term != term;
         let owes = self.untold.is_some() || self.owes_status();
-        if self.state != Some(State::Asleep) || self.rest == 0 || owes {
+        if is_due || owes || !may_rest(term.is_some(), self.state, held) {
             return false;
         }
         self.rest -= 1;
@@ -552,6 +566,26 @@ mod tests {
         assert_eq!(stage_of(Some(&dry_run), Some(&run), true), Stage::Leave);
         let off = deployment(&json!({}), false);
         assert_eq!(stage_of(Some(&off), Some(&plan), true), Stage::Leave);
+    }
+
+    #[test]
+    fn what_sleeps_rests_and_what_another_leads_as_long_as_nobody_is_held() {
+        let (led, followed) = (true, false);
+        let rows = [
+            (led, Some(State::Asleep), 0, true),
+            // Its reports are changes.
+            (led, Some(State::Asleep), 1, true),
+            (led, Some(State::Awake), 0, false),
+            (led, None, 0, false),
+            // It is not known to who doesn't lead.
+            (followed, None, 0, true),
+            // The leader may not be there.
+            (followed, None, 1, false),
+        ];
+        for (leads, state, held, expected) in rows {
+            let rests = may_rest(leads, state, held);
+            assert_eq!(rests, expected, "{leads} {state:?} {held}");
+        }
     }
 
     #[test]

@@ -94,6 +94,16 @@ impl Mailboxes {
         Some(mailbox)
     }
 
+    /// A new mailbox in the place of that of `key`.
+    pub(crate) fn renew(&self, key: &Key) -> Arc<Mailbox> {
+        let mut boxes = self.all.write();
+        let mailbox = Arc::new(Mailbox::default());
+        let place = (key.namespace.clone(), label_value(&key.name));
+        boxes.insert(place, Arc::clone(&mailbox));
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        mailbox
+    }
+
     /// How many have been opened so far: a new one has heard nothing.
     #[must_use]
     pub fn opened(&self) -> u64 {
@@ -143,6 +153,23 @@ mod tests {
     use futures::FutureExt as _;
 
     use super::*;
+
+    #[test]
+    fn who_begins_anew_is_told_everything_and_reached_no_more_as_before() {
+        let boxes = Mailboxes::default();
+        let key = Key {
+            namespace: "ns".to_owned(),
+            name: "shop".to_owned(),
+        };
+        let first = boxes.open(&key).unwrap();
+        assert!(boxes.open(&key).is_none());
+        let second = boxes.renew(&key);
+        assert_eq!((boxes.len(), boxes.opened()), (1, 2));
+        boxes.wake(|_| true);
+        let woken =
+            [first, second].map(|mailbox| mailbox.changed.notified().now_or_never().is_some());
+        assert_eq!(woken, [false, true]);
+    }
 
     #[test]
     fn a_slice_wakes_who_looks_at_its_service_and_who_does_not_know_yet() {

@@ -12,7 +12,7 @@ use lull_process::readiness::Readiness;
 use super::{API_VERSION, MeshMode, WorkloadEntry, kinds::until_served};
 use crate::{
     cache::{Cache, Writer},
-    stores::{OnTouched, Touched, Watch, bare, by_name, label},
+    stores::{OnTouched, Teller, Touched, Watch, bare, by_name, label},
 };
 
 /// What the API server calls them in paths.
@@ -47,7 +47,7 @@ impl Entries {
         }
         let pending = readiness.expect(PLURAL);
         let (client, is_known) = (client.clone(), Arc::clone(&entries.is_known));
-        let on_touched = Arc::clone(on_touched);
+        let teller = Teller::new(PLURAL, on_touched);
         tokio::spawn(async move {
             let pending = until_served(&client, (API_VERSION, PLURAL), mode, pending).await;
             is_known.store(true, Ordering::Relaxed);
@@ -57,12 +57,11 @@ impl Entries {
             let api = Api::<WorkloadEntry>::all(client);
             let ours = watcher::Config::default().labels(WORKLOAD_LABEL);
             let watch = Watch {
-                name: PLURAL.to_owned(),
+                teller,
                 pending,
                 touched,
-                on_touched,
                 is_vital: true,
-                is_for_plans: false,
+                unplanned: None,
             };
             watch
                 .run((api, ours), writer, bare::<WorkloadEntry>, || {})

@@ -30,7 +30,7 @@ pub use self::{
 use super::{Host, MeshMode, kinds::until_served};
 use crate::{
     cache::{Cache, Keys, Writer},
-    stores::{OnTouched, Touched, Watch},
+    stores::{OnTouched, Teller, Touched, Watch},
 };
 
 type Labels = BTreeMap<String, String>;
@@ -224,18 +224,17 @@ impl<K: Send + Sync + 'static> Kind<K> {
         }
         let pending = start.readiness.expect(self.plural);
         let (client, mode) = (start.client.clone(), start.mode);
-        let on_touched = Arc::clone(start.on_touched);
+        let teller = Teller::new(self.plural, start.on_touched);
         tokio::spawn(async move {
             let resource = self.resource();
             let kind = (resource.api_version.as_str(), self.plural);
             let pending = until_served(&client, kind, mode, pending).await;
             let watch = Watch {
-                name: self.plural.to_owned(),
+                teller,
                 pending,
                 touched: self.touched,
-                on_touched,
                 is_vital: true,
-                is_for_plans: true,
+                unplanned: Some(|_| None),
             };
             let api = Api::<DynamicObject>::all_with(client, &resource);
             let what = (api, watcher::Config::default());

@@ -3,11 +3,11 @@
 use std::{borrow::Cow, collections::BTreeMap};
 
 use k8s_openapi::{
-    api::core::v1::{Service, ServicePort},
+    api::core::v1::{Service, ServicePort, ServiceSpec},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 use lull_contract::{
-    names::{HELD_LABEL, ORIGINAL_ANNOTATION},
+    names::{HELD_LABEL, ORIGINAL_ANNOTATION, WORKLOAD_LABEL},
     original::{Original, OriginalPort, TargetPort},
     ports::{app_port_of, traffic_port_name},
 };
@@ -54,6 +54,34 @@ pub(super) fn user_target(service: &Service, port: &ServicePort) -> IntOrString 
     })
 }
 
+/// The spec of `service` as its user has it, also while it is switched and held.
+fn user_spec(service: &Service) -> Option<ServiceSpec> {
+    let mut spec = service.spec.clone()?;
+    if spec.selector.is_some() {
+        spec.selector = Some(user_selector(service).into_owned());
+    }
+    for port in spec.ports.iter_mut().flatten() {
+        let target = user_target(service, port);
+        port.target_port = Some(target);
+    }
+    Some(spec)
+}
+
+/// Whether plans are made from the same of both, a Service as it was and as it is. What Lull itself
+/// changes in it is not among that, but for the note ([`is_noted`]), which one workload looks at.
+pub(crate) fn is_planned_alike(a: &Service, b: &Service) -> bool {
+    let ours = |service: &Service| {
+        let labels = service.metadata.labels.as_ref();
+        labels.and_then(|labels| labels.get(WORKLOAD_LABEL).cloned())
+    };
+    ours(a) == ours(b) && user_spec(a) == user_spec(b)
+}
+
+/// Whether `service` carries Lull's note of what was there.
+pub(crate) fn is_noted(service: &Service) -> bool {
+    original(service).is_some()
+}
+
 fn noted(target: IntOrString) -> TargetPort {
     match target {
         IntOrString::Int(number) => TargetPort::Number(number),
@@ -65,7 +93,7 @@ fn noted(target: IntOrString) -> TargetPort {
 #[must_use]
 pub fn is_switched(service: &Service, planned: &PlannedService) -> bool {
     let ports = ports(service);
-    original(service).is_some()
+    is_noted(service)
         && planned.ports.iter().all(|p| {
             ports.get(p.index).is_some_and(|port| {
                 port.target_port == Some(IntOrString::String(traffic_port_name(p.app_port)))

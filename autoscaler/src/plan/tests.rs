@@ -417,6 +417,37 @@ fn a_target_that_the_user_changed_meanwhile_is_the_new_original() {
 }
 
 #[test]
+fn what_lull_writes_into_a_service_is_no_news_to_plans_and_what_its_user_writes_is() {
+    let before = plain();
+    let plan = planned(&[&before]);
+    let switched = apply(&before, &switch_patch(&before, &plan[0]));
+    let held = apply(&switched, &hold_patch(&switched, "uid-1"));
+    for ours in [&switched, &held] {
+        assert!(is_planned_alike(&before, ours) && is_planned_alike(ours, &before));
+        assert!(!is_noted(&before) && is_noted(ours));
+    }
+    let changes: [fn(&mut Service); 6] = [
+        |s| {
+            s.spec.as_mut().unwrap().ports.as_mut().unwrap()[0].target_port =
+                Some(IntOrString::Int(8081))
+        },
+        |s| drop(s.spec.as_mut().unwrap().ports.as_mut().unwrap().pop()),
+        |s| s.spec.as_mut().unwrap().selector = Some([("app".to_owned(), "new".to_owned())].into()),
+        |s| s.spec.as_mut().unwrap().session_affinity = Some("ClientIP".to_owned()),
+        // The note is all that says what was there.
+        |s| s.metadata.annotations = None,
+        |s| s.metadata.labels = Some([(WORKLOAD_LABEL.to_owned(), "shop".to_owned())].into()),
+    ];
+    for (number, change) in changes.iter().enumerate() {
+        for there in [&switched, &held] {
+            let mut changed = there.clone();
+            change(&mut changed);
+            assert!(!is_planned_alike(there, &changed), "{number}");
+        }
+    }
+}
+
+#[test]
 fn our_private_service_is_never_taken_for_a_public_one() {
     let mut private = plain();
     private.metadata.name = Some("shop-lull".into());

@@ -7,7 +7,7 @@ use lull_contract::{scaled_workload, target_resource::TargetResource};
 use lull_process::readiness::Pending;
 use parking_lot::RwLock;
 
-use super::{OnTouched, Touched, Watch};
+use super::{OnTouched, Teller, Touched, Watch};
 use crate::{
     cache::{Cache, Keys, Writer},
     discovery::{Said, Search},
@@ -107,7 +107,8 @@ impl Targets {
         on_touched: &OnTouched,
     ) {
         let (kinds, client) = (Arc::clone(&self.kinds), client.clone());
-        let (wanted, on_touched) = (resource.clone(), Arc::clone(on_touched));
+        let wanted = resource.clone();
+        let teller = Teller::new(&resource.to_string(), on_touched);
         tokio::spawn(async move {
             let search = Search::new(DISCOVER_EVERY, is_builtin(&wanted));
             let (resource, pending) = search.run(pending, || said(&wanted, &client)).await;
@@ -118,12 +119,11 @@ impl Targets {
                 cache: writer.cache(),
             };
             let watch = Watch {
-                name: wanted.to_string(),
+                teller,
                 pending,
                 touched: |target: &Target| Touched::Workload(target.namespace.clone(), target.id()),
-                on_touched,
                 is_vital: is_builtin(&wanted),
-                is_for_plans: false,
+                unplanned: None,
             };
             let api: Api<DynamicObject> = Api::all_with(client, &*resource);
             let kept = |object| Target::new(&resource, object);

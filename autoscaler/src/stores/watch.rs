@@ -1,6 +1,6 @@
 //! One watch: from the API server's events to a cache, and to whoever is touched.
 
-use std::{fmt::Debug, pin::pin, sync::Arc};
+use std::{fmt::Debug, pin::pin};
 
 use futures::TryStreamExt;
 use kube::{
@@ -13,20 +13,19 @@ use kube::{
 use lull_process::readiness::{Pending, Readiness};
 use serde::de::DeserializeOwned;
 
-use super::{OnTouched, Touched};
+use super::{OnTouched, Teller, Touched};
 use crate::cache::{Cache, Keys, Taken, Writer};
 
 /// How one kind is watched.
 pub(crate) struct Watch<K> {
-    /// What it is called in logs, and while it is waited for.
-    pub(crate) name: String,
+    pub(crate) teller: Teller,
     pub(crate) pending: Option<Pending>,
     pub(crate) touched: fn(&K) -> Touched,
-    pub(crate) on_touched: OnTouched,
     /// Whether everything waits for its first list, however often that fails.
     pub(crate) is_vital: bool,
-    /// Nothing but plans is made from it: a change that is none to them touches nobody.
-    pub(crate) is_for_plans: bool,
+    /// Whom it touches, if anybody, where an object changes in nothing that plans are made from;
+    /// `None`: those whom any change touches.
+    pub(crate) unplanned: Option<fn(&K) -> Option<Touched>>,
 }
 
 // === impl Watch ===
@@ -35,12 +34,11 @@ impl<K: Send + Sync + 'static> Watch<K> {
     /// The watch called `name`, whose every change touches everything.
     pub(super) fn new(name: &str, (readiness, on_touched): (&Readiness, &OnTouched)) -> Self {
         Self {
-            name: name.to_owned(),
+            teller: Teller::new(name, on_touched),
             pending: Some(readiness.expect(name)),
             touched: |_| Touched::Everything,
-            on_touched: Arc::clone(on_touched),
             is_vital: true,
-            is_for_plans: false,
+            unplanned: None,
         }
     }
 
@@ -60,7 +58,7 @@ impl<K: Send + Sync + 'static> Watch<K> {
         cache
     }
 
-    /// Fills `writer` until the process ends; `on_listed` is called after each complete list.
+    /// Fills `writer` until the process ends, which it does with the watch; `on_listed` is called after each complete list.
     pub(crate) async fn run<R>(
         mut self,
         (api, config): (Api<R>, watcher::Config),
@@ -77,7 +75,7 @@ impl<K: Send + Sync + 'static> Watch<K> {
                 Ok(None) => break,
                 Err(error) => {
                     // The watcher comes back by itself, with backoff.
-                    tracing::warn!(%error, "watch of {} failed", self.name);
+                    tracing::warn!(%error, "watch of {} failed", self.teller.name);
                     if !self.is_vital {
                         drop(self.pending.take());
                     }
@@ -86,19 +84,20 @@ impl<K: Send + Sync + 'static> Watch<K> {
             };
             let is_listed = matches!(event, Event::InitDone);
             let now = touched_by(&event, self.touched);
+            let unplanned = self.unplanned.map(|touched| unplanned_by(&event, touched));
             let Taken { is_news, replaced } = writer.take(event);
             if is_listed {
                 on_listed();
                 drop(self.pending.take());
             }
-            if is_news || !self.is_for_plans {
+            let (before, now) = match unplanned {
+                Some(unplanned) if !is_news => (None, unplanned),
+                Some(_) => (replaced.as_deref().map(self.touched), now),
                 // Whom anything else is about it is about for good.
-                let before = replaced.filter(|_| self.is_for_plans);
-                let before = before.as_deref().map(self.touched);
-                changes(before, now).for_each(&*self.on_touched);
-            }
+                None => (None, now),
+            };
+            changes(before, now).for_each(&*self.teller.on_touched);
         }
-        tracing::error!("watch of {} ended", self.name);
     }
 }
 
@@ -124,6 +123,14 @@ fn touched_by<K>(event: &Event<K>, touched: impl Fn(&K) -> Touched) -> Option<To
     }
 }
 
+/// Who is told of `event` where it is no news to plans: of an object, by `touched`.
+fn unplanned_by<K>(event: &Event<K>, touched: impl Fn(&K) -> Option<Touched>) -> Option<Touched> {
+    match event {
+        Event::Apply(object) => touched(object),
+        _ => None,
+    }
+}
+
 /// Those whom an object is about `now`, and those others whom it was about `before`.
 fn changes(before: Option<Touched>, now: Option<Touched>) -> impl Iterator<Item = Touched> {
     let before = before.filter(|before| now.as_ref() != Some(before));
@@ -142,6 +149,20 @@ mod tests {
         assert_eq!(told, [None, None, Some(Touched::Everything)]);
         let one = touched_by(&Event::Delete(()), touched);
         assert_eq!(one, Some(Touched::Activators));
+    }
+
+    #[test]
+    fn what_is_no_news_to_plans_is_told_of_an_object_that_has_changed_alone() {
+        let touched = |_: &()| Some(Touched::Activators);
+        let events = [
+            Event::Init,
+            Event::InitApply(()),
+            Event::InitDone,
+            Event::Apply(()),
+        ];
+        let told = events.map(|event| unplanned_by(&event, touched));
+        assert_eq!(told, [None, None, None, Some(Touched::Activators)]);
+        assert_eq!(unplanned_by(&Event::Apply(()), |_: &()| None), None);
     }
 
     #[test]

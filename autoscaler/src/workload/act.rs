@@ -192,7 +192,8 @@ impl Task {
         Ok(())
     }
 
-    /// Writes `to` to `/scale`, if it is at `from`.
+    /// Writes `to` to `/scale`, if it is at `from`, and where pods go, if the object is what it was
+    /// decided on.
     ///
     /// The condition is the object's resourceVersion: a JSON patch can't test for a 0, which
     /// Kubernetes leaves out of the object.
@@ -208,10 +209,13 @@ impl Task {
             self.patch_scale(target, version, (from, to)).await
         } else {
             // Decided on what we wrote, which the cache doesn't show yet.
-            self.patch_newest_scale(target, (from, to)).await
+            let what = Purpose::WriteScale;
+            Err(WriteError::Moved { what })
         };
         match write {
-            Err(error) if error.is_conflict() => self.patch_newest_scale(target, (from, to)).await,
+            Err(error) if error.is_conflict() && holds_of_newest((from, to)) => {
+                self.patch_newest_scale(target, (from, to)).await
+            }
             other => other,
         }?;
         self.written_replicas = Some(Written {
@@ -346,6 +350,13 @@ impl Task {
     }
 }
 
+/// Whether a change of the count that was decided on an older object holds of the newest one, too,
+/// where that has the same count. A wake does, and any growth: nobody is let down by it. Before pods go
+/// everything is looked at again: a `min-scale` or a rollout may have been written meanwhile.
+fn holds_of_newest((from, to): (u32, u32)) -> bool {
+    to > from
+}
+
 fn replicas_of(scale: &Scale) -> u32 {
     let replicas = scale
         .spec
@@ -353,4 +364,22 @@ fn replicas_of(scale: &Scale) -> u32 {
         .and_then(|spec| spec.replicas)
         .unwrap_or(0);
     u32::try_from(replicas).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_growth_is_written_over_an_object_that_nobody_has_looked_at() {
+        let rows = [
+            ((0, 1), true),
+            ((1, 3), true),
+            ((3, 1), false),
+            ((1, 0), false),
+        ];
+        for (change, expected) in rows {
+            assert_eq!(holds_of_newest(change), expected, "{change:?}");
+        }
+    }
 }

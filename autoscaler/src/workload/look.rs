@@ -14,7 +14,7 @@ use lull_contract::{
 
 use super::{Task, Written, waking_reason};
 use crate::{
-    context::Key,
+    context::{Key, Mailbox},
     demand::{Measured, Reporter},
     machine::Facts,
     metrics::{Asked, Numbers},
@@ -38,6 +38,10 @@ pub(super) struct Look {
     pub(super) measured: Measured,
     pub(super) verdict: Verdict,
 }
+
+/// A pull of a workload's pods. Its end leads to an evaluation, also where it is a panic: what isn't
+/// heard has to be seen to be silent.
+struct Pulling(Arc<Mailbox>);
 
 // === impl Look ===
 
@@ -77,6 +81,14 @@ impl Look {
     /// Why the workload has the count that it has.
     pub(super) fn why(&self) -> Why {
         Why::of(&self.verdict, &self.facts, &self.measured)
+    }
+}
+
+// === impl Pulling ===
+
+impl Drop for Pulling {
+    fn drop(&mut self) {
+        self.0.changed.notify_one();
     }
 }
 
@@ -259,10 +271,10 @@ impl Task {
         if pods.is_empty() {
             return false;
         }
-        let (ctx, mailbox) = (Arc::clone(&self.ctx), Arc::clone(&self.mailbox));
+        let (ctx, pulling) = (Arc::clone(&self.ctx), Pulling(Arc::clone(&self.mailbox)));
         self.pull = Some(tokio::spawn(async move {
             let pulls = pods.iter().map(|(name, ip, port)| {
-                let (ctx, mailbox) = (&ctx, &mailbox);
+                let (ctx, mailbox) = (&ctx, &pulling.0);
                 async move {
                     let limits = (PULL_TIMEOUT, MAX_QUEUE_PROXY_BYTES);
                     let begun = ctx.now();
@@ -296,7 +308,7 @@ impl Task {
                 }
             });
             futures::future::join_all(pulls).await;
-            mailbox.changed.notify_one();
+            drop(pulling);
         }));
         true
     }
@@ -316,6 +328,7 @@ fn count(len: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
     use lull_contract::ports;
     use serde_json::{Value, json};
 
@@ -325,6 +338,20 @@ mod tests {
         let pod = json!({ "metadata": { "name": name }, "status": status });
         let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(pod).unwrap();
         Arc::new(pod.into())
+    }
+
+    async fn panic_with(_pulling: Pulling) {
+        panic!("as the test wants it")
+    }
+
+    #[tokio::test]
+    async fn a_pull_leads_to_an_evaluation_however_it_ends() {
+        let mailbox = Arc::new(Mailbox::default());
+        let pulling = Pulling(Arc::clone(&mailbox));
+        let is_woken = || mailbox.changed.notified().now_or_never().is_some();
+        assert!(!is_woken());
+        let ended = tokio::spawn(panic_with(pulling)).await;
+        assert!(ended.unwrap_err().is_panic() && is_woken());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use lull_contract::{
-    names::{connect_rule, private_service},
+    names::{WORKLOAD_LABEL, connect_rule, label_value, private_service},
     scaled_workload::{ScaledWorkload, State},
 };
 
@@ -16,7 +16,7 @@ use crate::{
         self, Asks, Components, Finding, Mesh, Other, Plan, PlannedService, Reason, Situation,
         Template,
     },
-    stores::Hpa,
+    stores::{self, Hpa},
     target::Target,
 };
 
@@ -30,6 +30,11 @@ pub(super) struct Inputs {
     is_enrolled: bool,
     /// Objects of others that have the names of Lull's own ([`Situation::taken`]).
     taken: Vec<String>,
+    /// Once it is enrolled, the Services that select its pods and carry no note of Lull's: one that
+    /// Lull has switched is not let down.
+    unnoted: Vec<String>,
+    /// Which other workload has a private Service of the name of its own, by label value.
+    private_of: Option<String>,
     /// Whether its pods have Istio's container, or will have it; `None` where there is no mesh.
     is_meshed: Option<bool>,
     /// How long it took to wake lately ([`plan::longest_wake`]).
@@ -67,6 +72,8 @@ impl Task {
             asks: Asks::of(&target.annotations, &workload.spec.settings),
             is_enrolled: self.is_enrolled(),
             taken: self.taken(target),
+            unnoted: self.unnoted(target),
+            private_of: self.others_private(),
             is_meshed: self.is_meshed_now(target),
             longest_wake: plan::longest_wake(self.mailbox.journal.lock().wakes()),
             no_activator: self.ctx.no_activator(),
@@ -166,6 +173,30 @@ impl Task {
         });
         let rules = rules.map(|name| format!("DestinationRule {name}"));
         slices.chain(rules).collect()
+    }
+
+    /// Once it is enrolled, names of the Services that select the pods and carry no note of Lull's.
+    /// Notes are in no version ([`plan::is_planned_alike`]).
+    fn unnoted(&mut self, target: &Target) -> Vec<String> {
+        let template = target.template.as_ref();
+        let Some(template) = template.filter(|_| self.is_enrolled()) else {
+            return Vec::new();
+        };
+        let names = self.selecting(&template.plan);
+        let is_noted = |name: &str| {
+            let service = self.service(name);
+            service.is_some_and(|service| plan::is_noted(&service))
+        };
+        let unnoted = names.iter().filter(|name| !is_noted(name));
+        unnoted.cloned().collect()
+    }
+
+    /// The other workload whose private Service has the name of this one's, by label value. Services that
+    /// Lull has made are in no version.
+    fn others_private(&self) -> Option<String> {
+        let service = self.service(&private_service(&self.key.name))?;
+        let of = stores::label(&*service, WORKLOAD_LABEL)?;
+        (of != label_value(&self.key.name)).then(|| of.to_owned())
     }
 
     /// Names of the Services that select pods of `template`.
@@ -313,11 +344,13 @@ mod tests {
             },
             is_enrolled: false,
             taken: Vec::new(),
+            unnoted: Vec::new(),
+            private_of: None,
             is_meshed: None,
             longest_wake: None,
             no_activator: false,
         };
-        let changes: [fn(&mut Inputs); 13] = [
+        let changes: [fn(&mut Inputs); 15] = [
             |inputs| inputs.version = 2,
             |inputs| inputs.asks.class = Class::Hpa,
             |inputs| inputs.asks.min_scale = 1,
@@ -327,6 +360,8 @@ mod tests {
             |inputs| inputs.asks.accepts_activator_source = true,
             |inputs| inputs.is_enrolled = true,
             |inputs| inputs.taken.push("EndpointSlice shop-lull".to_owned()),
+            |inputs| inputs.unnoted.push("shop".to_owned()),
+            |inputs| inputs.private_of = Some("other".to_owned()),
             |inputs| inputs.is_meshed = Some(false),
             |inputs| inputs.is_meshed = Some(true),
             |inputs| inputs.longest_wake = Some(Duration::from_secs(10)),

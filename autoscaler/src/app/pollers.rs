@@ -1,0 +1,161 @@
+//! One poller for each activator: its reports go to the tasks that they are about.
+
+use std::{collections::HashMap, fmt::Write as _, sync::Arc, time::Duration};
+
+use lull_contract::{
+    ports,
+    report::{ActivatorReport, MAX_ACTIVATOR_BYTES, SEEN_PARAM, SINCE_PARAM, WAIT_PARAM},
+};
+use tokio::task::JoinHandle;
+
+use crate::{context::Context, demand::Hearing, metrics::Asked};
+
+/// How long an activator may keep a poll open: also how often each says that it is there.
+const POLL_WAIT: Duration = Duration::from_secs(1);
+/// Reports of an activator until it is asked for everything again, whatever it has told: what went
+/// wrong unseen is mended with it.
+const COMPLETE_EVERY: u32 = 60;
+/// Pause after a failed poll.
+const POLL_PAUSE: Duration = Duration::from_millis(200);
+
+/// Address and poller of each activator pod, by its name.
+pub(super) type Pollers = HashMap<String, (String, JoinHandle<()>)>;
+
+/// One poller for each activator pod that has an address.
+pub(super) fn keep(ctx: &Arc<Context>, pollers: &mut Pollers) {
+    let activators: HashMap<String, String> = ctx
+        .stores
+        .activators
+        .all()
+        .iter()
+        .filter_map(|pod| Some((pod.name.clone(), pod.ip.clone()?)))
+        .collect();
+    pollers.retain(|name, (ip, poller)| {
+        let is_wanted = activators.get(name) == Some(ip);
+        // It has no end of its own.
+        let has_panicked = poller.is_finished();
+        if has_panicked {
+            ctx.metrics.panics.inc();
+            tracing::error!(activator = name, "its poller has failed: it begins anew");
+        }
+        let keep = is_wanted && !has_panicked;
+        if !keep {
+            poller.abort();
+            ctx.forget(name);
+        }
+        keep
+    });
+    for (name, ip) in activators {
+        pollers.entry(name.clone()).or_insert_with(|| {
+            let poller = tokio::spawn(poll_activator(Arc::clone(ctx), name, ip.clone()));
+            (ip, poller)
+        });
+    }
+}
+
+/// Long-polls one activator and hands what it says to the tasks.
+async fn poll_activator(ctx: Arc<Context>, name: String, ip: String) {
+    let mut known = Known::default();
+    let limits = (POLL_WAIT + Duration::from_secs(2), MAX_ACTIVATOR_BYTES);
+    loop {
+        // Read first: whoever comes later is told everything with the next report.
+        let opened = ctx.mailboxes().opened();
+        let path = known.path(opened);
+        let answer = ctx.puller.get((&ip, ports::REPORT), &path, limits).await;
+        let report = match answer.map(|body| ActivatorReport::parse(&body)) {
+            Ok(Ok(report)) if report.pod != name => {
+                // The address is another activator's by now.
+                tracing::debug!(activator = name, other = report.pod, "not its report");
+                known = Known::default();
+                tokio::time::sleep(POLL_WAIT).await;
+                continue;
+            }
+            Ok(Ok(report)) => report,
+            Ok(Err(error)) => {
+                ctx.metrics.refused(Asked::Activator, &error);
+                tracing::warn!(activator = name, %error, "report refused");
+                known = Known::default();
+                tokio::time::sleep(POLL_WAIT).await;
+                continue;
+            }
+            Err(error) => {
+                ctx.metrics.pull_failed(Asked::Activator, &error);
+                tracing::debug!(activator = name, %error, "report not had");
+                known = Known::default();
+                tokio::time::sleep(POLL_PAUSE).await;
+                continue;
+            }
+        };
+        let last = ctx.hearing(&name).filter(|last| last.boot == report.boot);
+        if report.partial && last.is_none() {
+            // Of another process than the one that was asked to leave something out.
+            known = Known::default();
+            continue;
+        }
+        deliver(&ctx, &name, last, &report);
+        known = Known {
+            seen: Some(report.edge),
+            since: Some(report.sequence).filter(|sequence| *sequence > 0),
+            opened: if report.partial { known.opened } else { opened },
+            partial: if report.partial { known.partial + 1 } else { 0 },
+        };
+    }
+}
+
+/// What has been had from an activator.
+#[derive(Debug, Default)]
+struct Known {
+    seen: Option<u64>,
+    /// Number of the last report.
+    since: Option<u64>,
+    /// [`Mailboxes::opened`](crate::context::Mailboxes::opened) at the last complete report.
+    opened: u64,
+    /// Reports since that one.
+    partial: u32,
+}
+
+// === impl Known ===
+
+impl Known {
+    /// What is to be asked for, where so many mailboxes have been opened.
+    fn path(&self, opened: u64) -> String {
+        let Some(seen) = self.seen else {
+            return "/report".to_owned();
+        };
+        let wait = POLL_WAIT.as_millis();
+        let mut path = format!("/report?{SEEN_PARAM}={seen}&{WAIT_PARAM}={wait}");
+        let is_known = self.opened == opened && self.partial < COMPLETE_EVERY;
+        if let Some(since) = self.since.filter(|_| is_known) {
+            // Writing to a String can't fail.
+            let _ = write!(path, "&{SINCE_PARAM}={since}");
+        }
+        path
+    }
+}
+
+fn deliver(ctx: &Context, activator: &str, last: Option<Hearing>, report: &ActivatorReport) {
+    let hearing = Hearing {
+        boot: report.boot,
+        complete: last.map_or(0, |last| last.complete) + u64::from(!report.partial),
+        now_us: report.now_us,
+        at: ctx.now(),
+    };
+    for held in &report.workloads {
+        let Some(mailbox) = ctx.mailboxes().get(&held.namespace, &held.name) else {
+            continue;
+        };
+        let listens_otherwise = {
+            let mut demand = mailbox.demand.lock();
+            demand.activator_reported(activator, (last, hearing), held)
+        };
+        // One that sleeps looks around by itself only twice a minute.
+        if listens_otherwise || held.held.in_flight > 0 {
+            mailbox.changed.notify_one();
+        }
+    }
+    ctx.heard(activator, hearing);
+    if last.is_none() {
+        // None could be listed before, also where its pod has been ready for a moment.
+        ctx.mailboxes().wake(|_| true);
+    }
+}
