@@ -401,7 +401,7 @@ mod tests {
             "it may be about to be written"
         );
         let (shop, _) = owner("shop");
-        let at = |minutes| Duration::from_secs(60 * minutes);
+        let at = |minutes: u64| Duration::from_secs(60 * minutes);
         ports.keep_only(&shop, &[80], at(1));
         assert_eq!(given(&ports, "bank", 3), None);
         ports.keep_only(&shop, &[], at(3));

@@ -64,6 +64,8 @@ pub struct Facts {
     pub activators: u32,
     /// Time since the state began.
     pub since: Duration,
+    /// For so long there has been no pod at all, though the count is above zero.
+    pub podless: Duration,
 }
 
 /// Waits that can't be observed.
@@ -75,6 +77,8 @@ pub struct Delays {
     pub burst_hold: Duration,
     /// How long a wake may take before the pods are given up.
     pub wake_deadline: Duration,
+    /// How long a wake may bring no pod at all before pods are asked for anew.
+    pub ask_again: Duration,
 }
 
 /// Something to write. Each is idempotent.
@@ -94,6 +98,14 @@ pub enum Action {
         from: u32,
         /// New count.
         to: u32,
+    },
+    /// `/scale` to zero for a moment, if it is at `from` now: the next step of a wake writes it anew.
+    ///
+    /// A controller whose pods are refused (the mesh's or a policy's admission is away) tries again after
+    /// twice the time, up to a quarter of an hour; a count that changes makes it try at once.
+    AskAgain {
+        /// Count that has brought no pod.
+        from: u32,
     },
 }
 
@@ -117,6 +129,8 @@ impl Default for Delays {
             propagation: Duration::from_secs(3),
             burst_hold: Duration::from_secs(10),
             wake_deadline: Duration::from_secs(600),
+            // Kubernetes' own controllers have tried a dozen times by then, the last time 10 s ago.
+            ask_again: Duration::from_secs(20),
         }
     }
 }
@@ -154,6 +168,13 @@ impl Facts {
     /// none: where it goes again, nobody is reached.
     fn needs_burst(&self) -> bool {
         self.burst_short && !self.no_activator
+    }
+
+    /// Somebody waits for pods of which none is made. The next one to ask for them must be us.
+    fn is_stuck(&self, delays: &Delays) -> bool {
+        let is_ours = self.may_wake && self.activators > 0 && !self.no_activator;
+        let is_asked = self.replicas > 0 && self.ready == 0;
+        is_ours && is_asked && self.held > 0 && self.podless >= delays.ask_again
     }
 
     /// The scale action that the decision asks for above zero, if any.
@@ -316,7 +337,7 @@ fn asleep(facts: &Facts) -> Step {
 }
 
 fn waking(facts: &Facts, delays: &Delays) -> Step {
-    use Action::{AddActivators, RestoreSelector, Scale};
+    use Action::{AddActivators, AskAgain, RestoreSelector, Scale};
     if facts.replicas == 0 && facts.held == 0 && facts.may_sleep {
         return Step::new(State::Asleep, [AddActivators]);
     }
@@ -343,6 +364,20 @@ fn waking(facts: &Facts, delays: &Delays) -> Step {
             "no pod became ready within {} s",
             delays.wake_deadline.as_secs()
         ));
+    }
+    if facts.is_stuck(delays) {
+        let actions = [
+            AddActivators,
+            AskAgain {
+                from: facts.replicas,
+            },
+        ];
+        let why = format!(
+            "no pod was made within {} s, {} held: asked for anew",
+            delays.ask_again.as_secs(),
+            facts.held
+        );
+        return Step::new(State::Waking, actions).why(why);
     }
     let mut actions = vec![AddActivators];
     actions.extend(

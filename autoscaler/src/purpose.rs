@@ -15,6 +15,8 @@ pub enum Purpose {
     DeleteSlice,
     /// An activator as Istio is told of it.
     WriteEntry,
+    /// Whether istiod still hears, before pods go: a dry run of an entry that is there.
+    AskIstio,
     /// An activator of which Istio is told no more.
     DeleteEntry,
     /// How long callers in a mesh may try to connect.
@@ -47,12 +49,13 @@ pub enum Purpose {
 
 impl Purpose {
     /// Every one.
-    pub(crate) const ALL: [Self; 18] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::ReadScale,
         Self::WriteScale,
         Self::WriteSlice,
         Self::DeleteSlice,
         Self::WriteEntry,
+        Self::AskIstio,
         Self::DeleteEntry,
         Self::WriteRule,
         Self::DeleteRule,
@@ -73,7 +76,7 @@ impl Purpose {
         match self {
             Self::ReadScale | Self::WriteScale => "targets/scale",
             Self::WriteSlice | Self::DeleteSlice => "endpointslices",
-            Self::WriteEntry | Self::DeleteEntry => "workloadentries",
+            Self::WriteEntry | Self::AskIstio | Self::DeleteEntry => "workloadentries",
             Self::WriteRule | Self::DeleteRule => "destinationrules",
             Self::HoldSelector
             | Self::RestoreSelector
@@ -106,6 +109,7 @@ impl fmt::Display for Purpose {
             Self::WriteSlice => "writing the activators' slice",
             Self::DeleteSlice => "deleting the activators' slice",
             Self::WriteEntry => "writing an activator's WorkloadEntry",
+            Self::AskIstio => "asking whether istiod hears",
             Self::DeleteEntry => "deleting an activator's WorkloadEntry",
             Self::WriteRule => "writing the connect timeout's DestinationRule",
             Self::DeleteRule => "deleting the connect timeout's DestinationRule",

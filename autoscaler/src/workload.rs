@@ -101,6 +101,8 @@ struct Task {
     state_since: Instant,
     arrivals_at_state: u64,
     policy: Policy,
+    /// Since when a wake has brought no pod.
+    podless_since: Option<Instant>,
     /// What we wrote to `/scale`, and where there was before, which the watch may still show.
     written_replicas: Option<Written>,
     restored_at: Option<Instant>,
@@ -151,6 +153,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         state_since: Instant::now(),
         arrivals_at_state: 0,
         policy: Policy::new(true, now),
+        podless_since: None,
         written_replicas: None,
         restored_at: None,
         status_written: None,
@@ -398,7 +401,13 @@ impl Task {
                 Action::RemoveActivators => self.remove_activators(services).await?,
                 Action::HoldSelector => self.hold_selector(workload, services).await?,
                 Action::RestoreSelector => self.restore_selector(services).await?,
-                Action::Scale { from, to } => self.scale(target, from, to).await?,
+                Action::Scale { from, to } => {
+                    if to == 0 {
+                        self.istiod_hears(workload, services).await?;
+                    }
+                    self.scale(target, from, to).await?;
+                }
+                Action::AskAgain { from } => self.ask_again(target, from).await?,
             }
         }
         Ok(())

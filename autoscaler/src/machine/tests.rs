@@ -206,6 +206,58 @@ fn a_wake_that_never_gets_ready_is_given_up_when_nobody_waits() {
 }
 
 #[test]
+fn a_wake_that_brings_no_pod_at_all_is_asked_for_anew() {
+    let stuck = Facts {
+        ready: 0,
+        held: 1,
+        in_flight: 1,
+        native_ready: false,
+        podless: delays().ask_again,
+        ..busy()
+    };
+    let asked = step(State::Waking, &stuck, &delays());
+    assert_eq!(
+        (asked.state, asked.actions),
+        (
+            State::Waking,
+            vec![Action::AddActivators, Action::AskAgain { from: 1 }]
+        )
+    );
+    assert!(asked.reason.unwrap().contains("no pod was made"));
+    let back = Facts {
+        replicas: 0,
+        podless: Duration::ZERO,
+        ..stuck
+    };
+    let back = step(State::Waking, &back, &delays());
+    assert!(back.actions.contains(&Action::Scale { from: 0, to: 1 }));
+    for patient in [
+        Facts {
+            podless: Duration::ZERO,
+            ..stuck
+        },
+        Facts { held: 0, ..stuck },
+        Facts {
+            may_wake: false,
+            ..stuck
+        },
+        Facts {
+            activators: 0,
+            ..stuck
+        },
+        Facts {
+            no_activator: true,
+            may_sleep: false,
+            ..stuck
+        },
+    ] {
+        let step = step(State::Waking, &patient, &delays());
+        let asks = |action: &Action| matches!(action, Action::AskAgain { .. });
+        assert!(!step.actions.iter().any(asks), "{patient:?}");
+    }
+}
+
+#[test]
 fn a_workload_of_class_none_that_somebody_has_put_to_zero_stays_there() {
     let zero = Facts {
         replicas: 0,
@@ -366,7 +418,7 @@ prop_compose! {
         (replicas, ready, want, activators) in (0u32..4, 0u32..4, 0u32..4, 0u32..3),
         (in_flight, held, forwarding) in (0u64..2, 0u64..2, 0u64..2),
         flags in any::<[bool; 13]>(),
-        since in 0u64..700,
+        (since, podless) in (0u64..700, 0u64..40),
     ) -> Facts {
         Facts {
             replicas, ready: ready.min(replicas), want, activators,
@@ -377,6 +429,7 @@ prop_compose! {
             may_shrink: flags[4] || flags[10], may_wake: flags[11],
             no_activator: flags[12],
             since: Duration::from_secs(since),
+            podless: Duration::from_secs(podless),
         }
     }
 }
@@ -407,6 +460,11 @@ proptest! {
                     prop_assert!(facts.in_flight == 0 && facts.may_sleep);
                     let quiet = facts.known && facts.forwarding == 0 && !facts.bypassed;
                     prop_assert!(quiet || facts.ready == 0);
+                }
+                Action::AskAgain { .. } => {
+                    prop_assert!(facts.ready == 0 && facts.podless >= delays().ask_again);
+                    prop_assert!(facts.held > 0 && facts.may_wake && facts.activators > 0);
+                    prop_assert_eq!(step.state, State::Waking);
                 }
                 Action::Scale { from, to } if to < from => {
                     prop_assert!(facts.may_shrink && !facts.rolling && !facts.zero_only);

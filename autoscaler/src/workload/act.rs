@@ -254,6 +254,26 @@ impl Task {
         Ok(())
     }
 
+    /// Takes back a count that has brought no pod; the next look writes it anew.
+    pub(super) async fn ask_again(&mut self, target: &Target, from: u32) -> Result<(), WriteError> {
+        let version = target.resource_version.clone();
+        self.patch_scale(target, version, (from, 0)).await?;
+        self.written_replicas = Some(Written {
+            from,
+            to: 0,
+            at: Instant::now(),
+        });
+        self.policy.wrote(0);
+        tracing::warn!(workload = %self.key, from, "a wake has brought no pod: asked for anew");
+        self.ctx.event(
+            target.reference(),
+            true,
+            "NoPodMade",
+            "A wake has brought no pod, its controller's Events say why: asked for anew".to_owned(),
+        );
+        Ok(())
+    }
+
     /// An Event where somebody else has changed the count.
     pub(super) fn tell_overruled(&self, target: &Target, replicas: u32) {
         let note = match replicas {

@@ -1,6 +1,9 @@
 //! What is seen of a workload: from the watch caches and the reports to [`Facts`].
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
@@ -181,6 +184,14 @@ impl Task {
         }
     }
 
+    /// How long there has been none but ending pods, though `replicas` asks for one.
+    fn podless(&mut self, replicas: u32, pods: &[Arc<Pod>]) -> Duration {
+        let is_podless = replicas > 0 && pods.iter().all(|pod| pod.is_leaving);
+        let since = self.podless_since.filter(|_| is_podless);
+        self.podless_since = is_podless.then(|| since.unwrap_or_else(Instant::now));
+        self.podless_since.map_or(Duration::ZERO, |at| at.elapsed())
+    }
+
     /// Every Service has a ready pod in Kubernetes' own slices.
     pub(super) fn native_ready(&self, services: &[PlannedService]) -> bool {
         let is_ready = |service: &PlannedService| {
@@ -211,8 +222,10 @@ impl Task {
         let services = self.services_of(plan);
         let settings = &workload.spec.settings;
         let (now, pods) = (self.ctx.now(), self.pods());
+        let replicas = self.replicas(target);
+        let podless = self.podless(replicas, &pods);
         let seen = Seen {
-            replicas: self.replicas(target),
+            replicas,
             ready: count(pods.iter().filter(|pod| pod.is_ready).count()),
         };
         let measured = {
@@ -244,6 +257,7 @@ impl Task {
             native_ready: self.native_ready(services),
             activators: count(self.usable_activators(workload).len()),
             since: self.state_since.elapsed(),
+            podless,
             ..seen
         };
         Look {

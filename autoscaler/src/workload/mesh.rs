@@ -117,6 +117,33 @@ impl Task {
         self.remove_entries_but(&kept).await
     }
 
+    /// Fails where istiod is away, which has to tell callers of the activators before pods go.
+    ///
+    /// Its admission judges each write of an entry, a dry run as well: who answered when an entry was
+    /// written, and answers now, a propagation delay later, has passed it on.
+    pub(super) async fn istiod_hears(
+        &self,
+        workload: &ScaledWorkload,
+        services: &[PlannedService],
+    ) -> Result<(), WriteError> {
+        let Some(identity) = self.in_mesh(services) else {
+            return Ok(());
+        };
+        let activators = self.usable_activators(workload);
+        let mut entries = activators
+            .iter()
+            .filter_map(|activator| mesh::entry(workload, &identity, activator));
+        let Some(entry) = entries.next() else {
+            return Ok(());
+        };
+        let name = entry["metadata"]["name"].as_str().unwrap_or_default();
+        let api: Api<WorkloadEntry> = self.api();
+        let params = apply_to(true).dry_run();
+        let patch = Patch::Apply(&entry);
+        let asked = api.patch(name, &params, &patch);
+        self.call(Purpose::AskIstio, asked).await.map(drop)
+    }
+
     /// Deletes the workload's entries, all but those of these names.
     pub(super) async fn remove_entries_but(&self, kept: &[String]) -> Result<(), WriteError> {
         for entry in self.entries() {

@@ -115,6 +115,8 @@ impl Controller {
                     cluster.scale(to);
                     self.policy.wrote(to);
                 }
+                // Each pod that is asked for is made here.
+                Action::AskAgain { .. } => {}
             }
         }
         if step.state != self.state {
