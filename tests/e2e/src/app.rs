@@ -179,7 +179,8 @@ impl App {
         self
     }
 
-    /// Adds a preStop that only lets `seconds` pass: so callers hear of the pod's end before its app does.
+    /// Adds a preStop that only lets `seconds` pass, and time to end after it: so callers hear of the pod's
+    /// end before its app does.
     #[must_use]
     pub fn lingering(mut self, seconds: u32) -> Self {
         self.lingers = Some(seconds);
@@ -255,6 +256,11 @@ impl App {
                 },
             },
         });
+        if let Some(seconds) = self.lingers {
+            // As long again as Kubernetes' own grace period.
+            object["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] =
+                json!(seconds + 30);
+        }
         if !self.pod_annotations.is_empty() {
             object["spec"]["template"]["metadata"]["annotations"] = json!(self.pod_annotations);
         }

@@ -22,14 +22,10 @@ use lull_e2e::{
 
 /// Workloads that sleep and wake.
 const SLEEPERS: usize = 3;
-/// Workloads that are enrolled and leave.
-const ENROLLED: usize = 2;
 /// Longest time of what is before and after the races.
 const AROUND: Duration = Duration::from_secs(600);
 /// Longest wait for a mode before them.
 const FOLLOW: Duration = Duration::from_secs(60);
-/// A sidecar drains for so long at most while new connections come; without Lull it is long enough, too.
-const LINGER: u32 = 15;
 
 /// What is raced with.
 struct Workloads {
@@ -55,7 +51,7 @@ async fn raced(namespace: &Namespace, length: Length, mut chance: Chance) -> any
     let agent = Agent::deploy(namespace).await?;
     let bursts = Agent::deploy_as("bursts", namespace).await?;
     let workloads = Workloads::deploy(namespace, length.switched).await?;
-    let race = Race::new(length, length.switched + SLEEPERS + ENROLLED);
+    let race = Race::new(length, length.switched + SLEEPERS + length.enrolled);
     let mut all: Vec<LocalBoxFuture<'_, anyhow::Result<()>>> = Vec::new();
     for workload in &workloads.switched {
         let lane = switches(&race, &agent, (workload, chance.split()));
@@ -65,7 +61,7 @@ async fn raced(namespace: &Namespace, length: Length, mut chance: Chance) -> any
         let lane = sleeps(&race, &bursts, (workload, chance.split()));
         all.push(race.lane(lane).boxed_local());
     }
-    for number in 0..ENROLLED {
+    for number in 0..length.enrolled {
         let lane = enrolled(&race, &bursts, (number, chance.split()));
         all.push(race.lane(lane).boxed_local());
     }
@@ -86,7 +82,7 @@ async fn enrolled(
     let limit = race.length.longest + AROUND;
     in_namespace_for(limit, "enrolled", async |own| {
         let app = App::plain(&format!("enrol-{number}")).replicas(2);
-        let workload = app.lingering(LINGER).deploy(own).await?;
+        let workload = app.lingering(race.length.linger()).deploy(own).await?;
         workload.rolled_out().await?;
         enrolments(race, agent, (&workload, chance)).await
     })
@@ -106,7 +102,8 @@ async fn disrupted(
     let of_served = race.steady(agent, (served, share)).await?;
     let of_proxied = race.steady(agent, (proxied, share)).await?;
     // What is set up can't wait for an API server that stands still.
-    race.all_steady(workloads.switched.len() + ENROLLED + 2)
+    let enrolled = race.length.enrolled;
+    race.all_steady(workloads.switched.len() + enrolled + 2)
         .await?;
     let outcome = disrupt(race, &Targets { served, proxied }, chance).await;
     of_served.stop().await?;

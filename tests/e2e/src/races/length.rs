@@ -24,6 +24,8 @@ pub struct Length {
     pub pause: Duration,
     /// Workloads that are switched.
     pub switched: usize,
+    /// Workloads that are enrolled and leave.
+    pub enrolled: usize,
     /// Acts after which lanes end; without them the time ends them.
     pub(super) quotas: Option<&'static [(Act, u64)]>,
 }
@@ -63,6 +65,7 @@ impl Length {
             longest,
             pause: Duration::from_secs(15),
             switched: 3,
+            enrolled: 2,
             quotas: None,
         }
     }
@@ -79,8 +82,19 @@ impl Length {
             longest: Duration::from_secs(3_300),
             pause: Duration::from_secs(60),
             switched: 6,
+            // Their pods take long to end.
+            enrolled: 4,
             quotas: Some(&QUOTAS),
         }
+    }
+
+    /// How long plain pods take to end, seconds: without Lull, too, one that is deleted just before the API
+    /// server stands still is called until kube-proxy hears of it.
+    #[must_use]
+    pub fn linger(&self) -> u32 {
+        const AFTERWARDS: Duration = Duration::from_secs(15);
+        let seconds = (self.pause + AFTERWARDS).as_secs();
+        u32::try_from(seconds).unwrap_or(u32::MAX)
     }
 
     /// A steady load for each of the workloads that have one, which make `STEADY` together.
