@@ -9,8 +9,7 @@ use autoscaler::{
     restore, uninstall,
 };
 use clap::Parser;
-use kube::CustomResourceExt;
-use lull_contract::scaled_workload::ScaledWorkload;
+use lull_contract::scaled_workload;
 use lull_process::{env::EXIT_USAGE, logging};
 
 fn main() -> ExitCode {
@@ -36,7 +35,7 @@ fn main() -> ExitCode {
 fn start(args: Args) -> anyhow::Result<()> {
     if matches!(args.command, Some(Command::Crd)) {
         use std::io::Write;
-        let crd = serde_json::to_string_pretty(&ScaledWorkload::crd())?;
+        let crd = serde_json::to_string_pretty(&scaled_workload::crd()?)?;
         return writeln!(std::io::stdout(), "{crd}").context("writing the CRD");
     }
     if rustls::crypto::ring::default_provider()

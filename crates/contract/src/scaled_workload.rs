@@ -8,9 +8,10 @@ mod view;
 use std::{collections::BTreeMap, fmt};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::CustomResource;
+use kube::{CustomResource, CustomResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 pub use self::view::is_odd;
 use crate::{
@@ -207,14 +208,42 @@ impl fmt::Display for State {
     }
 }
 
+/// The CustomResourceDefinition as it is installed.
+///
+/// # Errors
+/// Where it can't be written as JSON, which would be a fault of this crate.
+pub fn crd() -> serde_json::Result<Value> {
+    let mut crd = serde_json::to_value(ScaledWorkload::crd())?;
+    drop_unsigned_formats(&mut crd);
+    Ok(crd)
+}
+
+/// Kubernetes knows no unsigned formats, and warns of each at every install; the bounds stay.
+fn drop_unsigned_formats(value: &mut Value) {
+    if let Value::Object(fields) = value {
+        let is_unsigned = |format: &Value| format.as_str().is_some_and(|f| f.starts_with("uint"));
+        if fields.get("format").is_some_and(is_unsigned) {
+            fields.remove("format");
+        }
+        fields.values_mut().for_each(drop_unsigned_formats);
+    } else if let Value::Array(values) = value {
+        values.iter_mut().for_each(drop_unsigned_formats);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kube::CustomResourceExt;
+
+    #[test]
+    fn the_crd_has_no_format_that_kubernetes_warns_of() {
+        let text = crd().unwrap().to_string();
+        assert!(text.contains("minimum") && !text.contains("uint"), "{text}");
+    }
 
     #[test]
     fn the_crd_has_the_columns_that_people_look_at() {
-        let crd = serde_json::to_value(ScaledWorkload::crd()).unwrap();
+        let crd = crd().unwrap();
         let columns = crd["spec"]["versions"][0]["additionalPrinterColumns"]
             .as_array()
             .unwrap();
