@@ -157,7 +157,10 @@ impl Ports {
         if let Some((_, port)) = own.find(|(app_port, _)| *app_port == owner.1) {
             return Ok(*port);
         }
-        used.extend(known.used.keys());
+        // Not its own: who comes back before the next look gets the number that callers know.
+        let others = known.used.iter();
+        let others = others.filter(|(_, holder)| holder.as_ref() != Some(&owner));
+        used.extend(others.map(|(port, _)| *port));
         let reserved = known.reserved.values().flatten();
         used.extend(reserved.map(|(_, port)| *port));
         let place = (owner.0.namespace.as_str(), owner.0.name.as_str(), owner.1);
@@ -388,6 +391,14 @@ mod tests {
         // Of the two one has rested for 6 minutes, the other for 2.
         assert_eq!(given(&ports, "shop", 16), Some(10_001));
         assert_eq!(given(&ports, "bank", 16), Some(10_000));
+    }
+
+    #[test]
+    fn who_comes_back_at_once_gets_its_own_port() {
+        let ports = Ports::new(10_000..=10_000);
+        see(&ports, &[workload("shop", 0, 10_000)], &[], 0);
+        assert_eq!(given(&ports, "bank", 0), None);
+        assert_eq!(given(&ports, "shop", 0), Some(10_000));
     }
 
     #[test]

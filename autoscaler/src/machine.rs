@@ -172,7 +172,8 @@ impl Facts {
 
     /// Somebody waits for pods of which none is made. The next one to ask for them must be us.
     fn is_stuck(&self, delays: &Delays) -> bool {
-        let is_ours = self.may_wake && self.activators > 0 && !self.no_activator;
+        // Who may not sleep is at zero for no moment either.
+        let is_ours = self.may_wake && self.may_sleep && self.activators > 0;
         let is_asked = self.replicas > 0 && self.ready == 0;
         is_ours && is_asked && self.held > 0 && self.podless >= delays.ask_again
     }

@@ -273,6 +273,7 @@ impl Task {
             // What another leader has done is in the ScaledWorkload.
             (self.term, self.state) = (term, None);
             (self.status_written, self.status_owed) = (None, None);
+            self.podless_since = None;
             // What was told in another term is in the journal.
             (self.woken_told, self.unanswered_told) = (false, false);
             self.begin_to_pull();
@@ -403,7 +404,13 @@ impl Task {
                 Action::RestoreSelector => self.restore_selector(services).await?,
                 Action::Scale { from, to } => {
                     if to == 0 {
+                        let asked = Instant::now();
                         self.istiod_hears(workload, services).await?;
+                        if asked.elapsed() >= TICK {
+                            // What was seen is old by now: looked at anew.
+                            let what = Purpose::AskIstio;
+                            return Err(WriteError::Moved { what });
+                        }
                     }
                     self.scale(target, from, to).await?;
                 }

@@ -242,6 +242,10 @@ fn a_wake_that_brings_no_pod_at_all_is_asked_for_anew() {
             ..stuck
         },
         Facts {
+            may_sleep: false,
+            ..stuck
+        },
+        Facts {
             activators: 0,
             ..stuck
         },
@@ -463,7 +467,7 @@ proptest! {
                 }
                 Action::AskAgain { .. } => {
                     prop_assert!(facts.ready == 0 && facts.podless >= delays().ask_again);
-                    prop_assert!(facts.held > 0 && facts.may_wake && facts.activators > 0);
+                    prop_assert!(facts.held > 0 && facts.may_wake && facts.may_sleep && facts.activators > 0);
                     prop_assert_eq!(step.state, State::Waking);
                 }
                 Action::Scale { from, to } if to < from => {

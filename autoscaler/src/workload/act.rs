@@ -239,7 +239,10 @@ impl Task {
             _ => verdict.unwrap_or_default(),
         };
         tracing::info!(workload = %self.key, from, to, reason, "scaled");
-        self.keep_scaled((from, to), held_since, &reason);
+        // From zero while it wakes: asked for anew, it is the same wake.
+        if from != 0 || self.state != Some(State::Waking) {
+            self.keep_scaled((from, to), held_since, &reason);
+        }
         let (word, note) = match (from, to) {
             // Told when somebody is answered, or is not for long, or has left.
             (0, _) if held_since.is_some() => return Ok(()),

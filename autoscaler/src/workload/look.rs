@@ -184,9 +184,10 @@ impl Task {
         }
     }
 
-    /// How long there has been none but ending pods, though `replicas` asks for one.
+    /// How long there has been none, though `replicas` asks for one. For one that ends its controller may be
+    /// waiting.
     fn podless(&mut self, replicas: u32, pods: &[Arc<Pod>]) -> Duration {
-        let is_podless = replicas > 0 && pods.iter().all(|pod| pod.is_leaving);
+        let is_podless = replicas > 0 && pods.is_empty();
         let since = self.podless_since.filter(|_| is_podless);
         self.podless_since = is_podless.then(|| since.unwrap_or_else(Instant::now));
         self.podless_since.map_or(Duration::ZERO, |at| at.elapsed())

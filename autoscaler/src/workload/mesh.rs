@@ -141,7 +141,11 @@ impl Task {
         let params = apply_to(true).dry_run();
         let patch = Patch::Apply(&entry);
         let asked = api.patch(name, &params, &patch);
-        self.call(Purpose::AskIstio, asked).await.map(drop)
+        match self.call(Purpose::AskIstio, asked).await {
+            // The mesh was taken off the cluster: nobody is left to be told.
+            Err(error) if error.is_not_found() => Ok(()),
+            asked => asked.map(drop),
+        }
     }
 
     /// Deletes the workload's entries, all but those of these names.
