@@ -148,7 +148,7 @@ pub(super) fn ensure_istio() -> Result<Istio> {
 /// Builds hey, a load generator, where it isn't in the cache.
 ///
 /// # Errors
-/// As for [`ensure`].
+/// Where a tool is missing, or it can't be downloaded or built.
 pub fn ensure_hey() -> Result<PathBuf> {
     let cache = cache_root()?.join("components");
     HEY.ensure(&cache, &go_version()?)
