@@ -14,6 +14,7 @@ mod rest;
 use std::{future::poll_fn, io, task::Poll, time::Duration};
 
 use lull_contract::HumanDuration;
+use lull_process::backoff::doubled;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, Interest},
     net::TcpStream,
@@ -281,7 +282,7 @@ pub(crate) async fn left(stream: &TcpStream, leaves: Leaves) {
 impl Tries {
     /// How long the next pod has to answer.
     fn patience(&self) -> Duration {
-        doubled(FIRST_ANSWER, self.silent).min(FIRST_ANSWER_MOST)
+        doubled(FIRST_ANSWER, self.silent, FIRST_ANSWER_MOST)
     }
 
     /// Leaves a pod that closed, after a pause.
@@ -299,13 +300,9 @@ impl Tries {
             slot.eject();
         } else {
             // With the slot, which counts as demand.
-            sleep(doubled(CLOSED_PAUSE, times).min(CLOSED_PAUSE_MOST)).await;
+            sleep(doubled(CLOSED_PAUSE, times, CLOSED_PAUSE_MOST)).await;
         }
     }
-}
-
-fn doubled(time: Duration, times: u32) -> Duration {
-    time.saturating_mul(1 << times.min(10))
 }
 
 // === impl Bytes ===

@@ -3,6 +3,7 @@
 use std::{any::Any, future::Future, panic::AssertUnwindSafe, time::Duration};
 
 use futures::FutureExt;
+use lull_process::backoff::doubled;
 use tokio::time::{Instant, sleep};
 
 /// Before a task begins anew after its first panic, and twice as long after each that follows: what
@@ -42,8 +43,7 @@ pub(crate) async fn begun_anew<F>(
 
 /// Before a task begins anew that has panicked so many times before.
 fn pause_after(panics: u32) -> Duration {
-    let pause = FIRST_PAUSE.saturating_mul(1 << panics.min(16));
-    pause.min(LONGEST_PAUSE)
+    doubled(FIRST_PAUSE, panics, LONGEST_PAUSE)
 }
 
 /// What `panic!` was called with, which is text in all but odd cases.

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use lull_process::backoff::doubled;
+
 use super::{Phase, Slot, State, Workload};
 use crate::{hold::Ask, hub::Owned, pick::pick, pod::Pod, probe};
 
@@ -145,9 +147,7 @@ impl Workload {
         let Some(entry) = state.entry_of(pod).filter(|entry| entry.trusted) else {
             return;
         };
-        let pause = EJECT_FIRST
-            .saturating_mul(1 << entry.failures.min(10))
-            .min(EJECT_MOST);
+        let pause = doubled(EJECT_FIRST, entry.failures, EJECT_MOST);
         entry.failures += 1;
         self.distrust(entry, pause);
     }

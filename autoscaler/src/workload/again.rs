@@ -7,6 +7,7 @@ use std::{
 };
 
 use lull_contract::scaled_workload::ScaledWorkload;
+use lull_process::backoff::doubled;
 
 use super::{TICK, Task};
 use crate::{
@@ -48,7 +49,7 @@ impl Refusals {
 /// was changed meanwhile within milliseconds.
 fn pause_after(failures: u32) -> Duration {
     const FIRST: Duration = Duration::from_millis(10);
-    FIRST.saturating_mul(1 << failures.min(16)).min(TICK)
+    doubled(FIRST, failures, TICK)
 }
 
 /// Waits before an evaluation is repeated, where so many before it have failed, too; not when

@@ -1,6 +1,7 @@
 //! What every Lull process needs: configuration from the environment, logging, a small HTTP server
-//! for admin and reports, readiness by name, and shutdown.
+//! for admin and reports, readiness by name, pauses between tries, and shutdown.
 
+pub mod backoff;
 #[cfg(any(test, feature = "doc-tests"))]
 pub mod docs;
 pub mod env;
