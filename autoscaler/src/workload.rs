@@ -404,13 +404,7 @@ impl Task {
                 Action::RestoreSelector => self.restore_selector(services).await?,
                 Action::Scale { from, to } => {
                     if to == 0 {
-                        let asked = Instant::now();
                         self.istiod_hears(workload, services).await?;
-                        if asked.elapsed() >= TICK {
-                            // What was seen is old by now: looked at anew.
-                            let what = Purpose::AskIstio;
-                            return Err(WriteError::Moved { what });
-                        }
                     }
                     self.scale(target, from, to).await?;
                 }

@@ -40,8 +40,11 @@ pub(super) fn apply() -> PatchParams {
 /// The same for an object that is known to be ours where it `is_there`. Otherwise it takes over nothing
 /// from others: one that somebody else has just made under its name is left as it is, with an error.
 pub(super) fn apply_to(is_there: bool) -> PatchParams {
-    let params = PatchParams::apply(FIELD_MANAGER);
-    if is_there { params.force() } else { params }
+    if is_there {
+        apply()
+    } else {
+        PatchParams::apply(FIELD_MANAGER)
+    }
 }
 
 // === impl Task ===
@@ -218,18 +221,13 @@ impl Task {
             }
             other => other,
         }?;
-        self.written_replicas = Some(Written {
-            from,
-            to,
-            at: Instant::now(),
-        });
+        self.note_written(from, to);
         self.ctx.metrics.scaled(from, to);
         if let Some(since) = held_since.filter(|_| from == 0) {
             let after = |at: Duration| at.saturating_sub(since);
             self.ctx.metrics.woken(after(sent), after(self.ctx.now()));
             self.untold = Some(Untold::new(to));
         }
-        self.policy.wrote(to);
         let verdict = self.policy.last().map(ToString::to_string);
         let reason = match held_since {
             // A replica that does not lead has no verdict.
@@ -257,16 +255,21 @@ impl Task {
         Ok(())
     }
 
+    /// Takes note of a count that was written: it is ours, and the cache shows it in a moment.
+    fn note_written(&mut self, from: u32, to: u32) {
+        self.written_replicas = Some(Written {
+            from,
+            to,
+            at: Instant::now(),
+        });
+        self.policy.wrote(to);
+    }
+
     /// Takes back a count that has brought no pod; the next look writes it anew.
     pub(super) async fn ask_again(&mut self, target: &Target, from: u32) -> Result<(), WriteError> {
         let version = target.resource_version.clone();
         self.patch_scale(target, version, (from, 0)).await?;
-        self.written_replicas = Some(Written {
-            from,
-            to: 0,
-            at: Instant::now(),
-        });
-        self.policy.wrote(0);
+        self.note_written(from, 0);
         tracing::warn!(workload = %self.key, from, "a wake has brought no pod: asked for anew");
         self.ctx.event(
             target.reference(),

@@ -162,7 +162,7 @@ impl Task {
         };
         let services = self.ctx.stores.services.in_namespace(&self.key.namespace);
         let is_ours = |service: &Arc<Service>| {
-            listed.contains(&service.name_any()) || (is_noted(service) && selects(service))
+            listed.contains(&service.name_any()) || (has_note(service) && selects(service))
         };
         services.into_iter().filter(is_ours).collect()
     }
@@ -216,15 +216,16 @@ fn listed(workload: &ScaledWorkload) -> &[String] {
     status.map_or(&[][..], |status| status.services.as_slice())
 }
 
-/// Whether `service` carries our note of what it was.
-fn is_noted(service: &Service) -> bool {
+/// Whether `service` carries our note of what it was, one that nobody can read included: what else of ours
+/// is about it goes as well.
+fn has_note(service: &Service) -> bool {
     service.annotations().contains_key(ORIGINAL_ANNOTATION)
 }
 
 /// Whether `service` carries our note and selects none of the pods with these labels, which are those of
 /// all other workloads of Lull: whoever switched it is gone.
 fn is_orphan(service: &Service, labels: &[&BTreeMap<String, String>]) -> bool {
-    is_noted(service) && !labels.iter().any(|labels| plan::selects(service, labels))
+    has_note(service) && !labels.iter().any(|labels| plan::selects(service, labels))
 }
 
 /// Services by name: families and ports don't matter for taking away.

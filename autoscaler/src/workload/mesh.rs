@@ -8,7 +8,7 @@ use std::{
 
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, Patch, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
     core::DynamicObject,
 };
 use lull_contract::{
@@ -18,7 +18,10 @@ use lull_contract::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Task, act::apply_to};
+use super::{
+    TICK, Task,
+    act::{apply, apply_to},
+};
 use crate::{
     context::WriteError,
     mesh::{self, DestinationRule, PodIdentity, Signs, WorkloadEntry},
@@ -108,7 +111,7 @@ impl Task {
                 .to_owned();
             let known = there.iter().find(|entry| entry.name_any() == name);
             if !known.is_some_and(|entry| mesh::entry_is(entry, &wanted)) {
-                let object = (name.as_str(), &wanted, known.is_some());
+                let object = (name.as_str(), &wanted, apply_to(known.is_some()));
                 self.write_of_istio(&api, object, Purpose::WriteEntry)
                     .await?;
             }
@@ -117,7 +120,8 @@ impl Task {
         self.remove_entries_but(&kept).await
     }
 
-    /// Fails where istiod is away, which has to tell callers of the activators before pods go.
+    /// Fails where istiod is away, which has to tell callers of the activators before pods go, and where
+    /// it takes long to answer.
     ///
     /// Its admission judges each write of an entry, a dry run as well: who answered when an entry was
     /// written, and answers now, a propagation delay later, has passed it on.
@@ -137,15 +141,15 @@ impl Task {
             return Ok(());
         };
         let name = entry["metadata"]["name"].as_str().unwrap_or_default();
-        let api: Api<WorkloadEntry> = self.api();
-        let params = apply_to(true).dry_run();
-        let patch = Patch::Apply(&entry);
-        let asked = api.patch(name, &params, &patch);
-        match self.call(Purpose::AskIstio, asked).await {
-            // The mesh was taken off the cluster: nobody is left to be told.
-            Err(error) if error.is_not_found() => Ok(()),
-            asked => asked.map(drop),
+        let what = Purpose::AskIstio;
+        let (api, asked): (Api<WorkloadEntry>, _) = (self.api(), Instant::now());
+        self.write_of_istio(&api, (name, &entry, apply().dry_run()), what)
+            .await?;
+        if asked.elapsed() >= TICK {
+            // What was seen of the workload is old by now: it is looked at anew.
+            return Err(WriteError::Moved { what });
         }
+        Ok(())
     }
 
     /// Deletes the workload's entries, all but those of these names.
@@ -202,8 +206,8 @@ impl Task {
             });
             if !is_right {
                 let wanted = mesh::connect_timeout_rule(workload, service, *timeout);
-                let (api, object) = (self.rules_api(), (name.as_str(), &wanted, there.is_some()));
-                self.write_of_istio(&api, object, Purpose::WriteRule)
+                let object = (name.as_str(), &wanted, apply_to(there.is_some()));
+                self.write_of_istio(&self.rules_api(), object, Purpose::WriteRule)
                     .await?;
             }
         }
@@ -228,18 +232,18 @@ impl Task {
             .await
     }
 
-    /// Writes an object of a kind of Istio's, which is known to be ours where it `is_there`. Without that
-    /// kind the mesh was taken off the cluster, and nobody is left to be told.
+    /// Applies an object of a kind of Istio's. Without that kind the mesh was taken off the cluster, and
+    /// nobody is left to be told.
     async fn write_of_istio<K>(
         &self,
         api: &Api<K>,
-        (name, wanted, is_there): (&str, &Value, bool),
+        (name, wanted, params): (&str, &Value, PatchParams),
         what: Purpose,
     ) -> Result<(), WriteError>
     where
         K: Clone + DeserializeOwned + Debug,
     {
-        let (params, patch) = (apply_to(is_there), Patch::Apply(wanted));
+        let patch = Patch::Apply(wanted);
         match self.call(what, api.patch(name, &params, &patch)).await {
             Err(error) if error.is_not_found() => {
                 tracing::debug!(workload = %self.key, %error, "{what}: Istio has no such kind here");
