@@ -3,6 +3,9 @@
 //! Each case changes a base ([RFC 7386](https://www.rfc-editor.org/rfc/rfc7386)): the Deployment
 //! `shop` and the Service `shop` that fit each other. `objects` are all that is in the namespace.
 
+mod patches;
+mod timeouts;
+
 use std::{collections::BTreeSet, fs, path::Path};
 
 use k8s_openapi::{
@@ -56,6 +59,11 @@ fn cases() -> Vec<Case> {
     let mut files: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
+        // Tests of other things are beside the table.
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "json")
+        })
         .collect();
     files.sort();
     let read = |file: &std::path::PathBuf| -> Vec<Case> {
@@ -329,199 +337,10 @@ fn case(workload: Value, objects: Vec<Value>) -> Case {
     }
 }
 
-/// The plan of the base workload with these Services.
-fn planned(services: &[&Service]) -> Vec<PlannedService> {
-    let objects = services.iter().map(|service| {
-        let mut object = serde_json::to_value(service).unwrap();
-        object["kind"] = json!("Service");
-        object
-    });
-    let workload = json!({
-        "metadata": { "annotations": { "lull.dev/ports": "8080,9000" } },
-    });
-    let plan = plan_of(&case(workload, objects.collect()));
-    assert!(!plan.is_refused(), "{plan:?}");
-    plan.services
-}
-
-fn plain() -> Service {
-    let ports = json!([
-        { "name": "http", "port": 80, "targetPort": "web" },
-        { "name": "admin", "port": 81, "targetPort": 9000, "protocol": "TCP" },
-        { "name": "dns", "port": 53, "targetPort": 53, "protocol": "UDP" },
-    ]);
-    read(merged(
-        &json!({ "kind": "Service", "spec": { "ports": ports } }),
-    ))
-}
-
-/// Applies a JSON patch as the API server would, minus the resourceVersion test.
-fn apply(service: &Service, patch: &Value) -> Service {
-    let mut value = serde_json::to_value(service).unwrap();
-    for op in patch.as_array().unwrap() {
-        let path = op["path"].as_str().unwrap();
-        let (parent, key) = path.rsplit_once('/').unwrap();
-        let key = key.replace("~1", "/");
-        match op["op"].as_str().unwrap() {
-            "test" => assert_eq!(value.pointer(path).unwrap(), &op["value"]),
-            "add" => value.pointer_mut(parent).unwrap()[&key] = op["value"].clone(),
-            "remove" => {
-                value
-                    .pointer_mut(parent)
-                    .unwrap()
-                    .as_object_mut()
-                    .unwrap()
-                    .remove(&key)
-                    .unwrap();
-            }
-            other => panic!("{other}"),
-        }
-    }
-    serde_json::from_value(value).unwrap()
-}
-
-#[test]
-fn a_switched_service_comes_back_byte_for_byte() {
-    let before = plain();
-    let plan = planned(&[&before]);
-    assert!(!is_switched(&before, &plan[0]));
-    let switched = apply(&before, &switch_patch(&before, &plan[0]));
-    assert!(is_switched(&switched, &plan[0]));
-    assert_eq!(planned(&[&switched]), plan, "planning is stable");
-    let held = apply(&switched, &hold_patch(&switched, "uid-1"));
-    assert!(is_held(&held));
-    assert_eq!(planned(&[&held]), plan, "also while held");
-    let released = apply(&held, &release_patch(&held));
-    assert_eq!(released.spec, switched.spec);
-    for ours in [&switched, &held] {
-        let restored = apply(ours, &restore_patch(ours).unwrap());
-        assert_eq!(restored.spec, before.spec);
-        assert!(restored.metadata.annotations.unwrap_or_default().is_empty());
-    }
-    assert_eq!(restore_patch(&before), None);
-}
-
-#[test]
-fn a_target_that_the_user_changed_meanwhile_is_the_new_original() {
-    let before = plain();
-    let plan = planned(&[&before]);
-    let mut changed = apply(&before, &switch_patch(&before, &plan[0]));
-    changed.spec.as_mut().unwrap().ports.as_mut().unwrap()[0].target_port =
-        Some(IntOrString::Int(8080));
-    assert!(!is_switched(&changed, &plan[0]));
-    let again = apply(&changed, &switch_patch(&changed, &plan[0]));
-    let restored = apply(&again, &restore_patch(&again).unwrap());
-    let ports = restored.spec.unwrap().ports.unwrap();
-    assert_eq!(ports[0].target_port, Some(IntOrString::Int(8080)));
-    assert_eq!(ports[1].target_port, Some(IntOrString::Int(9000)));
-}
-
-#[test]
-fn what_lull_writes_into_a_service_is_no_news_to_plans_and_what_its_user_writes_is() {
-    let before = plain();
-    let plan = planned(&[&before]);
-    let switched = apply(&before, &switch_patch(&before, &plan[0]));
-    let held = apply(&switched, &hold_patch(&switched, "uid-1"));
-    for ours in [&switched, &held] {
-        assert!(is_planned_alike(&before, ours) && is_planned_alike(ours, &before));
-        assert!(!is_noted(&before) && is_noted(ours));
-    }
-    let changes: [fn(&mut Service); 6] = [
-        |s| {
-            s.spec.as_mut().unwrap().ports.as_mut().unwrap()[0].target_port =
-                Some(IntOrString::Int(8081))
-        },
-        |s| drop(s.spec.as_mut().unwrap().ports.as_mut().unwrap().pop()),
-        |s| s.spec.as_mut().unwrap().selector = Some([("app".to_owned(), "new".to_owned())].into()),
-        |s| s.spec.as_mut().unwrap().session_affinity = Some("ClientIP".to_owned()),
-        // The note is all that says what was there.
-        |s| s.metadata.annotations = None,
-        |s| s.metadata.labels = Some([(WORKLOAD_LABEL.to_owned(), "shop".to_owned())].into()),
-    ];
-    for (number, change) in changes.iter().enumerate() {
-        for there in [&switched, &held] {
-            let mut changed = there.clone();
-            change(&mut changed);
-            assert!(!is_planned_alike(there, &changed), "{number}");
-        }
-    }
-}
-
-#[test]
-fn our_private_service_is_never_taken_for_a_public_one() {
-    let mut private = plain();
-    private.metadata.name = Some("shop-lull".into());
-    private.metadata.labels = Some([(WORKLOAD_LABEL.to_owned(), "shop".to_owned())].into());
-    let names: Vec<String> = planned(&[&plain(), &private])
-        .into_iter()
-        .map(|service| service.name)
-        .collect();
-    assert_eq!(names, ["shop"]);
-}
-
 fn findings_of(workload: Value, objects: Vec<Value>) -> String {
     let plan = plan_of(&case(workload, objects));
     let texts: Vec<String> = plan.findings.iter().map(ToString::to_string).collect();
     texts.join("\n")
-}
-
-#[test]
-fn a_connect_timeout_is_written_where_it_puts_nobody_elses_rule_out_of_force() {
-    let rule = |name: &str, namespace: &str, host: &str| {
-        let metadata = json!({ "name": name, "namespace": namespace });
-        json!({ "kind": "DestinationRule", "metadata": metadata, "spec": { "host": host } })
-    };
-    let mut ours = rule("shop-lull", "ns", "shop");
-    ours["metadata"]["labels"] = json!({ WORKLOAD_LABEL: "shop" });
-    let of_callers = rule("to-shop", "web", "shop.ns.svc.cluster.local");
-    let rows = [
-        (None, true),
-        (Some(ours), true),
-        (Some(of_callers), true),
-        (Some(rule("shop", "ns", "shop")), false),
-        (Some(rule("wide", "ns", "*.ns.svc.cluster.local")), false),
-        (Some(rule("all", "istio-system", "*.local")), false),
-    ];
-    let annotations = json!({ "lull.dev/connect-timeout": "40s" });
-    for (rule, is_written) in rows {
-        let service = json!({ "kind": "Service" });
-        let workload = json!({ "metadata": { "annotations": annotations } });
-        let objects = std::iter::once(service).chain(rule.clone()).collect();
-        let mut case = case(workload, objects);
-        let plan = plan_of(&case);
-        let written = BTreeMap::from([("shop".to_owned(), Duration::from_secs(40))]);
-        let expected = if is_written { written } else { BTreeMap::new() };
-        assert_eq!(plan.connect_timeouts, expected, "{rule:?}");
-        let step = "create DestinationRule shop-lull: connectTimeout 40s for shop";
-        let steps = plan.steps("shop-lull");
-        assert_eq!(steps.iter().any(|s| s == step), is_written, "{steps:?}");
-        case.outside_mesh = true;
-        assert!(plan_of(&case).connect_timeouts.is_empty(), "{rule:?}");
-    }
-}
-
-#[test]
-fn a_rule_that_has_the_name_of_lull_s_own_is_left_alone_and_told() {
-    let annotations = json!({ "lull.dev/connect-timeout": "40s" });
-    let workload = json!({ "metadata": { "annotations": annotations } });
-    let metadata = json!({ "name": "shop-lull", "namespace": "ns" });
-    let spec = json!({ "host": "pay.example" });
-    let rule = json!({ "kind": "DestinationRule", "metadata": metadata, "spec": spec });
-    let mut case = case(workload, vec![json!({ "kind": "Service" }), rule]);
-    let plan = plan_of(&case);
-    assert!(plan.connect_timeouts.is_empty());
-    assert!(!plan.is_refused(), "{plan:?}");
-    let [found] = &plan.findings[..] else {
-        panic!("{plan:?}");
-    };
-    assert_eq!(found.reason, Reason::LongHold);
-    assert_eq!(found.object, "DestinationRule shop-lull");
-    assert!(
-        found.message.contains(r#""connectTimeout":"40s""#),
-        "{found}"
-    );
-    case.outside_mesh = true;
-    assert!(plan_of(&case).findings.is_empty());
 }
 
 #[test]
@@ -584,105 +403,6 @@ fn a_finding_says_what_to_write() {
     ] {
         assert!(text.contains(part), "no {part:?} in {text}");
     }
-}
-
-#[test]
-fn long_wakes_are_told_with_the_line_that_is_missing() {
-    let annotated = |annotations: Value| json!({ "metadata": { "annotations": annotations } });
-    let plain = || annotated(json!({}));
-    let rule = |timeout: &str| {
-        let pool = json!({ "tcp": { "connectTimeout": timeout } });
-        let spec = json!({ "host": "shop", "trafficPolicy": { "connectionPool": pool } });
-        json!({ "kind": "DestinationRule", "spec": spec })
-    };
-    let workload = "Deployment shop took up to ";
-    let rows: [(Value, Option<Value>, u64, &[&str]); 8] = [
-        (
-            plain(),
-            None,
-            9_000,
-            &[
-                workload,
-                "10s to wake",
-                r#"set lull.dev/connect-timeout: "20s""#,
-            ],
-        ),
-        (
-            plain(),
-            None,
-            12_000,
-            &["15s to wake", r#"set lull.dev/connect-timeout: "30s""#],
-        ),
-        (
-            plain(),
-            None,
-            35_000,
-            &["40s to wake", r#"set lull.dev/connect-timeout: "60s""#],
-        ),
-        (
-            plain(),
-            None,
-            50_000,
-            &[
-                r#"set lull.dev/hold-timeout: "120s" and apply {"#,
-                r#""connectTimeout":"120s""#,
-            ],
-        ),
-        (
-            annotated(json!({ "lull.dev/connect-timeout": "20s" })),
-            None,
-            21_000,
-            &[r#"set lull.dev/connect-timeout: "60s""#],
-        ),
-        (
-            annotated(json!({ "lull.dev/connect-timeout": "60s", "lull.dev/hold-timeout": "9s" })),
-            None,
-            11_000,
-            &["hold them for 9s", r#"set lull.dev/hold-timeout: "30s""#],
-        ),
-        (
-            plain(),
-            Some(rule("12s")),
-            11_000,
-            &[
-                "DestinationRule shop is about Deployment shop, which took up to 15s",
-                r#"put into its trafficPolicy {"connectionPool":{"tcp":{"connectTimeout":"30s"}}}"#,
-            ],
-        ),
-        (
-            plain(),
-            Some(rule("120s")),
-            29_000,
-            &[r#"; set lull.dev/hold-timeout: "60s" on Deployment shop"#],
-        ),
-    ];
-    for (workload, rule, ms, parts) in rows {
-        let service = json!({ "kind": "Service" });
-        let mut case = case(workload, std::iter::once(service).chain(rule).collect());
-        case.wakes_ms = vec![ms];
-        let findings = plan_of(&case).findings;
-        let text = match &findings[..] {
-            [one] if one.reason == Reason::LongWakes => one.to_string(),
-            other => panic!("{ms} ms: {other:?}"),
-        };
-        for part in parts {
-            assert!(text.contains(part), "{ms} ms: no {part:?} in {text}");
-        }
-    }
-}
-
-#[test]
-fn what_is_told_of_long_wakes_stays_the_same_from_wake_to_wake() {
-    let told = |wakes_ms: &[u64]| {
-        let mut case = case(json!({}), vec![json!({ "kind": "Service" })]);
-        case.wakes_ms = wakes_ms.to_vec();
-        plan_of(&case)
-    };
-    let first = told(&[11_000]);
-    assert_eq!(first.findings.len(), 1);
-    assert_eq!(told(&[14_000, 11_000]), first);
-    assert_eq!(told(&[900, 10_200, 13_000, 11_000]), first);
-    assert!(told(&[900, 10]).findings.is_empty());
 }
 
 #[test]
