@@ -8,7 +8,7 @@
 //! [`routes`] what else users tell it, [`original`] whether everything is as it was before Lull,
 //! [`leftovers`] what Lull left behind, [`timeline`] when each step of a cold start was seen,
 //! [`coldstarts`] how long they took,
-//! [`writes`] every state of one object, [`course`] what Lull says of a workload under load; [`hey`] reads
+//! [`two_pods`] carry a load that nothing may move, [`writes`] every state of one object, [`course`] what Lull says of a workload under load; [`hey`] reads
 //! what that load generator prints, and [`performance`] writes it down; [`gitops`] applies manifests again and again, [`races`]
 //! does everything at once, [`prometheus`] scrapes everything, [`book`] reads the documentation.
 
@@ -57,6 +57,7 @@ mod states;
 #[cfg(test)]
 mod tickets;
 pub mod timeline;
+pub mod two_pods;
 pub mod wait;
 pub mod watches;
 pub mod workload;

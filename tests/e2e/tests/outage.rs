@@ -6,10 +6,13 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use kube::ResourceExt as _;
-use lull_contract::scaled_workload::State;
 use lull_e2e::{
-    Agent, App, Namespace, Workload, agent::Run, all_answered, cluster::COMPONENTS, eventually,
-    in_namespace_for,
+    Agent, App, Namespace, Workload,
+    agent::Run,
+    all_answered,
+    cluster::COMPONENTS,
+    eventually, in_namespace_for,
+    two_pods::{self, TwoPods},
 };
 use sample_app::wire::RunSpec;
 
@@ -29,8 +32,7 @@ async fn a_minute_without_an_api_server_changes_nothing_and_all_goes_on() -> any
     in_namespace_for(TEST, "outage", async |namespace| {
         let agent = Agent::deploy(namespace).await?;
         let [busy, idle, asleep] = three_asleep(namespace).await?;
-        let load = loaded(&agent, &busy).await?;
-        let pods = busy.ready_pods().await?;
+        let load = TwoPods::load(&agent, &busy, TEST).await?;
         let before = restarts(&busy).await?;
         // Awake and without traffic from now on: its window ends in the outage.
         agent.get(&idle.url("/")).await?;
@@ -38,14 +40,11 @@ async fn a_minute_without_an_api_server_changes_nothing_and_all_goes_on() -> any
 
         outage().await?;
 
-        let at_its_end = answers(&load, 1).await?;
+        let at_its_end = answers(&load.run, 1).await?;
         let late = late.finished().await?;
         idle.asleep().await?;
-        answers(&load, at_its_end + AFTERWARDS).await?;
-        carried_by_two(&busy, &pods).await?;
-        let load = load.stop().await?;
-        all_answered(&load).context("warm traffic")?;
-        ensure!(load.by_pod.len() == 2, "others answered: {:?}", load.by_pod);
+        answers(&load.run, at_its_end + AFTERWARDS).await?;
+        let load = load.stop().await.context("warm traffic")?;
         all_answered(&late).context("held through the outage")?;
         let first_ms = late.first_ok_ms.context("none was answered")?;
         ensure!(
@@ -69,7 +68,7 @@ async fn a_minute_without_an_api_server_changes_nothing_and_all_goes_on() -> any
 
 async fn three_asleep(namespace: &Namespace) -> anyhow::Result<[Workload; 3]> {
     let (busy, idle, asleep) = (
-        App::new("busy").annotate("lull.dev/max-scale", "2"),
+        two_pods::app("busy"),
         App::new("idle"),
         App::new("asleep").annotate("lull.dev/hold-timeout", "300s"),
     );
@@ -81,28 +80,6 @@ async fn three_asleep(namespace: &Namespace) -> anyhow::Result<[Workload; 3]> {
     // A pod that ends still answers what comes in the first moment after sleep.
     tokio::try_join!(busy.pods_gone(), idle.pods_gone(), asleep.pods_gone())?;
     Ok([busy, idle, asleep])
-}
-
-/// A load on two pods that lasts longer than the outage, until it is stopped.
-async fn loaded<'a>(agent: &'a Agent, busy: &Workload) -> anyhow::Result<Run<'a>> {
-    let load = agent
-        .start(&RunSpec {
-            url: busy.url("/?sleep_ms=600"),
-            connections: 150,
-            seconds: Some(TEST.as_secs_f64()),
-            // Kept ones would all stay with the pod that was ready first.
-            keep_alive: false,
-            ..RunSpec::default()
-        })
-        .await?;
-    eventually("two pods that carry the load", FOLLOW, async || {
-        let status = busy.status().await?;
-        let now = (status.state, status.ready);
-        ensure!(now == (State::Awake, 2), "{now:?}");
-        Ok(())
-    })
-    .await?;
-    Ok(load)
 }
 
 /// Waits until the load has had so many answers; how many those are then.
@@ -135,16 +112,6 @@ async fn outage() -> anyhow::Result<()> {
     // Nothing can be asked meanwhile: the length is what the test is about.
     tokio::time::sleep(OUTAGE).await;
     drop(paused);
-    Ok(())
-}
-
-/// Fails unless the pods that carry the load are the two that did before.
-async fn carried_by_two(busy: &Workload, pods: &[String]) -> anyhow::Result<()> {
-    let (replicas, now) = (busy.replicas().await?, busy.ready_pods().await?);
-    ensure!(
-        replicas == 2 && now == pods,
-        "{replicas} replicas; ready were {pods:?}, are {now:?}"
-    );
     Ok(())
 }
 
