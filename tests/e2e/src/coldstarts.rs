@@ -9,7 +9,7 @@ use sample_app::wire::{ProbeAnswer, ProbeSpec};
 use serde_json::json;
 
 use crate::{
-    Agent, Workload,
+    Agent, Workload, eventually,
     spread::Spread,
     timeline::{Observer, Timeline},
 };
@@ -140,7 +140,11 @@ async fn listening_us(workload: &Workload, pod: &str) -> anyhow::Result<i64> {
     let namespace = &workload.namespace;
     let path =
         format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?container={QUEUE_PROXY_CONTAINER}");
-    let log = workload.cluster.text("GET", &path, Vec::new()).await?;
+    // Until kubelet's status has reached the API server there is no log there: the answer can be sooner.
+    let log = eventually("the queue-proxy's log", WATCHES, async || {
+        workload.cluster.text("GET", &path, Vec::new()).await
+    })
+    .await?;
     let line = log.lines().find(|line| line.contains(LINE));
     let line = line.with_context(|| format!("no {LINE:?} in {log}"))?;
     let mut words = line.split([' ', '"']);
