@@ -41,6 +41,9 @@ const PEEK_PAUSE: Duration = Duration::from_millis(1);
 /// Requests at once on one HTTP/2 connection. An Envoy sends all that has waited for a connection before
 /// it has been told this number, and gets those above it back as refused; its own default is the same.
 const MAX_STREAMS: u32 = 1_024;
+/// Bodies of requests that wait for a slot stay in their streams. If they could fill the connection's
+/// window, the body of the request that has the slot could not come, and nobody would go on.
+const CONNECTION_WINDOW: u32 = MAX_STREAMS * headers::STREAM_WINDOW;
 
 /// Accepts connections until `stop`.
 pub(crate) async fn accept(
@@ -150,6 +153,8 @@ async fn serve_http2(stream: TcpStream, caller: Arc<Caller>) {
         .timer(TokioTimer::new())
         .max_header_list_size(headers::MAX_HEAD_LIST)
         .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(headers::STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .auto_date_header(false)
         .serve_connection(TokioIo::new(Wire::new(stream)), service);
     tokio::pin!(connection);

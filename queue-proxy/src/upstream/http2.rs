@@ -26,6 +26,9 @@ const UNKNOWN_LIMIT: usize = 0x7fff_fff1;
 /// Streams that a connection carries where the app does not say; what RFC 9113, 6.5.2, asks for at
 /// least.
 const ASSUMED_LIMIT: usize = 100;
+/// Answers that their callers do not read stay in their streams, and must leave the connection's
+/// window to all others: 16,384 of them do, more than apps allow or a process has files for.
+const CONNECTION_WINDOW: u32 = 1 << 30;
 /// How often a new connection looks whether it has been told, and how many times at most.
 const LIMIT_PAUSE: Duration = Duration::from_millis(1);
 const LIMIT_PAUSES: u32 = 100;
@@ -97,6 +100,8 @@ impl Upstream {
         let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
             .initial_max_send_streams(UNKNOWN_LIMIT)
             .max_header_list_size(headers::MAX_HEAD_LIST)
+            .initial_stream_window_size(headers::STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
             .handshake(TokioIo::new(Wire::new(stream)))
             .await
             .map_err(Error::AppFailed)?;

@@ -78,6 +78,33 @@ async fn many_streams_share_few_connections_to_the_app() {
 }
 
 #[tokio::test]
+async fn uploads_that_wait_for_a_slot_do_not_stop_the_one_that_has_it() {
+    let limit = [("QP_CONTAINER_CONCURRENCY", "1"), ("QP_QUEUE_DEPTH", "20")];
+    let proxy = Proxy::start(&limit).await;
+    let (mut sender, connection) = h2::client::handshake(proxy.connect().await).await.unwrap();
+    tokio::spawn(connection);
+    let post = || Request::post("http://shop/echo-whole").body(()).unwrap();
+    let (first, mut upload) = sender.send_request(post(), false).unwrap();
+    proxy.inside(1).await;
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        sender = soon(sender.ready()).await.unwrap();
+        let (answer, mut body) = sender.send_request(post(), false).unwrap();
+        body.send_data(Bytes::from(vec![b'x'; 100_000]), true)
+            .unwrap();
+        waiting.push(answer);
+    }
+    proxy.queued(20).await;
+    // Whatever the proxy takes of the others has been assigned to them before this.
+    upload.send_data(Bytes::from("done"), true).unwrap();
+    assert_eq!(soon(first).await.unwrap().status(), 200);
+    for answer in waiting {
+        assert_eq!(soon(answer).await.unwrap().status(), 200);
+    }
+    proxy.in_flight(0).await;
+}
+
+#[tokio::test]
 async fn a_caller_that_resets_its_stream_is_not_the_apps_fault() {
     let proxy = Proxy::start(&[]).await;
     let (mut sender, connection) = h2::client::handshake(proxy.connect().await).await.unwrap();
