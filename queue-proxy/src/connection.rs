@@ -82,8 +82,10 @@ async fn serve(stream: TcpStream, peer: SocketAddr, protocol: AppProtocol, port:
     };
     port.gateway.metrics.connected(kind);
     match kind {
-        Kind::Tcp | Kind::Tls => splice::serve(stream, (kind, peer.ip()), &port).await,
         // Boxed, so that a connection on which nothing has come takes little.
+        Kind::Tcp | Kind::Tls => {
+            Box::pin(splice::serve(stream, (kind, peer.ip()), &port)).await;
+        }
         Kind::Http1 => Box::pin(serve_http1(stream, new_caller(peer, port))).await,
         Kind::H2c => Box::pin(serve_http2(stream, new_caller(peer, port))).await,
     }
