@@ -27,6 +27,7 @@ use crate::{
     traffic::{Ticket, Traffic},
     upload::Upload,
     upstream::{Lease, Upstream},
+    wire,
 };
 
 /// Name of the span of the wait for a slot.
@@ -245,7 +246,7 @@ async fn tunnel(caller: OnUpgrade, app: OnUpgrade, _held: (Hold, Lease), idle: O
     let both = async { tokio::try_join!(caller, app) };
     match both.await {
         Ok((caller, app)) => {
-            splice::copy(TokioIo::new(caller), TokioIo::new(app), idle).await;
+            splice::copy(wire::switched(caller), TokioIo::new(app), idle).await;
         }
         Err(error) => tracing::debug!(%error, "switch of protocols failed"),
     }
