@@ -35,6 +35,9 @@ const FIRST_BYTES: Duration = caller::TICK;
 const FIRST_REQUEST_PAUSE: Duration = Duration::from_millis(10);
 /// A peer that vanished without a word would be in flight for ever.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+/// So long the kernel waits for a peer that does not acknowledge (`tcp_retries2`); where nothing is on
+/// its way, for one that answers no keepalive, a little less.
+const KERNELS_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// How often the first bytes are looked at while there are too few.
 const PEEK_PAUSE: Duration = Duration::from_millis(1);
 
@@ -119,10 +122,17 @@ async fn peek(stream: &TcpStream) -> Option<Kind> {
     }
 }
 
+/// After what time the kernel gives up a caller that takes nothing: one that does not read its answer
+/// can't hold a slot for longer than a request, which may last for `timeout`. `None` = as it does by
+/// itself, where that is sooner for a caller that has vanished: the option also stands in the place of
+/// those limits.
+fn user_timeout(timeout: Duration) -> Option<Duration> {
+    (timeout <= KERNELS_TIMEOUT).then_some(timeout)
+}
+
 async fn serve_http1(stream: TcpStream, caller: Arc<Caller>) {
-    // A caller that does not read its answer can't hold a slot for longer than a request may last.
-    let user_timeout = caller.port.gateway.config.timeout.0;
-    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(user_timeout));
+    let user_timeout = user_timeout(caller.port.gateway.config.timeout.0);
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(user_timeout);
     let gateway = Arc::clone(&caller.port.gateway);
     let service = service(&caller);
     // Half-closed callers are taken for gone, as Envoy and nginx do: nothing else tells a caller
@@ -141,7 +151,13 @@ async fn serve_http1(stream: TcpStream, caller: Arc<Caller>) {
     // at the drain's end, when the process would otherwise end in the middle of the next request.
     tokio::select! {
         ended = &mut connection => return note_end(&gateway.metrics, ended),
-        () = out_of_patience(&caller) => return,
+        () = out_of_patience(&caller) => {
+            if caller.is_busy() {
+                // Its answer is cut, which may be all that tells it.
+                caller.reset_at_end();
+            }
+            return;
+        }
         () = goodbye(gateway.drain.done(), &caller) => {}
     }
     connection.as_mut().graceful_shutdown();
@@ -185,9 +201,10 @@ fn service(
     })
 }
 
-/// Returns when the caller has taken too long for a head, or has not asked for too long.
+/// Returns when the caller has taken too long for a head or for a whole request, or has not asked for
+/// too long.
 async fn out_of_patience(caller: &Caller) {
-    let mut patience = Patience::new();
+    let mut patience = Patience::new(caller.port.gateway.config.timeout.0);
     loop {
         tokio::time::sleep(caller::TICK).await;
         if !caller.may_stay(&mut patience) {
@@ -213,5 +230,18 @@ fn note_end(metrics: &Metrics, ended: Result<(), hyper::Error>) {
             metrics.rejected(Reason::BadRequest);
         }
         tracing::debug!(%error, "connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_vanished_is_given_up_in_time_however_long_a_request_may_take() {
+        let of = |seconds| user_timeout(Duration::from_secs(seconds)).map(|it| it.as_secs());
+        assert_eq!(of(5), Some(5));
+        assert_eq!(of(300), Some(300));
+        assert_eq!(of(86_400), None);
     }
 }
