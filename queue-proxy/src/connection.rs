@@ -183,7 +183,10 @@ async fn serve_http2(stream: TcpStream, caller: Arc<Caller>) {
         () = caller.answers.watch(gateway.config.timeout.0) => {}
     }
     connection.as_mut().graceful_shutdown();
-    note_end(&gateway.metrics, connection.await);
+    tokio::select! {
+        ended = &mut connection => note_end(&gateway.metrics, ended),
+        () = left(&caller) => tracing::debug!("a connection is closed whose caller does not end it"),
+    }
 }
 
 fn service(
@@ -209,6 +212,17 @@ async fn out_of_patience(caller: &Caller) {
         tokio::time::sleep(caller::TICK).await;
         if !caller.may_stay(&mut patience) {
             tracing::debug!("a connection is closed that did nothing, or too slowly");
+            return;
+        }
+    }
+}
+
+/// Returns when a caller that has been told to go has had a tick for it, and nothing is in flight for
+/// it. It may not have heard: hyper tells nobody who has not ended his preface, and then waits for him.
+async fn left(caller: &Caller) {
+    loop {
+        tokio::time::sleep(caller::TICK).await;
+        if !caller.is_busy() {
             return;
         }
     }

@@ -4,6 +4,10 @@ use bytes::Bytes;
 use http::Request;
 use http_body::Frame;
 use http_body_util::{BodyExt, Full};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::{Duration, timeout},
+};
 
 use crate::{
     app::{ChannelBody, channel},
@@ -122,4 +126,15 @@ async fn a_caller_that_resets_its_stream_is_not_the_apps_fault() {
         metrics.contains(r#"rejected_total{reason="app-failed",source="app"} 0"#),
         "{metrics}"
     );
+}
+
+/// Its clock goes on by itself whenever nothing else does.
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_never_ends_its_preface_is_not_waited_for() {
+    let proxy = Proxy::start(&[]).await;
+    let mut caller = proxy.connect().await;
+    caller.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
+    let mut said = Vec::new();
+    let ended = timeout(Duration::from_secs(600), caller.read_to_end(&mut said)).await;
+    assert!(ended.is_ok(), "it is open still");
 }
