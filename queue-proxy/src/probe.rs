@@ -11,9 +11,12 @@ use http::{Request, header};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::watch, time::Instant};
+use tokio::{sync::watch, time::Instant};
 
-use crate::config::{AppProbe, Config};
+use crate::{
+    config::{AppProbe, Config},
+    upstream,
+};
 
 /// While the app starts, each try later is time that a held request waits.
 const FAST: Duration = Duration::from_millis(10);
@@ -109,7 +112,7 @@ async fn all(config: &Config) -> Result<(), ProbeError> {
 async fn one(pod_ip: IpAddr, probe: &AppProbe) -> Result<(), ProbeError> {
     let port = probe.port;
     let address = SocketAddr::new(pod_ip, port);
-    let stream = TcpStream::connect(address).await.map_err(|error| {
+    let stream = upstream::connect(address).await.map_err(|error| {
         if error.kind() == std::io::ErrorKind::ConnectionRefused {
             ProbeError::Refused(port)
         } else {
