@@ -110,6 +110,8 @@ pub(crate) fn handle(
 ) -> impl Future<Output = Response<Outgoing>> + Send {
     let is_http1 = request.version() != Version::HTTP_2;
     let is_grpc = !is_http1 && grpc::is_request(request.headers());
+    // Of such an answer hyper leaves the body away in HTTP/1 alone, and a caller takes it for a fault.
+    let is_http2_head = !is_http1 && request.method() == Method::HEAD;
     let mut hold = Hold::new(busy, &request);
     let mut inbound = Inbound::new(&hold, request);
     async move {
@@ -122,7 +124,11 @@ pub(crate) fn handle(
                 tracing::debug!(%error, "request was not answered by the app");
                 hold.answered(error.status());
                 hold.rejected(error.reason());
-                error.respond(is_grpc)
+                let mut response = error.respond(is_grpc);
+                if is_http2_head {
+                    *response.body_mut() = Outgoing::text(bytes::Bytes::new());
+                }
+                response
             }
         };
         if is_http1 {

@@ -6,11 +6,12 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Full};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
     time::{Duration, timeout},
 };
 
 use crate::{
-    app::{ChannelBody, channel},
+    app::{App, ChannelBody, channel},
     harness::{Proxy, body, h2_get, h2c, soon},
 };
 
@@ -126,6 +127,20 @@ async fn a_caller_that_resets_its_stream_is_not_the_apps_fault() {
         metrics.contains(r#"rejected_total{reason="app-failed",source="app"} 0"#),
         "{metrics}"
     );
+}
+
+#[tokio::test]
+async fn our_own_answer_to_a_head_has_no_body() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = closed.local_addr().unwrap().port();
+    drop(closed);
+    let proxy = Proxy::before(App::new(), &format!("0={port}/http"), &[]).await;
+    let (mut sender, _connection) = h2c(proxy.traffic()).await;
+    let head = Request::head("http://shop/").body(Full::<Bytes>::default());
+    let response = soon(sender.send_request(head.unwrap())).await.unwrap();
+    assert_eq!(response.status(), 502);
+    assert_eq!(response.headers()["lull-reason"], "app-refused");
+    assert_eq!(body(response).await, "");
 }
 
 /// Its clock goes on by itself whenever nothing else does.
