@@ -18,6 +18,8 @@ pub(crate) const TICK: Duration = Duration::from_secs(60);
 /// Longest time between two requests. Longer than Envoy's hour, so that it is always the caller
 /// who closes an idle connection: if we did, a request could be on its way.
 const IDLE_TICKS: u32 = 65;
+/// How many ticks beyond its time a request is left to end by itself.
+const LATE_TICKS: u64 = 3;
 
 /// A connection that carries HTTP.
 #[derive(Debug)]
@@ -46,11 +48,14 @@ pub(crate) struct Caller {
 pub(crate) struct Busy(Arc<Caller>);
 
 /// What was seen at the last tick.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Patience {
     requests: u64,
     head_begun: bool,
     idle_ticks: u32,
+    /// Since the last request began, while any has not ended.
+    busy_ticks: u64,
+    max_busy_ticks: u64,
 }
 
 // === impl Caller ===
@@ -121,11 +126,16 @@ impl Caller {
         self.requests.load(Ordering::Relaxed) > 0
     }
 
+    /// Whether a request has not ended.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed) > 0
+    }
+
     /// Whether it may stay for another tick; asked once a tick.
     pub(crate) fn may_stay(&self, patience: &mut Patience) -> bool {
         patience.may_stay(
             self.requests.load(Ordering::Relaxed),
-            self.busy.load(Ordering::Relaxed) > 0,
+            self.is_busy(),
             self.head_begun.load(Ordering::Relaxed),
         )
     }
@@ -148,21 +158,33 @@ impl Drop for Busy {
 // === impl Patience ===
 
 impl Patience {
-    /// At a connection's beginning, whose first byte is there.
-    pub(crate) fn new() -> Self {
+    /// At a connection's beginning, whose first byte is there; `timeout` = the longest time of a
+    /// request.
+    pub(crate) fn new(timeout: Duration) -> Self {
         Self {
+            requests: 0,
             head_begun: true,
-            ..Self::default()
+            idle_ticks: 0,
+            busy_ticks: 0,
+            max_busy_ticks: timeout.as_secs() / TICK.as_secs() + LATE_TICKS,
         }
     }
 
     fn may_stay(&mut self, requests: u64, busy: bool, head_begun: bool) -> bool {
-        let quiet = requests == self.requests && !busy;
+        let is_same = requests == self.requests;
+        let quiet = is_same && !busy;
         let slow_head = quiet && head_begun && self.head_begun;
         self.idle_ticks = if quiet { self.idle_ticks + 1 } else { 0 };
+        // Whose caller reads hardly anything of its answer does not end by itself: nobody asks for
+        // more of it, and so nobody sees that it is late.
+        self.busy_ticks = if is_same && busy {
+            self.busy_ticks + 1
+        } else {
+            0
+        };
         self.requests = requests;
         self.head_begun = head_begun;
-        !slow_head && self.idle_ticks < IDLE_TICKS
+        !slow_head && self.idle_ticks < IDLE_TICKS && self.busy_ticks < self.max_busy_ticks
     }
 }
 
@@ -170,15 +192,19 @@ impl Patience {
 mod tests {
     use super::*;
 
+    fn patience() -> Patience {
+        Patience::new(Duration::from_secs(86_400))
+    }
+
     #[test]
     fn a_first_head_that_does_not_end_has_one_tick() {
-        assert!(!Patience::new().may_stay(0, false, true));
-        assert!(Patience::new().may_stay(1, false, false));
+        assert!(!patience().may_stay(0, false, true));
+        assert!(patience().may_stay(1, false, false));
     }
 
     #[test]
     fn a_later_head_is_given_a_whole_tick() {
-        let mut patience = Patience::new();
+        let mut patience = patience();
         assert!(patience.may_stay(3, false, false));
         assert!(patience.may_stay(3, false, true), "it has only just begun");
         assert!(!patience.may_stay(3, false, true));
@@ -186,13 +212,23 @@ mod tests {
 
     #[test]
     fn a_request_that_lasts_is_not_idle() {
-        let mut patience = Patience::new();
+        let mut patience = patience();
         assert!((0..10 * IDLE_TICKS).all(|_| patience.may_stay(1, true, false)));
     }
 
     #[test]
+    fn a_request_that_lasts_longer_than_it_may_ends_with_its_connection() {
+        let mut patience = Patience::new(Duration::from_secs(300));
+        assert!(patience.may_stay(1, true, false));
+        let stays = (0..1000).take_while(|_| patience.may_stay(1, true, false));
+        assert_eq!(stays.count(), 7, "five minutes, and three ticks at most");
+        let mut patience = Patience::new(Duration::from_secs(300));
+        assert!((0..1000).all(|requests| patience.may_stay(requests, true, false)));
+    }
+
+    #[test]
     fn an_idle_connection_stays_longer_than_envoys_hour() {
-        let mut patience = Patience::new();
+        let mut patience = patience();
         assert!(patience.may_stay(1, false, false));
         let stays = (1..1000).take_while(|_| patience.may_stay(1, false, false));
         assert_eq!(stays.count(), 64);

@@ -14,7 +14,7 @@ use lull_process::{
     logging::LogFilter,
     otlp::Endpoint,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// Name of the abstract unix socket on which `queue-proxy drain` finds the proxy.
 pub const DEFAULT_DRAIN_SOCKET: &str = "lull-queue-proxy";
@@ -59,8 +59,9 @@ pub struct AppProbe {
     /// `Host` header of the GET; the pod's address and port where there is none.
     #[serde(default)]
     pub host: Option<String>,
-    /// Further headers of the GET, name and value.
-    #[serde(default)]
+    /// Further headers of the GET, name and value; shown without their values, of which one may be a
+    /// secret.
+    #[serde(default, serialize_with = "names_alone")]
     pub headers: Vec<(String, String)>,
     /// Longest time of one try, milliseconds.
     #[serde(default = "default_probe_timeout_ms")]
@@ -249,6 +250,13 @@ fn default_probe_timeout_ms() -> u64 {
     1_000
 }
 
+fn names_alone<S: Serializer>(
+    headers: &[(String, String)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(headers.iter().map(|(name, _)| name))
+}
+
 // === impl AppProbe ===
 
 impl AppProbe {
@@ -354,6 +362,16 @@ mod tests {
         assert_eq!(config.app_probes[0].headers, [("k".into(), "v".into())]);
         assert_eq!(config.app_probes[1], AppProbe::connect(5432));
         assert!(config.ignore.matches("/ping", None));
+    }
+
+    #[test]
+    fn a_probes_headers_are_shown_without_their_values() {
+        let mut vars = required();
+        let probes = r#"[{"port":8080,"path":"/","headers":[["Authorization","Bearer secret"]]}]"#;
+        vars.extend(env(&[("QP_APP_PROBES", probes)]));
+        let shown = serde_json::to_string(&Config::read(&vars).unwrap()).unwrap();
+        assert!(shown.contains(r#""headers":["Authorization"]"#), "{shown}");
+        assert!(!shown.contains("secret"), "{shown}");
     }
 
     #[test]

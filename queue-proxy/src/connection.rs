@@ -35,12 +35,18 @@ const FIRST_BYTES: Duration = caller::TICK;
 const FIRST_REQUEST_PAUSE: Duration = Duration::from_millis(10);
 /// A peer that vanished without a word would be in flight for ever.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+/// So long the kernel waits for a peer that does not acknowledge (`tcp_retries2`); where nothing is on
+/// its way, for one that answers no keepalive, a little less.
+const KERNELS_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// How often the first bytes are looked at while there are too few.
 const PEEK_PAUSE: Duration = Duration::from_millis(1);
 
 /// Requests at once on one HTTP/2 connection. An Envoy sends all that has waited for a connection before
 /// it has been told this number, and gets those above it back as refused; its own default is the same.
 const MAX_STREAMS: u32 = 1_024;
+/// Bodies of requests that wait for a slot stay in their streams. If they could fill the connection's
+/// window, the body of the request that has the slot could not come, and nobody would go on.
+const CONNECTION_WINDOW: u32 = MAX_STREAMS * headers::STREAM_WINDOW;
 
 /// Accepts connections until `stop`.
 pub(crate) async fn accept(
@@ -79,8 +85,10 @@ async fn serve(stream: TcpStream, peer: SocketAddr, protocol: AppProtocol, port:
     };
     port.gateway.metrics.connected(kind);
     match kind {
-        Kind::Tcp | Kind::Tls => splice::serve(stream, (kind, peer.ip()), &port).await,
         // Boxed, so that a connection on which nothing has come takes little.
+        Kind::Tcp | Kind::Tls => {
+            Box::pin(splice::serve(stream, (kind, peer.ip()), &port)).await;
+        }
         Kind::Http1 => Box::pin(serve_http1(stream, new_caller(peer, port))).await,
         Kind::H2c => Box::pin(serve_http2(stream, new_caller(peer, port))).await,
     }
@@ -114,10 +122,17 @@ async fn peek(stream: &TcpStream) -> Option<Kind> {
     }
 }
 
+/// After what time the kernel gives up a caller that takes nothing: one that does not read its answer
+/// can't hold a slot for longer than a request, which may last for `timeout`. `None` = as it does by
+/// itself, where that is sooner for a caller that has vanished: the option also stands in the place of
+/// those limits.
+fn user_timeout(timeout: Duration) -> Option<Duration> {
+    (timeout <= KERNELS_TIMEOUT).then_some(timeout)
+}
+
 async fn serve_http1(stream: TcpStream, caller: Arc<Caller>) {
-    // A caller that does not read its answer can't hold a slot for longer than a request may last.
-    let user_timeout = caller.port.gateway.config.timeout.0;
-    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(user_timeout));
+    let user_timeout = user_timeout(caller.port.gateway.config.timeout.0);
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(user_timeout);
     let gateway = Arc::clone(&caller.port.gateway);
     let service = service(&caller);
     // Half-closed callers are taken for gone, as Envoy and nginx do: nothing else tells a caller
@@ -136,7 +151,13 @@ async fn serve_http1(stream: TcpStream, caller: Arc<Caller>) {
     // at the drain's end, when the process would otherwise end in the middle of the next request.
     tokio::select! {
         ended = &mut connection => return note_end(&gateway.metrics, ended),
-        () = out_of_patience(&caller) => return,
+        () = out_of_patience(&caller) => {
+            if caller.is_busy() {
+                // Its answer is cut, which may be all that tells it.
+                caller.reset_at_end();
+            }
+            return;
+        }
         () = goodbye(gateway.drain.done(), &caller) => {}
     }
     connection.as_mut().graceful_shutdown();
@@ -150,6 +171,8 @@ async fn serve_http2(stream: TcpStream, caller: Arc<Caller>) {
         .timer(TokioTimer::new())
         .max_header_list_size(headers::MAX_HEAD_LIST)
         .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(headers::STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .auto_date_header(false)
         .serve_connection(TokioIo::new(Wire::new(stream)), service);
     tokio::pin!(connection);
@@ -160,7 +183,10 @@ async fn serve_http2(stream: TcpStream, caller: Arc<Caller>) {
         () = caller.answers.watch(gateway.config.timeout.0) => {}
     }
     connection.as_mut().graceful_shutdown();
-    note_end(&gateway.metrics, connection.await);
+    tokio::select! {
+        ended = &mut connection => note_end(&gateway.metrics, ended),
+        () = left(&caller) => tracing::debug!("a connection is closed whose caller does not end it"),
+    }
 }
 
 fn service(
@@ -178,13 +204,25 @@ fn service(
     })
 }
 
-/// Returns when the caller has taken too long for a head, or has not asked for too long.
+/// Returns when the caller has taken too long for a head or for a whole request, or has not asked for
+/// too long.
 async fn out_of_patience(caller: &Caller) {
-    let mut patience = Patience::new();
+    let mut patience = Patience::new(caller.port.gateway.config.timeout.0);
     loop {
         tokio::time::sleep(caller::TICK).await;
         if !caller.may_stay(&mut patience) {
             tracing::debug!("a connection is closed that did nothing, or too slowly");
+            return;
+        }
+    }
+}
+
+/// Returns when a caller that has been told to go has had a tick for it, and nothing is in flight for
+/// it. It may not have heard: hyper tells nobody who has not ended his preface, and then waits for him.
+async fn left(caller: &Caller) {
+    loop {
+        tokio::time::sleep(caller::TICK).await;
+        if !caller.is_busy() {
             return;
         }
     }
@@ -206,5 +244,18 @@ fn note_end(metrics: &Metrics, ended: Result<(), hyper::Error>) {
             metrics.rejected(Reason::BadRequest);
         }
         tracing::debug!(%error, "connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_vanished_is_given_up_in_time_however_long_a_request_may_take() {
+        let of = |seconds| user_timeout(Duration::from_secs(seconds)).map(|it| it.as_secs());
+        assert_eq!(of(5), Some(5));
+        assert_eq!(of(300), Some(300));
+        assert_eq!(of(86_400), None);
     }
 }

@@ -13,14 +13,16 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const ENVOY_PREFIX: &str = "x-envoy-";
 
-/// What a `Connection` header must not take away: the message would be another one without.
-const PROTECTED: [HeaderName; 2] = [header::HOST, header::CONTENT_LENGTH];
+const FORWARDED_PREFIX: &str = "x-forwarded-";
 
 /// Longest head of a message, bytes; also what HTTP/1 keeps in memory of a body that waits. Envoy
 /// takes heads of up to 60 KiB.
 pub(crate) const MAX_HEAD: usize = 64 * 1024;
 /// The same as HTTP/2 counts it: 32 bytes more for each header (RFC 9113, 6.5.2).
 pub(crate) const MAX_HEAD_LIST: u32 = 80 * 1024;
+/// So much of a body waits in an HTTP/2 stream whose other end does not take it, as in HTTP/1. All
+/// streams of a connection must fit into its window: where some fill it, the others stand still.
+pub(crate) const STREAM_WINDOW: u32 = 64 * 1024;
 
 /// What belongs to one connection (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [HeaderName; 6] = [
@@ -156,7 +158,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .iter()
         .flat_map(tokens)
         .filter_map(|token| token.parse().ok())
-        .filter(|name| !PROTECTED.contains(name))
+        .filter(|name| !is_protected(name))
         .collect();
     for name in named {
         headers.remove(name);
@@ -164,6 +166,15 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for name in HOP_BY_HOP {
         headers.remove(name);
     }
+}
+
+/// What a `Connection` header must not take away: the message would be another one without, or a
+/// caller would be rid of what proxies before us have said of it.
+fn is_protected(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    [header::HOST, header::CONTENT_LENGTH, header::FORWARDED].contains(name)
+        || text.starts_with(FORWARDED_PREFIX)
+        || text.starts_with(ENVOY_PREFIX)
 }
 
 fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
@@ -205,6 +216,21 @@ mod tests {
             ("x-kept", "1"),
         ]);
         assert_eq!(map, expected);
+    }
+
+    #[test]
+    fn a_caller_is_not_rid_of_what_proxies_have_said_of_it() {
+        let said = [
+            ("forwarded", "for=1.2.3.4"),
+            ("x-envoy-external-address", "1.2.3.4"),
+            ("x-forwarded-client-cert", "By=x"),
+            ("x-forwarded-for", "1.2.3.4"),
+        ];
+        let named = said.map(|(name, _)| name).join(", ");
+        let mut map = headers(&said);
+        map.insert(header::CONNECTION, named.parse().unwrap());
+        clean_request(&mut map);
+        assert_eq!(map, headers(&said));
     }
 
     #[test]

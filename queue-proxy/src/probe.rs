@@ -11,9 +11,12 @@ use http::{Request, header};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, sync::watch, time::Instant};
+use tokio::{sync::watch, time::Instant};
 
-use crate::config::{AppProbe, Config};
+use crate::{
+    config::{AppProbe, Config},
+    upstream,
+};
 
 /// While the app starts, each try later is time that a held request waits.
 const FAST: Duration = Duration::from_millis(10);
@@ -109,7 +112,7 @@ async fn all(config: &Config) -> Result<(), ProbeError> {
 async fn one(pod_ip: IpAddr, probe: &AppProbe) -> Result<(), ProbeError> {
     let port = probe.port;
     let address = SocketAddr::new(pod_ip, port);
-    let stream = TcpStream::connect(address).await.map_err(|error| {
+    let stream = upstream::connect(address).await.map_err(|error| {
         if error.kind() == std::io::ErrorKind::ConnectionRefused {
             ProbeError::Refused(port)
         } else {
@@ -151,7 +154,7 @@ fn request(
     probe: &AppProbe,
     path: &str,
 ) -> Result<Request<Empty<Bytes>>, http::Error> {
-    let mut builder = Request::get(path);
+    let mut builder = Request::get(target(path));
     for (name, value) in &probe.headers {
         builder = builder.header(name, value);
     }
@@ -169,6 +172,22 @@ fn request(
     builder
         .header(header::CONNECTION, "close")
         .body(Empty::new())
+}
+
+/// The target for a probe's path, which may lack the first slash and have in it what no target may;
+/// kubelet takes such paths, too.
+fn target(path: &str) -> String {
+    let mut target = String::with_capacity(path.len() + 1);
+    if !path.starts_with('/') {
+        target.push('/');
+    }
+    for byte in path.bytes() {
+        match byte {
+            b'!'..=b'~' if !b"\"<>`".contains(&byte) => target.push(char::from(byte)),
+            _ => target.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    target
 }
 
 // === impl Judge ===
@@ -245,6 +264,24 @@ mod tests {
         judge.hear(now, &Ok(()));
         assert!(!judge.hear(now, &slow()), "successes start the count again");
         assert!(judge.hear(now, &Err(ProbeError::Refused(1))));
+    }
+
+    #[test]
+    fn a_probe_asks_for_what_kubelet_would_ask_for() {
+        let address: SocketAddr = "10.0.0.7:8080".parse().unwrap();
+        for (path, target) in [
+            ("/", "/"),
+            ("/healthz?full=1&x=%20", "/healthz?full=1&x=%20"),
+            ("healthz", "/healthz"),
+            ("health/ready:now", "/health/ready:now"),
+            ("?full=1", "/?full=1"),
+            ("/are you <up>", "/are%20you%20%3Cup%3E"),
+            ("/größe", "/gr%C3%B6%C3%9Fe"),
+        ] {
+            let probe = AppProbe::connect(8080);
+            let request = request(address, &probe, path).unwrap();
+            assert_eq!(request.uri().path_and_query().unwrap(), target, "{path}");
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::{
     traffic::{Ticket, Traffic},
     upload::Upload,
     upstream::{Lease, Upstream},
+    wire,
 };
 
 /// Name of the span of the wait for a slot.
@@ -109,6 +110,8 @@ pub(crate) fn handle(
 ) -> impl Future<Output = Response<Outgoing>> + Send {
     let is_http1 = request.version() != Version::HTTP_2;
     let is_grpc = !is_http1 && grpc::is_request(request.headers());
+    // Of such an answer hyper leaves the body away in HTTP/1 alone, and a caller takes it for a fault.
+    let is_http2_head = !is_http1 && request.method() == Method::HEAD;
     let mut hold = Hold::new(busy, &request);
     let mut inbound = Inbound::new(&hold, request);
     async move {
@@ -121,7 +124,11 @@ pub(crate) fn handle(
                 tracing::debug!(%error, "request was not answered by the app");
                 hold.answered(error.status());
                 hold.rejected(error.reason());
-                error.respond(is_grpc)
+                let mut response = error.respond(is_grpc);
+                if is_http2_head {
+                    *response.body_mut() = Outgoing::text(bytes::Bytes::new());
+                }
+                response
             }
         };
         if is_http1 {
@@ -245,7 +252,7 @@ async fn tunnel(caller: OnUpgrade, app: OnUpgrade, _held: (Hold, Lease), idle: O
     let both = async { tokio::try_join!(caller, app) };
     match both.await {
         Ok((caller, app)) => {
-            splice::copy(TokioIo::new(caller), TokioIo::new(app), idle).await;
+            splice::copy(wire::switched(caller), TokioIo::new(app), idle).await;
         }
         Err(error) => tracing::debug!(%error, "switch of protocols failed"),
     }

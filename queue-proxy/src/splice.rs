@@ -1,10 +1,18 @@
 //! Byte streams: TLS that isn't ours to end, ports declared TCP, upgraded connections.
 
-use std::net::IpAddr;
+use std::{
+    io,
+    net::IpAddr,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use parking_lot::Mutex;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::Notify,
     time::Instant,
 };
 
@@ -12,7 +20,43 @@ use crate::{
     activity::{Idle, Noted},
     metrics::Kind,
     request::Port,
+    traffic::Ticket,
 };
+
+/// A connection on a TCP port that has been open for so long is meant: its server may speak first. Who
+/// leaves before without a word has looked whether the port is open, for the activator, too.
+const MEANT: Duration = Duration::from_millis(200);
+/// How long a caller may say nothing to an app that has ended its side. Where it has closed its
+/// connection it hears nothing more, but only a caller that speaks would learn that: one that keeps
+/// the connection in a pool would be in flight for as long as it likes. (The kernel gives up after 60 s.)
+const FAREWELL: Duration = Duration::from_secs(300);
+
+/// Counts a stream as traffic, once it is.
+#[derive(Debug)]
+struct Count(Mutex<Ticket>);
+
+/// A caller whose first byte counts it.
+#[derive(Debug)]
+struct Heard<'a, T> {
+    inner: T,
+    count: &'a Count,
+    has_spoken: bool,
+}
+
+/// When the app has ended its side, and when its caller spoke last after that.
+#[derive(Debug)]
+struct Farewell {
+    begun: Notify,
+    quiet: Idle,
+}
+
+/// The app's side of a stream.
+#[derive(Debug)]
+struct AppSide<'a, T> {
+    inner: T,
+    farewell: &'a Farewell,
+    has_ended: bool,
+}
 
 /// Passes bytes between `caller` and the app; counts as one in flight.
 ///
@@ -21,38 +65,195 @@ use crate::{
 pub(crate) async fn serve(caller: TcpStream, (kind, peer): (Kind, IpAddr), port: &Port) {
     let gateway = &port.gateway;
     let mut record = gateway.access.stream(kind, peer);
-    let _ticket = gateway.traffic.enter(Instant::now(), true);
-    match port.upstream.dial().await {
-        Ok(app) => copy(caller, app, gateway.idle()).await,
-        Err(error) => {
-            gateway.metrics.rejected(error.reason());
-            record.rejected(error.reason());
-            tracing::debug!(%error, "connection was not passed on");
+    let count = Count::new(gateway.traffic.enter(Instant::now(), kind == Kind::Tls));
+    let passing = async {
+        match port.upstream.dial().await {
+            Ok(app) => copy(Heard::new(caller, &count), app, gateway.idle()).await,
+            Err(error) => {
+                count.now();
+                gateway.metrics.rejected(error.reason());
+                record.rejected(error.reason());
+                tracing::debug!(%error, "connection was not passed on");
+            }
         }
+    };
+    tokio::select! {
+        () = passing => {}
+        () = count.once_meant() => {}
     }
 }
 
-/// Passes bytes both ways until both sides have ended (each may end alone), one breaks, or no byte
-/// has moved for too long.
-pub(crate) async fn copy<A, B>(caller: A, mut app: B, idle: Option<Idle>)
+/// Passes bytes both ways until both sides have ended (each may end alone, but the caller not long
+/// after the app), one breaks, or no byte has moved for too long.
+pub(crate) async fn copy<A, B>(caller: A, app: B, idle: Option<Idle>)
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
+    let farewell = Farewell::new();
+    let mut app = AppSide::new(app, &farewell);
     // Whatever moves, moves at the caller's side: noting there is enough.
     let mut caller = Noted::new(caller, idle.clone());
-    let copying = tokio::io::copy_bidirectional(&mut caller, &mut app);
-    let result = match idle {
-        None => copying.await,
-        Some(idle) => tokio::select! {
-            result = copying => result,
-            () = idle.expired() => {
-                tracing::debug!("byte stream was idle for too long");
-                return;
-            }
-        },
+    let result = tokio::select! {
+        result = tokio::io::copy_bidirectional(&mut caller, &mut app) => result,
+        () = expired(idle) => {
+            tracing::debug!("byte stream was idle for too long");
+            return;
+        }
+        () = farewell.is_over() => {
+            tracing::debug!("the app has ended a byte stream, and its caller says nothing");
+            return;
+        }
     };
     if let Err(error) = result {
         tracing::debug!(%error, "byte stream broke");
     }
 }
+
+/// Returns when no byte has moved for too long, where that is limited.
+async fn expired(idle: Option<Idle>) {
+    match idle {
+        Some(idle) => idle.expired().await,
+        None => std::future::pending().await,
+    }
+}
+
+// === impl Count ===
+
+impl Count {
+    fn new(ticket: Ticket) -> Self {
+        Self(Mutex::new(ticket))
+    }
+
+    fn now(&self) {
+        self.0.lock().count(Instant::now());
+    }
+
+    /// Counts what is still there after the time of a check; does not return.
+    async fn once_meant(&self) {
+        tokio::time::sleep(MEANT).await;
+        self.now();
+        std::future::pending().await
+    }
+}
+
+// === impl Heard ===
+
+impl<'a, T> Heard<'a, T> {
+    fn new(inner: T, count: &'a Count) -> Self {
+        Self {
+            inner,
+            count,
+            has_spoken: false,
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Heard<'_, T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut this.inner).poll_read(cx, buf);
+        if !this.has_spoken && buf.filled().len() > before {
+            this.has_spoken = true;
+            this.count.now();
+        }
+        polled
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Heard<'_, T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+}
+
+// === impl Farewell ===
+
+impl Farewell {
+    fn new() -> Self {
+        Self {
+            begun: Notify::new(),
+            quiet: Idle::new(FAREWELL),
+        }
+    }
+
+    /// Returns when the app has ended and its caller has said nothing since for too long.
+    async fn is_over(&self) {
+        self.begun.notified().await;
+        self.quiet.expired().await;
+    }
+}
+
+// === impl AppSide ===
+
+impl<'a, T> AppSide<'a, T> {
+    fn new(inner: T, farewell: &'a Farewell) -> Self {
+        Self {
+            inner,
+            farewell,
+            has_ended: false,
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for AppSide<'_, T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let room = buf.remaining();
+        let polled = Pin::new(&mut this.inner).poll_read(cx, buf);
+        let is_end = room > 0 && buf.remaining() == room;
+        if is_end && matches!(polled, Poll::Ready(Ok(()))) {
+            this.has_ended = true;
+            this.farewell.quiet.note();
+            this.farewell.begun.notify_one();
+        }
+        polled
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for AppSide<'_, T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.inner).poll_write(cx, buf);
+        if this.has_ended && matches!(polled, Poll::Ready(Ok(_))) {
+            this.farewell.quiet.note();
+        }
+        polled
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests;

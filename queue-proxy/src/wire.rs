@@ -2,16 +2,18 @@
 
 use std::{
     future::Future,
-    io::{self, IoSlice},
+    io::{self, Cursor, IoSlice},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     net::TcpStream,
     time::{Instant, Sleep},
 };
@@ -36,6 +38,20 @@ pub(crate) struct Wire {
     caller: Option<Arc<Caller>>,
     /// Set once our side is closed and the caller's is not; ends the wait for it.
     linger: Option<Pin<Box<Sleep>>>,
+}
+
+/// The bytes of a caller's connection that has switched to another protocol. From now on it may read as
+/// slowly as it likes: the time of a request is over.
+pub(crate) fn switched(upgraded: Upgraded) -> impl AsyncRead + AsyncWrite + Unpin + Send {
+    let parts = upgraded
+        .downcast::<TokioIo<Wire>>()
+        .expect("callers' connections are served as wires");
+    let wire = parts.io.into_inner();
+    // A failure only means that it may not.
+    let _ = SockRef::from(&wire.stream).set_tcp_user_timeout(None);
+    let (reader, writer) = tokio::io::split(wire);
+    // What came right behind the head belongs to the new protocol.
+    tokio::io::join(Cursor::new(parts.read_buf).chain(reader), writer)
 }
 
 // === impl Wire ===

@@ -57,13 +57,18 @@ pub fn label_value(name: &str) -> String {
     bounded(name, "")
 }
 
-/// Name of the private Service of a workload: `<name>-lull`.
+/// Name of the private Service of a workload: `<name>-lull`, and `lull-<name>-lull` where the name begins
+/// with a digit, as a Service's must not.
 ///
 /// Service names have no `.`, so `shop.v1` and `shop-v1` would share one: who writes it looks whose it
 /// is.
 #[must_use]
 pub fn private_service(workload: &str) -> String {
-    bounded(&workload.replace('.', "-"), "-lull")
+    let mut name = workload.replace('.', "-");
+    if name.starts_with(|first: char| first.is_ascii_digit()) {
+        name.insert_str(0, "lull-");
+    }
+    bounded(&name, "-lull")
 }
 
 /// Name of the EndpointSlice that lists activators for `service`: `<service>-lull` for IPv4,
@@ -159,6 +164,13 @@ mod tests {
         assert!(label_value(&a).len() <= 63 && private_service(&a).len() <= 63);
         assert_ne!(label_value(&a), label_value(&b));
         assert_ne!(private_service(&a), private_service(&b));
+    }
+
+    #[test]
+    fn a_service_begins_with_a_letter_also_where_its_workload_does_not() {
+        assert_eq!(private_service("2048"), "lull-2048-lull");
+        let long = private_service(&format!("2{}", "a".repeat(70)));
+        assert!(long.len() <= 63 && long.starts_with("lull-2a"), "{long}");
     }
 
     #[test]

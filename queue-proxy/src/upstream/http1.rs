@@ -95,6 +95,14 @@ impl Upstream {
         {
             request.headers_mut().insert(header::HOST, host);
         }
+        // Of a GET or HEAD that has a body hyper sends none, unless it is told in which form.
+        let body = request.body();
+        if !body.is_end_stream() && body.size_hint().exact().is_none() {
+            let chunked = HeaderValue::from_static("chunked");
+            request
+                .headers_mut()
+                .insert(header::TRANSFER_ENCODING, chunked);
+        }
     }
 
     async fn connect_http1(&self) -> Result<Link, Error> {

@@ -26,6 +26,13 @@ const UNKNOWN_LIMIT: usize = 0x7fff_fff1;
 /// Streams that a connection carries where the app does not say; what RFC 9113, 6.5.2, asks for at
 /// least.
 const ASSUMED_LIMIT: usize = 100;
+/// Answers that their callers do not read stay in their streams, and must leave the connection's
+/// window to all others: 16,384 of them do, more than apps allow or a process has files for.
+const CONNECTION_WINDOW: u32 = 1 << 30;
+/// Streams of callers who left of which is known that their answers may still come. An answer in a
+/// stream that is forgotten is a fault of the app's, but a harmless one: hyper ends the connection of all
+/// after 1,024 of them in its life, if it is let.
+const LEFT_STREAMS: usize = 1_024;
 /// How often a new connection looks whether it has been told, and how many times at most.
 const LIMIT_PAUSE: Duration = Duration::from_millis(1);
 const LIMIT_PAUSES: u32 = 100;
@@ -97,6 +104,10 @@ impl Upstream {
         let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
             .initial_max_send_streams(UNKNOWN_LIMIT)
             .max_header_list_size(headers::MAX_HEAD_LIST)
+            .initial_stream_window_size(headers::STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_reset_streams(LEFT_STREAMS)
+            .max_local_error_reset_streams(None::<usize>)
             .handshake(TokioIo::new(Wire::new(stream)))
             .await
             .map_err(Error::AppFailed)?;

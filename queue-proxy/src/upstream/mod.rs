@@ -6,7 +6,7 @@
 mod http1;
 mod http2;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use http::{Request, Response, Version, header, uri};
 use hyper::body::Incoming;
@@ -52,8 +52,8 @@ impl Upstream {
     /// # Errors
     /// Where the app refuses it, or can't be reached.
     pub(crate) async fn dial(&self) -> Result<TcpStream, Error> {
-        let stream = TcpStream::connect(self.address).await.map_err(|error| {
-            if error.kind() == std::io::ErrorKind::ConnectionRefused {
+        let stream = connect(self.address).await.map_err(|error| {
+            if error.kind() == io::ErrorKind::ConnectionRefused {
                 Error::AppRefused(error)
             } else {
                 Error::AppUnreachable(error)
@@ -119,6 +119,28 @@ impl Upstream {
     }
 }
 
+/// A connection to a port of this pod.
+///
+/// # Errors
+/// Where the kernel has none, or where it has connected us with ourselves: nobody listens there.
+pub(crate) async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    if is_with_itself(&stream, address)? {
+        // A close in good order would keep the port from the app for a minute.
+        stream.set_zero_linger()?;
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    Ok(stream)
+}
+
+/// Whether the port that the kernel took for our end is the one that we dialled. It may take it where
+/// nobody listens and the port is among those for outgoing connections, and whoever dials himself gets
+/// through (RFC 9293, 3.5, "simultaneous").
+fn is_with_itself(stream: &TcpStream, dialled: SocketAddr) -> io::Result<bool> {
+    let own = stream.local_addr()?;
+    Ok(own.port() == dialled.port() && own.ip() == dialled.ip())
+}
+
 /// `request` without its body.
 fn copy_head(request: &Request<Upload>) -> Request<Upload> {
     let mut copy = Request::new(Upload::none());
@@ -146,5 +168,26 @@ impl Lease {
         if let Self::Http1(link, upstream) = self {
             upstream.keep(link);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpSocket};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_connected_with_himself_knows_it() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let own = socket.local_addr().unwrap();
+        let stream = socket.connect(own).await.unwrap();
+        assert!(is_with_itself(&stream, own).unwrap());
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stream = connect(address).await.unwrap();
+        assert!(!is_with_itself(&stream, address).unwrap());
     }
 }

@@ -53,6 +53,21 @@ async fn body_bytes_stream_both_ways_before_either_side_has_ended() {
 }
 
 #[tokio::test]
+async fn a_chunked_body_reaches_the_app_with_every_method() {
+    let proxy = Proxy::start(&[]).await;
+    let mut stream = proxy.connect().await;
+    for method in ["GET", "POST", "DELETE", "OPTIONS"] {
+        let request = format!(
+            "{method} /echo-whole HTTP/1.1\r\nhost: shop\r\ntransfer-encoding: chunked\r\n\r\n\
+             5\r\nquery\r\n0\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let answer = read_to(&mut stream, "\r\n\r\nquery").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{method}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_chunked_answer_arrives_whole() {
     let proxy = Proxy::start(&[]).await;
     let answer = proxy.get("/chunked").await;

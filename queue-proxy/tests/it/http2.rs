@@ -4,9 +4,14 @@ use bytes::Bytes;
 use http::Request;
 use http_body::Frame;
 use http_body_util::{BodyExt, Full};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::{Duration, timeout},
+};
 
 use crate::{
-    app::{ChannelBody, channel},
+    app::{App, ChannelBody, channel},
     harness::{Proxy, body, h2_get, h2c, soon},
 };
 
@@ -78,6 +83,33 @@ async fn many_streams_share_few_connections_to_the_app() {
 }
 
 #[tokio::test]
+async fn uploads_that_wait_for_a_slot_do_not_stop_the_one_that_has_it() {
+    let limit = [("QP_CONTAINER_CONCURRENCY", "1"), ("QP_QUEUE_DEPTH", "20")];
+    let proxy = Proxy::start(&limit).await;
+    let (mut sender, connection) = h2::client::handshake(proxy.connect().await).await.unwrap();
+    tokio::spawn(connection);
+    let post = || Request::post("http://shop/echo-whole").body(()).unwrap();
+    let (first, mut upload) = sender.send_request(post(), false).unwrap();
+    proxy.inside(1).await;
+    let mut waiting = Vec::new();
+    for _ in 0..20 {
+        sender = soon(sender.ready()).await.unwrap();
+        let (answer, mut body) = sender.send_request(post(), false).unwrap();
+        body.send_data(Bytes::from(vec![b'x'; 100_000]), true)
+            .unwrap();
+        waiting.push(answer);
+    }
+    proxy.queued(20).await;
+    // Whatever the proxy takes of the others has been assigned to them before this.
+    upload.send_data(Bytes::from("done"), true).unwrap();
+    assert_eq!(soon(first).await.unwrap().status(), 200);
+    for answer in waiting {
+        assert_eq!(soon(answer).await.unwrap().status(), 200);
+    }
+    proxy.in_flight(0).await;
+}
+
+#[tokio::test]
 async fn a_caller_that_resets_its_stream_is_not_the_apps_fault() {
     let proxy = Proxy::start(&[]).await;
     let (mut sender, connection) = h2::client::handshake(proxy.connect().await).await.unwrap();
@@ -95,4 +127,29 @@ async fn a_caller_that_resets_its_stream_is_not_the_apps_fault() {
         metrics.contains(r#"rejected_total{reason="app-failed",source="app"} 0"#),
         "{metrics}"
     );
+}
+
+#[tokio::test]
+async fn our_own_answer_to_a_head_has_no_body() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = closed.local_addr().unwrap().port();
+    drop(closed);
+    let proxy = Proxy::before(App::new(), &format!("0={port}/http"), &[]).await;
+    let (mut sender, _connection) = h2c(proxy.traffic()).await;
+    let head = Request::head("http://shop/").body(Full::<Bytes>::default());
+    let response = soon(sender.send_request(head.unwrap())).await.unwrap();
+    assert_eq!(response.status(), 502);
+    assert_eq!(response.headers()["lull-reason"], "app-refused");
+    assert_eq!(body(response).await, "");
+}
+
+/// Its clock goes on by itself whenever nothing else does.
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_never_ends_its_preface_is_not_waited_for() {
+    let proxy = Proxy::start(&[]).await;
+    let mut caller = proxy.connect().await;
+    caller.write_all(b"PRI * HTTP/2.0\r\n").await.unwrap();
+    let mut said = Vec::new();
+    let ended = timeout(Duration::from_secs(600), caller.read_to_end(&mut said)).await;
+    assert!(ended.is_ok(), "it is open still");
 }

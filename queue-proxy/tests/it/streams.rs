@@ -105,6 +105,20 @@ async fn on_a_tcp_port_the_server_may_speak_first_and_each_side_may_end_alone() 
 }
 
 #[tokio::test]
+async fn who_only_looks_whether_a_tcp_port_is_open_is_no_traffic() {
+    let (proxy, listener) = bare("tcp").await;
+    drop(proxy.connect().await);
+    let (mut app, _) = soon(listener.accept()).await.unwrap();
+    let mut said = Vec::new();
+    soon(app.read_to_end(&mut said)).await.unwrap();
+    drop(app);
+    assert_eq!(proxy.report().await.load.requests, 0);
+    let _silent = proxy.connect().await;
+    proxy.in_flight(1).await;
+    assert_eq!(proxy.report().await.load.requests, 1);
+}
+
+#[tokio::test]
 async fn a_method_that_begins_like_the_http2_preface_is_http1_also_byte_by_byte() {
     let proxy = Proxy::start(&[]).await;
     let mut stream = proxy.connect().await;

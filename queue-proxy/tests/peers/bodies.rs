@@ -301,7 +301,33 @@ async fn a_hundred_callers_that_do_not_read_in_http1_do_not_fill_the_memory() {
     proxy.in_flight(0).await;
 }
 
-/// A connection's window bounds what its streams hold.
+/// What one of them does not take must not stand in the way of who shares the app's connection.
+#[tokio::test]
+async fn callers_that_give_no_window_in_http2_do_not_stop_others_at_the_app() {
+    let app = App::start().await;
+    let proxy = Proxy::start(app.address, &[UNPROBED]).await;
+    let mut stopped = frames::connect(proxy.traffic()).await;
+    let flags = frames::END_HEADERS | frames::END_STREAM;
+    for number in 0..20 {
+        let head = frames::request("GET", "/");
+        let frame = frames::frame(frames::HEADERS, flags, number * 2 + 1, &head);
+        stopped.write_all(&frame).await.unwrap();
+    }
+    app.stalls().await;
+    let arguments = ["--http2-prior-knowledge", &proxy.url("/")];
+    let mut other = curl(&arguments).spawn().unwrap();
+    let mut output = other.stdout.take().unwrap();
+    let mut checker = Checker::default();
+    let mut buffer = vec![0; 1 << 20];
+    while checker.0 < ON_THE_WAY {
+        let length = soon(output.read(&mut buffer)).await.unwrap();
+        assert!(length > 0, "the answer ended after {} bytes", checker.0);
+        checker.take(&buffer[..length]);
+    }
+    proxy.in_flight(21).await;
+}
+
+/// Each stream holds its own window, at most.
 #[tokio::test]
 async fn a_thousand_streams_without_a_window_do_not_fill_the_memory() {
     let app = App::start().await;
@@ -320,7 +346,7 @@ async fn a_thousand_streams_without_a_window_do_not_fill_the_memory() {
     }
     app.stalls().await;
     let peak = proxy.process.peak_kib();
-    assert!(peak < 2 * MEMORY_KIB, "{peak} KiB");
+    assert!(peak < 3 * MEMORY_KIB, "{peak} KiB");
     drop(callers);
     proxy.in_flight(0).await;
 }

@@ -261,15 +261,15 @@ async fn bytes_now_and_then_keep_the_idle_timeout_away() {
     assert_eq!(answer.ok(), "begunxxxxxxxxxx");
 }
 
-/// An app that says more than all buffers hold.
-async fn endless() -> SocketAddr {
+/// An app that says more than all buffers hold, after `head`.
+async fn endless(head: &'static str) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
                 read_to(&mut stream, "\r\n\r\n").await;
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+                let _ = stream.write_all(head.as_bytes()).await;
                 while stream.write_all(&[b'x'; 65_536]).await.is_ok() {}
             });
         }
@@ -279,7 +279,8 @@ async fn endless() -> SocketAddr {
 
 #[tokio::test]
 async fn a_caller_that_does_not_read_loses_its_place_after_the_timeout() {
-    let proxy = Proxy::start(endless().await, &[UNPROBED, ("QP_TIMEOUT", "300ms")]).await;
+    let app = endless("HTTP/1.1 200 OK\r\n\r\n").await;
+    let proxy = Proxy::start(app, &[UNPROBED, ("QP_TIMEOUT", "300ms")]).await;
     let mut caller = proxy.connect().await;
     caller
         .write_all(b"GET / HTTP/1.1\r\nHost: shop\r\n\r\n")
@@ -288,6 +289,20 @@ async fn a_caller_that_does_not_read_loses_its_place_after_the_timeout() {
     proxy.in_flight(1).await;
     proxy.in_flight(0).await;
     drop(caller);
+}
+
+#[tokio::test]
+async fn a_caller_that_does_not_read_what_it_has_switched_to_keeps_it_after_the_timeout() {
+    let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: raw\r\n\r\n";
+    let proxy = Proxy::start(endless(head).await, &[UNPROBED, ("QP_TIMEOUT", "300ms")]).await;
+    let mut caller = proxy.connect().await;
+    let request = b"GET / HTTP/1.1\r\nHost: shop\r\nConnection: upgrade\r\nUpgrade: raw\r\n\r\n";
+    caller.write_all(request).await.unwrap();
+    proxy.in_flight(1).await;
+    // The kernel asks a caller without room twice before it gives up, 0.6 s after.
+    let ended = tokio::time::timeout(Duration::from_secs(3), proxy.in_flight(0)).await;
+    assert!(ended.is_err(), "it was closed");
+    read_to(&mut caller, "xxx").await;
 }
 
 #[tokio::test]
