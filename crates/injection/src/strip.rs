@@ -129,15 +129,18 @@ fn restore_excluded_ports(annotations: &mut Map<String, Value>, record: Option<&
         return;
     };
     let before = record.and_then(|record| record.exclude_inbound_ports.as_deref());
-    let small = record.map_or_else(SmallPorts::default, |record| record.small_ports);
-    if current == parts::excluded_ports(before, small) {
+    let ours = record.map_or_else(
+        || SmallPorts::default().all().to_vec(),
+        Record::excluded_ports,
+    );
+    if current == parts::excluded_ports(before, &ours) {
         match before {
             Some(before) => annotations.insert(ISTIO_EXCLUDE_INBOUND_PORTS.into(), before.into()),
             None => annotations.remove(ISTIO_EXCLUDE_INBOUND_PORTS),
         };
         return;
     }
-    let added = parts::added_ports(before, small);
+    let added = parts::added_ports(before, &ours);
     let items: Vec<&str> = current.split(',').map(str::trim).collect();
     if added.is_empty() || !added.iter().all(|port| items.contains(&port.as_str())) {
         return;

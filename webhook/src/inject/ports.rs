@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lull_contract::{AppPort, ports};
+use lull_contract::{AppPort, names::ISTIO_EXCLUDE_INBOUND_PORTS, ports};
 use lull_injection::{SmallPorts, shape};
 use serde_json::Value;
 
@@ -69,6 +69,9 @@ pub(super) fn allocate(app_ports: &[AppPort], template: &Value) -> Option<Alloca
     };
     // Traffic never sits on a number that means something else on other pods.
     taken.extend(ports::SIDECAR_SMALL_PORTS);
+    // Nor on one that the user keeps out of the mesh: something listens there, declared or not, and
+    // our traffic would be out with it.
+    taken.extend(excluded(template));
     let mut traffic = Vec::with_capacity(app_ports.len());
     for _ in app_ports {
         let free = (ports::QUEUE_PROXY_TRAFFIC_FIRST..=u16::MAX).find(|p| !taken.contains(p))?;
@@ -76,6 +79,15 @@ pub(super) fn allocate(app_ports: &[AppPort], template: &Value) -> Option<Alloca
         traffic.push(free);
     }
     Some(Allocation { traffic, small })
+}
+
+/// Ports that the user keeps out of the mesh.
+fn excluded(template: &Value) -> impl Iterator<Item = u16> {
+    let annotations = template.pointer("/metadata/annotations");
+    let list = annotations
+        .and_then(|annotations| annotations.get(ISTIO_EXCLUDE_INBOUND_PORTS)?.as_str())
+        .unwrap_or_default();
+    list.split(',').filter_map(|port| port.trim().parse().ok())
 }
 
 /// Ports that a container declares, or that its probes show it listening on.

@@ -57,6 +57,7 @@ pub(super) fn render(
         small_ports: allocation.small,
         pre_stop: Vec::new(),
         exclude_inbound_ports: None,
+        excluded_traffic: Vec::new(),
         include_inbound_ports: None,
         keep_empty: Vec::new(),
     };
@@ -117,7 +118,9 @@ fn add_metadata(
         .get(ISTIO_EXCLUDE_INBOUND_PORTS)
         .and_then(Value::as_str)
         .map(str::to_owned);
-    let excluded = excluded_ports(record.exclude_inbound_ports.as_deref(), record.small_ports);
+    let before = record.exclude_inbound_ports.as_deref();
+    record.excluded_traffic = stand_ins(before.unwrap_or_default(), &record.sidecar, allocation);
+    let excluded = excluded_ports(before, &record.excluded_ports());
     annotations.insert(ISTIO_EXCLUDE_INBOUND_PORTS.to_owned(), excluded.into());
     if let Some(included) = included(annotations, record, allocation) {
         annotations.insert(
@@ -151,26 +154,36 @@ fn entry<'a>(
         .as_object_mut()
 }
 
-/// Which of our traffic ports a list of captured ports needs, where there is one: those that stand
-/// for an app port of the list. What the user keeps out of the mesh stays out.
+/// What a list of captured ports, where there is one, gets of our traffic ports. What the user keeps
+/// out of the mesh stays out.
 fn included(
     annotations: &Map<String, Value>,
     record: &Record,
     allocation: &Allocation,
 ) -> Option<Included> {
     let before = annotations.get(ISTIO_INCLUDE_INBOUND_PORTS)?.as_str()?;
-    let there: Vec<&str> = before.split(',').map(str::trim).collect();
-    let has = |port: u16| there.contains(&port.to_string().as_str());
-    let pairs = record.sidecar.ports.iter().zip(&allocation.traffic);
-    let added: Vec<u16> = pairs
-        .filter(|(app, ours)| has(app.number) && !has(**ours))
-        .map(|(_, ours)| *ours)
-        .collect();
+    let added = stand_ins(before, &record.sidecar, allocation);
     // `*` stands for all of them.
-    (!added.is_empty() && !there.contains(&"*")).then(|| Included {
+    let has_all = listed(before).any(|item| item == "*");
+    (!added.is_empty() && !has_all).then(|| Included {
         before: before.to_owned(),
         added,
     })
+}
+
+/// Those of our traffic ports that Istio's `list` of ports lacks although it has their app ports: what
+/// it says of these must hold where their traffic comes in now.
+fn stand_ins(list: &str, sidecar: &Sidecar, allocation: &Allocation) -> Vec<u16> {
+    let has = |port: u16| listed(list).any(|item| item == port.to_string());
+    let pairs = sidecar.ports.iter().zip(&allocation.traffic);
+    pairs
+        .filter(|(app, ours)| has(app.number) && !has(**ours))
+        .map(|(_, ours)| *ours)
+        .collect()
+}
+
+fn listed(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim)
 }
 
 fn container(

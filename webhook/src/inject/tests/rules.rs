@@ -211,49 +211,6 @@ fn init_containers_and_a_ready_made_istio_proxy_stay_as_they_are() {
 }
 
 #[test]
-fn excluded_ports_are_merged() {
-    let annotations = json!({ ISTIO_EXCLUDE_INBOUND_PORTS: "9090, 7777" });
-    let new = with(
-        opted_in(),
-        "/spec/template/metadata/annotations",
-        annotations,
-    );
-    assert_eq!(
-        annotation(&create(&new), ISTIO_EXCLUDE_INBOUND_PORTS),
-        Some("9090, 7777,8022,9091")
-    );
-}
-
-#[test]
-fn traffic_ports_are_captured_where_their_app_ports_are() {
-    for (users, expected) in [
-        ("8080", "8080,8012"),
-        ("8080, 5432", "8080, 5432,8012,8013"),
-        ("5432,7777", "5432,7777,8013"),
-        ("8012,8080", "8012,8080"),
-        ("7777", "7777"),
-        ("*", "*"),
-        ("8080,*", "8080,*"),
-        ("", ""),
-    ] {
-        let annotations = json!({ ISTIO_INCLUDE_INBOUND_PORTS: users });
-        let new = with(
-            opted_in(),
-            "/spec/template/metadata/annotations",
-            annotations,
-        );
-        let injected = create(&new);
-        let merged = annotation(&injected, ISTIO_INCLUDE_INBOUND_PORTS);
-        assert_eq!(merged, Some(expected), "{users}");
-        assert_eq!(strip(template(&injected), None), *template(&new), "{users}");
-    }
-    assert_eq!(
-        annotation(&create(&opted_in()), ISTIO_INCLUDE_INBOUND_PORTS),
-        None
-    );
-}
-
-#[test]
 fn the_pod_stays_guaranteed() {
     let equal = json!({ "cpu": "1", "memory": "1Gi" });
     let resources = json!({ "requests": equal, "limits": equal });

@@ -144,6 +144,26 @@ fn a_list_of_excluded_ports_that_the_user_changed_is_kept() {
 }
 
 #[test]
+fn a_traffic_port_that_was_kept_out_of_the_mesh_goes_with_its_app_port() {
+    let annotations = json!({ ISTIO_EXCLUDE_INBOUND_PORTS: "8080,7777" });
+    let old = create(&with(
+        opted_in(),
+        "/spec/template/metadata/annotations",
+        annotations,
+    ));
+    let key = "/spec/template/metadata/annotations/traffic.sidecar.istio.io~1excludeInboundPorts";
+    for (value, merged) in [
+        ("8080,7777", "8080,7777,8022,9090,9091,8012"),
+        ("7777", "7777,8022,9090,9091"),
+        ("7777,8022,9090,9091,8012", "7777,8022,9090,9091"),
+    ] {
+        let new = update(&old, &with(old.clone(), key, json!(value)));
+        let now = annotation(&new, ISTIO_EXCLUDE_INBOUND_PORTS);
+        assert_eq!(now, Some(merged), "{value}");
+    }
+}
+
+#[test]
 fn a_list_of_captured_ports_that_the_user_changed_is_kept() {
     let annotations = json!({ ISTIO_INCLUDE_INBOUND_PORTS: "8080" });
     let old = create(&with(
