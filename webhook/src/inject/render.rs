@@ -252,8 +252,7 @@ fn environment(
         .pointer("/spec/terminationGracePeriodSeconds")
         .and_then(Value::as_u64)
         .unwrap_or(DEFAULT_GRACE_SECS);
-    let probes = probes::app_probes(base, &sidecar.ports);
-    let as_json = |text: serde_json::Result<String>| text.map_err(|error| error.to_string());
+    let no_json = |error: serde_json::Error| error.to_string();
     let mut values = vec![
         ("QP_PORTS", traffic.join(",")),
         ("QP_ADMIN_PORT", allocation.small.admin.to_string()),
@@ -275,23 +274,35 @@ fn environment(
             .iter()
             .filter_map(|(k, v)| Some((*k, v.as_ref()?.to_string()))),
     );
-    values.push((
-        "QP_IGNORE",
-        as_json(serde_json::to_string(&sidecar.ignore))?,
-    ));
+    let ignore = serde_json::to_string(&sidecar.ignore).map_err(no_json)?;
+    values.push(("QP_IGNORE", ignore));
     if sidecar.access_log {
         values.push(("QP_ACCESS_LOG", true.to_string()));
     }
     if let Some(endpoint) = &sidecar.otlp_endpoint {
         values.push(("QP_OTLP_ENDPOINT", endpoint.clone()));
     }
-    values.push(("QP_APP_PROBES", as_json(serde_json::to_string(&probes))?));
+    values.extend(app_checks(base, sidecar).map_err(no_json)?);
     values.push(("QP_GRACE", format!("{grace}s")));
     let plain = values.into_iter().map(|(name, value)| {
         // The kubelet expands $(NAME) in values; $$ is how a dollar is written.
         json!({ "name": name, "value": value.replace('$', "$$") })
     });
     Ok(plain.chain(identity()).collect())
+}
+
+/// What the queue-proxy asks the app: always, and until it has started.
+fn app_checks(base: &Value, sidecar: &Sidecar) -> serde_json::Result<Vec<(&'static str, String)>> {
+    let always = probes::app_probes(base, &sidecar.ports);
+    let mut at_start = probes::startup_probes(base);
+    // What must pass always need not be asked twice.
+    at_start.retain(|probe| !always.contains(probe));
+    let mut checks = vec![("QP_APP_PROBES", serde_json::to_string(&always)?)];
+    if !at_start.is_empty() {
+        // A variable of its own, which a sidecar that is older does not look at.
+        checks.push(("QP_STARTUP_PROBES", serde_json::to_string(&at_start)?));
+    }
+    Ok(checks)
 }
 
 /// Who the pod is, by the downward API.

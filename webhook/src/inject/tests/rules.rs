@@ -291,6 +291,33 @@ fn readiness_probes_are_translated() {
 }
 
 #[test]
+fn startup_probes_are_translated_where_they_can_be_asked_and_say_more() {
+    let check = |path: &str| json!([{ "port": 8080, "path": path, "host": null, "headers": [], "timeoutMs": 1000 }]);
+    let healthz = json!({ "httpGet": { "path": "/healthz", "port": "http" } });
+    let started =
+        json!({ "httpGet": { "path": "/started", "port": "http" }, "failureThreshold": 30 });
+    for (startup, readiness, expected) in [
+        (started.clone(), Value::Null, Some(check("/started"))),
+        (started, healthz.clone(), Some(check("/started"))),
+        (healthz.clone(), healthz, None),
+        (
+            json!({ "exec": { "command": ["true"] } }),
+            Value::Null,
+            None,
+        ),
+        (json!({ "grpc": { "port": 8080 } }), Value::Null, None),
+        (Value::Null, Value::Null, None),
+    ] {
+        let app = "/spec/template/spec/containers/0";
+        let new = with(opted_in(), &format!("{app}/startupProbe"), startup.clone());
+        let new = with(new, &format!("{app}/readinessProbe"), readiness);
+        let text = env(&create(&new), "QP_STARTUP_PROBES");
+        let found = text.map(|text| serde_json::from_str::<Value>(&text).unwrap());
+        assert_eq!(found, expected, "{startup}");
+    }
+}
+
+#[test]
 fn a_dollar_in_a_value_is_not_expanded_by_the_kubelet() {
     let new = deployment(&json!({ "lull.dev/scale": "true", "lull.dev/ignore": "/$(HOME)" }));
     assert!(
