@@ -57,6 +57,12 @@ settings_are_text() {
     grep -qx '  server-timing: "false"' <<<"$map"
 }
 
+# One that is called webhook in Lull's namespace would be WEBHOOK_PORT in the webhook's pods.
+services_are_no_variables() {
+  local all; all=$(render --values $golden/everything.values.yaml) &&
+    diff <(grep -c '^ *serviceAccountName:' <<<"$all") <(grep -c '^ *enableServiceLinks: false$' <<<"$all")
+}
+
 # What the message must name, and a wrong value.
 wrong_values() {
   cat <<'CASES'
@@ -175,6 +181,7 @@ step "golden renders (else: make chart-update)" renders_are_golden
 step "the oldest Kubernetes gets the same" oldest_renders_the_same
 step "wrong values are refused by name" wrong_values_are_refused
 step "settings reach their ConfigMap as text" settings_are_text
+step "Services are no variables of Lull's pods" services_are_no_variables
 step "docs/chart.md has every value (else: make chart-update)" table_is_current
 step "every alert fires and clears" rules_are_right
 step "every alert has a scenario and an entry in docs/runbook.md" alerts_have_scenarios_and_entries

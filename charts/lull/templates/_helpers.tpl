@@ -62,6 +62,12 @@ readOnlyRootFilesystem: true
 capabilities: { drop: [ALL] }
 {{- end }}
 
+{{- /* No variables about the namespace's Services: of one that is called webhook there would be a WEBHOOK_PORT,
+which is an option of the webhook's. */ -}}
+{{- define "lull.noLinks" -}}
+enableServiceLinks: false
+{{- end }}
+
 {{- /* Probes of every component: the admin port's pages. */ -}}
 {{- define "lull.probes" -}}
 readinessProbe:
@@ -146,6 +152,7 @@ metadata:
   {{- end }}
 spec:
   serviceAccountName: lull-{{ .component }}
+  {{- include "lull.noLinks" . | nindent 2 }}
   securityContext: {{ include "lull.podSecurityContext" . | nindent 4 }}
   {{- with include "lull.scheduling" . | trim }}
   {{- nindent 2 . }}
