@@ -23,7 +23,7 @@ pub(super) fn app_probes(template: &Value, app_ports: &[AppPort]) -> Vec<AppProb
     distinct(probes.flat_map(|(container, probe)| {
         match translate(container, probe) {
             Some(asked) => vec![asked],
-            // A command can't be run from here, nor gRPC be asked.
+            // A command can't be run from here.
             None => connects(app_ports, probe),
         }
     }))
@@ -71,7 +71,9 @@ fn translate(container: &Value, probe: &Value) -> Option<AppProbe> {
             ..connect(port, probe)
         });
     }
-    let port = resolve(container, probe.get("tcpSocket")?.get("port"))?;
+    // There is no gRPC client either, but its port is known.
+    let socket = probe.get("tcpSocket").or_else(|| probe.get("grpc"))?;
+    let port = resolve(container, socket.get("port"))?;
     Some(connect(port, probe))
 }
 

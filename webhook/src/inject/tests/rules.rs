@@ -268,7 +268,7 @@ fn readiness_probes_are_translated() {
         ),
         (
             json!({ "grpc": { "port": 8080 } }),
-            json!([connect(8080, 1000), connect(5432, 1000)]),
+            json!([connect(8080, 1000)]),
         ),
         (
             json!({ "exec": { "command": ["true"] } }),
@@ -305,7 +305,11 @@ fn startup_probes_are_translated_where_they_can_be_asked_and_say_more() {
             Value::Null,
             None,
         ),
-        (json!({ "grpc": { "port": 8080 } }), Value::Null, None),
+        (
+            json!({ "grpc": { "port": 8080 } }),
+            Value::Null,
+            Some(with(check("/"), "/0/path", Value::Null)),
+        ),
         (Value::Null, Value::Null, None),
     ] {
         let app = "/spec/template/spec/containers/0";
