@@ -158,7 +158,7 @@ spec:
   {{- nindent 2 . }}
   {{- end }}
   {{- include "lull.spread" . | trim | nindent 2 }}
-  terminationGracePeriodSeconds: {{ .grace }}
+  terminationGracePeriodSeconds: {{ int .grace }}
   containers:
     - name: {{ .component }}
       image: {{ include "lull.image" . }}
@@ -188,7 +188,8 @@ spec:
         - { name: {{ .prefix }}_LOG, value: {{ .root.Values.log.level | quote }} }
         - { name: {{ .prefix }}_LOG_JSON, value: {{ .root.Values.log.json | quote }} }
         {{- range $name, $value := .env }}
-        {{- with toString $value }}
+        {{- /* toJson writes numbers as they are: a large one would come out as 1e+06 otherwise. */}}
+        {{- with kindIs "string" $value | ternary $value (toJson $value) }}
         - { name: {{ $name }}, value: {{ . | quote }} }
         {{- end }}
         {{- end }}
