@@ -40,6 +40,8 @@ pub enum Reason {
     UndeclaredPort,
     /// A Service's port targets a name that no container declares.
     UnknownTargetPort,
+    /// A Service says that a port speaks no HTTP, and Lull would read it so.
+    NotHttp,
     /// Somebody else's object has the name of one that Lull would write.
     NameTaken,
     /// Somebody else scales the workload.
@@ -108,7 +110,7 @@ pub struct Finding {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::BadAnnotation,
         Self::NoTemplate,
         Self::NoPort,
@@ -122,6 +124,7 @@ impl Reason {
         Self::SharedService,
         Self::UndeclaredPort,
         Self::UnknownTargetPort,
+        Self::NotHttp,
         Self::NameTaken,
         Self::OtherScaler,
         Self::PolicyBlocks,
