@@ -25,6 +25,10 @@ const RAW_NAMES: [&str; 11] = [
     "ssh",
 ];
 
+/// Ports of MySQL, PostgreSQL, AMQP, Redis, memcached and MongoDB, in the order of their numbers, by
+/// which nobody serves HTTP (<https://www.iana.org/assignments/service-names-port-numbers>).
+const RAW_NUMBERS: [u16; 6] = [3306, 5432, 5672, 6379, 11_211, 27_017];
+
 /// What is averaged over the window and compared with the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
@@ -285,7 +289,12 @@ impl AppPort {
     /// and has this transport; `None` where it isn't TCP.
     #[must_use]
     pub fn declared(name: &str, number: u16, transport: &str) -> Option<Self> {
-        let protocol = AppProtocol::named(name);
+        let says_http = name.starts_with("http") || name.starts_with("grpc");
+        let protocol = if RAW_NUMBERS.contains(&number) && !says_http {
+            AppProtocol::Tcp
+        } else {
+            AppProtocol::named(name)
+        };
         (transport == "TCP").then_some(Self { number, protocol })
     }
 }
@@ -390,6 +399,11 @@ mod tests {
         ] {
             assert_eq!(AppProtocol::named(http), AppProtocol::Http, "{http}");
         }
+        let declared = |name, number| AppPort::declared(name, number, "TCP").unwrap().protocol;
+        assert_eq!(declared("", 5432), AppProtocol::Tcp);
+        assert_eq!(declared("db", 5432), AppProtocol::Tcp);
+        assert_eq!(declared("http-admin", 5432), AppProtocol::Http);
+        assert_eq!(declared("", 8080), AppProtocol::Http);
         assert_eq!(AppPort::declared("redis", 6379, "UDP"), None);
     }
 
