@@ -60,6 +60,8 @@ pub enum Reason {
     SidecarIngress,
     /// A Service has ports that are not TCP.
     NotHeld,
+    /// Nodes lead callers to the app's ports, past every Service.
+    HostPort,
     /// A Service keeps a client on one pod.
     SessionAffinity,
     /// The grace period is too short for a drain.
@@ -110,7 +112,7 @@ pub struct Finding {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::BadAnnotation,
         Self::NoTemplate,
         Self::NoPort,
@@ -134,6 +136,7 @@ impl Reason {
         Self::PolicyByAddress,
         Self::SidecarIngress,
         Self::NotHeld,
+        Self::HostPort,
         Self::SessionAffinity,
         Self::ShortGrace,
         Self::GraceBelowTimeout,
@@ -157,6 +160,7 @@ impl Reason {
     pub fn severity(self) -> Severity {
         match self {
             Self::NotHeld
+            | Self::HostPort
             | Self::SessionAffinity
             | Self::ShortGrace
             | Self::GraceBelowTimeout
