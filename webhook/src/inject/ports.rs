@@ -6,6 +6,9 @@ use lull_contract::{AppPort, names::ISTIO_EXCLUDE_INBOUND_PORTS, ports};
 use lull_injection::{SmallPorts, shape};
 use serde_json::Value;
 
+/// The port of a pod that scrapers which go by annotations call.
+const PROMETHEUS_PORT: &str = "prometheus.io/port";
+
 /// Every port of the sidecar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Allocation {
@@ -57,6 +60,7 @@ pub(super) fn allocate(app_ports: &[AppPort], template: &Value) -> Option<Alloca
     for container in shape::containers(template).chain(shape::init_containers(template)) {
         taken.extend(used(container));
     }
+    taken.extend(told_of(template));
     let mut take = |from: u16| {
         let free = (from..=u16::MAX).find(|port| !taken.contains(port))?;
         taken.insert(free);
@@ -69,9 +73,6 @@ pub(super) fn allocate(app_ports: &[AppPort], template: &Value) -> Option<Alloca
     };
     // Traffic never sits on a number that means something else on other pods.
     taken.extend(ports::SIDECAR_SMALL_PORTS);
-    // Nor on one that the user keeps out of the mesh: something listens there, declared or not, and
-    // our traffic would be out with it.
-    taken.extend(excluded(template));
     let mut traffic = Vec::with_capacity(app_ports.len());
     for _ in app_ports {
         let free = (ports::QUEUE_PROXY_TRAFFIC_FIRST..=u16::MAX).find(|p| !taken.contains(p))?;
@@ -81,13 +82,16 @@ pub(super) fn allocate(app_ports: &[AppPort], template: &Value) -> Option<Alloca
     Some(Allocation { traffic, small })
 }
 
-/// Ports that the user keeps out of the mesh.
-fn excluded(template: &Value) -> impl Iterator<Item = u16> {
+/// Ports that the template's annotations tell of: those that the user keeps out of the mesh, and the one
+/// that Prometheus calls. Something listens there, declared or not; and what the mesh lets pass at one of
+/// the first kind would pass at ours.
+fn told_of(template: &Value) -> impl Iterator<Item = u16> {
     let annotations = template.pointer("/metadata/annotations");
-    let list = annotations
-        .and_then(|annotations| annotations.get(ISTIO_EXCLUDE_INBOUND_PORTS)?.as_str())
-        .unwrap_or_default();
-    list.split(',').filter_map(|port| port.trim().parse().ok())
+    let lists = [ISTIO_EXCLUDE_INBOUND_PORTS, PROMETHEUS_PORT]
+        .into_iter()
+        .filter_map(move |key| annotations?.get(key)?.as_str());
+    let items = lists.flat_map(|list| list.split(','));
+    items.filter_map(|port| port.trim().parse().ok())
 }
 
 /// Ports that a container declares, or that its probes show it listening on.

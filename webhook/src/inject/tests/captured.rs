@@ -12,7 +12,8 @@ fn excluded_ports_are_merged() {
     );
     assert_eq!(
         annotation(&create(&new), ISTIO_EXCLUDE_INBOUND_PORTS),
-        Some("9090, 7777,8022,9091")
+        Some("9090, 7777,8022,9091,9092"),
+        "something of the user's is at 9090"
     );
 }
 
