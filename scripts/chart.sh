@@ -133,6 +133,7 @@ cidr                                       networkPolicy.metricsFrom[0].cidr=10.
 /guard/enabled                             guard.enabled=Deny
 /guard/actions/0                           guard.actions[0]=Refuse
 /guard/actions                             guard.actions=Deny
+/guard/actions                             guard.actions[0]=Deny,guard.actions[1]=Warn
 /monitoring/scrapeAnnotations              monitoring.scrapeAnnotations=on
 podMonitr                                  monitoring.podMonitr.enabled=true
 /monitoring/podMonitor/interval            monitoring.podMonitor.interval=15
