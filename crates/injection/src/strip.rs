@@ -57,7 +57,7 @@ fn strip_containers(template: &mut Value, record: Option<&Record>) {
         };
         let is_ours = record.is_none_or(|record| {
             record.pre_stop.contains(&name)
-                || is_one_gone && calls(container, record.small_ports.admin)
+                || (is_one_gone && calls(container, record.small_ports.admin))
         });
         if !is_ours {
             continue;
