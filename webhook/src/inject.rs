@@ -189,6 +189,8 @@ fn enrol(
         _ => render(&base, &name, &sidecar, &config.image).map_err(|why| refusal(new, &[why]))?,
     };
     let mut mutation = with_template(new, template);
+    let warning = before.and_then(|before| before.no_longer_served(&sidecar));
+    mutation.warnings.extend(warning);
     if before.is_some() && wanted.settings.class != Class::None {
         keep_replicas(old, &mut mutation);
     }
@@ -291,6 +293,22 @@ impl<'a> Before<'a> {
             .is_some_and(|Record { sidecar: runs, .. }| {
                 runs == sidecar || sidecar::is_as_the_user_left_it(runs, sidecar, annotations)
             })
+    }
+
+    /// What to say where the sidecar served ports that it will not serve: Services still lead to its
+    /// named ports for them, which new pods don't have.
+    fn no_longer_served(&self, sidecar: &Sidecar) -> Option<String> {
+        let served = &self.record.as_ref()?.sidecar.ports;
+        let is_gone = |number: u16| sidecar.ports.iter().all(|port| port.number != number);
+        let gone = served.iter().filter(|port| is_gone(port.number));
+        let gone: Vec<String> = gone.map(|port| port.number.to_string()).collect();
+        (!gone.is_empty()).then(|| {
+            format!(
+                "the template declares port {} no more: a Service that targets it leads to no new pod, \
+                 unless lull.dev/ports names it",
+                gone.join(", ")
+            )
+        })
     }
 }
 

@@ -80,6 +80,24 @@ fn a_setting_of_the_autoscaler_does_not_roll_the_pods() {
 }
 
 #[test]
+fn a_port_that_is_declared_no_more_is_warned_of() {
+    let old = stored();
+    let ports = "/spec/template/spec/containers/0/ports";
+    let fewer = json!([{ "name": "http", "containerPort": 8080, "protocol": "TCP" }]);
+    let new = with(old.clone(), ports, fewer);
+    let mutation = mutate(Some(&old), &new, &config()).unwrap();
+    assert_eq!(mutation.warnings.len(), 1, "{:?}", mutation.warnings);
+    assert!(mutation.warnings[0].contains("port 5432 no more"));
+    let named = with(
+        new,
+        "/metadata/annotations/lull.dev~1ports",
+        json!("8080,5432/tcp"),
+    );
+    let mutation = mutate(Some(&old), &named, &config()).unwrap();
+    assert!(mutation.warnings.is_empty(), "{:?}", mutation.warnings);
+}
+
+#[test]
 fn the_users_next_rollout_brings_the_new_sidecar() {
     let old = stored();
     for new in [
