@@ -304,7 +304,7 @@ impl<'a> Before<'a> {
         let gone: Vec<String> = gone.map(|port| port.number.to_string()).collect();
         (!gone.is_empty()).then(|| {
             format!(
-                "the template declares port {} no more: a Service that targets it leads to no new pod, \
+                "the sidecar serves port {} no more: a Service that targets it leads to no new pod, \
                  unless lull.dev/ports names it",
                 gone.join(", ")
             )
