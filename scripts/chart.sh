@@ -57,6 +57,18 @@ settings_are_text() {
     grep -qx '  server-timing: "false"' <<<"$map"
 }
 
+numbers_are_whole() {
+  local pod
+  pod=$(render --show-only templates/autoscaler.yaml --values - <<<'{ autoscaler: { extraEnv: { NUMBER: 1000000 } } }') &&
+    grep -q '{ name: NUMBER, value: "1000000" }' <<<"$pod"
+}
+
+# One that is called webhook in Lull's namespace would be WEBHOOK_PORT in the webhook's pods.
+services_are_no_variables() {
+  local all; all=$(render --values $golden/everything.values.yaml) &&
+    diff <(grep -c '^ *serviceAccountName:' <<<"$all") <(grep -c '^ *enableServiceLinks: false$' <<<"$all")
+}
+
 # What the message must name, and a wrong value.
 wrong_values() {
   cat <<'CASES'
@@ -78,6 +90,8 @@ scaleDwn                                   activator.autoscaling.behavior.scaleD
 /autoscaler/propagationDelay               autoscaler.propagationDelay=3
 /autoscaler/wakeDeadline                   autoscaler.wakeDeadline=10min
 /autoscaler/activatorPorts                 autoscaler.activatorPorts=10000
+autoscaler.activatorPorts                  autoscaler.activatorPorts=31999-10000
+autoscaler.activatorPorts                  autoscaler.activatorPorts=10000-99999
 /autoscaler/extraEnv/AUTOSCALER_LOG         autoscaler.extraEnv.AUTOSCALER_LOG.level=debug
 /webhook/timeoutSeconds                    webhook.timeoutSeconds=31
 /webhook/certManager/enabled                webhook.certManager.enabled=selfSigned
@@ -105,6 +119,7 @@ resource                                   targets[0].apiGroup=argoproj.io,targe
 /targets/0/resource                        targets[0].apiGroup=a.io,targets[0].apiVersion=v1,targets[0].resource=Rollout
 /namespaces                                namespaces=shop
 /namespaces/0                              namespaces[0]=Shop
+lull-system                                namespaces[0]=lull-system
 scale                                      settings.scale=true
 max-scales                                 settings.max-scales=1
 /settings/window                           settings.window=60
@@ -118,6 +133,7 @@ cidr                                       networkPolicy.metricsFrom[0].cidr=10.
 /guard/enabled                             guard.enabled=Deny
 /guard/actions/0                           guard.actions[0]=Refuse
 /guard/actions                             guard.actions=Deny
+/guard/actions                             guard.actions[0]=Deny,guard.actions[1]=Warn
 /monitoring/scrapeAnnotations              monitoring.scrapeAnnotations=on
 podMonitr                                  monitoring.podMonitr.enabled=true
 /monitoring/podMonitor/interval            monitoring.podMonitor.interval=15
@@ -175,6 +191,8 @@ step "golden renders (else: make chart-update)" renders_are_golden
 step "the oldest Kubernetes gets the same" oldest_renders_the_same
 step "wrong values are refused by name" wrong_values_are_refused
 step "settings reach their ConfigMap as text" settings_are_text
+step "numbers are not rounded" numbers_are_whole
+step "Services are no variables of Lull's pods" services_are_no_variables
 step "docs/chart.md has every value (else: make chart-update)" table_is_current
 step "every alert fires and clears" rules_are_right
 step "every alert has a scenario and an entry in docs/runbook.md" alerts_have_scenarios_and_entries

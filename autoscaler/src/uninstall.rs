@@ -30,6 +30,9 @@ use crate::{
 
 /// Between two looks at what is left.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// From the deletion of the webhook's configuration to the last API server that has heard of it by its
+/// watch: one that has not would have the sidecar put back into a template that has lost its mark.
+const HEARD_OF: Duration = Duration::from_secs(3);
 /// Objects of a page when all are listed.
 pub(crate) const PAGE: u32 = 500;
 /// What the mark says until the autoscaler has dealt with it.
@@ -81,6 +84,7 @@ pub async fn run(
             .map(drop),
     )
     .context("deleting the webhook's configuration")?;
+    tokio::time::sleep(HEARD_OF).await;
     // Without the webhook nothing injects again, so the marks can go.
     for object in ours(&client, scope).await? {
         if object.leave.is_some() {

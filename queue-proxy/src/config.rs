@@ -95,6 +95,8 @@ pub struct Config {
     pub ignore: settings::Ignore,
     /// What makes the app ready; never empty (a connect per port where nothing is given).
     pub app_probes: Vec<AppProbe>,
+    /// What must have passed once before the app is ready; mostly empty.
+    pub startup_probes: Vec<AppProbe>,
     /// Shortest drain.
     pub drain_min: HumanDuration,
     /// Time without a new request after which a drain may end.
@@ -151,7 +153,8 @@ impl Config {
             response_start_timeout: positive(&mut reader, "QP_RESPONSE_START_TIMEOUT"),
             idle_timeout: positive(&mut reader, "QP_IDLE_TIMEOUT"),
             ignore: read_ignore(&mut reader),
-            app_probes: read_probes(&mut reader, &ports),
+            app_probes: read_app_probes(&mut reader, &ports),
+            startup_probes: read_probes(&mut reader, "QP_STARTUP_PROBES").unwrap_or_default(),
             drain_min: reader.read_or("QP_DRAIN_MIN", DRAIN_MIN, DURATION),
             drain_quiet: reader.read_or("QP_DRAIN_QUIET", DEFAULT_DRAIN_QUIET, DURATION),
             grace: reader.read_or("QP_GRACE", DEFAULT_GRACE, DURATION),
@@ -222,20 +225,23 @@ fn read_ignore(reader: &mut Reader<'_>) -> settings::Ignore {
         .unwrap_or_else(|| settings::Settings::default().ignore)
 }
 
-fn read_probes(reader: &mut Reader<'_>, ports: &[TrafficPort]) -> Vec<AppProbe> {
-    let allowed =
-        r#"must be a JSON list such as [{"port":8080,"path":"/healthz","timeoutMs":1000}]"#;
-    let given: Option<Vec<AppProbe>> = reader.read_with("QP_APP_PROBES", allowed, |text| {
-        let probes: Vec<AppProbe> = serde_json::from_str(text).ok()?;
-        probes.iter().all(AppProbe::is_valid).then_some(probes)
-    });
-    match given {
+fn read_app_probes(reader: &mut Reader<'_>, ports: &[TrafficPort]) -> Vec<AppProbe> {
+    match read_probes(reader, "QP_APP_PROBES") {
         Some(probes) if !probes.is_empty() => probes,
         _ => ports
             .iter()
             .map(|port| AppProbe::connect(port.app))
             .collect(),
     }
+}
+
+fn read_probes(reader: &mut Reader<'_>, key: &str) -> Option<Vec<AppProbe>> {
+    let allowed =
+        r#"must be a JSON list such as [{"port":8080,"path":"/healthz","timeoutMs":1000}]"#;
+    reader.read_with(key, allowed, |text| {
+        let probes: Vec<AppProbe> = serde_json::from_str(text).ok()?;
+        probes.iter().all(AppProbe::is_valid).then_some(probes)
+    })
 }
 
 fn positive(reader: &mut Reader<'_>, key: &str) -> Option<HumanDuration> {
@@ -386,6 +392,7 @@ mod tests {
             ("QP_IDLE_TIMEOUT", "x"),
             ("QP_IGNORE", "[]"),
             ("QP_APP_PROBES", r#"[{"port":0}]"#),
+            ("QP_STARTUP_PROBES", "{}"),
             ("QP_DRAIN_MIN", "1x"),
             ("QP_DRAIN_QUIET", "1x"),
             ("QP_GRACE", "1x"),

@@ -1,4 +1,5 @@
-//! Asks the app whether it is ready: often until it answers, then now and then.
+//! Asks the app whether it is ready: often until it answers, then now and then. What tells only that it
+//! has started is asked until it has passed once, as the kubelet does it.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -68,8 +69,9 @@ struct Judge {
 /// Tries the app for ever and keeps `state` right.
 pub(crate) async fn run(config: Arc<Config>, state: watch::Sender<AppState>) {
     let mut judge = Judge::new(Instant::now());
+    let mut has_started = false;
     loop {
-        let result = all(&config).await;
+        let result = ask(&config, &mut has_started).await;
         let now = Instant::now();
         if judge.hear(now, &result) {
             let new = match &result {
@@ -98,11 +100,20 @@ fn report(old: &AppState, new: &AppState) {
     }
 }
 
+/// One try.
+async fn ask(config: &Config, has_started: &mut bool) -> Result<(), ProbeError> {
+    if !*has_started {
+        all(config.pod_ip, &config.startup_probes).await?;
+        *has_started = true;
+    }
+    all(config.pod_ip, &config.app_probes).await
+}
+
 /// Every probe passes, one after the other.
-async fn all(config: &Config) -> Result<(), ProbeError> {
-    for probe in &config.app_probes {
+async fn all(pod_ip: IpAddr, probes: &[AppProbe]) -> Result<(), ProbeError> {
+    for probe in probes {
         let limit = Duration::from_millis(probe.timeout_ms);
-        tokio::time::timeout(limit, one(config.pod_ip, probe))
+        tokio::time::timeout(limit, one(pod_ip, probe))
             .await
             .unwrap_or(Err(ProbeError::Timeout(probe.port, limit)))?;
     }
@@ -236,6 +247,10 @@ impl Judge {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use tokio::net::{TcpListener, TcpSocket};
+
     use super::*;
 
     fn slow() -> Result<(), ProbeError> {
@@ -264,6 +279,37 @@ mod tests {
         judge.hear(now, &Ok(()));
         assert!(!judge.hear(now, &slow()), "successes start the count again");
         assert!(judge.hear(now, &Err(ProbeError::Refused(1))));
+    }
+
+    /// An app on `port` that has started when `startup` takes connections.
+    fn config(port: u16, startup: u16) -> Config {
+        let vars = [
+            ("QP_PORTS", format!("0={port}/http")),
+            ("QP_POD_IP", "127.0.0.1".to_owned()),
+            ("QP_POD_NAME", "shop-1".to_owned()),
+            ("QP_POD_NAMESPACE", "default".to_owned()),
+            ("QP_STARTUP_PROBES", format!(r#"[{{"port":{startup}}}]"#)),
+        ];
+        let vars = vars.map(|(key, value)| (key.to_owned(), value));
+        Config::read(&BTreeMap::from(vars)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_startup_probe_counts_until_it_has_passed_once() {
+        let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // Nobody else gets the port, and nobody listens there yet.
+        let reserved = TcpSocket::new_v4().unwrap();
+        reserved.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let startup = reserved.local_addr().unwrap().port();
+        let config = config(app.local_addr().unwrap().port(), startup);
+        let mut has_started = false;
+        let refused = ask(&config, &mut has_started).await;
+        assert!(matches!(refused, Err(ProbeError::Refused(port)) if port == startup));
+
+        let listener = reserved.listen(8).unwrap();
+        ask(&config, &mut has_started).await.unwrap();
+        drop(listener);
+        ask(&config, &mut has_started).await.unwrap();
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! opted in ----------> template as it was, where the user left it alone; else injected afresh
+//! wrong annotations -> refused; a warning where they were there before
 //! leave: uninject ---> template exactly as the user wrote it
 //! anything else -----> an injected template stays injected until the Services are restored
 //! ```
@@ -72,7 +73,7 @@ struct Before<'a> {
 /// Decides what becomes of `new`, which replaces `old`.
 ///
 /// # Errors
-/// Wrong annotations, and workloads that can't be run by Lull at all.
+/// Wrong annotations that are new, and workloads that can't be run by Lull at all.
 pub fn mutate(
     old: Option<&Value>,
     new: &Value,
@@ -88,21 +89,25 @@ pub fn mutate(
     }
     // Whoever is on its way out is let go whatever its annotations say.
     let is_leaving = annotations::leave(&annotations).is_some();
+    let before = old.and_then(Before::of);
     let wanted = if annotations.contains_key(annotations::SCALE) && !is_leaving {
-        let wanted = annotations::parse_with(&annotations, &config.defaults);
-        Some(wanted.map_err(|faults| refusal(new, &faults))?)
+        match annotations::parse_with(&annotations, &config.defaults) {
+            Ok(wanted) => Some(wanted),
+            Err(faults) if are_known(old, &annotations) => {
+                let mut mutation = as_before(before.as_ref(), new)?;
+                mutation.warnings.extend(refusal(new, &faults).messages);
+                return Ok(mutation);
+            }
+            Err(faults) => return Err(refusal(new, &faults)),
+        }
     } else {
         None
     };
-    let before = old.and_then(Before::of);
     match wanted {
         Some(wanted) if annotations::opted_in(&annotations) => {
             enrol(old, before.as_ref(), new, &wanted, config)
         }
-        _ => match before {
-            Some(before) => keep_injected(&before, new),
-            None => Ok(unchanged(new)),
-        },
+        _ => as_before(before.as_ref(), new),
     }
 }
 
@@ -114,6 +119,20 @@ pub fn is_injected(object: &Value) -> bool {
 
 fn annotations_of(object: &Value) -> BTreeMap<String, String> {
     shape::string_map(object.pointer("/metadata/annotations"))
+}
+
+/// Whether `annotations` has what it has of Lull from the old object. Somebody who changes an image can't
+/// help a fault that got past another release of Lull, or came while the webhook was away.
+fn are_known(old: Option<&Value>, annotations: &BTreeMap<String, String>) -> bool {
+    let ours = |mut all: BTreeMap<String, String>| {
+        all.retain(|key, _| key.starts_with(annotations::PREFIX));
+        all
+    };
+    old.is_some_and(|old| ours(annotations_of(old)) == ours(annotations.clone()))
+}
+
+fn as_before(before: Option<&Before<'_>>, new: &Value) -> Result<Mutation, Refusal> {
+    before.map_or_else(|| Ok(unchanged(new)), |before| keep_injected(before, new))
 }
 
 fn unchanged(new: &Value) -> Mutation {
@@ -170,6 +189,8 @@ fn enrol(
         _ => render(&base, &name, &sidecar, &config.image).map_err(|why| refusal(new, &[why]))?,
     };
     let mut mutation = with_template(new, template);
+    let warning = before.and_then(|before| before.no_longer_served(&sidecar));
+    mutation.warnings.extend(warning);
     if before.is_some() && wanted.settings.class != Class::None {
         keep_replicas(old, &mut mutation);
     }
@@ -272,6 +293,22 @@ impl<'a> Before<'a> {
             .is_some_and(|Record { sidecar: runs, .. }| {
                 runs == sidecar || sidecar::is_as_the_user_left_it(runs, sidecar, annotations)
             })
+    }
+
+    /// What to say where the sidecar served ports that it will not serve: Services still lead to its
+    /// named ports for them, which new pods don't have.
+    fn no_longer_served(&self, sidecar: &Sidecar) -> Option<String> {
+        let served = &self.record.as_ref()?.sidecar.ports;
+        let is_gone = |number: u16| sidecar.ports.iter().all(|port| port.number != number);
+        let gone = served.iter().filter(|port| is_gone(port.number));
+        let gone: Vec<String> = gone.map(|port| port.number.to_string()).collect();
+        (!gone.is_empty()).then(|| {
+            format!(
+                "the sidecar serves port {} no more: a Service that targets it leads to no new pod, \
+                 unless lull.dev/ports names it",
+                gone.join(", ")
+            )
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use lull_contract::{
     Class, Settings,
-    annotations::{self, TIMEOUT},
+    annotations::{self, PORTS, TIMEOUT},
 };
 
 /// What the annotations say that matters here.
@@ -22,6 +22,8 @@ pub struct Asks {
     pub connect_timeout: Option<Duration>,
     /// The user takes activators for callers that may come in.
     pub accepts_activator_source: bool,
+    /// The user has said which ports Lull serves, and what they speak.
+    pub names_ports: bool,
 }
 
 // === impl Asks ===
@@ -38,6 +40,7 @@ impl Asks {
             connection_hold: settings.connection_hold_timeout.0,
             connect_timeout: settings.connect_timeout.map(|timeout| timeout.0),
             accepts_activator_source: annotations::accepts_activator_source(annotations),
+            names_ports: annotations.contains_key(PORTS),
         }
     }
 }

@@ -40,6 +40,8 @@ pub enum Reason {
     UndeclaredPort,
     /// A Service's port targets a name that no container declares.
     UnknownTargetPort,
+    /// A Service says that a port speaks no HTTP, and Lull would read it so.
+    NotHttp,
     /// Somebody else's object has the name of one that Lull would write.
     NameTaken,
     /// Somebody else scales the workload.
@@ -58,6 +60,8 @@ pub enum Reason {
     SidecarIngress,
     /// A Service has ports that are not TCP.
     NotHeld,
+    /// Nodes lead callers to the app's ports, past every Service.
+    HostPort,
     /// A Service keeps a client on one pod.
     SessionAffinity,
     /// The grace period is too short for a drain.
@@ -108,7 +112,7 @@ pub struct Finding {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 40] = [
         Self::BadAnnotation,
         Self::NoTemplate,
         Self::NoPort,
@@ -122,6 +126,7 @@ impl Reason {
         Self::SharedService,
         Self::UndeclaredPort,
         Self::UnknownTargetPort,
+        Self::NotHttp,
         Self::NameTaken,
         Self::OtherScaler,
         Self::PolicyBlocks,
@@ -131,6 +136,7 @@ impl Reason {
         Self::PolicyByAddress,
         Self::SidecarIngress,
         Self::NotHeld,
+        Self::HostPort,
         Self::SessionAffinity,
         Self::ShortGrace,
         Self::GraceBelowTimeout,
@@ -154,6 +160,7 @@ impl Reason {
     pub fn severity(self) -> Severity {
         match self {
             Self::NotHeld
+            | Self::HostPort
             | Self::SessionAffinity
             | Self::ShortGrace
             | Self::GraceBelowTimeout

@@ -115,7 +115,12 @@ fn plan_service(
     let mut ports = Vec::new();
     for (index, port) in all().filter(|(_, port)| is_tcp(port)) {
         match plan_port(situation.template, service, (index, port)) {
-            Ok(port) => ports.push(port),
+            Ok(planned) => {
+                if let Some(message) = misread(situation, port, planned.app_port) {
+                    found(Reason::NotHttp, &message);
+                }
+                ports.push(planned);
+            }
             Err((reason, message)) => found(reason, &message),
         }
     }
@@ -229,6 +234,35 @@ fn plan_port(
             ),
         )),
     }
+}
+
+/// What is with a port that its Service says speaks no HTTP, where Lull would read it so: its callers
+/// would be answered by the sidecar, or wait for a server that should speak first. The user's own word
+/// about the ports counts more.
+fn misread(situation: &Situation<'_>, port: &ServicePort, app_port: u16) -> Option<String> {
+    let said = port.app_protocol.as_deref().or(port.name.as_deref())?;
+    let served = &situation.template.app_ports;
+    let is_http =
+        |served: &AppPort| served.number == app_port && served.protocol == AppProtocol::Http;
+    let is_known = situation.is_enrolled || situation.asks.names_ports;
+    if is_known || AppProtocol::named(said) == AppProtocol::Http || !served.iter().any(is_http) {
+        return None;
+    }
+    let as_bytes = served.iter().map(|served| match served.number {
+        number if number == app_port => AppPort {
+            number,
+            protocol: AppProtocol::Tcp,
+        },
+        _ => *served,
+    });
+    let as_bytes: Vec<AppPort> = as_bytes.collect();
+    Some(format!(
+        "says {said:?} of its port {}, and Lull would read HTTP there; set lull.dev/ports: \"{}\", or \
+         \"{}\" where it is HTTP after all",
+        port.port,
+        list(&as_bytes, None),
+        list(served, None)
+    ))
 }
 
 fn shown(target: &IntOrString) -> String {

@@ -16,6 +16,15 @@ pub(super) fn find(situation: &Situation<'_>, findings: &mut Vec<Finding>) {
         let text = "has hostNetwork: the sidecar's ports would be the node's, and pods could not \
                     share a node; take hostNetwork or lull.dev/scale away";
         found(Reason::HostNetwork, text.to_owned());
+    } else if !template.host_ports.is_empty() {
+        // With hostNetwork the API server gives every port one.
+        let ports: Vec<String> = template.host_ports.iter().map(u16::to_string).collect();
+        let text = format!(
+            "has a hostPort for {}: callers of nodes' addresses go past Lull, wake nobody and are \
+             refused while it sleeps; give them a Service, or set lull.dev/min-scale: \"1\"",
+            ports.join(", ")
+        );
+        found(Reason::HostPort, text);
     }
     if template.app_ports.is_empty() {
         let text = "declares no TCP port in any container; set lull.dev/ports to the ports that \

@@ -72,6 +72,11 @@ impl PodTemplate {
                 report_port: small("lull-report", ports::REPORT),
                 headless_sibling: is_stateful,
                 host_network: spec.is_some_and(|spec| spec.host_network == Some(true)),
+                host_ports: app()
+                    .flat_map(ports_of)
+                    .filter(|port| port.host_port.is_some())
+                    .filter_map(number_of)
+                    .collect(),
                 grace: spec.map_or(DEFAULT_GRACE, grace),
                 pre_stops: app()
                     .filter(|container| has_own_pre_stop(container))

@@ -341,6 +341,7 @@ mod tests {
                 connection_hold: Duration::from_secs(25),
                 connect_timeout: None,
                 accepts_activator_source: false,
+                names_ports: false,
             },
             is_enrolled: false,
             taken: Vec::new(),
@@ -350,7 +351,7 @@ mod tests {
             longest_wake: None,
             no_activator: false,
         };
-        let changes: [fn(&mut Inputs); 15] = [
+        let changes: [fn(&mut Inputs); 16] = [
             |inputs| inputs.version = 2,
             |inputs| inputs.asks.class = Class::Hpa,
             |inputs| inputs.asks.min_scale = 1,
@@ -358,6 +359,7 @@ mod tests {
             |inputs| inputs.asks.connection_hold = Duration::from_secs(1),
             |inputs| inputs.asks.connect_timeout = Some(Duration::from_secs(20)),
             |inputs| inputs.asks.accepts_activator_source = true,
+            |inputs| inputs.asks.names_ports = true,
             |inputs| inputs.is_enrolled = true,
             |inputs| inputs.taken.push("EndpointSlice shop-lull".to_owned()),
             |inputs| inputs.unnoted.push("shop".to_owned()),

@@ -62,6 +62,12 @@ readOnlyRootFilesystem: true
 capabilities: { drop: [ALL] }
 {{- end }}
 
+{{- /* No variables about the namespace's Services: of one that is called webhook there would be a WEBHOOK_PORT,
+which is an option of the webhook's. */ -}}
+{{- define "lull.noLinks" -}}
+enableServiceLinks: false
+{{- end }}
+
 {{- /* Probes of every component: the admin port's pages. */ -}}
 {{- define "lull.probes" -}}
 readinessProbe:
@@ -146,12 +152,13 @@ metadata:
   {{- end }}
 spec:
   serviceAccountName: lull-{{ .component }}
+  {{- include "lull.noLinks" . | nindent 2 }}
   securityContext: {{ include "lull.podSecurityContext" . | nindent 4 }}
   {{- with include "lull.scheduling" . | trim }}
   {{- nindent 2 . }}
   {{- end }}
   {{- include "lull.spread" . | trim | nindent 2 }}
-  terminationGracePeriodSeconds: {{ .grace }}
+  terminationGracePeriodSeconds: {{ int .grace }}
   containers:
     - name: {{ .component }}
       image: {{ include "lull.image" . }}
@@ -181,7 +188,8 @@ spec:
         - { name: {{ .prefix }}_LOG, value: {{ .root.Values.log.level | quote }} }
         - { name: {{ .prefix }}_LOG_JSON, value: {{ .root.Values.log.json | quote }} }
         {{- range $name, $value := .env }}
-        {{- with toString $value }}
+        {{- /* toJson writes numbers as they are: a large one would come out as 1e+06 otherwise. */}}
+        {{- with kindIs "string" $value | ternary $value (toJson $value) }}
         - { name: {{ $name }}, value: {{ . | quote }} }
         {{- end }}
         {{- end }}

@@ -6,6 +6,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::HumanDuration;
 
+/// Names of protocols that are neither HTTP nor TLS, as Istio knows them
+/// (<https://istio.io/latest/docs/ops/configuration/traffic-management/protocol-selection/>): a port is
+/// called so, with or without a `-` and more behind.
+const RAW_PREFIXES: [&str; 4] = ["mongo", "mysql", "redis", "tcp"];
+/// Names of more such protocols, of ports that are called so and nothing else (`kafka-ui` is a web page).
+const RAW_NAMES: [&str; 11] = [
+    "amqp",
+    "kafka",
+    "ldap",
+    "memcached",
+    "mongodb",
+    "mqtt",
+    "nats",
+    "postgres",
+    "postgresql",
+    "smtp",
+    "ssh",
+];
+
+/// Ports of MySQL, PostgreSQL, AMQP, Redis, memcached and MongoDB, in the order of their numbers, by
+/// which nobody serves HTTP (<https://www.iana.org/assignments/service-names-port-numbers>).
+const RAW_NUMBERS: [u16; 6] = [3306, 5432, 5672, 6379, 11_211, 27_017];
+
 /// What is averaged over the window and compared with the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
@@ -266,16 +289,31 @@ impl AppPort {
     /// and has this transport; `None` where it isn't TCP.
     #[must_use]
     pub fn declared(name: &str, number: u16, transport: &str) -> Option<Self> {
-        let protocol = if name == "tcp" || name.starts_with("tcp-") {
+        let says_http = name.starts_with("http") || name.starts_with("grpc");
+        let protocol = if RAW_NUMBERS.contains(&number) && !says_http {
             AppProtocol::Tcp
         } else {
-            AppProtocol::Http
+            AppProtocol::named(name)
         };
         (transport == "TCP").then_some(Self { number, protocol })
     }
 }
 
 // === impl AppProtocol ===
+
+impl AppProtocol {
+    /// What a port with this name, or this `appProtocol`, speaks.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let name = name.to_ascii_lowercase();
+        let (prefix, _) = name.split_once('-').unwrap_or((name.as_str(), ""));
+        if RAW_PREFIXES.contains(&prefix) || RAW_NAMES.contains(&name.as_str()) {
+            Self::Tcp
+        } else {
+            Self::Http
+        }
+    }
+}
 
 impl fmt::Display for AppProtocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -340,6 +378,33 @@ mod tests {
         assert_eq!(panic(60, 50.0), 30);
         assert_eq!(panic(60, 51.0), 31);
         assert_eq!(panic(6, 1.0), 1);
+    }
+
+    #[test]
+    fn a_port_is_read_as_its_name_says() {
+        for raw in [
+            "tcp",
+            "tcp-db",
+            "mysql",
+            "MySQL-1",
+            "redis",
+            "mongo",
+            "postgresql",
+            "amqp",
+        ] {
+            assert_eq!(AppProtocol::named(raw), AppProtocol::Tcp, "{raw}");
+        }
+        for http in [
+            "", "web", "http", "https", "grpc-web", "tcpdump", "kafka-ui", "h2c",
+        ] {
+            assert_eq!(AppProtocol::named(http), AppProtocol::Http, "{http}");
+        }
+        let declared = |name, number| AppPort::declared(name, number, "TCP").unwrap().protocol;
+        assert_eq!(declared("", 5432), AppProtocol::Tcp);
+        assert_eq!(declared("db", 5432), AppProtocol::Tcp);
+        assert_eq!(declared("http-admin", 5432), AppProtocol::Http);
+        assert_eq!(declared("", 8080), AppProtocol::Http);
+        assert_eq!(AppPort::declared("redis", 6379, "UDP"), None);
     }
 
     #[test]

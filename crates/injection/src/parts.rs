@@ -1,6 +1,6 @@
 //! Parts of an injected template that both putting in and taking out must know.
 
-use crate::{Included, SmallPorts};
+use crate::Included;
 
 /// Where [`Record::keep_empty`](crate::Record::keep_empty) notes an empty lifecycle.
 #[must_use]
@@ -8,26 +8,25 @@ pub fn lifecycle_place(container: &str) -> String {
     format!("lifecycle of {container}")
 }
 
-/// Istio's list with our ports behind what was `before`.
+/// Istio's list with `ours` ([`Record::excluded_ports`](crate::Record::excluded_ports)) behind what
+/// was `before`.
 #[must_use]
-pub fn excluded_ports(before: Option<&str>, small: SmallPorts) -> String {
+pub fn excluded_ports(before: Option<&str>, ours: &[u16]) -> String {
     let mut items: Vec<String> = Vec::new();
     items.extend(before.filter(|b| !b.trim().is_empty()).map(str::to_owned));
-    items.extend(added_ports(before, small));
+    items.extend(added_ports(before, ours));
     items.join(",")
 }
 
-/// Those of our ports that are not in `before`.
+/// Those of `ours` that are not in `before`.
 #[must_use]
-pub fn added_ports(before: Option<&str>, small: SmallPorts) -> Vec<String> {
+pub fn added_ports(before: Option<&str>, ours: &[u16]) -> Vec<String> {
     let there: Vec<&str> = before
         .unwrap_or_default()
         .split(',')
         .map(str::trim)
         .collect();
-    small
-        .all()
-        .iter()
+    ours.iter()
         .map(u16::to_string)
         .filter(|port| !there.contains(&port.as_str()))
         .collect()

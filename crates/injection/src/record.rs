@@ -21,6 +21,9 @@ pub struct Record {
     /// Istio's list of excluded ports before ours were added, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclude_inbound_ports: Option<String>,
+    /// Our traffic ports that were added to that list, since their app ports are in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excluded_traffic: Vec<u16>,
     /// Istio's list of captured ports, where ours were added to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub include_inbound_ports: Option<Included>,
@@ -74,6 +77,13 @@ impl Record {
             .get(INJECTED_ANNOTATION)?
             .as_str()?;
         serde_json::from_str(text).ok()
+    }
+
+    /// Our ports that Istio is told to exclude.
+    #[must_use]
+    pub fn excluded_ports(&self) -> Vec<u16> {
+        let traffic = self.excluded_traffic.iter().copied();
+        self.small_ports.all().into_iter().chain(traffic).collect()
     }
 }
 

@@ -45,11 +45,21 @@ fn strip_containers(template: &mut Value, record: Option<&Record>) {
         return;
     };
     containers.retain(|c| shape::container_name(c) != Some(QUEUE_PROXY_CONTAINER));
+    let names: Vec<&str> = containers
+        .iter()
+        .filter_map(shape::container_name)
+        .collect();
+    let is_gone = |name: &String| !names.contains(&name.as_str());
+    let is_one_gone = record.is_some_and(|record| record.pre_stop.iter().any(is_gone));
     for container in containers {
         let Some(name) = shape::container_name(container).map(str::to_owned) else {
             continue;
         };
-        if record.is_some_and(|record| !record.pre_stop.contains(&name)) {
+        let is_ours = record.is_none_or(|record| {
+            record.pre_stop.contains(&name)
+                || (is_one_gone && calls(container, record.small_ports.admin))
+        });
+        if !is_ours {
             continue;
         }
         let Some(container) = container.as_object_mut() else {
@@ -60,6 +70,13 @@ fn strip_containers(template: &mut Value, record: Option<&Record>) {
             remove_hook(lifecycle);
         });
     }
+}
+
+/// Whether the container's preStop is a call of `port`: one that is renamed takes our hook along, under
+/// a name that no record has.
+fn calls(container: &Value, port: u16) -> bool {
+    let called = container.pointer("/lifecycle/preStop/httpGet/port");
+    shape::port_number(called) == Some(port)
 }
 
 /// Removes our preStop, known by its path: the API server adds fields, the port may be another.
@@ -129,15 +146,18 @@ fn restore_excluded_ports(annotations: &mut Map<String, Value>, record: Option<&
         return;
     };
     let before = record.and_then(|record| record.exclude_inbound_ports.as_deref());
-    let small = record.map_or_else(SmallPorts::default, |record| record.small_ports);
-    if current == parts::excluded_ports(before, small) {
+    let ours = record.map_or_else(
+        || SmallPorts::default().all().to_vec(),
+        Record::excluded_ports,
+    );
+    if current == parts::excluded_ports(before, &ours) {
         match before {
             Some(before) => annotations.insert(ISTIO_EXCLUDE_INBOUND_PORTS.into(), before.into()),
             None => annotations.remove(ISTIO_EXCLUDE_INBOUND_PORTS),
         };
         return;
     }
-    let added = parts::added_ports(before, small);
+    let added = parts::added_ports(before, &ours);
     let items: Vec<&str> = current.split(',').map(str::trim).collect();
     if added.is_empty() || !added.iter().all(|port| items.contains(&port.as_str())) {
         return;

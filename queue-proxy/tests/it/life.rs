@@ -54,6 +54,19 @@ async fn an_http_probe_decides_by_the_status() {
 }
 
 #[tokio::test]
+async fn an_app_that_listens_is_not_ready_before_its_startup_probe_passes() {
+    let (app, address) = App::start().await;
+    app.healthy.store(false, Ordering::SeqCst);
+    let port = address.port();
+    let probes = format!(r#"[{{"port":{port},"path":"/health"}}]"#);
+    let overrides = [("QP_STARTUP_PROBES", probes.as_str())];
+    let proxy = Proxy::before(app, &format!("0={port}/http"), &overrides).await;
+    until(|| async { proxy.admin("/ready").await.body.contains("answered 503") }).await;
+    proxy.app.healthy.store(true, Ordering::SeqCst);
+    until(|| async { proxy.admin("/ready").await.status() == 200 }).await;
+}
+
+#[tokio::test]
 async fn what_is_ignored_is_served_and_not_counted() {
     let ignore = r#"{"paths":["/ping"],"userAgents":["kube-probe/"]}"#;
     let proxy = Proxy::start(&[("QP_IGNORE", ignore)]).await;

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use lull_contract::{AppPort, ports};
+use lull_contract::{AppPort, names::ISTIO_EXCLUDE_INBOUND_PORTS, ports};
 use lull_injection::{SmallPorts, shape};
 use serde_json::Value;
+
+/// The port of a pod that scrapers which go by annotations call.
+const PROMETHEUS_PORT: &str = "prometheus.io/port";
 
 /// Every port of the sidecar.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +60,7 @@ pub(super) fn allocate(app_ports: &[AppPort], template: &Value) -> Option<Alloca
     for container in shape::containers(template).chain(shape::init_containers(template)) {
         taken.extend(used(container));
     }
+    taken.extend(told_of(template));
     let mut take = |from: u16| {
         let free = (from..=u16::MAX).find(|port| !taken.contains(port))?;
         taken.insert(free);
@@ -76,6 +80,18 @@ pub(super) fn allocate(app_ports: &[AppPort], template: &Value) -> Option<Alloca
         traffic.push(free);
     }
     Some(Allocation { traffic, small })
+}
+
+/// Ports that the template's annotations tell of: those that the user keeps out of the mesh, and the one
+/// that Prometheus calls. Something listens there, declared or not; and what the mesh lets pass at one of
+/// the first kind would pass at ours.
+fn told_of(template: &Value) -> impl Iterator<Item = u16> {
+    let annotations = template.pointer("/metadata/annotations");
+    let lists = [ISTIO_EXCLUDE_INBOUND_PORTS, PROMETHEUS_PORT]
+        .into_iter()
+        .filter_map(move |key| annotations?.get(key)?.as_str());
+    let items = lists.flat_map(|list| list.split(','));
+    items.filter_map(|port| port.trim().parse().ok())
 }
 
 /// Ports that a container declares, or that its probes show it listening on.

@@ -57,6 +57,7 @@ pub(super) fn render(
         small_ports: allocation.small,
         pre_stop: Vec::new(),
         exclude_inbound_ports: None,
+        excluded_traffic: Vec::new(),
         include_inbound_ports: None,
         keep_empty: Vec::new(),
     };
@@ -117,7 +118,9 @@ fn add_metadata(
         .get(ISTIO_EXCLUDE_INBOUND_PORTS)
         .and_then(Value::as_str)
         .map(str::to_owned);
-    let excluded = excluded_ports(record.exclude_inbound_ports.as_deref(), record.small_ports);
+    let before = record.exclude_inbound_ports.as_deref();
+    record.excluded_traffic = stand_ins(before.unwrap_or_default(), &record.sidecar, allocation);
+    let excluded = excluded_ports(before, &record.excluded_ports());
     annotations.insert(ISTIO_EXCLUDE_INBOUND_PORTS.to_owned(), excluded.into());
     if let Some(included) = included(annotations, record, allocation) {
         annotations.insert(
@@ -151,26 +154,36 @@ fn entry<'a>(
         .as_object_mut()
 }
 
-/// Which of our traffic ports a list of captured ports needs, where there is one: those that stand
-/// for an app port of the list. What the user keeps out of the mesh stays out.
+/// What a list of captured ports, where there is one, gets of our traffic ports. What the user keeps
+/// out of the mesh stays out.
 fn included(
     annotations: &Map<String, Value>,
     record: &Record,
     allocation: &Allocation,
 ) -> Option<Included> {
     let before = annotations.get(ISTIO_INCLUDE_INBOUND_PORTS)?.as_str()?;
-    let there: Vec<&str> = before.split(',').map(str::trim).collect();
-    let has = |port: u16| there.contains(&port.to_string().as_str());
-    let pairs = record.sidecar.ports.iter().zip(&allocation.traffic);
-    let added: Vec<u16> = pairs
-        .filter(|(app, ours)| has(app.number) && !has(**ours))
-        .map(|(_, ours)| *ours)
-        .collect();
+    let added = stand_ins(before, &record.sidecar, allocation);
     // `*` stands for all of them.
-    (!added.is_empty() && !there.contains(&"*")).then(|| Included {
+    let has_all = listed(before).any(|item| item == "*");
+    (!added.is_empty() && !has_all).then(|| Included {
         before: before.to_owned(),
         added,
     })
+}
+
+/// Those of our traffic ports that Istio's `list` of ports lacks although it has their app ports: what
+/// it says of these must hold where their traffic comes in now.
+fn stand_ins(list: &str, sidecar: &Sidecar, allocation: &Allocation) -> Vec<u16> {
+    let has = |port: u16| listed(list).any(|item| item == port.to_string());
+    let pairs = sidecar.ports.iter().zip(&allocation.traffic);
+    pairs
+        .filter(|(app, ours)| has(app.number) && !has(**ours))
+        .map(|(_, ours)| *ours)
+        .collect()
+}
+
+fn listed(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim)
 }
 
 fn container(
@@ -239,8 +252,7 @@ fn environment(
         .pointer("/spec/terminationGracePeriodSeconds")
         .and_then(Value::as_u64)
         .unwrap_or(DEFAULT_GRACE_SECS);
-    let probes = probes::app_probes(base, &sidecar.ports);
-    let as_json = |text: serde_json::Result<String>| text.map_err(|error| error.to_string());
+    let no_json = |error: serde_json::Error| error.to_string();
     let mut values = vec![
         ("QP_PORTS", traffic.join(",")),
         ("QP_ADMIN_PORT", allocation.small.admin.to_string()),
@@ -262,23 +274,35 @@ fn environment(
             .iter()
             .filter_map(|(k, v)| Some((*k, v.as_ref()?.to_string()))),
     );
-    values.push((
-        "QP_IGNORE",
-        as_json(serde_json::to_string(&sidecar.ignore))?,
-    ));
+    let ignore = serde_json::to_string(&sidecar.ignore).map_err(no_json)?;
+    values.push(("QP_IGNORE", ignore));
     if sidecar.access_log {
         values.push(("QP_ACCESS_LOG", true.to_string()));
     }
     if let Some(endpoint) = &sidecar.otlp_endpoint {
         values.push(("QP_OTLP_ENDPOINT", endpoint.clone()));
     }
-    values.push(("QP_APP_PROBES", as_json(serde_json::to_string(&probes))?));
+    values.extend(app_checks(base, sidecar).map_err(no_json)?);
     values.push(("QP_GRACE", format!("{grace}s")));
     let plain = values.into_iter().map(|(name, value)| {
         // The kubelet expands $(NAME) in values; $$ is how a dollar is written.
         json!({ "name": name, "value": value.replace('$', "$$") })
     });
     Ok(plain.chain(identity()).collect())
+}
+
+/// What the queue-proxy asks the app: always, and until it has started.
+fn app_checks(base: &Value, sidecar: &Sidecar) -> serde_json::Result<Vec<(&'static str, String)>> {
+    let always = probes::app_probes(base, &sidecar.ports);
+    let mut at_start = probes::startup_probes(base);
+    // What must pass always need not be asked twice.
+    at_start.retain(|probe| !always.contains(probe));
+    let mut checks = vec![("QP_APP_PROBES", serde_json::to_string(&always)?)];
+    if !at_start.is_empty() {
+        // A variable of its own, which a sidecar that is older does not look at.
+        checks.push(("QP_STARTUP_PROBES", serde_json::to_string(&at_start)?));
+    }
+    Ok(checks)
 }
 
 /// Who the pod is, by the downward API.

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod captured;
 mod defaults;
 mod leave;
 mod properties;

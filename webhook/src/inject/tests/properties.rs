@@ -12,6 +12,7 @@ fn map() -> impl Strategy<Value = Option<Value>> {
         Just(json!({ ISTIO_EXCLUDE_INBOUND_PORTS: "1" })),
         Just(json!({ ISTIO_EXCLUDE_INBOUND_PORTS: "9090, 22" })),
         Just(json!({ ISTIO_EXCLUDE_INBOUND_PORTS: "8022,9090,9091" })),
+        Just(json!({ ISTIO_EXCLUDE_INBOUND_PORTS: "8012, 8080" })),
         Just(json!({ ISTIO_INCLUDE_INBOUND_PORTS: "8080" })),
         Just(json!({ ISTIO_INCLUDE_INBOUND_PORTS: "1, 8080,8012" })),
         Just(json!({ ISTIO_INCLUDE_INBOUND_PORTS: "*", ISTIO_EXCLUDE_INBOUND_PORTS: "1" })),

@@ -176,6 +176,19 @@ fn ports_that_the_app_declares_or_probes_are_not_taken() {
 }
 
 #[test]
+fn a_port_that_prometheus_calls_is_not_taken() {
+    let annotations = json!({ "prometheus.io/port": "9090" });
+    let new = with(
+        opted_in(),
+        "/spec/template/metadata/annotations",
+        annotations,
+    );
+    let injected = create(&new);
+    let small = ["lull-admin", "lull-report", "lull-metrics"].map(|name| port(&injected, name));
+    assert_eq!(small, [8022, 9091, 9092]);
+}
+
+#[test]
 fn an_own_pre_stop_is_kept() {
     let own = json!({ "preStop": { "exec": { "command": ["sleep", "5"] } } });
     let new = with(
@@ -207,49 +220,6 @@ fn init_containers_and_a_ready_made_istio_proxy_stay_as_they_are() {
     assert_eq!(
         env(&injected, "QP_PORTS").unwrap(),
         "8013=8080/http,8014=5432/tcp"
-    );
-}
-
-#[test]
-fn excluded_ports_are_merged() {
-    let annotations = json!({ ISTIO_EXCLUDE_INBOUND_PORTS: "9090, 7777" });
-    let new = with(
-        opted_in(),
-        "/spec/template/metadata/annotations",
-        annotations,
-    );
-    assert_eq!(
-        annotation(&create(&new), ISTIO_EXCLUDE_INBOUND_PORTS),
-        Some("9090, 7777,8022,9091")
-    );
-}
-
-#[test]
-fn traffic_ports_are_captured_where_their_app_ports_are() {
-    for (users, expected) in [
-        ("8080", "8080,8012"),
-        ("8080, 5432", "8080, 5432,8012,8013"),
-        ("5432,7777", "5432,7777,8013"),
-        ("8012,8080", "8012,8080"),
-        ("7777", "7777"),
-        ("*", "*"),
-        ("8080,*", "8080,*"),
-        ("", ""),
-    ] {
-        let annotations = json!({ ISTIO_INCLUDE_INBOUND_PORTS: users });
-        let new = with(
-            opted_in(),
-            "/spec/template/metadata/annotations",
-            annotations,
-        );
-        let injected = create(&new);
-        let merged = annotation(&injected, ISTIO_INCLUDE_INBOUND_PORTS);
-        assert_eq!(merged, Some(expected), "{users}");
-        assert_eq!(strip(template(&injected), None), *template(&new), "{users}");
-    }
-    assert_eq!(
-        annotation(&create(&opted_in()), ISTIO_INCLUDE_INBOUND_PORTS),
-        None
     );
 }
 
@@ -311,7 +281,7 @@ fn readiness_probes_are_translated() {
         ),
         (
             json!({ "grpc": { "port": 8080 } }),
-            json!([connect(8080, 1000), connect(5432, 1000)]),
+            json!([connect(8080, 1000)]),
         ),
         (
             json!({ "exec": { "command": ["true"] } }),
@@ -330,6 +300,37 @@ fn readiness_probes_are_translated() {
             expected,
             "{probe}"
         );
+    }
+}
+
+#[test]
+fn startup_probes_are_translated_where_they_can_be_asked_and_say_more() {
+    let check = |path: &str| json!([{ "port": 8080, "path": path, "host": null, "headers": [], "timeoutMs": 1000 }]);
+    let healthz = json!({ "httpGet": { "path": "/healthz", "port": "http" } });
+    let started =
+        json!({ "httpGet": { "path": "/started", "port": "http" }, "failureThreshold": 30 });
+    for (startup, readiness, expected) in [
+        (started.clone(), Value::Null, Some(check("/started"))),
+        (started, healthz.clone(), Some(check("/started"))),
+        (healthz.clone(), healthz, None),
+        (
+            json!({ "exec": { "command": ["true"] } }),
+            Value::Null,
+            None,
+        ),
+        (
+            json!({ "grpc": { "port": 8080 } }),
+            Value::Null,
+            Some(with(check("/"), "/0/path", Value::Null)),
+        ),
+        (Value::Null, Value::Null, None),
+    ] {
+        let app = "/spec/template/spec/containers/0";
+        let new = with(opted_in(), &format!("{app}/startupProbe"), startup.clone());
+        let new = with(new, &format!("{app}/readinessProbe"), readiness);
+        let text = env(&create(&new), "QP_STARTUP_PROBES");
+        let found = text.map(|text| serde_json::from_str::<Value>(&text).unwrap());
+        assert_eq!(found, expected, "{startup}");
     }
 }
 

@@ -80,6 +80,24 @@ fn a_setting_of_the_autoscaler_does_not_roll_the_pods() {
 }
 
 #[test]
+fn a_port_that_is_declared_no_more_is_warned_of() {
+    let old = stored();
+    let ports = "/spec/template/spec/containers/0/ports";
+    let fewer = json!([{ "name": "http", "containerPort": 8080, "protocol": "TCP" }]);
+    let new = with(old.clone(), ports, fewer);
+    let mutation = mutate(Some(&old), &new, &config()).unwrap();
+    assert_eq!(mutation.warnings.len(), 1, "{:?}", mutation.warnings);
+    assert!(mutation.warnings[0].contains("port 5432 no more"));
+    let named = with(
+        new,
+        "/metadata/annotations/lull.dev~1ports",
+        json!("8080,5432/tcp"),
+    );
+    let mutation = mutate(Some(&old), &named, &config()).unwrap();
+    assert!(mutation.warnings.is_empty(), "{:?}", mutation.warnings);
+}
+
+#[test]
 fn the_users_next_rollout_brings_the_new_sidecar() {
     let old = stored();
     for new in [
@@ -108,6 +126,23 @@ fn a_pre_stop_that_apply_merged_into_ours_is_the_users() {
         strip(template(&new), None)["spec"]["containers"][0]["lifecycle"],
         *lifecycle
     );
+}
+
+#[test]
+fn a_container_that_is_renamed_takes_no_hook_of_ours_along() {
+    let name = "/spec/template/spec/containers/0/name";
+    let renamed = |object: Value| with(object, name, json!("web"));
+    let new = update(&stored(), &renamed(stored()));
+    assert_eq!(
+        strip(template(&new), None),
+        *template(&renamed(defaulted(opted_in())))
+    );
+    // The user's own one at another port stays, though it is at the same path.
+    let own = json!({ "preStop": { "httpGet": { "path": "/wait-for-drain", "port": 1 } } });
+    let lifecycle = "/spec/template/spec/containers/0/lifecycle";
+    let new = update(&stored(), &with(renamed(stored()), lifecycle, own.clone()));
+    let left = strip(template(&new), None);
+    assert_eq!(left["spec"]["containers"][0]["lifecycle"], own);
 }
 
 #[test]
@@ -140,6 +175,26 @@ fn a_list_of_excluded_ports_that_the_user_changed_is_kept() {
             users,
             "{value}"
         );
+    }
+}
+
+#[test]
+fn a_traffic_port_that_was_kept_out_of_the_mesh_goes_with_its_app_port() {
+    let annotations = json!({ ISTIO_EXCLUDE_INBOUND_PORTS: "8080,7777" });
+    let old = create(&with(
+        opted_in(),
+        "/spec/template/metadata/annotations",
+        annotations,
+    ));
+    let key = "/spec/template/metadata/annotations/traffic.sidecar.istio.io~1excludeInboundPorts";
+    for (value, merged) in [
+        ("8080,7777", "8080,7777,8022,9090,9091,8012"),
+        ("7777", "7777,8022,9090,9091"),
+        ("7777,8022,9090,9091,8012", "7777,8022,9090,9091"),
+    ] {
+        let new = update(&old, &with(old.clone(), key, json!(value)));
+        let now = annotation(&new, ISTIO_EXCLUDE_INBOUND_PORTS);
+        assert_eq!(now, Some(merged), "{value}");
     }
 }
 
@@ -209,6 +264,32 @@ fn pods_that_missed_the_webhook_are_healed_by_the_next_update() {
         strip(template(&new), None),
         *template(&defaulted(opted_in()))
     );
+}
+
+#[test]
+fn annotations_that_are_wrong_already_hold_up_no_other_change() {
+    let wrong = |object: Value| {
+        with(
+            object,
+            "/metadata/annotations/lull.dev~1of-tomorrow",
+            json!("1"),
+        )
+    };
+    for (old, has_sidecar) in [(wrong(stored()), true), (wrong(opted_in()), false)] {
+        let new = with(old.clone(), APP_IMAGE, json!("shop:2"));
+        let mutation = mutate(Some(&old), &new, &image("lull/queue-proxy:2")).unwrap();
+        assert_eq!(mutation.warnings.len(), 1, "{:?}", mutation.warnings);
+        assert!(mutation.warnings[0].contains("lull.dev/of-tomorrow"));
+        assert_eq!(
+            strip(template(&mutation.object), None),
+            strip(template(&new), None)
+        );
+        assert_eq!(is_injected(&mutation.object), has_sidecar);
+        // What Lull is told is another matter.
+        let told = with(new, "/metadata/annotations/lull.dev~1window", json!("1s"));
+        assert!(mutate(Some(&old), &told, &config()).is_err());
+    }
+    assert!(mutate(Some(&stored()), &wrong(stored()), &config()).is_err());
 }
 
 #[test]
