@@ -133,6 +133,7 @@ impl Directory {
     /// Takes note of a workload as it is now.
     pub fn apply_workload(&self, entry: WorkloadEntry) {
         let spec = Spec {
+            uid: entry.uid,
             selector: entry.selector,
             ports: entry.ports,
             settings: entry.settings,
@@ -141,24 +142,27 @@ impl Directory {
         };
         let mut guard = self.inner.index.lock();
         let index = &mut *guard;
+        let share = self.share(&spec.uid, &index.activators);
         let names = index.workloads.entry(entry.namespace.clone()).or_default();
-        let known = names.get(&entry.name).filter(|w| w.uid == entry.uid);
-        let workload = if let Some(workload) = known {
+        // A recreated object is still whom our callers mean.
+        let workload = if let Some(workload) = names.get(&entry.name) {
             let old = workload.spec();
-            let (moved, selects_others) = (old.ports != spec.ports, old.selector != spec.selector);
-            let was_gone = workload.has_left();
+            let is_as_before = old.uid == spec.uid
+                && old.ports == spec.ports
+                && old.selector == spec.selector
+                && !workload.has_left();
             workload.set_spec(spec);
-            if !moved && !selects_others && !was_gone {
+            if is_as_before {
                 return;
             }
             Arc::clone(workload)
         } else {
-            let id = (entry.namespace.clone(), entry.name.clone(), entry.uid);
+            let id = (entry.namespace.clone(), entry.name.clone());
             let workload = Workload::new(id, spec, Arc::clone(&self.inner.hub));
-            workload.set_share(self.share(&workload, &index.activators));
             names.insert(entry.name, Arc::clone(&workload));
             workload
         };
+        workload.set_share(share);
         for pod in index.pods.values() {
             if pod.namespace == entry.namespace {
                 offer(&workload, pod);
@@ -236,15 +240,15 @@ impl Directory {
         };
         tracing::info!(?activators, "the pods' slots are divided anew");
         for workload in self.all() {
-            workload.set_share(self.share(&workload, &activators));
+            workload.set_share(self.share(&workload.spec().uid, &activators));
         }
     }
 
-    /// Our part of the workload's slots: it has only a few of all activators.
-    fn share(&self, workload: &Workload, activators: &BTreeMap<String, String>) -> Share {
+    /// Our part of the slots of the workload with this `uid`: it has only a few of all activators.
+    fn share(&self, uid: &str, activators: &BTreeMap<String, String>) -> Share {
         let activators = activators.iter();
         let activators = activators.map(|(name, node)| Activator { name, node });
-        let assigned = assignment::assigned(&workload.uid, activators);
+        let assigned = assignment::assigned(uid, activators);
         Share::among(&self.inner.hub.config.pod_name, assigned)
     }
 
@@ -279,7 +283,8 @@ impl Directory {
     pub(crate) fn forget(&self, workload: &Arc<Workload>) {
         let mut index = self.inner.index.lock();
         if let Some(names) = index.workloads.get_mut(&workload.namespace) {
-            names.retain(|_, other| !Arc::ptr_eq(other, workload));
+            // It may have come back since the caller looked.
+            names.retain(|_, other| !Arc::ptr_eq(other, workload) || !other.has_left());
             if names.is_empty() {
                 index.workloads.remove(&workload.namespace);
             }

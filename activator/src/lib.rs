@@ -21,6 +21,7 @@ pub mod directory;
 mod hello;
 mod hold;
 mod hub;
+mod keepalive;
 mod listen;
 mod metrics;
 mod pick;

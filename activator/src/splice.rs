@@ -24,6 +24,7 @@ use tokio::{
 use crate::{
     connection::Route,
     hold::Ask,
+    keepalive,
     metrics::{Metrics, Reason},
     who::Who,
     workload::{Hold, HoldError, Slot},
@@ -191,6 +192,8 @@ async fn connect(
         match fault {
             // Nobody gets a slot there until it has been probed again, and so a time-out, too.
             Fault::Connect(_) | Fault::ConnectTime => {
+                metrics.connect_failures.inc();
+                hold.failed();
                 slot.eject();
                 continue;
             }
@@ -243,12 +246,19 @@ async fn copy(
 ) -> io::Result<End> {
     let mut age = max_age.map(|age| Age::new(age.0));
     let mut rest = Rest::new();
+    let mut is_asked = false;
     let ended = poll_fn(|cx| {
         if let Poll::Ready(ended) = pump.poll(cx, &mut caller, &mut pod) {
             return Poll::Ready(ended.map(|()| End::Done));
         }
         if let Some(change) = rest.poll(cx, pump.moved(), !pump.is_empty()) {
-            slot.set_resting(change == Change::Rests);
+            let rests = change == Change::Rests;
+            slot.set_resting(rests);
+            if rests && !std::mem::replace(&mut is_asked, true) {
+                // The caller is asked from the beginning. A failure only means that a pod that is
+                // gone stays longer.
+                let _ = keepalive::ask(&pod);
+            }
         }
         match &mut age {
             Some(age) => age.poll(cx, &pump).map(|old| Ok(End::Aged(old))),
