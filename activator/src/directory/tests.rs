@@ -110,6 +110,29 @@ async fn a_changed_selector_chooses_its_pods_anew() {
     changed.selector = BTreeMap::from([("app".to_owned(), "bank".to_owned())]);
     directory.apply_workload(changed);
     assert_eq!(pages(&directory)[0].1, 1);
+    directory.apply_pod(pod("ns", "bank-2", "bank"));
+    directory.apply_pod(pod("ns", "shop-1", "shop"));
+    assert_eq!(pages(&directory)[0].1, 2);
+    directory.apply_workload(entry("shop", "u"));
+    directory.apply_pod(pod("ns", "bank-3", "bank"));
+    assert_eq!(pages(&directory)[0].1, 1);
+}
+
+#[tokio::test]
+async fn a_pod_is_its_workloads_only_with_all_labels_of_the_selector() {
+    let directory = directory();
+    let mut two = entry("shop", "u");
+    two.selector.insert("tier".to_owned(), "web".to_owned());
+    directory.apply_workload(two);
+    let mut shop = pod("ns", "shop-1", "shop");
+    directory.apply_pod(shop.clone());
+    assert_eq!(pages(&directory)[0].1, 0);
+    shop.labels.insert("tier".to_owned(), "web".to_owned());
+    directory.apply_pod(shop.clone());
+    assert_eq!(pages(&directory)[0].1, 1);
+    shop.labels.remove("app");
+    directory.apply_pod(shop);
+    assert_eq!(pages(&directory)[0].1, 0);
 }
 
 #[tokio::test]
@@ -130,6 +153,11 @@ async fn ports_are_wanted_until_the_workload_leaves_and_again_when_it_is_back() 
         directory.forget(&workload);
     }
     assert!(pages(&directory).is_empty());
+    assert!(directory.left().is_empty());
+    // A pod that is still there is found by one that comes.
+    directory.apply_pod(pod("ns", "shop-1", "shop"));
+    directory.apply_workload(entry("shop", "v"));
+    assert_eq!(pages(&directory), [("shop".to_owned(), 1, false)]);
 }
 
 #[tokio::test]
