@@ -131,7 +131,7 @@ pub(crate) async fn serve(
 ) {
     let app_port = route.port.app_port;
     let (namespace, name) = (&route.workload.namespace, &route.workload.name);
-    let (leaves, hello, behind) = bytes.split();
+    let (leaves, hello) = bytes.beginning();
     let connected = tokio::select! {
         connected = connect((route, who), hello, metrics) => connected,
         () = left(&caller, leaves) => {
@@ -147,9 +147,7 @@ pub(crate) async fn serve(
         }
     };
     let _counted = Counted::new(metrics);
-    let pump = Pump::new(behind.to_vec(), answer);
-    // The beginning is in other hands now.
-    drop(bytes);
+    let pump = Pump::new(bytes.behind(), answer);
     let max_age = route.workload.spec().settings.splice_max_age;
     match copy((caller, stream), pump, max_age, &mut slot).await {
         Ok(End::Done) => {}
@@ -318,15 +316,20 @@ impl Tries {
 // === impl Bytes ===
 
 impl Bytes {
-    /// Whom to expect, what begins it, and what has been read behind that: the latter waits for the
-    /// pod's answer, so that all that a pod has seen can be said again to another.
-    fn split(&self) -> (Leaves, Option<&[u8]>, &[u8]) {
+    /// Whom to expect, and what begins it.
+    fn beginning(&self) -> (Leaves, Option<&[u8]>) {
         match self {
-            Self::Tls { read, hello } => {
-                let (hello, behind) = read.split_at(*hello.min(&read.len()));
-                (Leaves::Closed, Some(hello), behind)
-            }
-            Self::Tcp { read } => (Leaves::Broken, None, read),
+            Self::Tls { read, hello } => (Leaves::Closed, read.get(..*hello)),
+            Self::Tcp { .. } => (Leaves::Broken, None),
+        }
+    }
+
+    /// What has been read behind that. It waits for the pod's answer, so that all that a pod has seen
+    /// can be said again to another.
+    fn behind(self) -> Vec<u8> {
+        match self {
+            Self::Tls { mut read, hello } => read.split_off(hello.min(read.len())),
+            Self::Tcp { read } => read,
         }
     }
 }

@@ -87,17 +87,17 @@ impl Workload {
     /// # Cancel safety
     /// Dropping the future leaves the line and gives back what may just have been granted.
     pub(crate) async fn slot(self: &Arc<Self>, hold: &mut Hold) -> Result<Slot, HoldError> {
-        let (slot_tx, slot_rx) = oneshot::channel();
-        let (number, is_woken) = {
+        let (number, is_woken, slot_rx) = {
             let mut state = self.state.lock();
             if !hold.is_over()
                 && let Some(slot) = self.take_in_order(&mut state, hold.ask)
             {
                 return Ok(slot);
             }
+            let (slot_tx, slot_rx) = oneshot::channel();
             let number = self.join(&mut state, hold, slot_tx)?;
             hold.place = Some(number);
-            (number, state.trusted() == 0)
+            (number, state.trusted() == 0, slot_rx)
         };
         let start = Instant::now();
         let place = Place {
