@@ -27,6 +27,7 @@ mod metrics;
 mod pick;
 mod pod;
 mod probe;
+mod pulse;
 mod records;
 mod report;
 mod request;
