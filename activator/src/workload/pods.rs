@@ -200,8 +200,9 @@ impl Workload {
         let Some(ip) = entry.pod.ip else { return };
         let admin = SocketAddr::new(ip, entry.pod.admin_port);
         let (workload, pod) = (Arc::downgrade(self), Arc::clone(&entry.pod));
+        let hub = Arc::clone(&self.hub);
         entry.prober = Some(self.hub.spawn(async move {
-            probe::until_ready(admin, pause).await;
+            probe::until_ready(admin, pause, &hub.probes).await;
             if let Some(workload) = workload.upgrade() {
                 workload.trust(&pod.uid);
             }
