@@ -28,7 +28,7 @@ use crate::{
     connection::{First, Route},
     hub::Hub,
 };
-use caller::Caller;
+use caller::{Caller, Head};
 use forward::Forward;
 
 /// Tries of one request. Only connects that failed and reused connections that had just closed are
@@ -58,8 +58,16 @@ pub(crate) struct Connection {
     peer: SocketAddr,
     /// To see that the caller has left; with HTTP/2 that is seen by stream.
     socket: Arc<TcpStream>,
-    /// Ends an HTTP/2 connection by GOAWAY: what is under way is answered, nothing new comes.
-    goodbye: Option<Arc<watch::Sender<bool>>>,
+    steers: Steers,
+}
+
+/// What a request tells the connection on which it came.
+#[derive(Debug, Clone)]
+enum Steers {
+    /// How far it has been read.
+    Http1(Arc<Head>),
+    /// To end by GOAWAY: what is under way is answered, nothing new comes.
+    H2(Arc<watch::Sender<bool>>),
 }
 
 /// The proxy, for connections that are known to begin with HTTP/2's preface: Pingora would wait
@@ -98,14 +106,14 @@ impl Requests {
     }
 
     pub(crate) async fn serve_http1(&self, first: First, peer: SocketAddr, route: Route) {
-        let stream = wrap(first, peer, route, None);
+        let stream = wrap(first, peer, route, Steers::Http1(Arc::default()));
         self.http1.process_new(stream, &self.draining).await;
     }
 
     pub(crate) async fn serve_h2c(&self, first: First, peer: SocketAddr, route: Route) {
         let (goodbye, moves_on) = watch::channel(false);
         let goodbye = Arc::new(goodbye);
-        let stream = wrap(first, peer, route, Some(Arc::clone(&goodbye)));
+        let stream = wrap(first, peer, route, Steers::H2(Arc::clone(&goodbye)));
         tokio::select! {
             _ = self.h2c.process_new(stream, &moves_on) => {}
             () = self.drain(&goodbye) => {}
@@ -143,12 +151,11 @@ impl fmt::Debug for Requests {
 
 /// Pingora has a place for what a CONNECT proxy in between told us: with none there, it is where
 /// our own data travels with the connection.
-fn wrap(
-    first: First,
-    peer: SocketAddr,
-    route: Route,
-    goodbye: Option<Arc<watch::Sender<bool>>>,
-) -> Stream {
+fn wrap(first: First, peer: SocketAddr, route: Route, steers: Steers) -> Stream {
+    let head = match &steers {
+        Steers::Http1(head) => Some(Arc::clone(head)),
+        Steers::H2(_) => None,
+    };
     let socket = Arc::new(first.stream);
     // A status code that is in range can't fail; without the header the connection has no route
     // and is answered with 500.
@@ -157,11 +164,11 @@ fn wrap(
             route,
             peer,
             socket: Arc::clone(&socket),
-            goodbye,
+            steers,
         };
         ProxyDigest::new(Box::new(header), Some(Box::new(Arc::new(connection))))
     });
-    Box::new(Caller::new(socket, first.read, digest))
+    Box::new(Caller::new(socket, first.read, head, digest))
 }
 
 // === impl Connection ===
@@ -180,8 +187,15 @@ impl Connection {
 
     /// Its caller had better open the next one elsewhere.
     fn move_on(&self) {
-        if let Some(goodbye) = &self.goodbye {
+        if let Steers::H2(goodbye) = &self.steers {
             goodbye.send_if_modified(|said| !std::mem::replace(said, true));
+        }
+    }
+
+    /// The head of a request has been read, or that of the next one begins.
+    fn set_head_whole(&self, is_whole: bool) {
+        if let Steers::Http1(head) = &self.steers {
+            head.set_whole(is_whole);
         }
     }
 }

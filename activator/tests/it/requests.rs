@@ -464,17 +464,47 @@ async fn slots_are_divided_among_the_activators_and_divided_anew() {
 }
 
 #[tokio::test]
+async fn a_head_that_is_too_long_is_refused_and_wakes_nobody() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    activator.add_pod(&FakePod::start("shop-1").await);
+    let mut caller = TcpStream::connect(port).await.unwrap();
+    let long = "x".repeat(60 << 10);
+    let request = format!("GET / HTTP/1.1\r\nhost: a\r\nx-long: {long}\r\n\r\n");
+    // One after the other is as long as it may be, and so is one with a body.
+    for _ in 0..3 {
+        caller.write_all(request.as_bytes()).await.unwrap();
+        read_head(&mut caller).await;
+    }
+    let with_body = request.replace("host: a", "host: a\r\ncontent-length: 65536");
+    caller.write_all(with_body.as_bytes()).await.unwrap();
+    caller.write_all(&[b'x'; 1 << 16]).await.unwrap();
+    read_head(&mut caller).await;
+    activator.directory.remove_pod("default", "shop-1");
+    let edge = activator.report("").await.edge;
+    let endless = format!("GET / HTTP/1.1\r\nhost: a\r\nx-long: {long}{long}");
+    caller.write_all(endless.as_bytes()).await.unwrap();
+    let mut answer = [0; 512];
+    let length = soon(caller.read(&mut answer)).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert_eq!(activator.report("").await.edge, edge);
+    activator.stop().await;
+}
+
+#[tokio::test]
 async fn a_flood_for_one_workload_leaves_room_for_another() {
-    for (bound, shown) in [
+    for (bound, shown, fit) in [
         // By number: half of four.
         (
             ("ACTIVATOR_MAX_HELD_TOTAL", "4"),
             "lull_activator_held_limit 4\n",
+            2,
         ),
-        // By memory: two heads of 450 KiB leave less than three take.
+        // By memory: seven heads of 62 KiB leave less than eight take.
         (
-            ("ACTIVATOR_MAX_HELD_MIB", "2"),
-            "lull_activator_held_bytes_limit 2097152\n",
+            ("ACTIVATOR_MAX_HELD_MIB", "1"),
+            "lull_activator_held_bytes_limit 1048576\n",
+            7,
         ),
     ] {
         let activator = Activator::start(&[bound]).await;
@@ -482,9 +512,9 @@ async fn a_flood_for_one_workload_leaves_room_for_another() {
         assert!(metrics.contains(shown), "no {shown}in {metrics}");
         let flooded = activator.add(workload("flooded")).await;
         let other = activator.add(workload("other")).await;
-        let large = format!("x-large: {}\r\n", "x".repeat(450 << 10));
+        let large = format!("x-large: {}\r\n", "x".repeat(62 << 10));
         let mut held = Vec::new();
-        for count in 1..=2 {
+        for count in 1..=fit {
             let large = large.clone();
             held.push(tokio::spawn(async move { get(flooded, "/", &large).await }));
             activator.until_held(count).await;
@@ -493,7 +523,7 @@ async fn a_flood_for_one_workload_leaves_room_for_another() {
         refused.assert_status(503);
         assert!(refused.has("lull-reason: hold-full"), "{refused:?}");
         held.push(tokio::spawn(async move { get(other, "/", "").await }));
-        activator.until_held(3).await;
+        activator.until_held(fit + 1).await;
         for caller in held {
             caller.abort();
         }
