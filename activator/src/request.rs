@@ -3,6 +3,7 @@
 mod answer;
 mod caller;
 mod forward;
+mod told;
 mod upstream;
 
 use std::{fmt, future::pending, net::SocketAddr, sync::Arc, time::Duration};

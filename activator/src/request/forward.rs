@@ -3,32 +3,37 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use http::{StatusCode, header};
+use http::StatusCode;
 use lull_traces::{Span, TRACE_PARENT};
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_error::{Error, ErrorSource, ErrorType, Result, RetryType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::time::Instant;
 
-use super::{CALLER_WINDOW, Connection, answer::OwnAnswer, upstream};
+use super::{
+    Connection,
+    answer::OwnAnswer,
+    told::{FORWARDED_FOR, agent, length, passed_a_proxy, unread, who},
+    upstream,
+};
 use crate::{
     hold::Ask,
     hub::Hub,
     metrics::{CodeClass, Reason},
     splice::{self, Leaves},
     trace,
-    who::Who,
     workload::{Hold, Slot},
 };
 
 /// User agent of a scrape: an empty success would be taken for a target without metrics.
 const SCRAPER: &str = "Prometheus/";
+/// A request that pods say they have not begun is sent to one anew so many times.
+const MOST_REFUSED: u32 = 5;
 /// For so long at most the rest of a request that was answered is still taken in.
 const SWALLOW: Duration = Duration::from_secs(2);
 /// Tells callers and tests that the answer came through here, and how long it was held.
 const TIMING_HEADER: &str = "server-timing";
-const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The phases of a request.
 #[derive(Debug)]
@@ -44,6 +49,8 @@ pub(super) struct Ctx {
     is_ignored: bool,
     hold: Option<Hold>,
     slot: Option<Slot>,
+    /// How often a pod has said that it has not begun it.
+    refused: u32,
     /// What we answer, where no pod does.
     own: Option<OwnAnswer>,
     /// `None` = it is not traced.
@@ -223,6 +230,29 @@ impl ProxyHttp for Forward {
         error
     }
 
+    /// What may have reached the app goes to another pod only where it may be repeated and a
+    /// connection broke that was idle before. What has not, goes there whatever it is: HTTP/2 tells (by
+    /// REFUSED_STREAM, or a GOAWAY that does not count it), and Pingora has noted that.
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut Ctx,
+        client_reused: bool,
+    ) -> Box<Error> {
+        let is_kept = !session.as_ref().retry_buffer_truncated();
+        if is_kept && matches!(error.retry, RetryType::Decided(true)) {
+            ctx.refused += 1;
+            error.set_retry(ctx.refused <= MOST_REFUSED);
+        } else if is_kept && session.req_header().method.is_idempotent() {
+            error.retry.decide_reuse(client_reused);
+        } else {
+            error.set_retry(false);
+        }
+        error
+    }
+
     async fn fail_to_proxy(
         &self,
         session: &mut Session,
@@ -341,44 +371,6 @@ async fn caller_left(session: &mut Session, connection: &Connection) {
         return;
     }
     splice::left(&connection.socket, Leaves::Closed).await;
-}
-
-/// About what the head of a request takes, bytes.
-fn length(request: &RequestHeader) -> usize {
-    let fields = request.headers.iter();
-    let fields: usize = fields
-        .map(|(name, value)| name.as_str().len() + value.len())
-        .sum();
-    request.raw_path().len() + fields
-}
-
-fn who(request: &RequestHeader, connection: &Connection) -> Who {
-    let host = request.headers.get(header::HOST);
-    let host = host.and_then(|value| value.to_str().ok());
-    Who::requested(connection.peer, (&request.method, &request.uri), host)
-}
-
-/// Whether the caller's address is in the request already, or a mesh's proxy takes care of it.
-fn passed_a_proxy(request: &RequestHeader) -> bool {
-    let mut names = request.headers.keys().map(header::HeaderName::as_str);
-    names.any(|name| {
-        name == FORWARDED_FOR || name == "x-forwarded-client-cert" || name.starts_with("x-envoy-")
-    })
-}
-
-fn agent(request: &RequestHeader) -> Option<&str> {
-    let agent = request.headers.get(header::USER_AGENT)?;
-    agent.to_str().ok()
-}
-
-/// What a caller may send of a body while nobody reads it, and we have to keep, bytes. In HTTP/1 that
-/// stays with the kernel.
-fn unread(session: &mut Session) -> usize {
-    let downstream = session.as_downstream_mut();
-    match downstream.is_http2() && !downstream.is_body_empty() {
-        true => CALLER_WINDOW as usize,
-        false => 0,
-    }
 }
 
 /// Takes what an HTTP/1 caller is still sending. Closed with that unread, the connection would be

@@ -12,9 +12,13 @@ use hyper::{
     client::conn::http2::{self, SendRequest},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{net::TcpStream, task::JoinHandle};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinHandle,
+};
 
-use crate::harness::{Activator, FakePod, soon, until, workload};
+use crate::harness::{Activator, FakePod, loopback, soon, until, workload};
 
 type Body = BoxBody<Bytes, std::convert::Infallible>;
 
@@ -80,6 +84,58 @@ async fn who_connects_during_a_drain_is_served_and_then_moved_off() {
     assert_ok(response, 1).await;
     ended(connection).await;
     soon(activator.task).await.unwrap();
+}
+
+/// A pod that answers 200 to each request on `stream`, but for the first one where it `refuses` that
+/// with this frame (RFC 9113, 4.1).
+async fn answer_all(mut stream: TcpStream, mut refuses: Option<&[u8]>) -> std::io::Result<()> {
+    // SETTINGS, which are empty.
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await?;
+    let mut preface = [0; 24];
+    stream.read_exact(&mut preface).await?;
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let [_, high, low, kind, flags, id @ ..] = head;
+        let mut payload = vec![0; usize::from(u16::from_be_bytes([high, low]))];
+        stream.read_exact(&mut payload).await?;
+        match (kind, refuses.take_if(|_| kind == 1)) {
+            (1, Some(refusal)) => stream.write_all(refusal).await?,
+            // HEADERS: their end, the stream's, and status 200 (RFC 7541, appendix A).
+            (1, None) => {
+                let answer = [&[0, 0, 1, 1, 5][..], &id, &[0x88]].concat();
+                stream.write_all(&answer).await?;
+            }
+            // The caller's SETTINGS are acknowledged.
+            (4, _) if flags == 0 => stream.write_all(&[0, 0, 0, 4, 1, 0, 0, 0, 0]).await?,
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_pod_has_not_begun_is_sent_anew_whatever_it_is() {
+    for refusal in [
+        // GOAWAY without an error, which counts no stream.
+        &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..],
+        // RST_STREAM of stream 1 with REFUSED_STREAM.
+        &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 7][..],
+    ] {
+        let (activator, port) = Activator::with(workload("shop")).await;
+        let (listener, address) = loopback().await;
+        let pod = tokio::spawn(async move {
+            let mut refuses = Some(refusal);
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(answer_all(stream, refuses.take()));
+            }
+        });
+        activator.add_pod(&FakePod::before("shop-1", address).await);
+        let (mut sender, _connection) = connect(port).await;
+        let response = soon(sender.send_request(post(whole(5)))).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{refusal:?}");
+        pod.abort();
+        activator.stop().await;
+    }
 }
 
 #[tokio::test]
