@@ -1,7 +1,7 @@
 //! HTTP/2 without TLS: many requests on one connection, which must not wait for each other, and how
 //! such a connection is moved to the pods.
 
-use std::net::SocketAddr;
+use std::{convert::Infallible, net::SocketAddr};
 
 use bytes::Bytes;
 use futures::{SinkExt, channel::mpsc};
@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::harness::{Activator, FakePod, loopback, soon, until, workload};
 
-type Body = BoxBody<Bytes, std::convert::Infallible>;
+type Body = BoxBody<Bytes, Infallible>;
 
 /// A connection, and the task that ends with it.
 async fn connect(port: SocketAddr) -> (SendRequest<Body>, JoinHandle<hyper::Result<()>>) {
@@ -146,7 +146,7 @@ async fn a_held_upload_does_not_stop_the_one_that_was_let_through() {
     let (activator, port) = Activator::with(entry).await;
     activator.add_pod(&FakePod::start("shop-1").await);
     let (mut sender, _connection) = connect(port).await;
-    let (mut upload, chunks) = mpsc::channel(1);
+    let (mut upload, chunks) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(1);
     let first = post(StreamBody::new(chunks).boxed());
     let first = tokio::spawn(sender.send_request(first));
     until(|| async { activator.forwarding().await == 1 }).await;
