@@ -28,7 +28,7 @@ use crate::{
     hub::Hub,
     listen::Listeners,
     metrics::Metrics,
-    records,
+    pulse, records,
     report::Reporter,
     request::Requests,
     trace,
@@ -202,6 +202,7 @@ async fn serve(hub: Arc<Hub>, directory: Directory, shutdown: CancellationToken)
         connections.clone(),
     );
     let listening = tokio::spawn(listeners.run(close.clone()));
+    let _pulse = hub.spawn(pulse::beat(Arc::clone(&hub)));
 
     shutdown.cancelled().await;
     let config = &hub.config;

@@ -82,6 +82,12 @@ impl Route {
             address,
         }
     }
+
+    /// Nobody new comes this way from now on.
+    pub(crate) fn closes(&self) {
+        let workload = &self.workload;
+        workload.listens_no_more(self.port.app_port, self.address);
+    }
 }
 
 // === impl Gate ===

@@ -1,7 +1,7 @@
 //! The index of workloads and pods: changed by plain calls, asks nobody.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::Arc,
 };
@@ -21,6 +21,10 @@ use crate::{
     share::Share,
     workload::{Page, Spec, Workload},
 };
+
+mod index;
+
+use index::Index;
 
 /// Namespace and name.
 type Key = (String, String);
@@ -79,15 +83,6 @@ pub(crate) struct Gathered {
     pub(crate) workloads: Vec<HeldWorkload>,
 }
 
-#[derive(Debug, Default)]
-struct Index {
-    /// Namespace to name to workload.
-    workloads: HashMap<String, BTreeMap<String, Arc<Workload>>>,
-    pods: HashMap<Key, Arc<Pod>>,
-    /// Activators that are ready, and their nodes.
-    activators: BTreeMap<String, String>,
-}
-
 /// A port that should be open.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
@@ -133,38 +128,40 @@ impl Directory {
     /// Takes note of a workload as it is now.
     pub fn apply_workload(&self, entry: WorkloadEntry) {
         let spec = Spec {
+            uid: entry.uid,
             selector: entry.selector,
             ports: entry.ports,
             settings: entry.settings,
             services: entry.services,
             serve: entry.serve,
         };
-        let mut guard = self.inner.index.lock();
-        let index = &mut *guard;
-        let names = index.workloads.entry(entry.namespace.clone()).or_default();
-        let known = names.get(&entry.name).filter(|w| w.uid == entry.uid);
-        let workload = if let Some(workload) = known {
-            let old = workload.spec();
-            let (moved, selects_others) = (old.ports != spec.ports, old.selector != spec.selector);
-            let was_gone = workload.has_left();
+        let selector = spec.selector.clone();
+        let mut index = self.inner.index.lock();
+        let share = self.share(&spec.uid, &index.activators);
+        // A recreated object is still whom our callers mean.
+        let known = index.workload(&entry.namespace, &entry.name);
+        let before = known.as_ref().map(|workload| workload.spec());
+        let workload = if let (Some(workload), Some(before)) = (known, &before) {
+            let is_as_before = before.uid == spec.uid
+                && before.ports == spec.ports
+                && before.selector == spec.selector
+                && !workload.has_left();
             workload.set_spec(spec);
-            if !moved && !selects_others && !was_gone {
+            if is_as_before {
                 return;
             }
-            Arc::clone(workload)
-        } else {
-            let id = (entry.namespace.clone(), entry.name.clone(), entry.uid);
-            let workload = Workload::new(id, spec, Arc::clone(&self.inner.hub));
-            workload.set_share(self.share(&workload, &index.activators));
-            names.insert(entry.name, Arc::clone(&workload));
             workload
+        } else {
+            let id = (entry.namespace.clone(), entry.name);
+            Workload::new(id, spec, Arc::clone(&self.inner.hub))
         };
-        for pod in index.pods.values() {
-            if pod.namespace == entry.namespace {
-                offer(&workload, pod);
-            }
+        workload.set_share(share);
+        let before = before.as_ref().map(|before| &before.selector);
+        index.put_workload(&workload, before, &selector);
+        for pod in index.pods(&entry.namespace) {
+            offer(&workload, pod);
         }
-        drop(guard);
+        drop(index);
         self.changed();
     }
 
@@ -180,19 +177,16 @@ impl Directory {
     pub fn apply_pod(&self, pod: Pod) {
         let pod = Arc::new(pod);
         let mut index = self.inner.index.lock();
-        let key = (pod.namespace.clone(), pod.name.clone());
-        index.pods.insert(key, Arc::clone(&pod));
-        for workload in index.workloads.get(&pod.namespace).into_iter().flatten() {
-            offer(workload.1, &pod);
+        for workload in index.put_pod(&pod) {
+            offer(&workload, &pod);
         }
     }
 
     /// The pod is gone.
     pub fn remove_pod(&self, namespace: &str, name: &str) {
         let mut index = self.inner.index.lock();
-        index.pods.remove(&(namespace.to_owned(), name.to_owned()));
-        for workload in index.workloads.get(namespace).into_iter().flatten() {
-            workload.1.drop_pod(name);
+        for workload in index.remove_pod(namespace, name) {
+            workload.drop_pod(name);
         }
     }
 
@@ -236,15 +230,15 @@ impl Directory {
         };
         tracing::info!(?activators, "the pods' slots are divided anew");
         for workload in self.all() {
-            workload.set_share(self.share(&workload, &activators));
+            workload.set_share(self.share(&workload.spec().uid, &activators));
         }
     }
 
-    /// Our part of the workload's slots: it has only a few of all activators.
-    fn share(&self, workload: &Workload, activators: &BTreeMap<String, String>) -> Share {
+    /// Our part of the slots of the workload with this `uid`: it has only a few of all activators.
+    fn share(&self, uid: &str, activators: &BTreeMap<String, String>) -> Share {
         let activators = activators.iter();
         let activators = activators.map(|(name, node)| Activator { name, node });
-        let assigned = assignment::assigned(&workload.uid, activators);
+        let assigned = assignment::assigned(uid, activators);
         Share::among(&self.inner.hub.config.pod_name, assigned)
     }
 
@@ -259,11 +253,7 @@ impl Directory {
 
     /// Removes the pods that a complete list did not name.
     pub fn keep_pods(&self, keep: &BTreeSet<(String, String)>) {
-        let gone: Vec<Key> = {
-            let index = self.inner.index.lock();
-            let gone = index.pods.keys().filter(|key| !keep.contains(*key));
-            gone.cloned().collect()
-        };
+        let gone = self.inner.index.lock().pods_beside(keep);
         for (namespace, name) in gone {
             self.remove_pod(&namespace, &name);
         }
@@ -278,12 +268,11 @@ impl Directory {
     /// Forgets a workload that has left and whose ports are closed.
     pub(crate) fn forget(&self, workload: &Arc<Workload>) {
         let mut index = self.inner.index.lock();
-        if let Some(names) = index.workloads.get_mut(&workload.namespace) {
-            names.retain(|_, other| !Arc::ptr_eq(other, workload));
-            if names.is_empty() {
-                index.workloads.remove(&workload.namespace);
-            }
+        // It may have come back since the caller looked.
+        if !workload.has_left() {
+            return;
         }
+        index.remove_workload(workload);
         drop(index);
         self.changed();
     }
@@ -320,8 +309,7 @@ impl Directory {
             return false;
         }
         let index = self.inner.index.lock();
-        let others = index.workloads.get(&workload.namespace);
-        others.is_some_and(|others| others.values().any(|other| has(other)))
+        index.of(&workload.namespace).any(|other| has(other))
     }
 
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
@@ -355,14 +343,11 @@ impl Directory {
     }
 
     fn all(&self) -> Vec<Arc<Workload>> {
-        let index = self.inner.index.lock();
-        let names = index.workloads.values();
-        names.flat_map(BTreeMap::values).cloned().collect()
+        self.inner.index.lock().all()
     }
 
     fn workload(&self, namespace: &str, name: &str) -> Option<Arc<Workload>> {
-        let index = self.inner.index.lock();
-        index.workloads.get(namespace)?.get(name).cloned()
+        self.inner.index.lock().workload(namespace, name)
     }
 
     fn changed(&self) {

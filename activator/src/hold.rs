@@ -16,7 +16,8 @@ pub(crate) struct Ask {
 /// The line of one workload; `T` is what is told when it is somebody's turn.
 #[derive(Debug)]
 pub(crate) struct Line<T> {
-    waiting: BTreeMap<u64, (Ask, T)>,
+    /// For each of the few things that somebody waits for, who waits in which place.
+    lanes: Vec<(Ask, BTreeMap<u64, T>)>,
     next: u64,
     load: Load,
     /// When `load` was brought up to date last.
@@ -32,7 +33,7 @@ pub(crate) struct Full;
 impl<T> Default for Line<T> {
     fn default() -> Self {
         Self {
-            waiting: BTreeMap::new(),
+            lanes: Vec::new(),
             next: 0,
             load: Load::default(),
             at_us: 0,
@@ -49,7 +50,7 @@ impl<T> Line<T> {
         bound: usize,
         now_us: u64,
     ) -> Result<u64, Full> {
-        if self.waiting.len() >= bound {
+        if self.len() >= bound {
             return Err(Full);
         }
         let place = self.next;
@@ -63,16 +64,22 @@ impl<T> Line<T> {
     /// that could not be reached has waited long enough.
     pub(crate) fn rejoin(&mut self, place: u64, ask: Ask, waiter: T, now_us: u64) {
         self.advance(now_us);
-        self.waiting.insert(place, (ask, waiter));
-        self.load.in_flight = self.waiting.len() as u64;
+        match self.lanes.iter_mut().find(|(other, _)| *other == ask) {
+            Some((_, lane)) => {
+                lane.insert(place, waiter);
+            }
+            None => self.lanes.push((ask, BTreeMap::from([(place, waiter)]))),
+        }
+        self.load.in_flight += 1;
     }
 
     /// Leaves; `None` where the turn had come already.
     pub(crate) fn leave(&mut self, place: u64, now_us: u64) -> Option<T> {
         self.advance(now_us);
-        let left = self.waiting.remove(&place);
-        self.load.in_flight = self.waiting.len() as u64;
-        left.map(|(_, waiter)| waiter)
+        let mut lanes = self.lanes.iter_mut();
+        let left = lanes.find_map(|(_, lane)| lane.remove(&place))?;
+        self.load.in_flight -= 1;
+        Some(left)
     }
 
     /// Takes out the first for whom `serve` has something.
@@ -84,32 +91,35 @@ impl<T> Line<T> {
         now_us: u64,
         mut serve: impl FnMut(Ask) -> Option<S>,
     ) -> Option<(T, S)> {
-        let mut in_vain: Vec<Ask> = Vec::new();
-        let mut found = None;
-        for (place, (ask, _)) in &self.waiting {
-            if in_vain.contains(ask) {
+        let mut tried = None;
+        loop {
+            let (place, ask) = self.first_behind(tried)?;
+            let Some(served) = serve(ask) else {
+                tried = Some(place);
                 continue;
-            }
-            if let Some(served) = serve(*ask) {
-                found = Some((*place, served));
-                break;
-            }
-            in_vain.push(*ask);
+            };
+            return self.leave(place, now_us).map(|waiter| (waiter, served));
         }
-        let (place, served) = found?;
-        self.advance(now_us);
-        let (_, waiter) = self.waiting.remove(&place)?;
-        self.load.in_flight = self.waiting.len() as u64;
-        Some((waiter, served))
+    }
+
+    /// Of the first ones of all lanes the first behind the place `tried`.
+    fn first_behind(&self, tried: Option<u64>) -> Option<(u64, Ask)> {
+        let firsts = self.lanes.iter().filter_map(|(ask, lane)| {
+            let (place, _) = lane.first_key_value()?;
+            Some((*place, *ask))
+        });
+        let behind = firsts.filter(|(place, _)| tried.is_none_or(|tried| *place > tried));
+        behind.min_by_key(|(place, _)| *place)
     }
 
     /// Whether somebody waits for the same.
     pub(crate) fn has(&self, ask: Ask) -> bool {
-        self.waiting.values().any(|(other, _)| *other == ask)
+        let mut lanes = self.lanes.iter();
+        lanes.any(|(other, lane)| *other == ask && !lane.is_empty())
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.waiting.len()
+        self.lanes.iter().map(|(_, lane)| lane.len()).sum()
     }
 
     /// Held until `now_us`, with the integral.
@@ -169,6 +179,33 @@ mod tests {
         assert_eq!(served, Some(('c', ())));
         assert_eq!(asked, 2, "b wants what a did not get");
         assert!(line.has(WEB) && !line.has(DB));
+    }
+
+    #[test]
+    fn the_first_of_all_is_served_first_whatever_it_waits_for() {
+        let mut line = line(&[(DB, 'a'), (WEB, 'b'), (DB, 'c'), (WEB, 'd')]);
+        let mut order = String::new();
+        while let Some((name, ())) = line.serve_first(0, |_| Some(())) {
+            order.push(name);
+        }
+        assert_eq!((order.as_str(), line.len()), ("abcd", 0));
+        assert!(!line.has(WEB) && !line.has(DB));
+    }
+
+    #[test]
+    fn a_turn_of_nobody_asks_once_for_each_kind_however_many_wait() {
+        let mut line = Line::default();
+        for _ in 0..1_000 {
+            line.join(WEB, 'w', 10_000, 0).unwrap();
+            line.join(DB, 'd', 10_000, 0).unwrap();
+        }
+        let mut asked = Vec::new();
+        let served: Option<(char, ())> = line.serve_first(0, |ask| {
+            asked.push(ask);
+            None
+        });
+        assert_eq!((served, asked), (None, vec![WEB, DB]));
+        assert_eq!(line.load(0).in_flight, 2_000);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::{
     budget::{Amount, Budget},
     config::Config,
     metrics::Metrics,
+    probe::Probes,
 };
 
 /// Clock, bounds, counts and the edge.
@@ -27,6 +28,8 @@ pub(crate) struct Hub {
     pub(crate) draining: CancellationToken,
     /// What all workloads together may hold.
     pub(crate) budget: Budget,
+    /// Of the pods of all workloads.
+    pub(crate) probes: Probes,
     /// When somebody connected last, [`Hub::now_us`].
     last_connection_us: AtomicU64,
     /// Records that send callers here, [`UNKNOWN`] where that was not looked up.
@@ -62,6 +65,7 @@ impl Hub {
             runtime,
             draining: CancellationToken::new(),
             budget: Budget::new(most),
+            probes: Probes::default(),
             last_connection_us: AtomicU64::new(0),
             listed: AtomicUsize::new(0),
             start: Instant::now(),

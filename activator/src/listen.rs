@@ -17,6 +17,7 @@ use crate::{
     connection::{Gate, Route},
     directory::{Directory, Wanted},
     hub::Hub,
+    keepalive,
 };
 
 /// How long a port stays open after its workload has left: callers hear of it late.
@@ -86,8 +87,7 @@ impl Listeners {
             }
         }
         for (_, open) in self.open.drain() {
-            let route = open.route.read();
-            route.workload.set_listening(route.port.app_port, None);
+            open.route.read().closes();
         }
         self.hub.metrics.listeners.set(0);
     }
@@ -146,6 +146,8 @@ impl Listeners {
 
     async fn open_port(&self, wanted: &Wanted) -> std::io::Result<Open> {
         let listener = server::bind(wanted.port.activator_port).await?;
+        // A failure only means that a caller who is gone stays longer.
+        let _ = keepalive::ask(&listener);
         let address = listener.local_addr()?;
         let route = Arc::new(RwLock::new(Route::new(wanted, address)));
         let close = CancellationToken::new();
@@ -156,9 +158,7 @@ impl Listeners {
             self.connections.clone(),
             close.clone(),
         ));
-        wanted
-            .workload
-            .set_listening(wanted.port.app_port, Some(address));
+        wanted.workload.listens(wanted.port.app_port, address);
         let (namespace, name) = (&wanted.workload.namespace, &wanted.workload.name);
         tracing::debug!(%namespace, %name, app_port = wanted.port.app_port, %address, "port is open");
         Ok(Open {
@@ -177,18 +177,26 @@ impl Listeners {
             let since = *open.unwanted_since.get_or_insert(now);
             let stays = now.duration_since(since) < LINGER;
             if !stays {
-                let route = open.route.read();
-                route.workload.set_listening(route.port.app_port, None);
+                open.route.read().closes();
             }
             stays
         });
+        let none_left = self.forget_left();
+        none_left && self.open.values().all(|open| open.unwanted_since.is_none())
+    }
+
+    /// Forgets who has left, but for those whom somebody still means: who came by a port or a
+    /// connection of theirs must hear of new pods. False where there are such.
+    fn forget_left(&self) -> bool {
+        let mut none_left = true;
         for workload in self.directory.left() {
-            let mut routes = self.open.values().map(|open| open.route.read());
-            if !routes.any(|route| Arc::ptr_eq(&route.workload, &workload)) {
-                self.directory.forget(&workload);
+            // The directory's, and the one here.
+            match Arc::strong_count(&workload) <= 2 {
+                true => self.directory.forget(&workload),
+                false => none_left = false,
             }
         }
-        self.open.values().all(|open| open.unwanted_since.is_none())
+        none_left
     }
 }
 
@@ -227,11 +235,9 @@ impl Open {
         let same = Arc::ptr_eq(&route.workload, &wanted.workload) && route.port == wanted.port;
         if !same {
             let address: SocketAddr = route.address;
-            route.workload.set_listening(route.port.app_port, None);
+            route.closes();
             *route = Route::new(wanted, address);
-            route
-                .workload
-                .set_listening(route.port.app_port, Some(address));
+            route.workload.listens(route.port.app_port, address);
         }
     }
 }

@@ -1,6 +1,11 @@
 //! Asks a pod's queue-proxy whether it takes traffic, often: the pod is used the moment it does.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -10,6 +15,9 @@ use tokio::{
 
 /// Time between two tries.
 const EVERY: Duration = Duration::from_millis(15);
+/// Between two tries of all together: a try costs some 40 us of CPU here and at the pod, and where
+/// hundreds of pods start at once, those would be short of it.
+const EVERY_OF_ALL: Duration = Duration::from_micros(250);
 /// Longest time of one try.
 const TRY: Duration = Duration::from_millis(200);
 /// After this time without success something is wrong, and we ask less often.
@@ -19,13 +27,22 @@ const EVERY_WITHOUT_HOPE: Duration = Duration::from_millis(250);
 /// Enough for the status line.
 const HEAD: usize = 12;
 
+/// How many pods are being asked, each of them often.
+#[derive(Debug, Default)]
+pub(crate) struct Probes(AtomicU32);
+
+/// One of [`Probes`], for as long as there is hope.
+#[derive(Debug)]
+struct Hope<'a>(&'a Probes);
+
 /// Returns when `/ready` at `admin` has answered 200; the first try is after `delay`.
-pub(crate) async fn until_ready(admin: SocketAddr, delay: Duration) {
+pub(crate) async fn until_ready(admin: SocketAddr, delay: Duration, probes: &Probes) {
     let start = Instant::now();
     let mut next = start + delay;
+    let mut hope = Some(probes.one_more());
     loop {
         sleep_until(next).await;
-        next = Instant::now() + EVERY;
+        next = Instant::now() + hope.as_ref().map_or(EVERY_WITHOUT_HOPE, Hope::pause);
         match timeout(TRY, is_ready(admin)).await {
             Ok(Ok(true)) => return,
             Ok(Ok(false)) => tracing::trace!(%admin, "pod is not ready"),
@@ -33,7 +50,7 @@ pub(crate) async fn until_ready(admin: SocketAddr, delay: Duration) {
             Err(_) => tracing::trace!(%admin, "pod does not answer in time"),
         }
         if start.elapsed() > HOPE {
-            next = Instant::now() + EVERY_WITHOUT_HOPE;
+            hope = None;
         }
     }
 }
@@ -47,18 +64,49 @@ async fn is_ready(admin: SocketAddr) -> io::Result<bool> {
     Ok(head.starts_with(b"HTTP/1.") && head.ends_with(b" 200"))
 }
 
+// === impl Probes ===
+
+impl Probes {
+    fn one_more(&self) -> Hope<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Hope(self)
+    }
+}
+
+// === impl Hope ===
+
+impl Hope<'_> {
+    /// Time between two tries of one, with as many as there are.
+    fn pause(&self) -> Duration {
+        EVERY.max(EVERY_OF_ALL.saturating_mul(self.0.0.load(Ordering::Relaxed)))
+    }
+}
+
+impl Drop for Hope<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use http::StatusCode;
     use lull_process::server;
-    use std::sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    };
+    use std::sync::Arc;
     use tokio::net::TcpListener;
     use tokio_util::sync::CancellationToken;
 
     use super::*;
+
+    #[test]
+    fn many_are_asked_less_often_and_those_that_are_done_do_not_count() {
+        let probes = Probes::default();
+        for (count, pause_ms) in [(1, 15), (60, 15), (400, 100), (1_000, 250)] {
+            let all: Vec<Hope<'_>> = (0..count).map(|_| probes.one_more()).collect();
+            assert_eq!(all[0].pause().as_millis(), pause_ms, "{count}");
+        }
+        assert_eq!(probes.one_more().pause(), EVERY);
+    }
 
     #[tokio::test]
     async fn it_asks_until_the_answer_is_200() {
@@ -82,7 +130,7 @@ mod tests {
         ));
         timeout(
             Duration::from_secs(20),
-            until_ready(address, Duration::ZERO),
+            until_ready(address, Duration::ZERO, &Probes::default()),
         )
         .await
         .unwrap();

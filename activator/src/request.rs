@@ -3,24 +3,33 @@
 mod answer;
 mod caller;
 mod forward;
+mod told;
+mod upstream;
 
-use std::{fmt, net::SocketAddr, sync::Arc};
+use std::{fmt, future::pending, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use pingora_core::{
     apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp},
-    protocols::{Stream, http::ServerSession, raw_connect::ProxyDigest},
+    protocols::{
+        Stream,
+        http::{
+            ServerSession,
+            v2::server::{H2Options, default_h2_options},
+        },
+        raw_connect::ProxyDigest,
+    },
     server::{ShutdownWatch, configuration::ServerConf},
 };
 use pingora_http::ResponseHeader;
 use pingora_proxy::HttpProxy;
-use tokio::{net::TcpStream, sync::watch};
+use tokio::{net::TcpStream, sync::watch, time::sleep};
 
 use crate::{
     connection::{First, Route},
     hub::Hub,
 };
-use caller::Caller;
+use caller::{Caller, Head};
 use forward::Forward;
 
 /// Tries of one request. Only connects that failed and reused connections that had just closed are
@@ -28,6 +37,13 @@ use forward::Forward;
 const MAX_TRIES: usize = 10_000;
 /// Upstream connections kept for reuse, in all.
 const POOL: usize = 4_096;
+/// Requests at once on one HTTP/2 connection; the queue-proxy has the same, and says why.
+const CALLER_STREAMS: u32 = 1_024;
+/// What a caller may send on one of them before it is read, bytes. Whoever is held is not read: the
+/// connection has room for the windows of all its streams, so that those that are let through go on.
+const CALLER_WINDOW: u32 = 32 << 10;
+/// Longest time until the first request on an HTTP/2 connection that comes during a drain.
+const FIRST_REQUEST: Duration = Duration::from_secs(5);
 
 /// Serves plain HTTP connections.
 pub(crate) struct Requests {
@@ -43,6 +59,16 @@ pub(crate) struct Connection {
     peer: SocketAddr,
     /// To see that the caller has left; with HTTP/2 that is seen by stream.
     socket: Arc<TcpStream>,
+    steers: Steers,
+}
+
+/// What a request tells the connection on which it came.
+#[derive(Debug, Clone)]
+enum Steers {
+    /// How far it has been read.
+    Http1(Arc<Head>),
+    /// To end by GOAWAY: what is under way is answered, nothing new comes.
+    H2(Arc<watch::Sender<bool>>),
 }
 
 /// The proxy, for connections that are known to begin with HTTP/2's preface: Pingora would wait
@@ -50,6 +76,7 @@ pub(crate) struct Connection {
 struct PriorKnowledge {
     proxy: Arc<HttpProxy<Forward>>,
     options: HttpServerOptions,
+    h2: H2Options,
 }
 
 // === impl Requests ===
@@ -70,19 +97,45 @@ impl Requests {
         options.h2c = true;
         Self {
             http1: Arc::clone(&proxy),
-            h2c: Arc::new(PriorKnowledge { proxy, options }),
+            h2c: Arc::new(PriorKnowledge {
+                proxy,
+                options,
+                h2: h2_options(),
+            }),
             draining,
         }
     }
 
     pub(crate) async fn serve_http1(&self, first: First, peer: SocketAddr, route: Route) {
-        let stream = wrap(first, peer, route);
+        let stream = wrap(first, peer, route, Steers::Http1(Arc::default()));
         self.http1.process_new(stream, &self.draining).await;
     }
 
     pub(crate) async fn serve_h2c(&self, first: First, peer: SocketAddr, route: Route) {
-        let stream = wrap(first, peer, route);
-        self.h2c.process_new(stream, &self.draining).await;
+        let (goodbye, moves_on) = watch::channel(false);
+        let goodbye = Arc::new(goodbye);
+        let stream = wrap(first, peer, route, Steers::H2(Arc::clone(&goodbye)));
+        tokio::select! {
+            _ = self.h2c.process_new(stream, &moves_on) => {}
+            () = self.drain(&goodbye) => {}
+        }
+    }
+
+    /// Says goodbye when a drain begins. Who connects during one, because it has not heard of that,
+    /// is served all the same: its first answer moves it on.
+    ///
+    /// It does not end: the connection does.
+    async fn drain(&self, goodbye: &watch::Sender<bool>) {
+        let mut draining = self.draining.clone();
+        let has_begun = *draining.borrow();
+        if has_begun {
+            sleep(FIRST_REQUEST).await;
+        } else {
+            // Where the sender is gone, all of this is about to end.
+            let _ = draining.wait_for(|draining| *draining).await;
+        }
+        goodbye.send_replace(true);
+        pending::<()>().await;
     }
 
     /// Closes connections on which no request is under way.
@@ -99,7 +152,11 @@ impl fmt::Debug for Requests {
 
 /// Pingora has a place for what a CONNECT proxy in between told us: with none there, it is where
 /// our own data travels with the connection.
-fn wrap(first: First, peer: SocketAddr, route: Route) -> Stream {
+fn wrap(first: First, peer: SocketAddr, route: Route, steers: Steers) -> Stream {
+    let head = match &steers {
+        Steers::Http1(head) => Some(Arc::clone(head)),
+        Steers::H2(_) => None,
+    };
     let socket = Arc::new(first.stream);
     // A status code that is in range can't fail; without the header the connection has no route
     // and is answered with 500.
@@ -108,10 +165,11 @@ fn wrap(first: First, peer: SocketAddr, route: Route) -> Stream {
             route,
             peer,
             socket: Arc::clone(&socket),
+            steers,
         };
         ProxyDigest::new(Box::new(header), Some(Box::new(Arc::new(connection))))
     });
-    Box::new(Caller::new(socket, first.read, digest))
+    Box::new(Caller::new(socket, first.read, head, digest))
 }
 
 // === impl Connection ===
@@ -120,6 +178,26 @@ impl Connection {
     /// Whether answers say how long they were held.
     fn says_timing(&self) -> bool {
         self.route.workload.spec().settings.server_timing
+    }
+
+    /// Namespace and name of whom it is for.
+    fn workload(&self) -> String {
+        let workload = &self.route.workload;
+        format!("{}/{}", workload.namespace, workload.name)
+    }
+
+    /// Its caller had better open the next one elsewhere.
+    fn move_on(&self) {
+        if let Steers::H2(goodbye) = &self.steers {
+            goodbye.send_if_modified(|said| !std::mem::replace(said, true));
+        }
+    }
+
+    /// The head of a request has been read, or that of the next one begins.
+    fn set_head_whole(&self, is_whole: bool) {
+        if let Steers::Http1(head) = &self.steers {
+            head.set_whole(is_whole);
+        }
     }
 }
 
@@ -138,4 +216,17 @@ impl HttpServerApp for PriorKnowledge {
     fn server_options(&self) -> Option<&HttpServerOptions> {
         Some(&self.options)
     }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        Some(self.h2.clone())
+    }
+}
+
+fn h2_options() -> H2Options {
+    let mut options = default_h2_options();
+    options
+        .max_concurrent_streams(CALLER_STREAMS)
+        .initial_window_size(CALLER_WINDOW)
+        .initial_connection_window_size(CALLER_STREAMS * CALLER_WINDOW);
+    options
 }

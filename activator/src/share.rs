@@ -47,6 +47,12 @@ impl Share {
         }
         u32::try_from(ours).unwrap_or(u32::MAX)
     }
+
+    /// Which of so many `pods`, none of which has a slot of ours, takes one of ours all the same:
+    /// activators in a row go to pods in a row. `None` where there is no pod.
+    pub(crate) fn among_lenders(self, pods: usize) -> Option<usize> {
+        self.place.checked_rem(pods)
+    }
 }
 
 #[cfg(test)]
@@ -90,6 +96,13 @@ mod tests {
                 assert!(activator.iter().sum::<u32>() >= 1, "{dealt:?}");
             }
         }
+    }
+
+    #[test]
+    fn lenders_are_taken_in_turn() {
+        let lenders = |pods| [0, 1, 2].map(|place| Share { place, of: 3 }.among_lenders(pods));
+        assert_eq!(lenders(2), [Some(0), Some(1), Some(0)]);
+        assert_eq!(lenders(0), [None; 3]);
     }
 
     #[test]

@@ -24,6 +24,7 @@ use tokio::{
 use crate::{
     connection::Route,
     hold::Ask,
+    keepalive,
     metrics::{Metrics, Reason},
     who::Who,
     workload::{Hold, HoldError, Slot},
@@ -130,7 +131,7 @@ pub(crate) async fn serve(
 ) {
     let app_port = route.port.app_port;
     let (namespace, name) = (&route.workload.namespace, &route.workload.name);
-    let (leaves, hello, behind) = bytes.split();
+    let (leaves, hello) = bytes.beginning();
     let connected = tokio::select! {
         connected = connect((route, who), hello, metrics) => connected,
         () = left(&caller, leaves) => {
@@ -146,9 +147,7 @@ pub(crate) async fn serve(
         }
     };
     let _counted = Counted::new(metrics);
-    let pump = Pump::new(behind.to_vec(), answer);
-    // The beginning is in other hands now.
-    drop(bytes);
+    let pump = Pump::new(bytes.behind(), answer);
     let max_age = route.workload.spec().settings.splice_max_age;
     match copy((caller, stream), pump, max_age, &mut slot).await {
         Ok(End::Done) => {}
@@ -191,6 +190,8 @@ async fn connect(
         match fault {
             // Nobody gets a slot there until it has been probed again, and so a time-out, too.
             Fault::Connect(_) | Fault::ConnectTime => {
+                metrics.connect_failures.inc();
+                hold.failed();
                 slot.eject();
                 continue;
             }
@@ -243,12 +244,19 @@ async fn copy(
 ) -> io::Result<End> {
     let mut age = max_age.map(|age| Age::new(age.0));
     let mut rest = Rest::new();
+    let mut is_asked = false;
     let ended = poll_fn(|cx| {
         if let Poll::Ready(ended) = pump.poll(cx, &mut caller, &mut pod) {
             return Poll::Ready(ended.map(|()| End::Done));
         }
         if let Some(change) = rest.poll(cx, pump.moved(), !pump.is_empty()) {
-            slot.set_resting(change == Change::Rests);
+            let rests = change == Change::Rests;
+            slot.set_resting(rests);
+            if rests && !std::mem::replace(&mut is_asked, true) {
+                // The caller is asked from the beginning. A failure only means that a pod that is
+                // gone stays longer.
+                let _ = keepalive::ask(&pod);
+            }
         }
         match &mut age {
             Some(age) => age.poll(cx, &pump).map(|old| Ok(End::Aged(old))),
@@ -308,15 +316,20 @@ impl Tries {
 // === impl Bytes ===
 
 impl Bytes {
-    /// Whom to expect, what begins it, and what has been read behind that: the latter waits for the
-    /// pod's answer, so that all that a pod has seen can be said again to another.
-    fn split(&self) -> (Leaves, Option<&[u8]>, &[u8]) {
+    /// Whom to expect, and what begins it.
+    fn beginning(&self) -> (Leaves, Option<&[u8]>) {
         match self {
-            Self::Tls { read, hello } => {
-                let (hello, behind) = read.split_at(*hello.min(&read.len()));
-                (Leaves::Closed, Some(hello), behind)
-            }
-            Self::Tcp { read } => (Leaves::Broken, None, read),
+            Self::Tls { read, hello } => (Leaves::Closed, read.get(..*hello)),
+            Self::Tcp { .. } => (Leaves::Broken, None),
+        }
+    }
+
+    /// What has been read behind that. It waits for the pod's answer, so that all that a pod has seen
+    /// can be said again to another.
+    fn behind(self) -> Vec<u8> {
+        match self {
+            Self::Tls { mut read, hello } => read.split_off(hello.min(read.len())),
+            Self::Tcp { read } => read,
         }
     }
 }

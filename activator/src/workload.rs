@@ -44,6 +44,9 @@ const WAKE_AGAIN: [Duration; 3] = [
 ];
 /// And then with this one.
 const WAKE_AGAIN_EVERY: Duration = Duration::from_secs(5);
+/// Where slots are short, the line comes and goes with every request: the autoscaler is told of it at
+/// once no more often than this, since each time costs it a report.
+const SHORT_AGAIN: Duration = Duration::from_millis(100);
 /// For so long the autoscaler is told of a wake that has ended: ten of its pulls.
 const WOKEN_TOLD: Duration = Duration::from_secs(10);
 
@@ -52,7 +55,6 @@ const WOKEN_TOLD: Duration = Duration::from_secs(10);
 pub(crate) struct Workload {
     pub(crate) namespace: String,
     pub(crate) name: String,
-    pub(crate) uid: String,
     hub: Arc<Hub>,
     state: Mutex<State>,
 }
@@ -60,6 +62,8 @@ pub(crate) struct Workload {
 /// What the ScaledWorkload says.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Spec {
+    /// A deleted and recreated one is another object, and the same to those who are held.
+    pub(crate) uid: String,
     pub(crate) selector: BTreeMap<String, String>,
     pub(crate) ports: Vec<WorkloadPort>,
     pub(crate) settings: Settings,
@@ -98,8 +102,11 @@ struct State {
     coming: BTreeSet<String>,
     /// While pods are on their way, those that are here take no more than their target.
     spreading: Option<Owned>,
-    /// Raises the edge again; replaced with each time that the line begins.
+    /// Raises the edge again while somebody waits and no pod is there.
     waking: Option<Owned>,
+    /// When the edge was raised last for a line that began while pods were there,
+    /// [`Hub::now_us`].
+    short_told_us: Option<u64>,
     /// App port to where we listen for it.
     listening: BTreeMap<u16, SocketAddr>,
     /// What was told last, and the number of the report in which it was new.
@@ -133,15 +140,10 @@ pub(crate) struct Page {
 // === impl Workload ===
 
 impl Workload {
-    pub(crate) fn new(
-        (namespace, name, uid): (String, String, String),
-        spec: Spec,
-        hub: Arc<Hub>,
-    ) -> Arc<Self> {
+    pub(crate) fn new((namespace, name): (String, String), spec: Spec, hub: Arc<Hub>) -> Arc<Self> {
         Arc::new(Self {
             namespace,
             name,
-            uid,
             hub,
             state: Mutex::new(State {
                 spec: Arc::new(spec),
@@ -161,6 +163,7 @@ impl Workload {
                 coming: BTreeSet::new(),
                 spreading: None,
                 waking: None,
+                short_told_us: None,
                 listening: BTreeMap::new(),
                 told: (Told::default(), 0),
             }),
@@ -175,6 +178,9 @@ impl Workload {
     pub(crate) fn set_spec(self: &Arc<Self>, spec: Spec) {
         {
             let mut state = self.state.lock();
+            if state.spec.uid != spec.uid {
+                self.begin_anew(&mut state);
+            }
             state.spec = Arc::new(spec);
             state.left = false;
         }
@@ -186,6 +192,16 @@ impl Workload {
     pub(crate) fn set_share(self: &Arc<Self>, share: Share) {
         if std::mem::replace(&mut self.state.lock().share, share) != share {
             self.dispatch();
+        }
+    }
+
+    /// The object has been recreated: what was seen of the old one is not told of the new one, but
+    /// whoever is held is held for the new one from now on.
+    fn begin_anew(&self, state: &mut State) {
+        state.woken = None;
+        state.callers = Counts::default();
+        if state.line.len() > 0 {
+            self.hub.raise_edge();
         }
     }
 
@@ -204,12 +220,17 @@ impl Workload {
         state.left || state.spec.serve || self.hub.is_draining()
     }
 
-    pub(crate) fn set_listening(&self, app_port: u16, address: Option<SocketAddr>) {
+    /// We listen for `app_port` at `address` from now on.
+    pub(crate) fn listens(&self, app_port: u16, address: SocketAddr) {
+        self.state.lock().listening.insert(app_port, address);
+    }
+
+    /// We listen for `app_port` at `address` no more; it may be elsewhere by now.
+    pub(crate) fn listens_no_more(&self, app_port: u16, address: SocketAddr) {
         let mut state = self.state.lock();
-        match address {
-            Some(address) => state.listening.insert(app_port, address),
-            None => state.listening.remove(&app_port),
-        };
+        if state.listening.get(&app_port) == Some(&address) {
+            state.listening.remove(&app_port);
+        }
     }
 
     pub(crate) fn listening(&self, app_port: u16) -> Option<SocketAddr> {
@@ -236,7 +257,7 @@ impl Workload {
         Some(HeldWorkload {
             namespace: self.namespace.clone(),
             name: self.name.clone(),
-            uid: self.uid.clone(),
+            uid: state.spec.uid.clone(),
             ports: told.ports,
             held_for_us: match told.held.in_flight {
                 0 => 0,
@@ -273,10 +294,28 @@ impl Workload {
         state.held.bytes = state.held.bytes.saturating_sub(waiter.bytes);
     }
 
-    /// Whether the edge is to be raised once more; `None` when nobody is held any more.
-    fn still_wakes(&self) -> Option<bool> {
-        let state = self.state.lock();
-        (state.line.len() > 0).then(|| state.trusted() == 0)
+    /// Tells the autoscaler that somebody waits and no pod is there, now and again until one is.
+    fn call_for_pods(self: &Arc<Self>, state: &mut State) {
+        self.hub.raise_edge();
+        state.waking = Some(self.hub.spawn(wake_again(Arc::downgrade(self))));
+    }
+
+    /// A pod has gone or is not trusted any more: the last one may be missed.
+    fn lost_pod(self: &Arc<Self>, state: &mut State) {
+        if state.line.len() > 0 && state.trusted() == 0 && state.waking.is_none() {
+            self.call_for_pods(state);
+        }
+    }
+
+    /// Whether somebody waits and no pod is there; where it is not so, nobody asks again.
+    fn still_wakes(&self) -> bool {
+        let mut state = self.state.lock();
+        let wakes = state.line.len() > 0 && state.trusted() == 0;
+        if !wakes {
+            // The handle of the very task that asks is dropped by it: it only ends at its next pause.
+            state.waking = None;
+        }
+        wakes
     }
 
     /// Lets through whoever can go, in order.
@@ -285,6 +324,9 @@ impl Workload {
         {
             let mut guard = self.state.lock();
             let state = &mut *guard;
+            if state.line.len() == 0 {
+                return;
+            }
             let now_us = self.hub.now_us();
             // The line is set aside, so that the pods can be changed while it is looked through.
             let mut line = std::mem::take(&mut state.line);
@@ -309,14 +351,10 @@ async fn wake_again(workload: Weak<Workload>) {
         .chain(std::iter::repeat(WAKE_AGAIN_EVERY));
     for pause in pauses {
         tokio::time::sleep(pause).await;
-        let Some(workload) = workload.upgrade() else {
+        let Some(workload) = workload.upgrade().filter(|it| it.still_wakes()) else {
             return;
         };
-        match workload.still_wakes() {
-            Some(true) => workload.hub.raise_edge(),
-            Some(false) => {}
-            None => return,
-        }
+        workload.hub.raise_edge();
     }
 }
 

@@ -110,6 +110,29 @@ async fn a_changed_selector_chooses_its_pods_anew() {
     changed.selector = BTreeMap::from([("app".to_owned(), "bank".to_owned())]);
     directory.apply_workload(changed);
     assert_eq!(pages(&directory)[0].1, 1);
+    directory.apply_pod(pod("ns", "bank-2", "bank"));
+    directory.apply_pod(pod("ns", "shop-1", "shop"));
+    assert_eq!(pages(&directory)[0].1, 2);
+    directory.apply_workload(entry("shop", "u"));
+    directory.apply_pod(pod("ns", "bank-3", "bank"));
+    assert_eq!(pages(&directory)[0].1, 1);
+}
+
+#[tokio::test]
+async fn a_pod_is_its_workloads_only_with_all_labels_of_the_selector() {
+    let directory = directory();
+    let mut two = entry("shop", "u");
+    two.selector.insert("tier".to_owned(), "web".to_owned());
+    directory.apply_workload(two);
+    let mut shop = pod("ns", "shop-1", "shop");
+    directory.apply_pod(shop.clone());
+    assert_eq!(pages(&directory)[0].1, 0);
+    shop.labels.insert("tier".to_owned(), "web".to_owned());
+    directory.apply_pod(shop.clone());
+    assert_eq!(pages(&directory)[0].1, 1);
+    shop.labels.remove("app");
+    directory.apply_pod(shop);
+    assert_eq!(pages(&directory)[0].1, 0);
 }
 
 #[tokio::test]
@@ -130,6 +153,53 @@ async fn ports_are_wanted_until_the_workload_leaves_and_again_when_it_is_back() 
         directory.forget(&workload);
     }
     assert!(pages(&directory).is_empty());
+    assert!(directory.left().is_empty());
+    // A pod that is still there is found by one that comes.
+    directory.apply_pod(pod("ns", "shop-1", "shop"));
+    directory.apply_workload(entry("shop", "v"));
+    assert_eq!(pages(&directory), [("shop".to_owned(), 1, false)]);
+}
+
+#[tokio::test]
+async fn a_recreated_workload_is_still_whom_its_callers_mean() {
+    let directory = directory();
+    directory.apply_workload(entry("shop", "u"));
+    let shop = directory.workload("ns", "shop").unwrap();
+    directory.remove_workload("ns", "shop");
+    directory.apply_workload(entry("shop", "v"));
+    assert!(Arc::ptr_eq(
+        &shop,
+        &directory.workload("ns", "shop").unwrap()
+    ));
+    assert_eq!(directory.report(None).workloads[0].uid, "v");
+    // Its pods reach who came before.
+    directory.apply_pod(pod("ns", "shop-1", "shop"));
+    assert_eq!(pages(&directory), [("shop".to_owned(), 1, false)]);
+}
+
+#[tokio::test]
+async fn a_workload_that_came_back_is_not_forgotten_by_who_saw_it_leave() {
+    let directory = directory();
+    directory.apply_workload(entry("shop", "u"));
+    directory.remove_workload("ns", "shop");
+    let left = directory.left();
+    directory.apply_workload(entry("shop", "u"));
+    left.iter().for_each(|workload| directory.forget(workload));
+    assert_eq!(pages(&directory), [("shop".to_owned(), 0, false)]);
+}
+
+#[tokio::test]
+async fn a_port_that_closes_does_not_hide_the_one_that_took_its_place() {
+    let directory = directory();
+    directory.apply_workload(entry("shop", "u"));
+    let shop = directory.workload("ns", "shop").unwrap();
+    let [before, after] = [12_000, 12_001].map(|port| SocketAddr::from(([0; 8], port)));
+    shop.listens(80, before);
+    shop.listens(80, after);
+    shop.listens_no_more(80, before);
+    assert_eq!(directory.listening("ns", "shop", 80), Some(after));
+    shop.listens_no_more(80, after);
+    assert_eq!(directory.listening("ns", "shop", 80), None);
 }
 
 #[tokio::test]
@@ -158,7 +228,7 @@ async fn a_reader_is_told_what_is_new_to_it_and_everything_when_a_workload_came_
     assert_eq!(told(None), (1, false, "bank shop".to_owned()));
     assert_eq!(told(Some(1)), (2, true, String::new()));
     let shop = directory.workload("ns", "shop").unwrap();
-    shop.set_listening(80, Some("10.0.0.1:12000".parse().unwrap()));
+    shop.listens(80, SocketAddr::from(([10, 0, 0, 1], 12_000)));
     assert_eq!(told(Some(2)), (3, true, "shop".to_owned()));
     assert_eq!(told(Some(3)), (4, true, String::new()));
     assert_eq!(told(Some(1)).2, "shop", "to a reader that is behind");

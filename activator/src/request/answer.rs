@@ -7,7 +7,8 @@ use pingora_error::Result;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use crate::metrics::Reason;
+use super::Connection;
+use crate::{metrics::Reason, workload::HoldError};
 
 /// An answer that no pod gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,36 @@ impl OwnAnswer {
             source: Some(reason.source()),
             retry_after: None,
             text,
+        }
+    }
+
+    /// To what neither wakes nor counts: a health check hears that all is well; an empty success would
+    /// be taken for a target without metrics.
+    pub(super) fn asleep(connection: &Connection, is_scrape: bool) -> Self {
+        let text = format!("{} is asleep\n", connection.workload());
+        match is_scrape {
+            true => Self::refusal(StatusCode::SERVICE_UNAVAILABLE, Reason::Asleep, text),
+            false => Self::ok(text),
+        }
+    }
+
+    /// To who was not let through to a pod.
+    pub(super) fn not_let_through(connection: &Connection, error: HoldError) -> Self {
+        let who = connection.workload();
+        match error {
+            HoldError::Full { retry_after } => {
+                let text = format!("too many requests are held for {who}\n");
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Self::refusal(status, Reason::HoldFull, text).retry_after(retry_after)
+            }
+            HoldError::Timeout { pods } => {
+                let limit = connection.route.workload.spec().settings.hold_timeout;
+                let text = match pods {
+                    0 => format!("no pod of {who} became ready within {limit}\n"),
+                    _ => format!("no pod of {who} had a free slot within {limit}\n"),
+                };
+                Self::refusal(StatusCode::GATEWAY_TIMEOUT, Reason::HoldTimeout, text)
+            }
         }
     }
 

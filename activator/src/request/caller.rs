@@ -2,18 +2,22 @@
 //!
 //! Pingora's own stream sends an answer's head and body one by one where they exceed a KiB
 //! together, and keeps its socket to itself: to see that a caller has left while it is held would
-//! take a second descriptor for each.
+//! take a second descriptor for each. And it takes a MiB for the head of a request.
 
 use std::{
     io::{self, IoSlice},
     os::fd::AsRawFd,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use async_trait::async_trait;
+use lull_contract::headers::{ERROR_SOURCE_HEADER, ErrorSource};
 use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, raw_connect::ProxyDigest,
@@ -26,6 +30,9 @@ use tokio::{
 
 /// What is not yet sent is kept up to this: a head and a small body, which then go out together.
 const KEPT: usize = 4 << 10;
+/// Longest head of an HTTP/1 request, bytes; the queue-proxy takes no more either. What is not whole
+/// is not held yet, and in no budget.
+const MAX_HEAD: usize = 64 << 10;
 /// Longest wait for the last bytes to go out when the connection is closed.
 const LAST_BYTES: Duration = Duration::from_secs(5);
 
@@ -36,20 +43,95 @@ pub(super) struct Caller {
     /// Read before Pingora has asked; it comes first.
     read: Vec<u8>,
     unsent: Vec<u8>,
+    /// Of HTTP/1.
+    head: Option<Arc<Head>>,
     /// What travels with the connection to each request.
     digest: Option<Arc<ProxyDigest>>,
+}
+
+/// Whether what is read belongs to the head of a request, which Pingora tells the request only.
+#[derive(Debug, Default)]
+pub(super) struct Head {
+    is_whole: AtomicBool,
+    /// Read while it was not.
+    bytes: AtomicUsize,
+}
+
+// === impl Head ===
+
+impl Head {
+    /// It is whole, or that of the next request begins.
+    pub(super) fn set_whole(&self, is_whole: bool) {
+        self.is_whole.store(is_whole, Ordering::Relaxed);
+        self.bytes.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether it is too long, with `more` bytes that were read now.
+    fn is_too_long(&self, more: usize) -> bool {
+        let is_whole = self.is_whole.load(Ordering::Relaxed);
+        !is_whole && self.bytes.fetch_add(more, Ordering::Relaxed) + more > MAX_HEAD
+    }
 }
 
 // === impl Caller ===
 
 impl Caller {
-    pub(super) fn new(socket: Arc<TcpStream>, read: Vec<u8>, digest: Option<ProxyDigest>) -> Self {
+    pub(super) fn new(
+        socket: Arc<TcpStream>,
+        read: Vec<u8>,
+        head: Option<Arc<Head>>,
+        digest: Option<ProxyDigest>,
+    ) -> Self {
         Self {
             socket,
             read,
             unsent: Vec::new(),
+            head,
             digest: digest.map(Arc::new),
         }
+    }
+
+    /// Reads once.
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.read.is_empty() {
+            let fits = self.read.len().min(buffer.remaining());
+            buffer.put_slice(&self.read[..fits]);
+            match fits == self.read.len() {
+                true => self.read = Vec::new(),
+                false => drop(self.read.drain(..fits)),
+            }
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            ready!(self.socket.poll_read_ready(cx))?;
+            let mut place = &mut *buffer;
+            match self.socket.try_read_buf(&mut place) {
+                Ok(_) => return Poll::Ready(Ok(())),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Fails where a head gets too long with what has been `read` now. Pingora's buffer for it doubles,
+    /// so what else came with its end is no reason.
+    fn bound_head(&self, read: usize) -> io::Result<()> {
+        let head = self.head.as_ref();
+        if !head.is_some_and(|head| head.is_too_long(read)) {
+            return Ok(());
+        }
+        let source = ErrorSource::Client.as_str();
+        let answer = format!(
+            "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\
+             content-length: 0\r\n{ERROR_SOURCE_HEADER}: {source}\r\n\r\n"
+        );
+        // There is room for it, or the caller reads nothing anyway.
+        let _ = self.socket.try_write(answer.as_bytes());
+        Err(io::Error::other("the head of the request is too long"))
     }
 
     /// Sends what is unsent and of `more` as much as goes; how much of `more` went.
@@ -89,24 +171,9 @@ impl AsyncRead for Caller {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.read.is_empty() {
-            let fits = this.read.len().min(buffer.remaining());
-            buffer.put_slice(&this.read[..fits]);
-            match fits == this.read.len() {
-                true => this.read = Vec::new(),
-                false => drop(this.read.drain(..fits)),
-            }
-            return Poll::Ready(Ok(()));
-        }
-        loop {
-            ready!(this.socket.poll_read_ready(cx))?;
-            let mut place = &mut *buffer;
-            match this.socket.try_read_buf(&mut place) {
-                Ok(_) => return Poll::Ready(Ok(())),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
-        }
+        let before = buffer.filled().len();
+        ready!(this.poll_fill(cx, buffer))?;
+        Poll::Ready(this.bound_head(buffer.filled().len() - before))
     }
 }
 

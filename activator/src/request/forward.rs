@@ -3,35 +3,37 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use http::{StatusCode, header};
-use lull_contract::names;
+use http::StatusCode;
 use lull_traces::{Span, TRACE_PARENT};
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_error::{Error, ErrorSource, ErrorType, Result, RetryType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::time::Instant;
 
-use super::{Connection, answer::OwnAnswer};
+use super::{
+    Connection,
+    answer::OwnAnswer,
+    told::{FORWARDED_FOR, agent, length, passed_a_proxy, unread, who},
+    upstream,
+};
 use crate::{
     hold::Ask,
     hub::Hub,
     metrics::{CodeClass, Reason},
     splice::{self, Leaves},
     trace,
-    who::Who,
-    workload::{Hold, HoldError, Slot},
+    workload::{Hold, Slot},
 };
 
 /// User agent of a scrape: an empty success would be taken for a target without metrics.
 const SCRAPER: &str = "Prometheus/";
-/// Idle connections to pods are closed by us before a pod is likely to.
-const IDLE: Duration = Duration::from_secs(20);
-/// Streams on one HTTP/2 connection to a pod: what most servers allow.
-const STREAMS: usize = 100;
+/// A request that pods say they have not begun is sent to one anew so many times.
+const MOST_REFUSED: u32 = 5;
+/// For so long at most the rest of a request that was answered is still taken in.
+const SWALLOW: Duration = Duration::from_secs(2);
 /// Tells callers and tests that the answer came through here, and how long it was held.
 const TIMING_HEADER: &str = "server-timing";
-const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// The phases of a request.
 #[derive(Debug)]
@@ -43,8 +45,12 @@ pub(super) struct Forward {
 #[derive(Debug, Default)]
 pub(super) struct Ctx {
     connection: Option<Arc<Connection>>,
+    /// It neither wakes nor counts.
+    is_ignored: bool,
     hold: Option<Hold>,
     slot: Option<Slot>,
+    /// How often a pod has said that it has not begun it.
+    refused: u32,
     /// What we answer, where no pod does.
     own: Option<OwnAnswer>,
     /// `None` = it is not traced.
@@ -65,33 +71,33 @@ impl ProxyHttp for Forward {
         let Some(connection) = connection_of(session) else {
             return Err(Error::explain(ErrorType::InternalError, "no route"));
         };
+        connection.set_head_whole(true);
         // A quiet WebSocket or a slow upload is none of our business: the queue-proxy has the
         // workload's timeouts.
         session.set_read_timeout(None);
+        // A caller may send the next request before it has its answer (RFC 9112, 9.3.2).
+        session.set_pipelining_enabled(true);
         let ask = Ask {
             app_port: connection.route.port.app_port,
             takes_slot: true,
         };
         let spec = connection.route.workload.spec();
         let request = session.req_header();
-        let agent = request.headers.get(header::USER_AGENT);
-        let agent = agent.and_then(|value| value.to_str().ok());
-        let ignored = spec.settings.ignores(request.uri.path(), agent);
-        if ignored && !connection.route.workload.has_pod(ask.app_port) {
-            let answer = asleep(&connection, agent);
-            if let Some(reason) = answer.reason {
-                self.hub.metrics.rejected(reason);
-            }
+        let agent = agent(request);
+        ctx.is_ignored = spec.settings.ignores(request.uri.path(), agent);
+        if ctx.is_ignored && !connection.route.workload.has_pod(ask.app_port) {
+            let answer = self.asleep(&connection, request);
             answer.send(session).await?;
             return Ok(true);
         }
         let ask = Ask {
             // What does not count as traffic takes no place from what does.
-            takes_slot: !ignored,
+            takes_slot: !ctx.is_ignored,
             ..ask
         };
         let deadline = Instant::now() + spec.settings.hold_timeout.0;
-        ctx.hold = Some(Hold::new(ask, deadline).with_bytes(length(session.req_header())));
+        let bytes = length(session.req_header()) + unread(session);
+        ctx.hold = Some(Hold::new(ask, deadline).with_bytes(bytes));
         let request = session.req_header();
         ctx.span = self.hub.traces.join(&request.method, &request.headers);
         ctx.connection = Some(connection);
@@ -106,8 +112,13 @@ impl ProxyHttp for Forward {
         };
         let workload = &connection.route.workload;
         // Most get their slot at once: nobody has to look after the caller then, or to know it.
-        let granted = if let Some(slot) = workload.slot_at_once(hold) {
+        let granted = if let Some(mut slot) = workload.slot_at_once(hold) {
+            slot.set_resting(ctx.is_ignored);
             Ok(slot)
+        } else if ctx.is_ignored {
+            // The pod that was there has gone: nobody is woken for it.
+            ctx.own = Some(self.asleep(connection, session.req_header()));
+            return Err(Error::new_in(ErrorType::HTTPStatus(503)));
         } else {
             if hold.who.is_none() {
                 hold.who = Some(who(session.req_header(), connection));
@@ -128,11 +139,11 @@ impl ProxyHttp for Forward {
         let slot = match granted {
             Ok(slot) => slot,
             Err(error) => {
-                ctx.own = Some(refusal(connection, error));
+                ctx.own = Some(OwnAnswer::not_let_through(connection, error));
                 return Err(Error::new_in(ErrorType::HTTPStatus(503)));
             }
         };
-        let peer = peer(&slot, session.as_downstream().is_http2());
+        let peer = upstream::peer(&slot, session.as_downstream().is_http2());
         ctx.slot = Some(slot);
         Ok(Box::new(peer))
     }
@@ -191,9 +202,10 @@ impl ProxyHttp for Forward {
             let value = format!("lull;dur={:.1}{phases}", held.as_secs_f64() * 1_000.0);
             response.append_header(TIMING_HEADER, value)?;
         }
-        if connection.is_some_and(|connection| connection.route.workload.moves_on()) {
-            // HTTP/1 only; Pingora ignores it elsewhere.
+        if let Some(connection) = connection.filter(|it| it.route.workload.moves_on()) {
+            // HTTP/1 is told in this answer, HTTP/2 beside it.
             session.set_keepalive(None);
+            connection.move_on();
         }
         Ok(())
     }
@@ -207,10 +219,37 @@ impl ProxyHttp for Forward {
         mut error: Box<Error>,
     ) -> Box<Error> {
         tracing::debug!(pod = %peer._address, %error, "connect failed");
+        self.hub.metrics.connect_failures.inc();
         if let Some(slot) = ctx.slot.take() {
             slot.eject();
         }
+        if let Some(hold) = &mut ctx.hold {
+            hold.failed();
+        }
         error.set_retry(true);
+        error
+    }
+
+    /// What may have reached the app goes to another pod only where it may be repeated and a
+    /// connection broke that was idle before. What has not, goes there whatever it is: HTTP/2 tells (by
+    /// REFUSED_STREAM, or a GOAWAY that does not count it), and Pingora has noted that.
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        ctx: &mut Ctx,
+        client_reused: bool,
+    ) -> Box<Error> {
+        let is_kept = !session.as_ref().retry_buffer_truncated();
+        if is_kept && matches!(error.retry, RetryType::Decided(true)) {
+            ctx.refused += 1;
+            error.set_retry(ctx.refused <= MOST_REFUSED);
+        } else if is_kept && session.req_header().method.is_idempotent() {
+            error.retry.decide_reuse(client_reused);
+        } else {
+            error.set_retry(false);
+        }
         error
     }
 
@@ -230,8 +269,11 @@ impl ProxyHttp for Forward {
         if let Some(answer) = answer.filter(|_| !has_begun) {
             // The request's body may be unread.
             session.set_keepalive(None);
-            if let Err(error) = answer.send(session).await {
-                tracing::debug!(%error, "caller left before the answer");
+            // The pod is done with it, whatever the caller still does.
+            ctx.slot = None;
+            match answer.send(session).await {
+                Ok(()) => swallow_rest(session).await,
+                Err(error) => tracing::debug!(%error, "caller left before the answer"),
             }
         }
         FailToProxy {
@@ -242,6 +284,9 @@ impl ProxyHttp for Forward {
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Ctx) {
         ctx.slot = None;
+        if let Some(connection) = connection_of(session) {
+            connection.set_head_whole(false);
+        }
         let status = session.response_written().map(|response| response.status);
         let class = status.map_or(CodeClass::None, CodeClass::of);
         self.hub.metrics.ended(class);
@@ -270,9 +315,23 @@ impl ProxyHttp for Forward {
 }
 
 impl Forward {
+    /// What to answer to what neither wakes nor counts.
+    fn asleep(&self, connection: &Connection, request: &RequestHeader) -> OwnAnswer {
+        let agent = agent(request);
+        let is_scrape = agent.is_some_and(|agent| agent.starts_with(SCRAPER));
+        let answer = OwnAnswer::asleep(connection, is_scrape);
+        if let Some(reason) = answer.reason {
+            self.hub.metrics.rejected(reason);
+        }
+        answer
+    }
+
     /// What to answer after `error`; `None` where nobody is there to read it.
     fn failure(&self, error: &Error, ctx: &Ctx) -> Option<OwnAnswer> {
-        let who = ctx.connection.as_deref().map_or_else(String::new, workload);
+        let who = ctx
+            .connection
+            .as_deref()
+            .map_or_else(String::new, Connection::workload);
         match (error.esource(), error.etype()) {
             (ErrorSource::Upstream, _) => {
                 self.hub.metrics.rejected(Reason::PodError);
@@ -314,71 +373,13 @@ async fn caller_left(session: &mut Session, connection: &Connection) {
     splice::left(&connection.socket, Leaves::Closed).await;
 }
 
-fn peer(slot: &Slot, is_http2: bool) -> HttpPeer {
-    let mut peer = HttpPeer::new(slot.address, false, String::new());
-    peer.group_key = names::fnv1a(slot.pod_uid().as_bytes());
-    peer.options.connection_timeout = Some(splice::CONNECT);
-    peer.options.idle_timeout = Some(IDLE);
-    if is_http2 {
-        peer.options.set_http_version(2, 2);
-        peer.options.max_h2_streams = STREAMS;
+/// Takes what an HTTP/1 caller is still sending. Closed with that unread, the connection would be
+/// reset, and a caller that writes first and reads then would not see its answer.
+async fn swallow_rest(session: &mut Session) {
+    let downstream = session.as_downstream_mut();
+    if !downstream.is_http2() {
+        downstream.set_total_drain_timeout(Some(SWALLOW));
+        // The connection is closed, whatever comes of it.
+        let _ = downstream.drain_request_body().await;
     }
-    peer
-}
-
-/// About what the head of a request takes, bytes.
-fn length(request: &RequestHeader) -> usize {
-    let fields = request.headers.iter();
-    let fields: usize = fields
-        .map(|(name, value)| name.as_str().len() + value.len())
-        .sum();
-    request.raw_path().len() + fields
-}
-
-fn who(request: &RequestHeader, connection: &Connection) -> Who {
-    let host = request.headers.get(header::HOST);
-    let host = host.and_then(|value| value.to_str().ok());
-    Who::requested(connection.peer, (&request.method, &request.uri), host)
-}
-
-/// Whether the caller's address is in the request already, or a mesh's proxy takes care of it.
-fn passed_a_proxy(request: &RequestHeader) -> bool {
-    let mut names = request.headers.keys().map(header::HeaderName::as_str);
-    names.any(|name| {
-        name == FORWARDED_FOR || name == "x-forwarded-client-cert" || name.starts_with("x-envoy-")
-    })
-}
-
-/// For what neither wakes nor counts.
-fn asleep(connection: &Connection, agent: Option<&str>) -> OwnAnswer {
-    let text = format!("{} is asleep\n", workload(connection));
-    if agent.is_some_and(|agent| agent.starts_with(SCRAPER)) {
-        return OwnAnswer::refusal(StatusCode::SERVICE_UNAVAILABLE, Reason::Asleep, text);
-    }
-    OwnAnswer::ok(text)
-}
-
-fn refusal(connection: &Connection, error: HoldError) -> OwnAnswer {
-    let who = workload(connection);
-    match error {
-        HoldError::Full { retry_after } => {
-            let text = format!("too many requests are held for {who}\n");
-            let status = StatusCode::SERVICE_UNAVAILABLE;
-            OwnAnswer::refusal(status, Reason::HoldFull, text).retry_after(retry_after)
-        }
-        HoldError::Timeout { pods } => {
-            let settings = &connection.route.workload.spec().settings;
-            let limit = settings.hold_timeout;
-            let text = match pods {
-                0 => format!("no pod of {who} became ready within {limit}\n"),
-                _ => format!("no pod of {who} had a free slot within {limit}\n"),
-            };
-            OwnAnswer::refusal(StatusCode::GATEWAY_TIMEOUT, Reason::HoldTimeout, text)
-        }
-    }
-}
-
-fn workload(connection: &Connection) -> String {
-    let workload = &connection.route.workload;
-    format!("{}/{}", workload.namespace, workload.name)
 }

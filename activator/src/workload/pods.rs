@@ -46,10 +46,7 @@ impl Workload {
     /// Whether a pod can take something for `app_port`, but for its slots.
     pub(crate) fn has_pod(&self, app_port: u16) -> bool {
         let state = self.state.lock();
-        state
-            .pods
-            .iter()
-            .any(|entry| entry.trusted && entry.pod.ports.contains_key(&app_port))
+        state.pods.iter().any(|entry| entry.serves(app_port))
     }
 
     /// Takes note of a pod as it is now.
@@ -64,30 +61,46 @@ impl Workload {
             }
             return;
         };
-        let mut state = self.state.lock();
-        state.coming.remove(&pod.name);
-        let known = state.pods.iter_mut().find(|e| e.pod.name == pod.name);
-        match known {
-            Some(entry) if entry.pod.uid == pod.uid && entry.pod.ip == Some(ip) => {
-                let fell = entry.pod.ready && !pod.ready;
-                entry.pod = Arc::clone(pod);
-                if fell {
+        {
+            let mut state = self.state.lock();
+            state.coming.remove(&pod.name);
+            let known = state.pods.iter_mut().find(|e| e.pod.name == pod.name);
+            match known {
+                Some(entry) if entry.pod.uid == pod.uid && entry.pod.ip == Some(ip) => {
+                    let fell = entry.pod.ready && !pod.ready;
+                    entry.pod = Arc::clone(pod);
+                    if !fell {
+                        return;
+                    }
                     self.distrust(entry, Duration::ZERO);
                 }
+                Some(entry) => *entry = self.entry(pod),
+                None => {
+                    // In the order of names, which all activators see alike: slots are dealt by it.
+                    let place = state.pods.partition_point(|e| e.pod.name < pod.name);
+                    state.pods.insert(place, self.entry(pod));
+                }
             }
-            Some(entry) => *entry = self.entry(pod),
-            None => {
-                // In the order of names, which all activators see alike: slots are dealt by it.
-                let place = state.pods.partition_point(|e| e.pod.name < pod.name);
-                state.pods.insert(place, self.entry(pod));
-            }
+            self.lost_pod(&mut state);
         }
+        // With the pods, the slots that are ours may have become others.
+        self.dispatch();
     }
 
-    pub(crate) fn drop_pod(&self, name: &str) {
-        let mut state = self.state.lock();
-        state.pods.retain(|e| e.pod.name != name);
-        state.coming.remove(name);
+    /// The pod is none of the workload's, or none that can be used.
+    pub(crate) fn drop_pod(self: &Arc<Self>, name: &str) {
+        {
+            let mut state = self.state.lock();
+            let before = state.pods.len();
+            state.pods.retain(|e| e.pod.name != name);
+            let was_coming = state.coming.remove(name);
+            if state.pods.len() == before && !was_coming {
+                return;
+            }
+            self.lost_pod(&mut state);
+        }
+        // Those that are left are dealt anew, and there may be nobody any more to spread for.
+        self.dispatch();
     }
 
     /// A slot at the pod whose turn it is.
@@ -105,10 +118,10 @@ impl Workload {
             let all = requests.saturating_add(connections);
             let has_room = hard.is_none_or(|limit| requests < ours(limit))
                 && soft.is_none_or(|limit| all < ours(limit));
-            let serves = entry.trusted && entry.pod.ports.contains_key(&ask.app_port);
-            (serves && has_room).then_some(all)
+            (entry.serves(ask.app_port) && has_room).then_some(all)
         };
-        let index = pick(state.pods.iter().enumerate().map(usable), state.cursor)?;
+        let index = pick(state.pods.iter().enumerate().map(usable), state.cursor)
+            .or_else(|| state.lends(hard?, ask.app_port))?;
         let entry = state.pods.get_mut(index)?;
         let pod = Arc::clone(&entry.pod);
         let address = SocketAddr::new(pod.ip?, *pod.ports.get(&ask.app_port)?);
@@ -139,9 +152,8 @@ impl Workload {
         self.dispatch();
     }
 
-    /// A connect failed: the pod is left alone for a moment and probed again.
+    /// The pod is left alone for a moment and probed again.
     pub(super) fn eject(self: &Arc<Self>, pod: &Pod) {
-        self.hub.metrics.connect_failures.inc();
         let mut state = self.state.lock();
         // One failure after the other counts, not those that were under way with the first.
         let Some(entry) = state.entry_of(pod).filter(|entry| entry.trusted) else {
@@ -150,6 +162,7 @@ impl Workload {
         let pause = doubled(EJECT_FIRST, entry.failures, EJECT_MOST);
         entry.failures += 1;
         self.distrust(entry, pause);
+        self.lost_pod(&mut state);
     }
 
     fn trust(self: &Arc<Self>, uid: &str) {
@@ -187,8 +200,9 @@ impl Workload {
         let Some(ip) = entry.pod.ip else { return };
         let admin = SocketAddr::new(ip, entry.pod.admin_port);
         let (workload, pod) = (Arc::downgrade(self), Arc::clone(&entry.pod));
+        let hub = Arc::clone(&self.hub);
         entry.prober = Some(self.hub.spawn(async move {
-            probe::until_ready(admin, pause).await;
+            probe::until_ready(admin, pause, &hub.probes).await;
             if let Some(workload) = workload.upgrade() {
                 workload.trust(&pod.uid);
             }
@@ -206,9 +220,36 @@ async fn spread(workload: Weak<Workload>) {
     }
 }
 
+// === impl Entry ===
+
+impl Entry {
+    /// Whether it can take something for `app_port`, but for its slots.
+    fn serves(&self, app_port: u16) -> bool {
+        self.trusted && self.pod.ports.contains_key(&app_port)
+    }
+}
+
 // === impl State ===
 
 impl State {
+    /// The pod that takes one of ours although no slot there is ours, where all pods that have some
+    /// for us can't be used, for longer than it takes those of one wake to come: a pod that never
+    /// gets ready must not shut out whoever came by us.
+    fn lends(&self, limit: u32, app_port: u16) -> Option<usize> {
+        let count = self.pods.len();
+        let usable = || {
+            let all = self.pods.iter().enumerate();
+            all.filter(move |(_, entry)| entry.serves(app_port))
+        };
+        let has_ours = usable().any(|(rank, _)| self.share.of_pod(limit, (rank, count)) > 0);
+        if has_ours || self.spreading.is_some() {
+            return None;
+        }
+        let place = self.share.among_lenders(usable().count())?;
+        let (index, entry) = usable().nth(place)?;
+        (entry.in_flight.requests == 0).then_some(index)
+    }
+
     /// What a pod without a hard limit takes at most, while others are on their way.
     fn spread_limit(&self) -> Option<u32> {
         let settings = &self.spec.settings;

@@ -8,8 +8,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Phase, State, Wake, Workload, wake_again};
-use crate::{hold::Ask, metrics::Reason, pod::Pod, trace, who::Who};
+use super::{Phase, SHORT_AGAIN, State, Wake, Workload};
+use crate::{hold::Ask, hub::micros, metrics::Reason, pod::Pod, trace, who::Who};
 
 /// What any held request or connection takes beside the caller's own bytes; 6.7 KiB were measured
 /// (`make bench-activator`).
@@ -67,6 +67,8 @@ pub(crate) struct Hold {
     /// When holding ends.
     deadline: Instant,
     place: Option<u64>,
+    /// A pod could not be reached.
+    has_failed: bool,
     /// Who it is; `None` where nobody has looked.
     pub(crate) who: Option<Who>,
     /// Its span; `None` where it is not traced.
@@ -85,15 +87,17 @@ impl Workload {
     /// # Cancel safety
     /// Dropping the future leaves the line and gives back what may just have been granted.
     pub(crate) async fn slot(self: &Arc<Self>, hold: &mut Hold) -> Result<Slot, HoldError> {
-        let (slot_tx, slot_rx) = oneshot::channel();
-        let number = {
+        let (number, is_woken, slot_rx) = {
             let mut state = self.state.lock();
-            if let Some(slot) = self.take_in_order(&mut state, hold.ask) {
+            if !hold.is_over()
+                && let Some(slot) = self.take_in_order(&mut state, hold.ask)
+            {
                 return Ok(slot);
             }
+            let (slot_tx, slot_rx) = oneshot::channel();
             let number = self.join(&mut state, hold, slot_tx)?;
             hold.place = Some(number);
-            number
+            (number, state.trusted() == 0, slot_rx)
         };
         let start = Instant::now();
         let place = Place {
@@ -108,7 +112,10 @@ impl Workload {
                 self.hub.metrics.held_for(hold.waited);
                 let mut state = self.state.lock();
                 state.recent_wait.note(hold.waited);
-                hold.wake = state.wake;
+                // Who waited for a slot of pods that were there was not woken for.
+                if is_woken {
+                    hold.wake = state.wake;
+                }
                 drop(state);
                 Ok(slot)
             }
@@ -123,7 +130,10 @@ impl Workload {
 
     /// A slot, where a pod can take it now.
     pub(crate) fn slot_at_once(self: &Arc<Self>, hold: &Hold) -> Option<Slot> {
-        self.take_in_order(&mut self.state.lock(), hold.ask)
+        match hold.is_over() {
+            true => None,
+            false => self.take_in_order(&mut self.state.lock(), hold.ask),
+        }
     }
 
     /// Nobody overtakes those who wait for the same.
@@ -171,14 +181,25 @@ impl Workload {
         state.held.bytes += bytes;
         if was_empty {
             state.line_since_us = now_us;
-            if state.trusted() == 0 {
-                state.wake = Some(Wake::begin(hold.span));
-                state.woken_by.clone_from(&hold.who);
-            }
-            self.hub.raise_edge();
-            state.waking = Some(self.hub.spawn(wake_again(Arc::downgrade(self))));
+            self.line_begins(state, hold);
         }
         Ok(number)
+    }
+
+    /// `hold` is the first one in the line.
+    fn line_begins(self: &Arc<Self>, state: &mut State, hold: &Hold) {
+        if state.trusted() == 0 {
+            state.wake = Some(Wake::begin(hold.span));
+            state.woken_by.clone_from(&hold.who);
+            self.call_for_pods(state);
+            return;
+        }
+        let now_us = self.hub.now_us();
+        let told = |at_us: u64| now_us.saturating_sub(at_us) < micros(SHORT_AGAIN);
+        if !state.short_told_us.is_some_and(told) {
+            state.short_told_us = Some(now_us);
+            self.hub.raise_edge();
+        }
     }
 }
 
@@ -253,8 +274,14 @@ impl Drop for Slot {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut state = self.workload.state.lock();
-        if let Some(waiter) = state.line.leave(self.number, self.workload.hub.now_us()) {
-            self.workload.has_left_line(&mut state, &waiter);
+        let now_us = self.workload.hub.now_us();
+        let Some(waiter) = state.line.leave(self.number, now_us) else {
+            return;
+        };
+        self.workload.has_left_line(&mut state, &waiter);
+        if state.line.len() == 0 && state.forwarding == 0 {
+            // Nobody is left whose answer could end the wake: a later one's must not.
+            state.wake = None;
         }
     }
 }
@@ -269,11 +296,22 @@ impl Hold {
             bytes: BASE_BYTES,
             deadline,
             place: None,
+            has_failed: false,
             who: None,
             span: None,
             waited: Duration::ZERO,
             wake: None,
         }
+    }
+
+    /// The pod that it got could not be reached: it wants another.
+    pub(crate) fn failed(&mut self) {
+        self.has_failed = true;
+    }
+
+    /// Whether it has tried for long enough; at the first try nobody looks at the clock.
+    fn is_over(&self) -> bool {
+        self.has_failed && Instant::now() >= self.deadline
     }
 
     /// The same with so many bytes of the caller's in memory.

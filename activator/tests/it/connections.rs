@@ -138,6 +138,18 @@ async fn the_first_pod_of_a_wake_gets_everybody_where_no_other_comes_in_time() {
     activator.stop().await;
 }
 
+#[tokio::test]
+async fn a_pod_that_was_announced_and_goes_is_not_waited_for() {
+    let (activator, callers, first) = woken(1.0, 2).await;
+    let _one = taken(&first, &hello(ISTIO_NAME)).await;
+    let start = Instant::now();
+    activator.directory.remove_pod("default", "shop-2");
+    let _other = taken(&first, &hello(ISTIO_NAME)).await;
+    assert!(start.elapsed() < Duration::from_secs(1));
+    drop(callers);
+    activator.stop().await;
+}
+
 async fn assert_metric(activator: &Activator, line: &str) {
     let metrics = activator.metrics().await;
     assert!(metrics.contains(line), "no {line} in {metrics}");

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use crate::connections::hello;
-use crate::harness::{Activator, FakePod, get, local, soon, until, workload};
+use crate::harness::{Activator, FakePod, get, local, loopback, soon, until, workload};
 
 #[tokio::test]
 async fn a_long_poll_returns_when_the_first_is_held() {
@@ -87,6 +87,56 @@ async fn a_recreated_workload_takes_over_its_port() {
     let report = activator.report("").await;
     assert_eq!(report.workloads.len(), 1);
     assert_eq!(report.workloads[0].uid, "another");
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_held_for_a_workload_that_is_recreated_is_answered_by_its_new_pods() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    let held = tokio::spawn(async move { get(port, "/", "").await });
+    activator.until_held(1).await;
+    activator.directory.remove_workload("default", "shop");
+    let mut entry = workload("shop");
+    entry.uid = "another".to_owned();
+    activator.directory.apply_workload(entry);
+    // The new one is woken for it.
+    let report = activator.report("").await;
+    let told: Vec<(&str, u64)> = report
+        .workloads
+        .iter()
+        .map(|it| (it.uid.as_str(), it.held.in_flight))
+        .collect();
+    assert_eq!(told, [("another", 1)]);
+    activator.add_pod(&FakePod::start("shop-1").await);
+    soon(held).await.unwrap().assert_status(200);
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn two_workloads_that_change_ports_are_both_listened_for() {
+    let free = [loopback().await, loopback().await];
+    let [first, second] = [0, 1].map(|index: usize| free[index].1.port());
+    drop(free);
+    let activator = Activator::start(&[]).await;
+    let apply = |name, number| {
+        let mut entry = workload(name);
+        entry.ports[0].activator_port = number;
+        activator.directory.apply_workload(entry);
+    };
+    let listens = |name: &'static str, number: u16| {
+        let port = activator.port(name).map(|address| address.port());
+        port == Some(number)
+    };
+    apply("shop", first);
+    apply("bank", second);
+    until(|| async { listens("shop", first) && listens("bank", second) }).await;
+    apply("shop", second);
+    apply("bank", first);
+    until(|| async { listens("shop", second) && listens("bank", first) }).await;
+    // Each port is for its new workload.
+    activator.add_pod(&FakePod::start("shop-1").await);
+    let shop = activator.port("shop").unwrap();
+    get(shop, "/", "").await.assert_status(200);
     activator.stop().await;
 }
 

@@ -1,6 +1,9 @@
 //! Which pods are used, and when.
 
-use std::sync::atomic::Ordering;
+use std::{net::SocketAddr, sync::atomic::Ordering};
+
+use activator::Pod;
+use tokio::time::Instant;
 
 use crate::harness::{Activator, FakePod, get, loopback, soon, until, workload};
 
@@ -79,5 +82,71 @@ async fn a_pod_that_is_leaving_gets_nothing_more() {
     assert_eq!((pods[0].served(), pods[1].served()), (0, 4));
     activator.directory.remove_pod("default", "shop-2");
     assert!(page_says(&activator, r#""podsKnown":0"#).await);
+    activator.stop().await;
+}
+
+/// A workload whose pods take one request each, and two activators: the slot of the first pod is the
+/// other one's, that of the second is ours.
+async fn one_slot_for_each_of_two() -> (Activator, SocketAddr, [FakePod; 2]) {
+    let mut entry = workload("shop");
+    entry.settings.container_concurrency = 1;
+    let (activator, port) = Activator::with(entry).await;
+    let peer = Pod {
+        ready: true,
+        ..FakePod::start("activator-0").await.entry()
+    };
+    activator.directory.apply_activator(&peer);
+    let pods = [
+        FakePod::start("shop-1").await,
+        FakePod::start("shop-2").await,
+    ];
+    pods[1].ready.store(false, Ordering::Relaxed);
+    (activator, port, pods)
+}
+
+#[tokio::test]
+async fn who_is_held_for_a_slot_of_a_pod_that_goes_gets_one_of_the_others() {
+    let (activator, port, [first, second]) = one_slot_for_each_of_two().await;
+    activator.add_pod(&second);
+    let caller = tokio::spawn(async move { get(port, "/", "").await });
+    activator.until_held(1).await;
+    activator.add_pod(&first);
+    until(|| page_says(&activator, r#""podsKnown":2,"podsTrusted":1"#)).await;
+    activator.directory.remove_pod("default", "shop-2");
+    let raw = soon(caller).await.unwrap();
+    raw.assert_status(200);
+    assert!(raw.body.starts_with("shop-1"), "{raw:?}");
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn a_pod_that_never_gets_ready_does_not_shut_out_who_came_by_us() {
+    let (activator, port, pods) = one_slot_for_each_of_two().await;
+    pods.iter().for_each(|pod| activator.add_pod(pod));
+    until(|| page_says(&activator, r#""podsKnown":2,"podsTrusted":1"#)).await;
+    for _ in 0..2 {
+        let raw = get(port, "/", "").await;
+        raw.assert_status(200);
+        assert!(raw.body.starts_with("shop-1"), "{raw:?}");
+    }
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn a_line_that_comes_and_goes_while_pods_are_there_is_told_of_now_and_then() {
+    let mut entry = workload("shop");
+    entry.settings.container_concurrency = 1;
+    let (activator, port) = Activator::with(entry).await;
+    activator.add_pod(&FakePod::start("shop-1").await);
+    until(|| page_says(&activator, r#""podsTrusted":1"#)).await;
+    let (before, begun) = (activator.report("").await.edge, Instant::now());
+    for _ in 0..100 {
+        let (one, other) = tokio::join!(get(port, "/", ""), get(port, "/", ""));
+        one.assert_status(200);
+        other.assert_status(200);
+    }
+    let edges = u128::from(activator.report("").await.edge - before);
+    let most = begun.elapsed().as_millis() / 100 + 1;
+    assert!(edges <= most, "{edges} edges, at most {most}");
     activator.stop().await;
 }

@@ -175,6 +175,92 @@ async fn what_is_ignored_wakes_nobody_and_a_scrape_is_told() {
 }
 
 #[tokio::test]
+async fn what_is_ignored_wakes_nobody_where_its_pod_can_not_be_reached() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    // Its queue-proxy says ready, but nothing listens for traffic.
+    let (listener, nobody) = loopback().await;
+    drop(listener);
+    activator.add_pod(&FakePod::before("shop-1", nobody).await);
+    let trusted = || async {
+        let page = activator.page("/workloads").await;
+        page.body.contains(r#""podsTrusted":1"#)
+    };
+    until(trusted).await;
+    let edge = activator.report("").await.edge;
+    let probe = get(port, "/", "user-agent: kube-probe/1.37\r\n").await;
+    probe.assert_status(200);
+    let report = activator.report("").await;
+    assert_eq!((report.edge, report.workloads[0].held.requests), (edge, 0));
+    assert!(
+        activator
+            .metrics()
+            .await
+            .contains("lull_activator_connect_failures_total 1\n")
+    );
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_ignored_is_not_told_as_under_way() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    let pod = FakePod::start("shop-1").await;
+    activator.add_pod(&pod);
+    get(port, "/", "").await.assert_status(200);
+    let agent = "user-agent: kube-probe/1.37\r\n";
+    let probe = tokio::spawn(async move { get(port, "/slow", agent).await });
+    until(|| async { pod.served() == 2 }).await;
+    assert_eq!(activator.forwarding().await, 0);
+    soon(probe).await.unwrap().assert_status(200);
+    // Nor is it taken off when it has ended.
+    let request = tokio::spawn(async move { get(port, "/slow", "").await });
+    until(|| async { activator.forwarding().await == 1 }).await;
+    soon(request).await.unwrap().assert_status(200);
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn the_next_request_may_come_before_the_answer() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    activator.add_pod(&FakePod::start("shop-1").await);
+    let mut caller = TcpStream::connect(port).await.unwrap();
+    caller.set_nodelay(true).unwrap();
+    let request =
+        |name: &str, more: &str| format!("GET /{name} HTTP/1.1\r\nhost: {name}\r\n{more}\r\n");
+    // Two at once, and one while the first is under way.
+    let both = [request("slow", ""), request("b", "")].concat();
+    caller.write_all(both.as_bytes()).await.unwrap();
+    until(|| async { activator.forwarding().await == 1 }).await;
+    let last = request("c", "connection: close\r\n");
+    caller.write_all(last.as_bytes()).await.unwrap();
+    let mut bytes = Vec::new();
+    soon(caller.read_to_end(&mut bytes)).await.unwrap();
+    let text = String::from_utf8_lossy(&bytes);
+    let place = |name: &str| text.find(&format!("shop-1 HTTP/1.1 {name} "));
+    let places = ["slow", "b", "c"].map(place);
+    assert!(places[0].is_some() && places.is_sorted(), "{text}");
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn who_writes_all_before_it_reads_sees_that_it_was_refused() {
+    let activator = Activator::start(&[("ACTIVATOR_MAX_HELD_PER_WORKLOAD", "1")]).await;
+    let port = activator.add(workload("shop")).await;
+    let held = tokio::spawn(async move { get(port, "/", "").await });
+    activator.until_held(1).await;
+    let body = vec![b'x'; 16 << 20];
+    let mut caller = TcpStream::connect(port).await.unwrap();
+    let length = body.len();
+    let head = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n");
+    caller.write_all(head.as_bytes()).await.unwrap();
+    soon(caller.write_all(&body)).await.unwrap();
+    let raw = read_all(&mut caller).await;
+    raw.assert_status(503);
+    assert!(raw.has("retry-after: 1"), "{raw:?}");
+    held.abort();
+    activator.stop().await;
+}
+
+#[tokio::test]
 async fn a_caller_that_leaves_is_dropped() {
     let (activator, port) = Activator::with(workload("shop")).await;
     let mut stream = TcpStream::connect(port).await.unwrap();
@@ -378,17 +464,47 @@ async fn slots_are_divided_among_the_activators_and_divided_anew() {
 }
 
 #[tokio::test]
+async fn a_head_that_is_too_long_is_refused_and_wakes_nobody() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    activator.add_pod(&FakePod::start("shop-1").await);
+    let mut caller = TcpStream::connect(port).await.unwrap();
+    let long = "x".repeat(60 << 10);
+    let request = format!("GET / HTTP/1.1\r\nhost: a\r\nx-long: {long}\r\n\r\n");
+    // One after the other is as long as it may be, and so is one with a body.
+    for _ in 0..3 {
+        caller.write_all(request.as_bytes()).await.unwrap();
+        read_head(&mut caller).await;
+    }
+    let with_body = request.replace("host: a", "host: a\r\ncontent-length: 65536");
+    caller.write_all(with_body.as_bytes()).await.unwrap();
+    caller.write_all(&[b'x'; 1 << 16]).await.unwrap();
+    read_head(&mut caller).await;
+    activator.directory.remove_pod("default", "shop-1");
+    let edge = activator.report("").await.edge;
+    let endless = format!("GET / HTTP/1.1\r\nhost: a\r\nx-long: {long}{long}");
+    caller.write_all(endless.as_bytes()).await.unwrap();
+    let mut answer = [0; 512];
+    let length = soon(caller.read(&mut answer)).await.unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    assert_eq!(activator.report("").await.edge, edge);
+    activator.stop().await;
+}
+
+#[tokio::test]
 async fn a_flood_for_one_workload_leaves_room_for_another() {
-    for (bound, shown) in [
+    for (bound, shown, fit) in [
         // By number: half of four.
         (
             ("ACTIVATOR_MAX_HELD_TOTAL", "4"),
             "lull_activator_held_limit 4\n",
+            2,
         ),
-        // By memory: two heads of 450 KiB leave less than three take.
+        // By memory: seven heads of 62 KiB leave less than eight take.
         (
-            ("ACTIVATOR_MAX_HELD_MIB", "2"),
-            "lull_activator_held_bytes_limit 2097152\n",
+            ("ACTIVATOR_MAX_HELD_MIB", "1"),
+            "lull_activator_held_bytes_limit 1048576\n",
+            7,
         ),
     ] {
         let activator = Activator::start(&[bound]).await;
@@ -396,9 +512,9 @@ async fn a_flood_for_one_workload_leaves_room_for_another() {
         assert!(metrics.contains(shown), "no {shown}in {metrics}");
         let flooded = activator.add(workload("flooded")).await;
         let other = activator.add(workload("other")).await;
-        let large = format!("x-large: {}\r\n", "x".repeat(450 << 10));
+        let large = format!("x-large: {}\r\n", "x".repeat(62 << 10));
         let mut held = Vec::new();
-        for count in 1..=2 {
+        for count in 1..=fit {
             let large = large.clone();
             held.push(tokio::spawn(async move { get(flooded, "/", &large).await }));
             activator.until_held(count).await;
@@ -407,7 +523,7 @@ async fn a_flood_for_one_workload_leaves_room_for_another() {
         refused.assert_status(503);
         assert!(refused.has("lull-reason: hold-full"), "{refused:?}");
         held.push(tokio::spawn(async move { get(other, "/", "").await }));
-        activator.until_held(3).await;
+        activator.until_held(fit + 1).await;
         for caller in held {
             caller.abort();
         }
