@@ -80,6 +80,14 @@ pub(super) async fn off(asked: Asked<'_>, args: &OffArgs) -> anyhow::Result<Outp
         let result = "is not run by Lull: nothing was changed".to_owned();
         return done(&workload, result, Vec::new(), None).output(asked.style);
     }
+    if scaled.is_none() && workload.target.is_injected() && !is_installed(cluster).await? {
+        // Nobody would give it back, however long that is waited for.
+        bail!(
+            "{NOT_INSTALLED}, and {} still has its sidecar: docs/uninstall.md says how it is given \
+             back without Lull",
+            workload.target
+        );
+    }
     if workload.target.annotations.contains_key(SCALE) {
         annotate(&workload, Value::Null).await?;
     }
