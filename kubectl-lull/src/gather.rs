@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
 
 use autoscaler::{
-    plan::{self, Asks, Components, Finding, Mesh, Other, Plan, Reason, Situation},
+    objects::is_lulls,
+    plan::{self, Asks, Components, Finding, Mesh, Other, Plan, Reason, Situation, Template},
     pod::Pod,
     stores::{Budget, Hpa, NetworkPolicy},
     target::{DiscoveryError, Target},
@@ -11,11 +12,12 @@ use autoscaler::{
 use k8s_openapi::api::{
     autoscaling::v2::HorizontalPodAutoscaler,
     core::v1::{self as core, ConfigMap, Namespace, Service},
+    discovery::v1::EndpointSlice,
     networking::v1 as networking,
     policy::v1::PodDisruptionBudget,
 };
 use kube::{
-    Api, Resource,
+    Api, Resource, ResourceExt,
     api::ListParams,
     core::{DynamicObject, NamespaceResourceScope},
 };
@@ -76,6 +78,8 @@ struct Surroundings {
     scalers: Vec<String>,
     policies: Vec<Arc<NetworkPolicy>>,
     budgets: Vec<Arc<Budget>>,
+    /// Slices of the namespace that Lull hasn't written, by name.
+    others_slices: Vec<String>,
     mesh: Option<Seen>,
     lull: Components,
     defaults: Defaults,
@@ -128,6 +132,22 @@ pub(crate) fn is_enrolled(scaled: &ScaledWorkload) -> bool {
     })
 }
 
+// === impl Surroundings ===
+
+impl Surroundings {
+    /// What is not Lull's and has the name of an object that Lull would write for the Services which
+    /// select pods of `template`.
+    fn taken(&self, template: &Template) -> Vec<String> {
+        let has = |names: &[String], name: &str| names.iter().any(|there| there == name);
+        let rules = self.mesh.as_ref().map(|seen| seen.others_rules.as_slice());
+        plan::taken(
+            &plan::selecting(&self.services, template),
+            |slice| has(&self.others_slices, slice),
+            |rule| has(rules.unwrap_or_default(), rule),
+        )
+    }
+}
+
 // === impl Run ===
 
 impl Run {
@@ -166,6 +186,7 @@ fn plan_of(
         };
     };
     let others = others_than(target, &around.others);
+    let taken = around.taken(&template.plan);
     let mut plan = plan::plan(&Situation {
         workload: &name,
         id: &target.id(),
@@ -173,8 +194,7 @@ fn plan_of(
         asks: Asks::of(&target.annotations, settings),
         is_enrolled: run.is_enrolled,
         services: &around.services,
-        // Slices are not read; what has their names is told by the autoscaler.
-        taken: &[],
+        taken: &taken,
         others: &others,
         scalers: &around.scalers,
         policies: &around.policies,
@@ -227,6 +247,8 @@ async fn surroundings(
     let policies: Vec<networking::NetworkPolicy> =
         listed(cluster, Reading::Policies, missing).await?;
     let budgets: Vec<PodDisruptionBudget> = listed(cluster, Reading::Budgets, missing).await?;
+    let slices: Vec<EndpointSlice> = listed(cluster, Reading::Slices, missing).await?;
+    around.others_slices = others_slices(&slices);
     around.lull = components(cluster, missing).await?;
     around.defaults = defaults(cluster, missing).await?;
     around.others = others(cluster, told, missing).await?;
@@ -247,6 +269,12 @@ async fn surroundings(
         .map(Arc::new)
         .collect();
     Ok(around)
+}
+
+/// Names of the `slices` that Lull hasn't written.
+fn others_slices(slices: &[EndpointSlice]) -> Vec<String> {
+    let others = slices.iter().filter(|slice| !is_lulls(slice));
+    others.map(ResourceExt::name_any).collect()
 }
 
 /// The namespace's objects of a kind; none, and a note in `missing`, where the user may not list
@@ -452,6 +480,30 @@ mod tests {
     }
 
     #[test]
+    fn a_slice_of_somebody_else_s_with_the_name_of_lull_s_stands_in_the_way() {
+        let target = shop(&json!({}));
+        let slice = |labels: &Value| -> EndpointSlice {
+            let metadata = json!({ "name": "shop-lull", "namespace": "web", "labels": labels });
+            let slice = json!({ "metadata": metadata, "addressType": "IPv4", "endpoints": [] });
+            serde_json::from_value(slice).unwrap()
+        };
+        let own = json!({ "endpointslice.kubernetes.io/managed-by": "lull.dev" });
+        let own = slice(&own);
+        assert!(is_lulls(&own), "{own:?}");
+        for (slice, expected) in [(own, false), (slice(&json!({})), true)] {
+            let around = Surroundings {
+                others_slices: others_slices(&[slice]),
+                ..around()
+            };
+            let (settings, _) = settings(&target, &around.defaults);
+            let plan = plan_of(&target, &around, &settings, (Run::default(), &[]));
+            let mut refusals = plan.refusals();
+            let is_taken = refusals.any(|one| one.reason == Reason::NameTaken);
+            assert_eq!(is_taken, expected, "{:?}", plan.findings);
+        }
+    }
+
+    #[test]
     fn the_mesh_around_it_counts_and_rules_at_pods_only_where_it_is_a_member() {
         let metadata = json!({ "name": "by-port", "namespace": "web" });
         let modes = json!({ "8080": { "mode": "STRICT" } });
@@ -478,7 +530,11 @@ mod tests {
         let (settings, _) = settings(&target, &around.defaults);
         for is_member in [true, false] {
             let rules = Around::among(&listed, "web", "istio-system");
-            around.mesh = Some(Seen { rules, is_member });
+            around.mesh = Some(Seen {
+                rules,
+                others_rules: Vec::new(),
+                is_member,
+            });
             let plan = plan_of(&target, &around, &settings, (Run::default(), &[]));
             let is_found = |reason| plan.findings.iter().any(|one| one.reason == reason);
             let at_pods = is_found(Reason::MtlsByPort);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use autoscaler::{
-    mesh::{Around, PodIdentity, RuleKind, Signs, WorkloadEntry, is_meshed},
+    mesh::{Around, DestinationRule, PodIdentity, RuleKind, Signs, WorkloadEntry, is_meshed},
     pod::Pod,
     target::Target,
 };
@@ -32,6 +32,8 @@ const REVISION_LABEL: &str = "istio.io/rev";
 pub(crate) struct Seen {
     /// What may be about it.
     pub(crate) rules: Around,
+    /// DestinationRules of its namespace that Lull hasn't written, by name.
+    pub(crate) others_rules: Vec<String>,
     /// Its pods have Istio's container, or will have it.
     pub(crate) is_member: bool,
 }
@@ -82,6 +84,7 @@ pub(crate) async fn around(
     };
     Ok(Some(Seen {
         rules: Around::among(&listed, &cluster.namespace, root),
+        others_rules: DestinationRule::of_others(&listed, &cluster.namespace),
         is_member,
     }))
 }
