@@ -344,7 +344,7 @@ async fn others(
 }
 
 /// Whether the cluster has no such kind, and so no workloads of it.
-fn is_unknown(error: &anyhow::Error) -> bool {
+pub(crate) fn is_unknown(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<DiscoveryError>();
     matches!(error, Some(DiscoveryError::Unknown(_)))
 }

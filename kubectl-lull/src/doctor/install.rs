@@ -1,6 +1,9 @@
 //! What the chart installs, and whether it runs.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use k8s_openapi::api::{apps::v1::Deployment, coordination::v1::Lease};
 use kube::ResourceExt;
@@ -26,24 +29,10 @@ const RENEWED: Duration = Duration::from_secs(15);
 
 /// Findings about the installation.
 pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
-    definition(seen, findings);
     components(seen, findings);
     leases(seen, findings);
+    hearing(seen, findings);
     settings(seen, findings);
-}
-
-fn definition(seen: &Seen, findings: &mut Vec<Finding>) {
-    findings.push(match &seen.workloads {
-        Ok(Some(_)) => Area::Install.good("the cluster knows ScaledWorkloads"),
-        Ok(None) => Area::Install.problem(
-            "the cluster doesn't know ScaledWorkloads: Lull is not installed",
-            format!(
-                "helm install lull charts/lull --namespace {} --create-namespace",
-                seen.namespace
-            ),
-        ),
-        Err(why) => Area::Install.unknown("ScaledWorkloads", why),
-    });
 }
 
 fn components(seen: &Seen, findings: &mut Vec<Finding>) {
@@ -153,6 +142,40 @@ fn is_held(lease: &Lease, seen: &Seen) -> bool {
     let age = spec.renew_time.as_ref();
     let age = age.map(|at| seen.now.duration_since(at.0).unsigned_abs());
     !holder.is_empty() && age.is_some_and(|age| age <= RENEWED)
+}
+
+/// Whether every activator is heard: one that isn't keeps all workloads awake.
+fn hearing(seen: &Seen, findings: &mut Vec<Finding>) {
+    let lists = match &seen.lists {
+        Ok(lists) => lists,
+        Err(why) => {
+            return findings.push(Area::Install.unknown("whether activators are heard", why));
+        }
+    };
+    let mut deaf_by: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for list in lists {
+        for activator in &list.silent_activators {
+            let replicas = deaf_by.entry(activator).or_default();
+            replicas.push(&list.replica);
+        }
+    }
+    if deaf_by.is_empty() {
+        return findings.push(Area::Install.good("every activator that is ready is heard"));
+    }
+    for (activator, replicas) in deaf_by {
+        findings.push(Area::Install.problem(
+            format!(
+                "{activator} is ready and not heard (by {}): what it holds is unknown, so no workload \
+                 falls asleep",
+                replicas.join(", ")
+            ),
+            format!(
+                "kubectl -n {0} logs {activator}; kubectl -n {0} delete pod {activator}. Where the next \
+                 one is silent, too: let autoscalers reach port 9090 of activators (NetworkPolicies)",
+                seen.namespace
+            ),
+        ));
+    }
 }
 
 fn settings(seen: &Seen, findings: &mut Vec<Finding>) {

@@ -1,30 +1,36 @@
 //! What is wrong with Lull on a cluster: objects in, findings out. Pure, but for [`look()`].
 //!
 //! ```text
-//! look.rs      reads, with the user's own rights     install.rs   CRD, components, Leases, settings
+//! look.rs      reads, with the user's own rights     install.rs   components, Leases, settings
 //! webhook.rs   webhook and certificates              rights.rs    the user's and Lull's permissions
-//! endpoints.rs mesh, slices and workloads
+//! endpoints.rs slices and workloads                  mesh.rs      Istio
+//! crd.rs       the CustomResourceDefinition
 //! ```
 
+mod crd;
 mod endpoints;
 mod install;
 mod look;
+mod mesh;
 mod rights;
 mod webhook;
 
 use std::collections::BTreeSet;
 
+use autoscaler::mesh::WorkloadEntry;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     admissionregistration::v1::MutatingWebhookConfiguration, apps::v1::Deployment,
     coordination::v1::Lease, core::v1::Pod, discovery::v1::EndpointSlice,
 };
-use lull_contract::{annotations::DefaultError, scaled_workload::ScaledWorkload};
+use lull_contract::{
+    annotations::DefaultError, scaled_workload::ScaledWorkload, view::WorkloadList,
+};
 use serde::Serialize;
 
 pub(crate) use look::look;
 
-use crate::rights::Right;
+use crate::{rights::Right, told::LeftOut};
 
 /// What was read; else why it could not be.
 pub(crate) type Read<T> = Result<T, String>;
@@ -85,6 +91,10 @@ pub(crate) struct OptedIn {
     pub(crate) namespace: String,
     /// Name of its ScaledWorkload.
     pub(crate) id: String,
+    /// Lull doesn't look after it.
+    pub(crate) left_out: Option<LeftOut>,
+    /// It has a pod template at `spec.template`.
+    pub(crate) has_template: bool,
 }
 
 /// What was seen of a cluster.
@@ -94,6 +104,9 @@ pub(crate) struct Seen {
     pub(crate) namespace: String,
     /// When.
     pub(crate) now: Timestamp,
+    /// What ScaledWorkloads of the cluster don't have and this program knows; `None`: the cluster doesn't
+    /// know the kind.
+    pub(crate) unknown_fields: Read<Option<Vec<String>>>,
     /// Every ScaledWorkload; `None`: the cluster doesn't know the kind.
     pub(crate) workloads: Read<Option<Vec<ScaledWorkload>>>,
     /// Workloads with the annotation.
@@ -104,6 +117,8 @@ pub(crate) struct Seen {
     pub(crate) pods: Read<Vec<Pod>>,
     /// Leases in Lull's namespace.
     pub(crate) leases: Read<Vec<Lease>>,
+    /// What each of the autoscaler's replicas tells.
+    pub(crate) lists: Read<Vec<WorkloadList>>,
     /// What is wrong with the cluster-wide settings.
     pub(crate) settings: Read<Vec<DefaultError>>,
     /// The webhook's configuration; `None`: there is none.
@@ -120,6 +135,12 @@ pub(crate) struct Seen {
     pub(crate) knows_istio: Read<bool>,
     /// Whether an istiod is ready.
     pub(crate) has_istiod: Read<bool>,
+    /// Lull is told that there is no mesh for it.
+    pub(crate) is_without_mesh: bool,
+    /// Istio's kinds that the cluster doesn't know, where it knows WorkloadEntries.
+    pub(crate) missing_kinds: Read<Vec<String>>,
+    /// WorkloadEntries that Lull has written.
+    pub(crate) entries: Read<Vec<WorkloadEntry>>,
     /// EndpointSlices that Lull has written.
     pub(crate) slices: Read<Vec<EndpointSlice>>,
 }
@@ -127,9 +148,11 @@ pub(crate) struct Seen {
 /// Everything that was looked at, area by area; what is wrong first in each.
 pub(crate) fn findings(seen: &Seen) -> Vec<Finding> {
     let mut findings = Vec::new();
+    crd::find(seen, &mut findings);
     install::find(seen, &mut findings);
     webhook::find(seen, &mut findings);
     rights::find(seen, &mut findings);
+    mesh::find(seen, &mut findings);
     endpoints::find(seen, &mut findings);
     findings.sort_by_key(|finding| (finding.area, std::cmp::Reverse(finding.level)));
     findings

@@ -4,7 +4,7 @@ use lull_contract::{Settings, Shards};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::rights::Place;
+use crate::{rights::Place, told::LeftOut};
 
 const NOW: &str = "2026-01-01T00:00:10Z";
 
@@ -58,6 +58,26 @@ fn slice(service: &str, address: &str) -> EndpointSlice {
     }))
 }
 
+/// What a replica tells that doesn't hear these activators.
+fn list(replica: &str, silent: &[&str]) -> WorkloadList {
+    WorkloadList {
+        replica: replica.to_owned(),
+        silent_activators: silent.iter().map(|name| (*name).to_owned()).collect(),
+        ..WorkloadList::default()
+    }
+}
+
+fn entry(workload: &str, address: &str) -> WorkloadEntry {
+    object(json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry",
+        "metadata": {
+            "name": format!("{workload}-1"), "namespace": "web",
+            "labels": { "lull.dev/workload": workload },
+        },
+        "spec": { "address": address },
+    }))
+}
+
 fn asleep() -> ScaledWorkload {
     object(json!({
         "apiVersion": "lull.dev/v1alpha1", "kind": "ScaledWorkload",
@@ -77,11 +97,13 @@ fn well() -> Seen {
     Seen {
         namespace: "lull-system".to_owned(),
         now: NOW.parse().unwrap(),
+        unknown_fields: Ok(Some(Vec::new())),
         workloads: Ok(Some(vec![asleep()])),
         opted_in: Ok(Vec::new()),
         deployments: Ok(components.map(|name| deployment(name, (2, 2), "1")).into()),
         pods: Ok(components.map(|name| pod(name, &[name])).into()),
         leases: Err("not looked at".to_owned()),
+        lists: Ok(vec![list("lull-autoscaler-1", &[])]),
         settings: Ok(Vec::new()),
         webhook: Err("not looked at".to_owned()),
         webhook_slices: Ok(vec![slice("lull-webhook", "10.0.0.3")]),
@@ -90,6 +112,9 @@ fn well() -> Seen {
         autoscaler_lacking: Ok(Vec::new()),
         knows_istio: Ok(false),
         has_istiod: Ok(false),
+        is_without_mesh: false,
+        missing_kinds: Ok(Vec::new()),
+        entries: Ok(Vec::new()),
         slices: Ok(vec![slice("shop", "10.0.0.1")]),
     }
 }
@@ -212,6 +237,61 @@ fn rights_that_are_missing_are_named_with_what_they_are_for() {
 }
 
 #[test]
+fn an_activator_that_is_not_heard_is_named_with_who_does_not_hear_it() {
+    let mut seen = well();
+    seen.lists = Ok(vec![
+        list("lull-autoscaler-1", &["lull-activator-1"]),
+        list("lull-autoscaler-2", &[]),
+    ]);
+    let part = "lull-activator-1 is ready and not heard (by lull-autoscaler-1)";
+    has(&seen, Area::Install, Level::Problem, part);
+    seen.lists = Err("no autoscaler is ready".to_owned());
+    let part = "whether activators are heard";
+    has(&seen, Area::Install, Level::Unknown, part);
+}
+
+#[test]
+fn a_definition_of_an_older_version_is_told() {
+    let mut seen = well();
+    seen.unknown_fields = Ok(Some(vec!["status.wakes".to_owned()]));
+    has(&seen, Area::Install, Level::Warning, "lack status.wakes");
+}
+
+#[test]
+fn an_istio_that_is_partly_there_or_not_for_lull_is_told() {
+    let mut seen = well();
+    seen.has_istiod = Ok(true);
+    has(
+        &seen,
+        Area::Mesh,
+        Level::Problem,
+        "doesn't know the WorkloadEntries",
+    );
+    seen.knows_istio = Ok(true);
+    has(&seen, Area::Mesh, Level::Good, "istiod ready");
+    seen.missing_kinds = Ok(vec!["sidecars of networking.istio.io/v1".to_owned()]);
+    has(&seen, Area::Mesh, Level::Warning, "but not sidecars");
+    seen.is_without_mesh = true;
+    has(&seen, Area::Mesh, Level::Warning, "mesh.mode is none");
+}
+
+#[test]
+fn a_sleeper_in_the_mesh_without_entries_is_a_problem() {
+    let mut hidden = slice("shop", "10.0.0.1");
+    let labels = hidden.metadata.labels.get_or_insert_default();
+    let label = "multicluster.kubernetes.io/service-name";
+    labels.insert(label.to_owned(), "shop".to_owned());
+    let mut seen = well();
+    seen.slices = Ok(vec![hidden]);
+    let part = "no activator among its WorkloadEntries";
+    has(&seen, Area::Slices, Level::Problem, part);
+    seen.entries = Ok(vec![entry("other", "10.0.0.1"), entry("shop", "10.9.9.9")]);
+    has(&seen, Area::Slices, Level::Problem, "gone: 10.9.9.9");
+    seen.entries = Ok(vec![entry("shop", "10.0.0.1")]);
+    has(&seen, Area::Slices, Level::Good, "every sleeping workload");
+}
+
+#[test]
 fn a_mesh_without_istiod_and_activators_inside_it_are_told() {
     let mut seen = well();
     seen.knows_istio = Ok(true);
@@ -228,7 +308,7 @@ fn a_sleeper_without_activators_that_live_is_a_problem() {
         &seen,
         Area::Slices,
         Level::Problem,
-        "no activator in its endpoints",
+        "web/shop sleeps, and there is no activator in the endpoints of Service shop",
     );
     seen.slices = Ok(vec![slice("shop", "10.9.9.9")]);
     has(&seen, Area::Slices, Level::Problem, "gone: 10.9.9.9");
@@ -243,6 +323,8 @@ fn workloads_that_nobody_took_note_of_are_named() {
         text: format!("Deployment {id} in namespace web"),
         namespace: "web".to_owned(),
         id: id.to_owned(),
+        left_out: None,
+        has_template: true,
     };
     seen.opted_in = Ok(vec![opted_in("shop"), opted_in("cart")]);
     has(&seen, Area::Workloads, Level::Problem, "Deployment cart");
@@ -251,4 +333,28 @@ fn workloads_that_nobody_took_note_of_are_named() {
         .filter(|finding| finding.message.contains("has no ScaledWorkload"))
         .count();
     assert_eq!(count, 1);
+}
+
+#[test]
+fn what_asks_where_lull_never_looks_is_told_why_nothing_happens() {
+    let mut seen = well();
+    let asking = |left_out, has_template| OptedIn {
+        text: "Deployment dns in namespace far".to_owned(),
+        namespace: "far".to_owned(),
+        id: "dns".to_owned(),
+        left_out,
+        has_template,
+    };
+    for (left_out, has_template, part) in [
+        (Some(LeftOut::Never), true, "nothing is ever enrolled"),
+        (
+            Some(LeftOut::Namespace),
+            true,
+            "doesn't look after workloads of namespace far",
+        ),
+        (None, false, "no pod template"),
+    ] {
+        seen.opted_in = Ok(vec![asking(left_out, has_template)]);
+        has(&seen, Area::Workloads, Level::Warning, part);
+    }
 }
