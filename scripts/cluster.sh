@@ -43,7 +43,7 @@ load() {
   local images=("$build"/images/*.tar) image
   case $CLUSTER in
     builtin) lull_cluster load-image "${images[@]}" ;;
-    kind) for image in "${images[@]}"; do kind load image-archive "$image" --name "$LULL_CLUSTER"; done ;;
+    kind) for image in "${images[@]}"; do kind load image-archive "$image" --name "$LULL_CLUSTER" || return; done ;;
     current) say "CLUSTER=current: its nodes must be able to pull ${IMAGE_REPOSITORY:-lull}/<component>:${IMAGE_TAG:-dev}" ;;
   esac
 }
