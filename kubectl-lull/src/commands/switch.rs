@@ -5,7 +5,7 @@ use autoscaler::target::Target;
 use kube::api::{Patch, PatchParams};
 use lull_contract::{
     annotations::{self, SCALE},
-    scaled_workload::ScaledWorkload,
+    scaled_workload::{ScaledWorkload, State},
 };
 use serde_json::{Value, json};
 
@@ -134,10 +134,11 @@ fn enrolled(scaled: Option<&ScaledWorkload>) -> Look {
     let Some(scaled) = scaled else {
         return Look::NotYet("the autoscaler has not seen it yet".to_owned());
     };
-    if gather::is_enrolled(scaled) {
+    let status = scaled.status.clone().unwrap_or_default();
+    // One that is asked for again while it leaves has its Services still, and gives them back first.
+    if gather::is_enrolled(scaled) && status.state != State::Leaving {
         return Look::There;
     }
-    let status = scaled.status.clone().unwrap_or_default();
     Look::NotYet(format!("{}: {}", status.state, status.reason))
 }
 
@@ -172,7 +173,7 @@ mod tests {
     use kube::core::ApiResource;
     use lull_contract::{
         Settings,
-        scaled_workload::{ScaledWorkloadSpec, ScaledWorkloadStatus, State, Target as Named},
+        scaled_workload::{ScaledWorkloadSpec, ScaledWorkloadStatus, Target as Named},
     };
 
     use super::*;
@@ -210,6 +211,10 @@ mod tests {
         );
         assert!(matches!(
             enrolled(Some(&scaled(State::Planned, &["shop"]))),
+            Look::NotYet(_)
+        ));
+        assert!(matches!(
+            enrolled(Some(&scaled(State::Leaving, &["shop"]))),
             Look::NotYet(_)
         ));
         assert_eq!(
