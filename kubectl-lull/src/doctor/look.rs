@@ -9,7 +9,7 @@ use k8s_openapi::{
         admissionregistration::v1::MutatingWebhookConfiguration,
         apps::v1::Deployment,
         authorization::v1::{SelfSubjectAccessReview, SubjectAccessReview},
-        core::v1::{ConfigMap, Pod, PodSpec},
+        core::v1::{ConfigMap, PodSpec},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
@@ -41,6 +41,8 @@ use crate::{
 
 /// Endpoints of the webhook's Service.
 const OF_WEBHOOK: &str = "kubernetes.io/service-name=lull-webhook";
+/// Labels of istiod's pods, as Istio's own installations set them.
+const ISTIOD: &str = "app=istiod";
 /// The webhook's configuration.
 const WEBHOOK: &str = "lull-webhook";
 
@@ -76,7 +78,7 @@ pub(crate) async fn look(cluster: &Cluster) -> Seen {
         is_injected: is_injected(cluster, &known).await,
         lacking: lacking(cluster, &known).await,
         autoscaler_lacking: autoscaler_lacking(cluster, &known).await,
-        has_istiod: has_istiod(cluster).await,
+        istiods: listed(Api::all(client()), &labels(ISTIOD)).await,
         is_without_mesh: known.as_ref().is_ok_and(|(told, _)| told.is_without_mesh),
         missing_kinds: missing_kinds(cluster, &knows_istio).await,
         entries: entries(cluster, &knows_istio).await,
@@ -111,13 +113,6 @@ async fn known(cluster: &Cluster) -> Known {
     let told = told.map_err(|error| format!("{error:#}"))?;
     let has_mesh = !told.is_without_mesh && read(mesh::is_known(cluster).await)?;
     Ok((told, has_mesh))
-}
-
-async fn has_istiod(cluster: &Cluster) -> Read<bool> {
-    let api: Api<Pod> = Api::all(cluster.client.clone());
-    let pods = listed(api, &labels("app=istiod")).await?;
-    let mut pods = pods.into_iter().map(autoscaler::pod::Pod::from);
-    Ok(pods.any(|pod| pod.is_ready))
 }
 
 /// What the cluster's definition of ScaledWorkloads lacks; `None` where there is none.

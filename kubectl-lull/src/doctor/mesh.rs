@@ -6,6 +6,9 @@ use lull_contract::names::ISTIO_PROXY_CONTAINER;
 
 use super::{Area, Finding, Seen};
 
+/// Istiod's variable for whether Services select WorkloadEntries; on by default.
+const SELECT_ENTRIES: &str = "PILOT_ENABLE_K8S_SELECT_WORKLOAD_ENTRIES";
+
 /// Findings about Istio.
 pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
     findings.push(istio(seen));
@@ -36,7 +39,10 @@ pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
 }
 
 fn istio(seen: &Seen) -> Finding {
-    match (&seen.knows_istio, &seen.has_istiod) {
+    let istiods = seen.istiods.as_ref();
+    let has_istiod = istiods.map(|pods| pods.iter().any(is_ready));
+    let is_deaf = istiods.is_ok_and(|pods| pods.iter().any(ignores_entries));
+    match (&seen.knows_istio, has_istiod) {
         (Ok(true), _) if seen.is_without_mesh => Area::Mesh.warning(
             "Istio is there, and Lull is told to leave it alone (mesh.mode is none): workloads in the \
              mesh are treated as if they were outside of it",
@@ -49,6 +55,13 @@ fn istio(seen: &Seen) -> Finding {
              one without a mesh",
             "Istio 1.22 or later with its CRDs (chart istio/base): docs/istio.md",
         ),
+        (Ok(true), _) if is_deaf => Area::Mesh.problem(
+            format!(
+                "istiod is told not to select WorkloadEntries by Services ({SELECT_ENTRIES} is false): \
+                 callers in the mesh reach no workload that sleeps"
+            ),
+            format!("take {SELECT_ENTRIES} out of istiod's environment"),
+        ),
         (Ok(false), _) => Area::Mesh.good("there is no Istio, and none is needed"),
         (Ok(true), Ok(true)) => Area::Mesh.good("Istio is there, and istiod ready"),
         (Ok(true), Ok(false)) => Area::Mesh.warning(
@@ -58,6 +71,23 @@ fn istio(seen: &Seen) -> Finding {
         ),
         (Err(why), _) | (_, Err(why)) => Area::Mesh.unknown("Istio", why),
     }
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    autoscaler::pod::Pod::from(pod.clone()).is_ready
+}
+
+/// Whether an istiod's Services select pods alone.
+fn ignores_entries(istiod: &Pod) -> bool {
+    let containers = istiod.spec.iter().flat_map(|spec| &spec.containers);
+    let mut variables = containers.flat_map(|container| container.env.iter().flatten());
+    variables.any(|variable| {
+        let value = variable.value.as_deref().unwrap_or_default();
+        variable.name == SELECT_ENTRIES
+            && ["false", "f", "0"]
+                .iter()
+                .any(|no| value.eq_ignore_ascii_case(no))
+    })
 }
 
 /// Kinds that the cluster lacks though it has WorkloadEntries.

@@ -133,8 +133,8 @@ pub(crate) struct Seen {
     pub(crate) autoscaler_lacking: Read<Vec<Right>>,
     /// Whether the cluster knows Istio's WorkloadEntries.
     pub(crate) knows_istio: Read<bool>,
-    /// Whether an istiod is ready.
-    pub(crate) has_istiod: Read<bool>,
+    /// Pods of istiod.
+    pub(crate) istiods: Read<Vec<Pod>>,
     /// Lull is told that there is no mesh for it.
     pub(crate) is_without_mesh: bool,
     /// Istio's kinds that the cluster doesn't know, where it knows WorkloadEntries.

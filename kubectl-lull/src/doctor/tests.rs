@@ -40,6 +40,15 @@ fn pod(component: &str, containers: &[&str]) -> Pod {
     }))
 }
 
+/// One that is ready, with these variables.
+fn istiod(env: &Value) -> Pod {
+    object(json!({
+        "metadata": { "name": "istiod-1", "namespace": "istio-system" },
+        "spec": { "containers": [{ "name": "discovery", "env": env }] },
+        "status": { "conditions": [{ "type": "Ready", "status": "True" }] },
+    }))
+}
+
 fn lease(renewed: &str) -> Lease {
     object(json!({
         "metadata": { "name": "1".parse::<Shards>().unwrap().lease(0) },
@@ -111,7 +120,7 @@ fn well() -> Seen {
         lacking: Ok(Vec::new()),
         autoscaler_lacking: Ok(Vec::new()),
         knows_istio: Ok(false),
-        has_istiod: Ok(false),
+        istiods: Ok(Vec::new()),
         is_without_mesh: false,
         missing_kinds: Ok(Vec::new()),
         entries: Ok(Vec::new()),
@@ -260,7 +269,7 @@ fn a_definition_of_an_older_version_is_told() {
 #[test]
 fn an_istio_that_is_partly_there_or_not_for_lull_is_told() {
     let mut seen = well();
-    seen.has_istiod = Ok(true);
+    seen.istiods = Ok(vec![istiod(&json!([]))]);
     has(
         &seen,
         Area::Mesh,
@@ -271,6 +280,12 @@ fn an_istio_that_is_partly_there_or_not_for_lull_is_told() {
     has(&seen, Area::Mesh, Level::Good, "istiod ready");
     seen.missing_kinds = Ok(vec!["sidecars of networking.istio.io/v1".to_owned()]);
     has(&seen, Area::Mesh, Level::Warning, "but not sidecars");
+    let variable = "PILOT_ENABLE_K8S_SELECT_WORKLOAD_ENTRIES";
+    let env = |value: &str| json!([{ "name": variable, "value": value }]);
+    seen.istiods = Ok(vec![istiod(&env("true"))]);
+    has(&seen, Area::Mesh, Level::Good, "istiod ready");
+    seen.istiods = Ok(vec![istiod(&env("false"))]);
+    has(&seen, Area::Mesh, Level::Problem, variable);
     seen.is_without_mesh = true;
     has(&seen, Area::Mesh, Level::Warning, "mesh.mode is none");
 }
