@@ -60,7 +60,12 @@ pub(crate) async fn told(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow
     let (client, namespace) = (cluster.client.clone(), &cluster.lull_namespace);
     let api: Api<Deployment> = Api::namespaced(client, namespace);
     match call("look at the autoscaler", api.get_opt(AUTOSCALER)).await {
-        Ok(deployment) => Ok(Told::by(deployment.as_ref())),
+        Ok(deployment) => {
+            if deployment.is_none() {
+                missing.push(absent(namespace));
+            }
+            Ok(Told::by(deployment.as_ref()))
+        }
         Err(error) if error.is(403) => {
             let effect = format!(
                 "Lull's kinds and mesh are taken to be the chart's defaults (root namespace \
@@ -71,6 +76,14 @@ pub(crate) async fn told(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// What is said where there is no autoscaler in Lull's `namespace`.
+fn absent(namespace: &str) -> String {
+    format!(
+        "there is no Deployment {AUTOSCALER} in namespace {namespace}: Lull's kinds, namespaces and mesh \
+         are taken to be the chart's defaults; where Lull is elsewhere, name it by --lull-namespace"
+    )
 }
 
 // === impl Told ===

@@ -35,6 +35,17 @@ pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
     settings(seen, findings);
 }
 
+/// What is found where nothing of Lull is in the namespace that was looked at, and it is in another one.
+pub(super) fn elsewhere(seen: &Seen, namespace: &str) -> Finding {
+    Area::Install.problem(
+        format!(
+            "nothing of Lull is in namespace {}: it is in {namespace}",
+            seen.namespace
+        ),
+        format!("kubectl lull doctor --lull-namespace {namespace}; for all commands: export LULL_NAMESPACE={namespace}"),
+    )
+}
+
 fn components(seen: &Seen, findings: &mut Vec<Finding>) {
     let deployments = match &seen.deployments {
         Ok(deployments) => deployments,

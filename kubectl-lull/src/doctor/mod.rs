@@ -145,17 +145,55 @@ pub(crate) struct Seen {
     pub(crate) slices: Read<Vec<EndpointSlice>>,
 }
 
-/// Everything that was looked at, area by area; what is wrong first in each.
+/// Where Lull is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whereabouts<'a> {
+    /// In the namespace that was looked at, or some of it.
+    Here,
+    /// In this namespace, where the API server finds its webhook.
+    Elsewhere(&'a str),
+    /// Nothing of it was found.
+    Nowhere,
+}
+
+/// Everything that was looked at, area by area; what is wrong first in each. Where Lull is not, none of
+/// its parts is missed one by one.
 pub(crate) fn findings(seen: &Seen) -> Vec<Finding> {
     let mut findings = Vec::new();
     crd::find(seen, &mut findings);
-    install::find(seen, &mut findings);
-    webhook::find(seen, &mut findings);
-    rights::find(seen, &mut findings);
+    match whereabouts(seen) {
+        Whereabouts::Here => {
+            install::find(seen, &mut findings);
+            webhook::find(seen, &mut findings);
+            rights::of_autoscaler(seen, &mut findings);
+            endpoints::find(seen, &mut findings);
+        }
+        Whereabouts::Elsewhere(namespace) => findings.push(install::elsewhere(seen, namespace)),
+        Whereabouts::Nowhere => {}
+    }
+    rights::of_user(seen, &mut findings);
     mesh::find(seen, &mut findings);
-    endpoints::find(seen, &mut findings);
     findings.sort_by_key(|finding| (finding.area, std::cmp::Reverse(finding.level)));
     findings
+}
+
+fn whereabouts(seen: &Seen) -> Whereabouts<'_> {
+    let is_without_parts = seen.deployments.as_ref().is_ok_and(Vec::is_empty);
+    if !is_without_parts {
+        return Whereabouts::Here;
+    }
+    let configuration = seen.webhook.as_ref().ok().and_then(Option::as_ref);
+    let webhooks = configuration
+        .into_iter()
+        .flat_map(|c| c.webhooks.iter().flatten());
+    let mut services = webhooks.filter_map(|webhook| webhook.client_config.service.as_ref());
+    match services.next() {
+        Some(service) if service.namespace != seen.namespace => {
+            Whereabouts::Elsewhere(&service.namespace)
+        }
+        None if matches!(seen.workloads, Ok(None)) => Whereabouts::Nowhere,
+        _ => Whereabouts::Here,
+    }
 }
 
 // === impl Area ===

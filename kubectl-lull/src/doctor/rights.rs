@@ -118,8 +118,8 @@ fn of_rows(rows: &[Row]) -> impl Iterator<Item = Right> {
     rows.map(|(verb, resource, purpose, place)| Right::new(verb, resource, purpose, place))
 }
 
-/// Findings about permissions.
-pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
+/// Findings about the user's permissions.
+pub(super) fn of_user(seen: &Seen, findings: &mut Vec<Finding>) {
     match &seen.lacking {
         Ok(lacking) if lacking.is_empty() => {
             findings.push(Area::Permissions.good("you may do what kubectl lull does"));
@@ -132,6 +132,10 @@ pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
         })),
         Err(why) => findings.push(Area::Permissions.unknown("your rights", why)),
     }
+}
+
+/// Findings about the autoscaler's.
+pub(super) fn of_autoscaler(seen: &Seen, findings: &mut Vec<Finding>) {
     match &seen.autoscaler_lacking {
         Ok(lacking) if lacking.is_empty() => {
             findings.push(Area::Permissions.good("the autoscaler may do its work"));

@@ -185,6 +185,65 @@ fn what_does_not_run_is_named_with_what_is_without_it() {
     has(&seen, Area::Install, Level::Problem, "not installed");
 }
 
+/// Messages of the problems.
+fn problems(seen: &Seen) -> Vec<String> {
+    let findings = findings(seen).into_iter();
+    let problems = findings.filter(|finding| finding.level == Level::Problem);
+    problems.map(|finding| finding.message).collect()
+}
+
+/// A cluster on which nothing of Lull was found where it was looked for.
+fn bare() -> Seen {
+    Seen {
+        unknown_fields: Ok(None),
+        workloads: Ok(None),
+        deployments: Ok(Vec::new()),
+        pods: Ok(Vec::new()),
+        leases: Ok(Vec::new()),
+        lists: Err("no autoscaler is ready".to_owned()),
+        webhook: Ok(None),
+        webhook_slices: Ok(Vec::new()),
+        is_injected: Ok(false),
+        autoscaler_lacking: Ok(rights::of_the_autoscaler(false)),
+        slices: Ok(Vec::new()),
+        ..well()
+    }
+}
+
+#[test]
+fn a_cluster_without_lull_lacks_lull_and_not_each_part_of_it() {
+    let problems = problems(&bare());
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert!(
+        problems[0].contains("Lull is not installed"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn lull_in_another_namespace_is_found_by_its_webhook() {
+    let service = json!({ "name": "lull-webhook", "namespace": "platform" });
+    let mut seen = bare();
+    seen.workloads = Ok(Some(Vec::new()));
+    seen.webhook = Ok(Some(object(json!({
+        "metadata": { "name": "lull-webhook" },
+        "webhooks": [{
+            "name": "workloads.lull.dev", "admissionReviewVersions": ["v1"],
+            "sideEffects": "None", "clientConfig": { "service": service },
+        }],
+    }))));
+    let problems = problems(&seen);
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert!(problems[0].ends_with("it is in platform"), "{problems:?}");
+    seen.webhook = Ok(None);
+    has(
+        &seen,
+        Area::Install,
+        Level::Problem,
+        "there is no autoscaler",
+    );
+}
+
 #[test]
 fn shards_without_leaders_are_told() {
     let mut seen = well();
