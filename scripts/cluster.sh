@@ -9,6 +9,7 @@ kubeconfig() {
   case $CLUSTER in
     builtin) lull_cluster kubeconfig ;;
     kind) local file=$build/kind-$LULL_CLUSTER.kubeconfig
+          mkdir -p "$build"
           kind get kubeconfig --name "$LULL_CLUSTER" >"$file"; echo "$file" ;;
     current) echo "${KUBECONFIG:-$HOME/.kube/config}" ;;
     *) die "CLUSTER=$CLUSTER: must be builtin, kind or current" ;;
