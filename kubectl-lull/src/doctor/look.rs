@@ -120,7 +120,7 @@ async fn unknown_fields(cluster: &Cluster) -> Read<Option<Vec<String>>> {
     let api: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
     let name = ScaledWorkload::crd_name();
     let found = read(call("read the definition", api.get_opt(name)).await)?;
-    let there = found.map(|found| serde_json::to_value(found)).transpose();
+    let there = found.map(serde_json::to_value).transpose();
     let there = there.map_err(|error| error.to_string())?;
     let wanted = scaled_workload::crd().map_err(|error| error.to_string())?;
     Ok(there.map(|there| crd::lacking(&there, &wanted)))
