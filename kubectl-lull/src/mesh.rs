@@ -66,7 +66,10 @@ pub(crate) async fn is_known(cluster: &Cluster) -> Result<bool, CallError> {
 /// Where the API server can't say.
 pub(crate) async fn missing_kinds(cluster: &Cluster) -> Result<Vec<String>, CallError> {
     let wanted = RuleKind::ALL.map(RuleKind::resource);
-    let versions: BTreeSet<&str> = wanted.iter().map(|kind| kind.api_version.as_str()).collect();
+    let versions: BTreeSet<&str> = wanted
+        .iter()
+        .map(|kind| kind.api_version.as_str())
+        .collect();
     let mut served = BTreeSet::new();
     for version in versions {
         let listed = cluster.client.list_api_group_resources(version);

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use k8s_openapi::api::{apps::v1::Deployment, coordination::v1::Lease};
 use kube::ResourceExt;
 use lull_contract::Shards;
@@ -146,13 +147,32 @@ fn leases(seen: &Seen, findings: &mut Vec<Finding>) {
 }
 
 fn is_held(lease: &Lease, seen: &Seen) -> bool {
-    let Some(spec) = &lease.spec else {
-        return false;
+    let spec = lease.spec.as_ref();
+    let holder = spec.and_then(|spec| spec.holder_identity.as_deref());
+    let is_renewed = is_fresh(lease, seen.now) || seen.renewed.contains(&lease.name_any());
+    holder.is_some_and(|holder| !holder.is_empty()) && is_renewed
+}
+
+/// Whether it was renewed lately, where this machine's clock is that of the cluster.
+pub(super) fn is_fresh(lease: &Lease, now: Timestamp) -> bool {
+    renewed_at(lease).is_some_and(|at| now.duration_since(at).unsigned_abs() <= RENEWED)
+}
+
+fn renewed_at(lease: &Lease) -> Option<Timestamp> {
+    Some(lease.spec.as_ref()?.renew_time.as_ref()?.0)
+}
+
+/// Names of the Leases that were renewed between two looks, whatever any clock says.
+pub(super) fn renewed(before: &[Lease], after: &[Lease]) -> BTreeSet<String> {
+    let is_renewed = |lease: &&Lease| {
+        let mut same = before
+            .iter()
+            .filter(|old| old.name_any() == lease.name_any());
+        let old = same.next().and_then(renewed_at);
+        old.is_some() && old != renewed_at(lease)
     };
-    let holder = spec.holder_identity.as_deref().unwrap_or_default();
-    let age = spec.renew_time.as_ref();
-    let age = age.map(|at| seen.now.duration_since(at.0).unsigned_abs());
-    !holder.is_empty() && age.is_some_and(|age| age <= RENEWED)
+    let renewed = after.iter().filter(is_renewed);
+    renewed.map(|lease| lease.name_any()).collect()
 }
 
 /// Whether every activator is heard: one that isn't keeps all workloads awake.

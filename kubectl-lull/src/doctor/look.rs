@@ -1,6 +1,6 @@
 //! Reading what the findings are made from. What can't be read is kept as the reason.
 
-use std::fmt::Debug;
+use std::{collections::BTreeSet, fmt::Debug, time::Duration};
 
 use autoscaler::{mesh::WorkloadEntry, target::Target};
 use jiff::Timestamp;
@@ -9,6 +9,7 @@ use k8s_openapi::{
         admissionregistration::v1::MutatingWebhookConfiguration,
         apps::v1::Deployment,
         authorization::v1::{SelfSubjectAccessReview, SubjectAccessReview},
+        coordination::v1::Lease,
         core::v1::{ConfigMap, PodSpec},
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -27,7 +28,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{
-    OptedIn, Read, Seen, crd,
+    OptedIn, Read, Seen, crd, install,
     rights::{of_the_autoscaler, of_the_user},
 };
 use crate::{
@@ -41,6 +42,8 @@ use crate::{
 
 /// Endpoints of the webhook's Service.
 const OF_WEBHOOK: &str = "kubernetes.io/service-name=lull-webhook";
+/// A Lease that is held is renewed each half second.
+const RENEWED_WITHIN: Duration = Duration::from_secs(2);
 /// Labels of istiod's pods, as Istio's own installations set them.
 const ISTIOD: &str = "app=istiod";
 /// The webhook's configuration.
@@ -53,9 +56,10 @@ type Known = Read<(Told, bool)>;
 pub(crate) async fn look(cluster: &Cluster) -> Seen {
     let own = &cluster.lull_namespace;
     let client = || cluster.client.clone();
-    let (lull, all) = (labels(LULL), ListParams::default());
+    let lull = labels(LULL);
     let by_lull = format!("{SLICE_MANAGED_BY_LABEL}={MANAGED_BY}");
     let known = known(cluster).await;
+    let (leases, renewed) = leases(cluster).await;
     let knows_istio = read(mesh::is_known(cluster).await);
     Seen {
         namespace: own.clone(),
@@ -65,7 +69,8 @@ pub(crate) async fn look(cluster: &Cluster) -> Seen {
         opted_in: opted_in(cluster, &known).await,
         deployments: listed(Api::namespaced(client(), own), &lull).await,
         pods: listed(Api::namespaced(client(), own), &lull).await,
-        leases: listed(Api::namespaced(client(), own), &all).await,
+        leases,
+        renewed,
         lists: pages::lists(cluster)
             .await
             .map_err(|error| error.to_string()),
@@ -105,6 +110,26 @@ async fn entries(cluster: &Cluster, knows_istio: &Read<bool>) -> Read<Vec<Worklo
         Ok(true) => listed(Api::all(cluster.client.clone()), &labels(WORKLOAD_LABEL)).await,
         _ => Ok(Vec::new()),
     }
+}
+
+/// The Leases, and which of them are seen to be renewed. A clock that differs from the cluster's makes
+/// all of them look old, so they are looked at twice then.
+async fn leases(cluster: &Cluster) -> (Read<Vec<Lease>>, BTreeSet<String>) {
+    let api: Api<Lease> = Api::namespaced(cluster.client.clone(), &cluster.lull_namespace);
+    let leases = listed(api.clone(), &ListParams::default()).await;
+    let now = Timestamp::now();
+    let renewed = match &leases {
+        Ok(before) if !before.iter().all(|lease| install::is_fresh(lease, now)) => {
+            tokio::time::sleep(RENEWED_WITHIN).await;
+            let after = listed(api, &ListParams::default()).await;
+            after.map_or_else(
+                |_| BTreeSet::new(),
+                |after| install::renewed(before, &after),
+            )
+        }
+        _ => BTreeSet::new(),
+    };
+    (leases, renewed)
 }
 
 /// What can't be seen of the autoscaler is among the rights.

@@ -117,6 +117,8 @@ pub(crate) struct Seen {
     pub(crate) pods: Read<Vec<Pod>>,
     /// Leases in Lull's namespace.
     pub(crate) leases: Read<Vec<Lease>>,
+    /// Names of those that were renewed while they were looked at.
+    pub(crate) renewed: BTreeSet<String>,
     /// What each of the autoscaler's replicas tells.
     pub(crate) lists: Read<Vec<WorkloadList>>,
     /// What is wrong with the cluster-wide settings.
