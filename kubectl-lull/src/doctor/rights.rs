@@ -1,7 +1,7 @@
 //! What the user and the autoscaler may do.
 
 use autoscaler::mesh::RuleKind;
-use lull_contract::target_resource::TargetResources;
+use lull_contract::target_resource::{TargetResource, TargetResources};
 
 use super::{Area, Finding, Seen};
 use crate::{
@@ -17,19 +17,18 @@ type Row = (
     Place,
 );
 
-/// What the commands need beside what a plan reads.
-const OF_COMMANDS: [Row; 5] = [
+/// What the commands need beside what a plan reads and what they do with workloads ([`of_kinds`]).
+const OF_COMMANDS: [Row; 4] = [
     (
         "list",
         ("lull.dev", "scaledworkloads"),
         "list, why",
         Place::Here,
     ),
-    ("patch", ("apps", "deployments"), "on, off", Place::Here),
     (
-        "patch",
-        ("apps", "deployments/scale"),
-        "wake, sleep",
+        "list",
+        ("events.k8s.io", "events"),
+        "history, where the autoscaler doesn't know it",
         Place::Here,
     ),
     (
@@ -101,10 +100,27 @@ pub(super) fn of_the_user(told: &Told, has_mesh: bool) -> Vec<Right> {
     let readings = readings.filter(|reading| has_mesh || !reading.is_of_mesh());
     let rules = RuleKind::ALL.into_iter().filter(|_| has_mesh);
     of_rows(&OF_COMMANDS)
+        .chain(of_kinds(&targets.0))
         .chain(of_targets(&targets.0))
         .chain(readings.map(Reading::right))
         .chain(rules.flat_map(of_rules))
         .collect()
+}
+
+/// What the commands do with workloads of `kinds`; a count is read before it is written.
+fn of_kinds(kinds: &[TargetResource]) -> impl Iterator<Item = Right> {
+    let rights = |kind: &TargetResource| {
+        let (group, plural) = (kind.group.as_str(), kind.plural.as_str());
+        let scale = format!("{plural}/scale");
+        let right =
+            |verb, resource, purpose| Right::new(verb, (group, resource), purpose, Place::Here);
+        [
+            right("patch", plural, "on, off"),
+            right("get", scale.as_str(), "wake, sleep"),
+            right("patch", scale.as_str(), "wake, sleep"),
+        ]
+    };
+    kinds.iter().flat_map(rights)
 }
 
 /// What the autoscaler can't do without, where there is a mesh for it or none.
@@ -171,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_a_plan_reads_is_asked_for() {
+    fn all_that_commands_read_and_write_is_asked_for() {
         let plain = texts(false);
         for right in [
             "list services",
@@ -181,7 +197,11 @@ mod tests {
             "get deployments.apps",
             "list statefulsets.apps",
             "get configmaps lull-settings",
+            "list endpointslices.discovery.k8s.io",
             "patch deployments.apps",
+            "get deployments/scale.apps",
+            "patch statefulsets/scale.apps",
+            "list events.events.k8s.io",
         ] {
             assert!(plain.iter().any(|text| text == right), "{right}: {plain:?}");
         }
