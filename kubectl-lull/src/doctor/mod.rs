@@ -228,7 +228,7 @@ impl Area {
 
     /// What could not be read, where it could not.
     fn unknown(self, what: &str, why: &str) -> Finding {
-        let fix = "ask somebody who may, or get the right to";
+        let fix = "the reason stands in brackets; a right that is missing is yours to ask for";
         self.finding(Level::Unknown, format!("{what}: not seen ({why})"), fix)
     }
 
