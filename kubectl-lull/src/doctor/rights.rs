@@ -173,17 +173,47 @@ pub(super) fn of_autoscaler(seen: &Seen, findings: &mut Vec<Finding>) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use lull_process::docs;
+
     use super::*;
 
-    fn texts(has_mesh: bool) -> Vec<String> {
+    fn rights(has_mesh: bool) -> Vec<Right> {
         let told = Told {
             targets: None,
             namespaces: autoscaler::namespaces::Namespaces::default(),
             is_without_mesh: !has_mesh,
             mesh_root: "istio-system".to_owned(),
         };
-        let rights = of_the_user(&told, has_mesh);
-        rights.iter().map(Right::text).collect()
+        of_the_user(&told, has_mesh)
+    }
+
+    fn texts(has_mesh: bool) -> Vec<String> {
+        rights(has_mesh).iter().map(Right::text).collect()
+    }
+
+    #[test]
+    fn the_manual_has_every_right_and_where_it_is_needed() {
+        let place = |place: Place| match place {
+            Place::Here => "workload",
+            Place::Lull => "Lull",
+            Place::MeshRoot => "mesh",
+            Place::Everywhere => "all",
+        };
+        let needed: BTreeSet<(String, String)> = rights(true)
+            .iter()
+            .map(|right| (right.text(), place(right.place).to_owned()))
+            .collect();
+        let rows = docs::table(include_str!("../../../docs/kubectl-lull.md"), "Rights");
+        let documented: BTreeSet<(String, String)> = rows
+            .iter()
+            .flat_map(|row| {
+                let rights = docs::quoted(&row["right"]).into_iter();
+                rights.map(move |right| (right.to_owned(), row["where"].clone()))
+            })
+            .collect();
+        assert_eq!(documented, needed);
     }
 
     #[test]
