@@ -18,7 +18,7 @@ type Row = (
 );
 
 /// What the commands need beside what a plan reads and what they do with workloads ([`of_kinds`]).
-const OF_COMMANDS: [Row; 4] = [
+const OF_COMMANDS: [Row; 5] = [
     (
         "list",
         ("lull.dev", "scaledworkloads"),
@@ -37,7 +37,14 @@ const OF_COMMANDS: [Row; 4] = [
         "list, why, history; or else by pods/portforward",
         Place::Lull,
     ),
-    ("create", ("", "pods/portforward"), "ui", Place::Lull),
+    // A port is forwarded over a WebSocket, which begins with a GET.
+    ("get", ("", "pods/portforward"), "ui", Place::Lull),
+    (
+        "create",
+        ("", "pods/portforward"),
+        "ui, by Kubernetes 1.35 and later",
+        Place::Lull,
+    ),
 ];
 
 /// What the autoscaler can't do without.
