@@ -45,19 +45,25 @@ load() {
   case $CLUSTER in
     builtin) lull_cluster load-image "${images[@]}" ;;
     kind) for image in "${images[@]}"; do kind load image-archive "$image" --name "$LULL_CLUSTER" || return; done ;;
-    current) say "CLUSTER=current: its nodes must be able to pull ${IMAGE_REPOSITORY:-lull}/<component>:${IMAGE_TAG:-dev}" ;;
+    current) : ;; # its nodes pull them: install says so
   esac
 }
 
 install() {
   KUBECONFIG=$(kubeconfig); export KUBECONFIG
+  # Not within a step, which keeps what is said to itself.
+  [ "$CLUSTER" != current ] ||
+    say "CLUSTER=current: its nodes must be able to pull ${IMAGE_REPOSITORY:-lull}/<component>:${IMAGE_TAG:-dev} (IMAGE_REPOSITORY, IMAGE_TAG)"
   step "images into the cluster" load
   local helm; helm=$(tool helm)
   # A tag stays the same while one develops: pods get the new image by a changed annotation.
   step "helm upgrade --install lull" "$helm" upgrade --install lull charts/lull \
     --namespace "$LULL_NAMESPACE" --create-namespace --wait --timeout 3m \
-    --set "$(images)" ${HELM_ARGS:-}
+    --set "$(images)" ${HELM_ARGS:-} || { pods_of_lull; exit 1; }
 }
+
+# Helm only says that its time is over.
+pods_of_lull() { "$(tool kubectl)" -n "$LULL_NAMESPACE" get pods >&2 || true; }
 
 images() { echo "image.repository=${IMAGE_REPOSITORY:-lull},image.tag=${IMAGE_TAG:-dev}"; }
 
