@@ -1,17 +1,16 @@
 //! What a plan is made from, read with the user's own rights.
 
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use autoscaler::{
     objects::is_lulls,
     plan::{self, Asks, Components, Finding, Mesh, Other, Plan, Reason, Situation, Template},
-    pod::Pod,
     stores::{Budget, Hpa, NetworkPolicy},
     target::{DiscoveryError, Target},
 };
 use k8s_openapi::api::{
     autoscaling::v2::HorizontalPodAutoscaler,
-    core::v1::{self as core, ConfigMap, Namespace, Service},
+    core::v1::{ConfigMap, Service},
     discovery::v1::EndpointSlice,
     networking::v1 as networking,
     policy::v1::PodDisruptionBudget,
@@ -31,6 +30,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     cluster::{Cluster, call},
+    components::components,
     mesh::{self, Seen},
     rights::Reading,
     told::{LeftOut, Told, told},
@@ -43,8 +43,6 @@ pub(crate) const SETTINGS: &str = "lull-settings";
 pub(crate) const LULL: &str = "app.kubernetes.io/part-of=lull";
 /// Label that tells Lull's own pods apart.
 pub(crate) const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
-/// Label that Kubernetes puts on every namespace.
-const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// A plan, and what it was made from.
 #[derive(Debug)]
@@ -364,64 +362,6 @@ async fn defaults(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Resul
         }
         Err(error) => Err(error.into()),
     }
-}
-
-/// Where Lull's own pods are, and with which labels.
-async fn components(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Result<Components> {
-    let namespace = cluster.lull_namespace.clone();
-    let api: Api<Namespace> = Api::all(cluster.client.clone());
-    let by_name = BTreeMap::from([(NAMESPACE_NAME_LABEL.to_owned(), namespace.clone())]);
-    let found = call("look at Lull's namespace", api.get_opt(&namespace)).await;
-    let seen = match found {
-        Ok(found) => found.and_then(|found| found.metadata.labels),
-        Err(error) if error.is(403) => {
-            let effect = "only its name is compared with NetworkPolicies";
-            missing.push(Reading::LullNamespace.lacked(cluster, effect));
-            None
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let pods = lull_pods(cluster, missing).await?;
-    let of = |component: &str| -> Vec<Arc<Pod>> {
-        let is_it = |pod: &&Arc<Pod>| {
-            let named = pod.labels.get(COMPONENT_LABEL);
-            named.is_some_and(|named| named == component)
-        };
-        pods.iter().filter(is_it).cloned().collect()
-    };
-    let charted = Components {
-        namespace,
-        namespace_labels: by_name,
-        activators: labels("activator"),
-        autoscalers: labels("autoscaler"),
-    };
-    Ok(charted.as_seen(seen.as_ref(), &of("activator"), &of("autoscaler")))
-}
-
-/// Lull's own pods; none where the user may not list them.
-async fn lull_pods(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Result<Vec<Arc<Pod>>> {
-    let (client, namespace) = (cluster.client.clone(), &cluster.lull_namespace);
-    let api: Api<core::Pod> = Api::namespaced(client, namespace);
-    let lull = ListParams::default().labels(LULL);
-    match call("list Lull's pods", api.list(&lull)).await {
-        Ok(list) => Ok(list.into_iter().map(Pod::own).map(Arc::new).collect()),
-        Err(error) if error.is(403) => {
-            let effect = "NetworkPolicies are compared with the chart's own labels";
-            missing.push(Reading::LullPods.lacked(cluster, effect));
-            Ok(Vec::new())
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Labels of a component's pods, as the chart sets them.
-fn labels(component: &str) -> BTreeMap<String, String> {
-    [
-        ("app.kubernetes.io/part-of", "lull"),
-        (COMPONENT_LABEL, component),
-    ]
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .into()
 }
 
 #[cfg(test)]
