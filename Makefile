@@ -9,7 +9,7 @@ PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgre
 .PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update chart-dry-run e2e e2e-races mesh e2e-mesh e2e-mesh-short mesh-cost mesh-load tour guard cert-manager coldstart many wakes dead-activators status-page simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
 
 help: ## This list
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{ printf "%-22s %s\n", $$1, $$2 }'
 
 demo: ## A real cluster, Lull on it, a workload that sleeps and wakes (CLUSTER=builtin|kind|current)
 	@scripts/demo.sh

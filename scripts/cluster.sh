@@ -9,6 +9,7 @@ kubeconfig() {
   case $CLUSTER in
     builtin) lull_cluster kubeconfig ;;
     kind) local file=$build/kind-$LULL_CLUSTER.kubeconfig
+          mkdir -p "$build"
           kind get kubeconfig --name "$LULL_CLUSTER" >"$file"; echo "$file" ;;
     current) echo "${KUBECONFIG:-$HOME/.kube/config}" ;;
     *) die "CLUSTER=$CLUSTER: must be builtin, kind or current" ;;
@@ -43,20 +44,26 @@ load() {
   local images=("$build"/images/*.tar) image
   case $CLUSTER in
     builtin) lull_cluster load-image "${images[@]}" ;;
-    kind) for image in "${images[@]}"; do kind load image-archive "$image" --name "$LULL_CLUSTER"; done ;;
-    current) say "CLUSTER=current: its nodes must be able to pull ${IMAGE_REPOSITORY:-lull}/<component>:${IMAGE_TAG:-dev}" ;;
+    kind) for image in "${images[@]}"; do kind load image-archive "$image" --name "$LULL_CLUSTER" || return; done ;;
+    current) : ;; # its nodes pull them: install says so
   esac
 }
 
 install() {
   KUBECONFIG=$(kubeconfig); export KUBECONFIG
+  # Not within a step, which keeps what is said to itself.
+  [ "$CLUSTER" != current ] ||
+    say "CLUSTER=current: its nodes must be able to pull ${IMAGE_REPOSITORY:-lull}/<component>:${IMAGE_TAG:-dev} (IMAGE_REPOSITORY, IMAGE_TAG)"
   step "images into the cluster" load
   local helm; helm=$(tool helm)
   # A tag stays the same while one develops: pods get the new image by a changed annotation.
   step "helm upgrade --install lull" "$helm" upgrade --install lull charts/lull \
     --namespace "$LULL_NAMESPACE" --create-namespace --wait --timeout 3m \
-    --set "$(images)" ${HELM_ARGS:-}
+    --set "$(images)" ${HELM_ARGS:-} || { pods_of_lull; exit 1; }
 }
+
+# Helm only says that its time is over.
+pods_of_lull() { "$(tool kubectl)" -n "$LULL_NAMESPACE" get pods >&2 || true; }
 
 images() { echo "image.repository=${IMAGE_REPOSITORY:-lull},image.tag=${IMAGE_TAG:-dev}"; }
 

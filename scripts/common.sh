@@ -175,7 +175,11 @@ on_a_node() { # COMMAND...
   esac
 }
 
-lull_cluster() { "$CARGO_TARGET_DIR/debug/lull-cluster" "$@"; }
+lull_cluster() {
+  local program=$CARGO_TARGET_DIR/debug/lull-cluster
+  [ -x "$program" ] || die "no cluster was made from this clone yet: make demo makes one ($program is missing)"
+  "$program" "$@"
+}
 
 tool() { # path of kubectl or helm
   if [ "$CLUSTER" = builtin ]; then lull_cluster path "$1"

@@ -7,6 +7,8 @@ export HELM_ARGS="${HELM_ARGS:-} --set guard.enabled=true"
 with_lull guard
 kubectl=$(tool kubectl)
 namespace=guard-$$
+# A cluster of its own goes as a whole.
+[ "$CLUSTER" != current ] || trap '"$kubectl" delete namespace "$namespace" --wait=false --ignore-not-found' EXIT
 as_autoscaler() { "$kubectl" --as "system:serviceaccount:$LULL_NAMESPACE:lull-autoscaler" "$@" --dry-run=server; }
 patch() { as_autoscaler -n "$namespace" patch "$1" "$2" --type merge -p "$3" "${@:4}"; }
 

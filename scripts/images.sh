@@ -17,13 +17,14 @@ for name in "${components[@]}" sample-app; do
   cmp -s "$binary" "$build/bin/$name" && [ -s "$build/images/$name.tar" ] && continue
   cp "$binary" "$build/bin/$name.new"
   strip --strip-debug "$build/bin/$name.new"
+  # One command after the other: where a step is asked how it ended, bash goes on behind what fails.
   image_from_binary() {
-    mv "$build/bin/$name.new" "$build/bin/$name"
-    bud bud --isolation chroot --target "$name" -t "$image" -f Dockerfile "$build/bin"
-    rm -f "$build/images/$name.tar"
-    bud push "$image" "docker-archive:$build/images/$name.tar:docker.io/$image"
-    bud rmi -f "$image"
-    cp "$binary" "$build/bin/$name"
+    mv "$build/bin/$name.new" "$build/bin/$name" &&
+      bud bud --isolation chroot --target "$name" -t "$image" -f Dockerfile "$build/bin" &&
+      rm -f "$build/images/$name.tar" &&
+      bud push "$image" "docker-archive:$build/images/$name.tar:docker.io/$image" &&
+      bud rmi -f "$image" &&
+      cp "$binary" "$build/bin/$name"
   }
   step "image $image ($(du -h "$build/bin/$name.new" | cut -f1))" image_from_binary
 done

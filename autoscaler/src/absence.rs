@@ -14,7 +14,9 @@ use lull_process::readiness::Readiness;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::API_TIMEOUT, context::Context, pod::Pod, workload::tells_no_activator};
+use crate::{
+    config::API_TIMEOUT, context::Context, pod::Pod, silence::Silence, workload::tells_no_activator,
+};
 
 /// Without a ready activator for so long, there is none. One that was killed is ready again within
 /// some seconds, and a rollout always leaves one; a caller waits 10 s for a connection, twice more in
@@ -47,7 +49,8 @@ struct Absence {
     is_certain: bool,
 }
 
-/// Tells `ctx` whether there is an activator among the pods that `selector` selects, until `stop`.
+/// Tells `ctx` whether there is an activator among the pods that `selector` selects, and which of them
+/// are not heard, until `stop`.
 pub async fn watch(
     ctx: Arc<Context>,
     selector: String,
@@ -55,6 +58,7 @@ pub async fn watch(
     stop: CancellationToken,
 ) {
     let mut absence: Option<Absence> = None;
+    let mut silence = Silence::default();
     loop {
         let pause = absence.map_or(BEGIN_WITHIN, |_| LOOK_EVERY);
         tokio::select! {
@@ -65,6 +69,7 @@ pub async fn watch(
             continue;
         }
         let now = ctx.now();
+        silence.look(&ctx, now);
         let absence = absence.get_or_insert_with(|| Absence::new(now, was_told(&ctx)));
         let ready = ctx.stores.activators.find(|pod| pod.is_ready);
         absence.see(ready.is_some(), now);

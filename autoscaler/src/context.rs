@@ -89,6 +89,8 @@ pub struct Context {
     mailboxes: Mailboxes,
     hearings: RwLock<HashMap<String, Hearing>>,
     no_activator: AtomicBool,
+    /// Names of pods, sorted.
+    silent_activators: RwLock<Vec<String>>,
 }
 
 /// A write that didn't work.
@@ -248,6 +250,7 @@ impl Context {
             mailboxes: Mailboxes::default(),
             hearings: RwLock::default(),
             no_activator: AtomicBool::new(false),
+            silent_activators: RwLock::default(),
         }
     }
 
@@ -277,6 +280,20 @@ impl Context {
     /// Takes note of that; what was so before.
     pub(crate) fn set_no_activator(&self, is_so: bool) -> bool {
         self.no_activator.swap(is_so, Ordering::Relaxed)
+    }
+
+    /// Names of the activators that are ready and have not been heard for a while, sorted
+    /// (`autoscaler/src/silence.rs`).
+    #[must_use]
+    pub fn silent_activators(&self) -> Vec<String> {
+        self.silent_activators.read().clone()
+    }
+
+    /// Takes note of them.
+    pub(crate) fn set_silent_activators(&self, names: Vec<String>) {
+        let count = i64::try_from(names.len()).unwrap_or(i64::MAX);
+        self.metrics.silent_activators.set(count);
+        *self.silent_activators.write() = names;
     }
 
     /// Time since the process started: the clock of all windows.

@@ -39,6 +39,7 @@ pub mod purpose;
 mod refusal;
 pub mod restore;
 pub mod shards;
+mod silence;
 pub mod stores;
 pub mod target;
 pub mod turns;

@@ -62,6 +62,8 @@ pub struct Metrics {
     pub errors: Counter,
     /// Tasks of ours that have panicked and begin anew.
     pub panics: Counter,
+    /// Activators that are ready and have not been heard for a while.
+    pub silent_activators: Gauge,
     /// 1 while the newest edit of the cluster-wide settings is not taken.
     pub settings_rejected: Gauge,
 }
@@ -102,6 +104,7 @@ impl Metrics {
             shards_held: Gauge::default(),
             errors: Counter::default(),
             panics: Counter::default(),
+            silent_activators: Gauge::default(),
             settings_rejected: Gauge::default(),
         }
     }
@@ -172,6 +175,11 @@ impl Metrics {
             "reports_refused",
             "Reports that could not be used",
             self.reports_refused.clone(),
+        );
+        own.register(
+            "silent_activators",
+            "Activators that are ready and have not been heard for 10 s: no workload falls asleep",
+            self.silent_activators.clone(),
         );
     }
 

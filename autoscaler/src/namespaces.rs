@@ -12,6 +12,12 @@ impl Namespaces {
     pub fn has(&self, namespace: &str) -> bool {
         self.0.is_empty() || self.0.contains(namespace)
     }
+
+    /// The first by name; `None` where all there are are meant.
+    #[must_use]
+    pub fn first(&self) -> Option<&str> {
+        self.0.first().map(String::as_str)
+    }
 }
 
 impl FromStr for Namespaces {
@@ -41,6 +47,7 @@ mod tests {
             let all: Namespaces = text.parse().unwrap();
             assert!(all.has("web"), "{text:?}");
             assert_eq!(all, Namespaces::default());
+            assert_eq!(all.first(), None);
         }
     }
 
@@ -49,6 +56,7 @@ mod tests {
         let some: Namespaces = "web, shop".parse().unwrap();
         assert!(some.has("web") && some.has("shop"));
         assert!(!some.has("we") && !some.has(""));
+        assert_eq!(some.first(), Some("shop"));
         assert_eq!(some.to_string().parse::<Namespaces>(), Ok(some));
     }
 }

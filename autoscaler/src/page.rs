@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use kube::ResourceExt as _;
 use lull_contract::{
     scaled_workload::ScaledWorkload,
-    view::{EVENTS_PATH, LIST_PATH, WorkloadDetail, WorkloadList},
+    view::{EVENTS_PATH, LIST_PATH, WorkloadDetail},
 };
 use lull_process::server::{self, Answer, Peer};
 use tokio::{
@@ -145,10 +145,7 @@ impl Page {
             return answer;
         }
         if path == LIST_PATH {
-            return server::json(&WorkloadList {
-                replica: self.replica.clone(),
-                workloads: self.build().into_workloads(),
-            });
+            return server::json(&self.build().into_list(&self.replica));
         }
         let workload = path.strip_prefix(LIST_PATH).and_then(|rest| {
             let (namespace, name) = rest.strip_prefix('/')?.split_once('/')?;
@@ -199,7 +196,8 @@ impl Page {
             let live = self.live(workload);
             views::workload(workload, live)
         });
-        views.collect()
+        let board: Board = views.collect();
+        board.with_silent(self.ctx.silent_activators())
     }
 
     fn detail(&self, workload: &ScaledWorkload) -> WorkloadDetail {
@@ -312,6 +310,25 @@ mod tests {
         let names = r"/^[a-z0-9][^/]*\/[a-z0-9][^/]*$/.test(key)";
         assert_eq!(script.matches(".test(key)").count(), 1);
         assert!(script.contains(names));
+    }
+
+    #[test]
+    fn the_page_takes_a_connection_for_dead_on_which_nothing_is_said() {
+        let (_, _, script) = FILES[1];
+        for part in ["addEventListener('alive'", "SILENT_AFTER = 40000;"] {
+            assert!(script.contains(part), "{part}");
+        }
+        let alive = events::SIGN_OF_LIFE;
+        assert!(alive.starts_with("event: alive\ndata: "), "{alive:?}");
+        assert!(events::KEEP_ALIVE * 2 < Duration::from_millis(40_000));
+    }
+
+    #[test]
+    fn what_changes_each_second_is_not_read_aloud() {
+        let (_, _, html) = FILES[0];
+        assert!(html.contains(r#"<p id="totals">"#));
+        assert!(html.contains(r#"<p id="link" role="status""#));
+        assert!(html.contains(r#"<p id="notice" role="alert" hidden>"#));
     }
 
     #[test]

@@ -34,8 +34,10 @@ use lull_contract::{AppPort, Class, names::connect_rule, ports::traffic_port_nam
 pub use asks::Asks;
 pub use finding::{Finding, Reason, Severity};
 pub use mesh::Mesh;
+pub use names::taken;
 pub use patch::{hold_patch, is_held, is_switched, release_patch, restore_patch, switch_patch};
 pub(crate) use patch::{is_noted, is_planned_alike, user_selector};
+pub use services::selecting;
 pub(crate) use services::selects;
 pub use wakes::longest_wake;
 

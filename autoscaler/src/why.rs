@@ -107,9 +107,9 @@ impl Why {
 
     /// In a few words.
     #[must_use]
-    pub fn text(self, verdict: &Verdict, facts: &Facts) -> String {
+    pub fn text(self, verdict: &Verdict, facts: &Facts, measured: &Measured) -> String {
         match self {
-            Self::Unheard => "not every pod and activator is heard: nothing shrinks".to_owned(),
+            Self::Unheard => format!("{}: nothing shrinks", silent(measured)),
             Self::Young => "watched for less than a window: nothing shrinks".to_owned(),
             Self::Rollout => "a rollout is under way: nothing shrinks".to_owned(),
             Self::Bypass => "connections go round the queue-proxy: it stays awake".to_owned(),
@@ -143,6 +143,28 @@ impl Why {
             Self::Bypass => "bypass",
             Self::InFlight => "in-flight",
             Self::NoActivator => "no-activator",
+        }
+    }
+}
+
+/// How many of whom are not heard: pods are their user's to look at, activators Lull's.
+fn silent(measured: &Measured) -> String {
+    let count = |count: u32, noun: &str| match count {
+        1 => format!("1 {noun}"),
+        more => format!("{more} {noun}s"),
+    };
+    let verb = |count: u32| if count == 1 { "is" } else { "are" };
+    let (pods, activators) = (measured.silent, measured.silent_activators);
+    match (pods, activators) {
+        (0, 0) => "not everybody is heard".to_owned(),
+        (pods, 0) => format!("{} {} not heard", count(pods, "pod"), verb(pods)),
+        (0, activators) => {
+            let who = count(activators, "activator");
+            format!("{who} {} not heard", verb(activators))
+        }
+        (pods, activators) => {
+            let (pods, activators) = (count(pods, "pod"), count(activators, "activator"));
+            format!("{pods} and {activators} are not heard")
         }
     }
 }
@@ -304,7 +326,32 @@ mod tests {
             let verdict = verdict(want, Rule::Algorithm, Reason::Idle);
             let why = Why::of(&verdict, &facts, &heard(is_heard));
             assert_eq!(why.label(), label, "{want} {is_heard} {facts:?}");
-            assert!(!why.text(&verdict, &facts).is_empty());
+            assert!(!why.text(&verdict, &facts, &heard(is_heard)).is_empty());
+        }
+    }
+
+    #[test]
+    fn who_is_not_heard_is_said_with_the_count() {
+        let rows = [
+            (1, 0, "1 pod is not heard: nothing shrinks"),
+            (2, 0, "2 pods are not heard: nothing shrinks"),
+            (0, 1, "1 activator is not heard: nothing shrinks"),
+            (0, 2, "2 activators are not heard: nothing shrinks"),
+            (
+                3,
+                1,
+                "3 pods and 1 activator are not heard: nothing shrinks",
+            ),
+        ];
+        let verdict = verdict(0, Rule::Algorithm, Reason::Idle);
+        for (silent, silent_activators, expected) in rows {
+            let measured = Measured {
+                silent,
+                silent_activators,
+                ..heard(false)
+            };
+            let text = Why::Unheard.text(&verdict, &facts(), &measured);
+            assert_eq!(text, expected);
         }
     }
 }

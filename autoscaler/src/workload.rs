@@ -33,10 +33,8 @@ use self::{
     again::Refusals, follow::Patience, look::Look, mesh::RulesKept, planning::Inputs,
     status::PutOff, waking::Untold,
 };
-pub(crate) use self::{
-    status::tells_no_activator,
-    waking::{resolve, waking_reason},
-};
+pub use self::status::tells_no_activator;
+pub(crate) use self::waking::{resolve, waking_reason};
 use crate::{
     context::{Context, Key, Mailbox, WriteError},
     journal::Journal,

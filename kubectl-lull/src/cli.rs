@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use lull_contract::HumanDuration;
 
 use crate::workload::WorkloadName;
@@ -23,7 +23,7 @@ pub(crate) struct Args {
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Access {
     /// Namespace of the workload; else that of the kubeconfig's context.
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, value_parser = NonEmptyStringValueParser::new())]
     pub(crate) namespace: Option<String>,
     /// Context of the kubeconfig; else its current one.
     #[arg(long, global = true)]
@@ -37,7 +37,8 @@ pub(crate) struct Access {
         env = "LULL_NAMESPACE",
         default_value = "lull-system",
         global = true,
-        value_name = "NAMESPACE"
+        value_name = "NAMESPACE",
+        value_parser = NonEmptyStringValueParser::new()
     )]
     pub(crate) lull_namespace: String,
     /// Text for people, or JSON for scripts.
@@ -217,6 +218,16 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_namespace_without_a_name_is_no_namespace() {
+        // As a script writes it whose variable is not set.
+        for flag in ["--namespace", "--lull-namespace"] {
+            let wrong = Args::try_parse_from(["kubectl-lull", "list", flag, ""]).unwrap_err();
+            assert_eq!(wrong.exit_code(), 2, "{wrong}");
+            assert!(wrong.to_string().contains(flag), "{wrong}");
+        }
     }
 
     #[test]

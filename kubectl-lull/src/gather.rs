@@ -1,21 +1,22 @@
 //! What a plan is made from, read with the user's own rights.
 
-use std::{collections::BTreeMap, fmt::Debug, sync::Arc, time::Duration};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use autoscaler::{
-    plan::{self, Asks, Components, Finding, Mesh, Other, Plan, Reason, Situation},
-    pod::Pod,
+    objects::is_lulls,
+    plan::{self, Asks, Components, Finding, Mesh, Other, Plan, Reason, Situation, Template},
     stores::{Budget, Hpa, NetworkPolicy},
     target::{DiscoveryError, Target},
 };
 use k8s_openapi::api::{
     autoscaling::v2::HorizontalPodAutoscaler,
-    core::v1::{self as core, ConfigMap, Namespace, Service},
+    core::v1::{ConfigMap, Service},
+    discovery::v1::EndpointSlice,
     networking::v1 as networking,
     policy::v1::PodDisruptionBudget,
 };
 use kube::{
-    Api, Resource,
+    Api, Resource, ResourceExt,
     api::ListParams,
     core::{DynamicObject, NamespaceResourceScope},
 };
@@ -29,6 +30,7 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     cluster::{Cluster, call},
+    components::components,
     mesh::{self, Seen},
     rights::Reading,
     told::{LeftOut, Told, told},
@@ -41,8 +43,6 @@ pub(crate) const SETTINGS: &str = "lull-settings";
 pub(crate) const LULL: &str = "app.kubernetes.io/part-of=lull";
 /// Label that tells Lull's own pods apart.
 pub(crate) const COMPONENT_LABEL: &str = "app.kubernetes.io/component";
-/// Label that Kubernetes puts on every namespace.
-const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// A plan, and what it was made from.
 #[derive(Debug)]
@@ -76,6 +76,8 @@ struct Surroundings {
     scalers: Vec<String>,
     policies: Vec<Arc<NetworkPolicy>>,
     budgets: Vec<Arc<Budget>>,
+    /// Slices of the namespace that Lull hasn't written, by name.
+    others_slices: Vec<String>,
     mesh: Option<Seen>,
     lull: Components,
     defaults: Defaults,
@@ -97,7 +99,7 @@ pub(crate) async fn planned(cluster: &Cluster, workload: &Workload) -> anyhow::R
         plan: plan_of(target, &around, &settings, (run, &faults)),
         settings,
         is_enrolled: run.is_enrolled,
-        left_out: told.leaves_out(&workload.name.resource, &target.namespace),
+        left_out: told.leaves_out(&workload.name.resource, cluster),
         missing: around.missing,
     })
 }
@@ -126,6 +128,22 @@ pub(crate) fn is_enrolled(scaled: &ScaledWorkload) -> bool {
         let is_before = matches!(status.state, State::Enrolling | State::Planned);
         !is_before && !status.services.is_empty()
     })
+}
+
+// === impl Surroundings ===
+
+impl Surroundings {
+    /// What is not Lull's and has the name of an object that Lull would write for the Services which
+    /// select pods of `template`.
+    fn taken(&self, template: &Template) -> Vec<String> {
+        let has = |names: &[String], name: &str| names.iter().any(|there| there == name);
+        let rules = self.mesh.as_ref().map(|seen| seen.others_rules.as_slice());
+        plan::taken(
+            &plan::selecting(&self.services, template),
+            |slice| has(&self.others_slices, slice),
+            |rule| has(rules.unwrap_or_default(), rule),
+        )
+    }
 }
 
 // === impl Run ===
@@ -166,6 +184,7 @@ fn plan_of(
         };
     };
     let others = others_than(target, &around.others);
+    let taken = around.taken(&template.plan);
     let mut plan = plan::plan(&Situation {
         workload: &name,
         id: &target.id(),
@@ -173,8 +192,7 @@ fn plan_of(
         asks: Asks::of(&target.annotations, settings),
         is_enrolled: run.is_enrolled,
         services: &around.services,
-        // Slices are not read; what has their names is told by the autoscaler.
-        taken: &[],
+        taken: &taken,
         others: &others,
         scalers: &around.scalers,
         policies: &around.policies,
@@ -227,6 +245,8 @@ async fn surroundings(
     let policies: Vec<networking::NetworkPolicy> =
         listed(cluster, Reading::Policies, missing).await?;
     let budgets: Vec<PodDisruptionBudget> = listed(cluster, Reading::Budgets, missing).await?;
+    let slices: Vec<EndpointSlice> = listed(cluster, Reading::Slices, missing).await?;
+    around.others_slices = others_slices(&slices);
     around.lull = components(cluster, missing).await?;
     around.defaults = defaults(cluster, missing).await?;
     around.others = others(cluster, told, missing).await?;
@@ -247,6 +267,12 @@ async fn surroundings(
         .map(Arc::new)
         .collect();
     Ok(around)
+}
+
+/// Names of the `slices` that Lull hasn't written.
+fn others_slices(slices: &[EndpointSlice]) -> Vec<String> {
+    let others = slices.iter().filter(|slice| !is_lulls(slice));
+    others.map(ResourceExt::name_any).collect()
 }
 
 /// The namespace's objects of a kind; none, and a note in `missing`, where the user may not list
@@ -316,7 +342,7 @@ async fn others(
 }
 
 /// Whether the cluster has no such kind, and so no workloads of it.
-fn is_unknown(error: &anyhow::Error) -> bool {
+pub(crate) fn is_unknown(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<DiscoveryError>();
     matches!(error, Some(DiscoveryError::Unknown(_)))
 }
@@ -336,64 +362,6 @@ async fn defaults(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Resul
         }
         Err(error) => Err(error.into()),
     }
-}
-
-/// Where Lull's own pods are, and with which labels.
-async fn components(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Result<Components> {
-    let namespace = cluster.lull_namespace.clone();
-    let api: Api<Namespace> = Api::all(cluster.client.clone());
-    let by_name = BTreeMap::from([(NAMESPACE_NAME_LABEL.to_owned(), namespace.clone())]);
-    let found = call("look at Lull's namespace", api.get_opt(&namespace)).await;
-    let seen = match found {
-        Ok(found) => found.and_then(|found| found.metadata.labels),
-        Err(error) if error.is(403) => {
-            let effect = "only its name is compared with NetworkPolicies";
-            missing.push(Reading::LullNamespace.lacked(cluster, effect));
-            None
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let pods = lull_pods(cluster, missing).await?;
-    let of = |component: &str| -> Vec<Arc<Pod>> {
-        let is_it = |pod: &&Arc<Pod>| {
-            let named = pod.labels.get(COMPONENT_LABEL);
-            named.is_some_and(|named| named == component)
-        };
-        pods.iter().filter(is_it).cloned().collect()
-    };
-    let charted = Components {
-        namespace,
-        namespace_labels: by_name,
-        activators: labels("activator"),
-        autoscalers: labels("autoscaler"),
-    };
-    Ok(charted.as_seen(seen.as_ref(), &of("activator"), &of("autoscaler")))
-}
-
-/// Lull's own pods; none where the user may not list them.
-async fn lull_pods(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow::Result<Vec<Arc<Pod>>> {
-    let (client, namespace) = (cluster.client.clone(), &cluster.lull_namespace);
-    let api: Api<core::Pod> = Api::namespaced(client, namespace);
-    let lull = ListParams::default().labels(LULL);
-    match call("list Lull's pods", api.list(&lull)).await {
-        Ok(list) => Ok(list.into_iter().map(Pod::own).map(Arc::new).collect()),
-        Err(error) if error.is(403) => {
-            let effect = "NetworkPolicies are compared with the chart's own labels";
-            missing.push(Reading::LullPods.lacked(cluster, effect));
-            Ok(Vec::new())
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Labels of a component's pods, as the chart sets them.
-fn labels(component: &str) -> BTreeMap<String, String> {
-    [
-        ("app.kubernetes.io/part-of", "lull"),
-        (COMPONENT_LABEL, component),
-    ]
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .into()
 }
 
 #[cfg(test)]
@@ -452,6 +420,30 @@ mod tests {
     }
 
     #[test]
+    fn a_slice_of_somebody_else_s_with_the_name_of_lull_s_stands_in_the_way() {
+        let target = shop(&json!({}));
+        let slice = |labels: &Value| -> EndpointSlice {
+            let metadata = json!({ "name": "shop-lull", "namespace": "web", "labels": labels });
+            let slice = json!({ "metadata": metadata, "addressType": "IPv4", "endpoints": [] });
+            serde_json::from_value(slice).unwrap()
+        };
+        let own = json!({ "endpointslice.kubernetes.io/managed-by": "lull.dev" });
+        let own = slice(&own);
+        assert!(is_lulls(&own), "{own:?}");
+        for (slice, expected) in [(own, false), (slice(&json!({})), true)] {
+            let around = Surroundings {
+                others_slices: others_slices(&[slice]),
+                ..around()
+            };
+            let (settings, _) = settings(&target, &around.defaults);
+            let plan = plan_of(&target, &around, &settings, (Run::default(), &[]));
+            let mut refusals = plan.refusals();
+            let is_taken = refusals.any(|one| one.reason == Reason::NameTaken);
+            assert_eq!(is_taken, expected, "{:?}", plan.findings);
+        }
+    }
+
+    #[test]
     fn the_mesh_around_it_counts_and_rules_at_pods_only_where_it_is_a_member() {
         let metadata = json!({ "name": "by-port", "namespace": "web" });
         let modes = json!({ "8080": { "mode": "STRICT" } });
@@ -478,7 +470,11 @@ mod tests {
         let (settings, _) = settings(&target, &around.defaults);
         for is_member in [true, false] {
             let rules = Around::among(&listed, "web", "istio-system");
-            around.mesh = Some(Seen { rules, is_member });
+            around.mesh = Some(Seen {
+                rules,
+                others_rules: Vec::new(),
+                is_member,
+            });
             let plan = plan_of(&target, &around, &settings, (Run::default(), &[]));
             let is_found = |reason| plan.findings.iter().any(|one| one.reason == reason);
             let at_pods = is_found(Reason::MtlsByPort);

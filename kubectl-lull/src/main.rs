@@ -8,7 +8,7 @@
 //! rights.rs     the rights to read that
 //! mesh.rs       the part of that which is Istio's  told.rs      what the autoscaler is told
 //! progress.rs   what is waited for                 output.rs    text or JSON, and the exit code
-//! view.rs       what a status says (pure)          table.rs, style.rs, words.rs: how it looks (pure)
+//! components.rs Lull's own pods, for a plan        table.rs, style.rs, words.rs: how it looks (pure)
 //! complete.rs   what may stand next on the command line (pure)
 //! ```
 //!
@@ -18,6 +18,7 @@ mod cli;
 mod cluster;
 mod commands;
 mod complete;
+mod components;
 mod doctor;
 mod forward;
 mod gather;

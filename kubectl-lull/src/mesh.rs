@@ -1,9 +1,12 @@
 //! The mesh around a workload as the autoscaler would see it, read with the user's own rights.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use autoscaler::{
-    mesh::{Around, PodIdentity, RuleKind, Signs, WorkloadEntry, is_meshed},
+    mesh::{Around, DestinationRule, PodIdentity, RuleKind, Signs, WorkloadEntry, is_meshed},
     pod::Pod,
     target::Target,
 };
@@ -32,6 +35,8 @@ const REVISION_LABEL: &str = "istio.io/rev";
 pub(crate) struct Seen {
     /// What may be about it.
     pub(crate) rules: Around,
+    /// DestinationRules of its namespace that Lull hasn't written, by name.
+    pub(crate) others_rules: Vec<String>,
     /// Its pods have Istio's container, or will have it.
     pub(crate) is_member: bool,
 }
@@ -52,6 +57,38 @@ pub(crate) async fn is_known(cluster: &Cluster) -> Result<bool, CallError> {
         Err(error) if error.is(404) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Istio's kinds that the cluster doesn't know, of those that a plan reads, each with its group and
+/// version.
+///
+/// # Errors
+/// Where the API server can't say.
+pub(crate) async fn missing_kinds(cluster: &Cluster) -> Result<Vec<String>, CallError> {
+    let wanted = RuleKind::ALL.map(RuleKind::resource);
+    let versions: BTreeSet<&str> = wanted
+        .iter()
+        .map(|kind| kind.api_version.as_str())
+        .collect();
+    let mut served = BTreeSet::new();
+    for version in versions {
+        let listed = cluster.client.list_api_group_resources(version);
+        match call("look for Istio", listed).await {
+            Ok(list) => {
+                let kinds = list.resources.into_iter();
+                served.extend(kinds.map(|kind| (version, kind.name)));
+            }
+            Err(error) if error.is(404) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let missing = wanted.iter().filter(|kind| {
+        let kind = (kind.api_version.as_str(), kind.plural.clone());
+        !served.contains(&kind)
+    });
+    Ok(missing
+        .map(|kind| format!("{} of {}", kind.plural, kind.api_version))
+        .collect())
 }
 
 /// The mesh around `target` for an autoscaler that is `told` so; `None` where there is none for it.
@@ -82,6 +119,7 @@ pub(crate) async fn around(
     };
     Ok(Some(Seen {
         rules: Around::among(&listed, &cluster.namespace, root),
+        others_rules: DestinationRule::of_others(&listed, &cluster.namespace),
         is_member,
     }))
 }

@@ -69,6 +69,25 @@ pub(crate) async fn list(cluster: &Cluster) -> Result<WorkloadList, NoPage> {
     Err(NoPage::NotReached(failed))
 }
 
+/// What every replica that answers has to list.
+///
+/// # Errors
+/// Where none of them answers.
+pub(crate) async fn lists(cluster: &Cluster) -> Result<Vec<WorkloadList>, NoPage> {
+    let (mut lists, mut failed) = (Vec::new(), "it has no list".to_owned());
+    for replica in replicas(cluster).await? {
+        match page(cluster, &replica, LIST_PATH).await {
+            Ok(Some(list)) => lists.push(list),
+            Ok(None) => {}
+            Err(why) => failed = why,
+        }
+    }
+    if lists.is_empty() {
+        return Err(NoPage::NotReached(failed));
+    }
+    Ok(lists)
+}
+
 /// The workload called `name` (a ScaledWorkload's name), by the replica that leads it where that
 /// answers; `None` where no replica knows it.
 ///

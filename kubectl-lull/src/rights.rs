@@ -48,6 +48,8 @@ pub(crate) enum Reading {
     Policies,
     /// Its PodDisruptionBudgets.
     Budgets,
+    /// Its EndpointSlices.
+    Slices,
     /// The workload's ScaledWorkload.
     Scaled,
     /// What the autoscaler is told: its Deployment.
@@ -94,11 +96,12 @@ pub(crate) fn of_rules(kind: RuleKind) -> Vec<Right> {
 
 impl Reading {
     /// Every one.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Services,
         Self::Scalers,
         Self::Policies,
         Self::Budgets,
+        Self::Slices,
         Self::Scaled,
         Self::Autoscaler,
         Self::Settings,
@@ -122,6 +125,7 @@ impl Reading {
             Self::Scalers => ("list", ("autoscaling", "horizontalpodautoscalers"), Here),
             Self::Policies => ("list", ("networking.k8s.io", "networkpolicies"), Here),
             Self::Budgets => ("list", ("policy", "poddisruptionbudgets"), Here),
+            Self::Slices => ("list", ("discovery.k8s.io", "endpointslices"), Here),
             Self::Scaled => ("get", ("lull.dev", "scaledworkloads"), Here),
             Self::Autoscaler => ("get", ("apps", "deployments"), Lull),
             Self::Settings => ("get", ("", "configmaps"), Lull),
@@ -221,6 +225,7 @@ mod tests {
         apps::v1::Deployment,
         autoscaling::v2::HorizontalPodAutoscaler,
         core::v1::{ConfigMap, Namespace, Pod, Service},
+        discovery::v1::EndpointSlice,
         networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
     };
@@ -241,6 +246,7 @@ mod tests {
                 Reading::Scalers => of::<HorizontalPodAutoscaler>(),
                 Reading::Policies => of::<NetworkPolicy>(),
                 Reading::Budgets => of::<PodDisruptionBudget>(),
+                Reading::Slices => of::<EndpointSlice>(),
                 Reading::Scaled => of::<ScaledWorkload>(),
                 Reading::Autoscaler => of::<Deployment>(),
                 Reading::Settings => of::<ConfigMap>(),

@@ -20,8 +20,12 @@ const NAMESPACES: &str = "AUTOSCALER_NAMESPACES";
 const MESH: &str = "AUTOSCALER_MESH";
 /// Variable that names the mesh's root namespace.
 const MESH_ROOT: &str = "AUTOSCALER_MESH_ROOT_NAMESPACE";
+/// Kubernetes' own namespace. The chart's webhook never looks at it, nor at Lull's.
+const KUBE_SYSTEM: &str = "kube-system";
 /// The root namespace where nothing else is said: Istio's own default.
 const DEFAULT_MESH_ROOT: &str = "istio-system";
+/// A namespace that every cluster has.
+const DEFAULT_NAMESPACE: &str = "default";
 
 /// What the autoscaler is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +47,8 @@ pub(crate) enum LeftOut {
     Kind,
     /// Its namespace is none of those that Lull writes in.
     Namespace,
+    /// It is in Kubernetes' own namespace, or in Lull's.
+    Never,
 }
 
 /// What the autoscaler is told; the chart's defaults where there is none. Where the user may not look,
@@ -54,7 +60,12 @@ pub(crate) async fn told(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow
     let (client, namespace) = (cluster.client.clone(), &cluster.lull_namespace);
     let api: Api<Deployment> = Api::namespaced(client, namespace);
     match call("look at the autoscaler", api.get_opt(AUTOSCALER)).await {
-        Ok(deployment) => Ok(Told::by(deployment.as_ref())),
+        Ok(deployment) => {
+            if deployment.is_none() {
+                missing.push(absent(namespace));
+            }
+            Ok(Told::by(deployment.as_ref()))
+        }
         Err(error) if error.is(403) => {
             let effect = format!(
                 "Lull's kinds and mesh are taken to be the chart's defaults (root namespace \
@@ -65,6 +76,14 @@ pub(crate) async fn told(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// What is said where there is no autoscaler in Lull's `namespace`.
+fn absent(namespace: &str) -> String {
+    format!(
+        "there is no Deployment {AUTOSCALER} in namespace {namespace}: Lull's kinds, namespaces and mesh \
+         are taken to be the chart's defaults; where Lull is elsewhere, name it by --lull-namespace"
+    )
 }
 
 // === impl Told ===
@@ -92,13 +111,33 @@ impl Told {
         }
     }
 
-    /// Whether it is known not to look after workloads of this kind in `namespace`.
-    pub(crate) fn leaves_out(&self, kind: &TargetResource, namespace: &str) -> Option<LeftOut> {
+    /// Whether it is known not to look after workloads of this kind in `cluster`'s namespace.
+    pub(crate) fn leaves_out(&self, kind: &TargetResource, cluster: &Cluster) -> Option<LeftOut> {
+        self.leaves(kind, (&cluster.namespace, &cluster.lull_namespace))
+    }
+
+    /// The same for workloads in `namespace`, where Lull itself is in the namespace `lull`.
+    pub(crate) fn leaves(
+        &self,
+        kind: &TargetResource,
+        (namespace, lull): (&str, &str),
+    ) -> Option<LeftOut> {
         let targets = self.targets.as_ref();
         if targets.is_some_and(|targets| !targets.0.contains(kind)) {
             return Some(LeftOut::Kind);
         }
+        if [KUBE_SYSTEM, lull].contains(&namespace) {
+            return Some(LeftOut::Never);
+        }
         (!self.namespaces.has(namespace)).then_some(LeftOut::Namespace)
+    }
+
+    /// A namespace whose workloads it looks after: `wanted`, where that is one.
+    pub(crate) fn namespace_like<'a>(&'a self, wanted: &'a str, lull: &str) -> &'a str {
+        if self.namespaces.has(wanted) && ![KUBE_SYSTEM, lull].contains(&wanted) {
+            return wanted;
+        }
+        self.namespaces.first().unwrap_or(DEFAULT_NAMESPACE)
     }
 }
 
@@ -135,28 +174,56 @@ mod tests {
         assert!(!Told::by(None).is_without_mesh);
     }
 
+    fn leaves(told: &Told, kind: &str, namespace: &str) -> Option<LeftOut> {
+        told.leaves(&kind.parse().unwrap(), (namespace, "lull-system"))
+    }
+
+    const DEPLOYMENTS: &str = "apps/v1/deployments";
+    const ROLLOUTS: &str = "argoproj.io/v1alpha1/rollouts";
+
     #[test]
     fn a_kind_is_left_out_only_where_the_autoscaler_was_seen_without_it() {
-        let kind = |text: &str| text.parse::<TargetResource>().unwrap();
-        let (deployments, rollouts) = (
-            kind("apps/v1/deployments"),
-            kind("argoproj.io/v1alpha1/rollouts"),
-        );
         let plain = by(&json!([]));
-        assert_eq!(plain.leaves_out(&deployments, "web"), None);
-        assert_eq!(plain.leaves_out(&rollouts, "web"), Some(LeftOut::Kind));
-        let more = "apps/v1/deployments,argoproj.io/v1alpha1/rollouts";
+        assert_eq!(leaves(&plain, DEPLOYMENTS, "web"), None);
+        assert_eq!(leaves(&plain, ROLLOUTS, "web"), Some(LeftOut::Kind));
+        let more = format!("{DEPLOYMENTS},{ROLLOUTS}");
         let more = by(&json!([{ "name": TARGETS, "value": more }]));
-        assert_eq!(more.leaves_out(&rollouts, "web"), None);
-        assert_eq!(Told::by(None).leaves_out(&rollouts, "web"), None);
+        assert_eq!(leaves(&more, ROLLOUTS, "web"), None);
+        assert_eq!(leaves(&Told::by(None), ROLLOUTS, "web"), None);
     }
 
     #[test]
     fn a_namespace_is_left_out_where_the_autoscaler_has_others() {
-        let deployments: TargetResource = "apps/v1/deployments".parse().unwrap();
         let some = by(&json!([{ "name": NAMESPACES, "value": "web,shop" }]));
-        assert_eq!(some.leaves_out(&deployments, "shop"), None);
-        let elsewhere = some.leaves_out(&deployments, "default");
+        assert_eq!(leaves(&some, DEPLOYMENTS, "shop"), None);
+        let elsewhere = leaves(&some, DEPLOYMENTS, "default");
         assert_eq!(elsewhere, Some(LeftOut::Namespace));
+    }
+
+    #[test]
+    fn nothing_is_looked_after_in_kubernetes_own_namespace_and_in_lull_s() {
+        for told in [by(&json!([])), Told::by(None)] {
+            for namespace in [KUBE_SYSTEM, "lull-system"] {
+                let left_out = leaves(&told, DEPLOYMENTS, namespace);
+                assert_eq!(left_out, Some(LeftOut::Never), "{namespace}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_tried_out_is_tried_where_lull_looks_after_workloads() {
+        let all = by(&json!([]));
+        let some = by(&json!([{ "name": NAMESPACES, "value": "web,shop" }]));
+        let rows = [
+            (&all, "web", "web"),
+            (&all, KUBE_SYSTEM, DEFAULT_NAMESPACE),
+            (&all, "lull-system", DEFAULT_NAMESPACE),
+            (&some, "web", "web"),
+            (&some, "default", "shop"),
+        ];
+        for (told, wanted, expected) in rows {
+            let namespace = told.namespace_like(wanted, "lull-system");
+            assert_eq!(namespace, expected, "{wanted}");
+        }
     }
 }

@@ -8,7 +8,9 @@ use kube::{
     Api, Resource,
     core::{ApiResource, DynamicObject},
 };
-use lull_contract::{scaled_workload::ScaledWorkload, target_resource::TargetResource};
+use lull_contract::{
+    annotations, scaled_workload::ScaledWorkload, target_resource::TargetResource,
+};
 
 use crate::{
     cluster::{CallError, Cluster, call},
@@ -21,6 +23,9 @@ const DISCOVERY: Duration = Duration::from_secs(15);
 /// What is said where the cluster has no Lull.
 pub(crate) const NOT_INSTALLED: &str =
     "Lull is not installed on this cluster: it has no ScaledWorkloads";
+
+/// Longest name of an object.
+const MAX_NAME: usize = 253;
 
 /// `deploy/shop`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +62,14 @@ pub(crate) async fn kind(
     Ok(Arc::new(found?))
 }
 
+/// Whether an object may be called so: whatever else would be asked for under another path.
+fn is_name(text: &str) -> bool {
+    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+    text.len() <= MAX_NAME
+        && text.chars().all(is_allowed)
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+}
+
 /// Whether the cluster knows ScaledWorkloads.
 ///
 /// # Errors
@@ -72,6 +85,17 @@ pub(crate) async fn is_installed(cluster: &Cluster) -> Result<bool, CallError> {
         Err(error) if error.is(404) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// What is said of a workload that has no ScaledWorkload.
+fn not_run(target: &Target) -> String {
+    if annotations::opted_in(&target.annotations) {
+        return format!(
+            "{target} asks to be run by Lull, and no autoscaler has taken note of it yet: where that \
+             lasts, see kubectl lull plan and kubectl lull doctor"
+        );
+    }
+    format!("{target} is not run by Lull: `kubectl lull on` lets Lull run it")
 }
 
 // === impl WorkloadName ===
@@ -95,8 +119,14 @@ impl FromStr for WorkloadName {
                 other if other.contains('/') => other,
                 _ => return Err(wrong()),
             };
-        if name.is_empty() || name.contains(char::is_whitespace) {
+        if name.is_empty() {
             return Err(wrong());
+        }
+        if !is_name(name) {
+            return Err(format!(
+                "{name:?} is no name of a workload: names have lower-case letters, digits, - and ., \
+                 at most {MAX_NAME} of them"
+            ));
         }
         Ok(Self {
             resource: resource.parse()?,
@@ -156,20 +186,24 @@ impl Workload {
     /// What Lull says of it.
     ///
     /// # Errors
-    /// Where Lull doesn't run it, or the API server can't say.
+    /// Where Lull doesn't run it or is not installed, or the API server can't say.
     pub(crate) async fn run_by_lull(&self, cluster: &Cluster) -> anyhow::Result<ScaledWorkload> {
-        let scaled = self.scaled(cluster).await?;
-        scaled.with_context(|| {
-            format!(
-                "{} is not run by Lull: `kubectl lull on` lets Lull run it",
-                self.target
-            )
-        })
+        if let Some(scaled) = self.scaled(cluster).await? {
+            return Ok(scaled);
+        }
+        // Of a kind that is not there the API server says the same as of an object.
+        if !is_installed(cluster).await? {
+            bail!(NOT_INSTALLED);
+        }
+        bail!(not_run(&self.target));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::apps::v1::Deployment;
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -196,5 +230,40 @@ mod tests {
         for wrong in ["", "deploy/", "pod/x", "a b"] {
             assert!(wrong.parse::<WorkloadName>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_name_that_no_object_can_have_is_refused_with_what_is_allowed() {
+        let long = "x".repeat(MAX_NAME + 1);
+        for name in [
+            "Shop",
+            "shop,cart",
+            "shop?x=1",
+            "..",
+            "-shop",
+            "sh\u{1b}op",
+            long.as_str(),
+        ] {
+            let wrong = format!("deploy/{name}").parse::<WorkloadName>();
+            let wrong = wrong.unwrap_err();
+            assert!(wrong.contains("lower-case letters"), "{wrong}");
+            assert!(!wrong.contains(char::is_control), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_workload_that_asks_for_it_and_has_no_scaled_workload_is_not_told_to_ask() {
+        let kind = Arc::new(ApiResource::erase::<Deployment>(&()));
+        let target = |annotations: serde_json::Value| {
+            let object = json!({ "metadata": { "name": "shop", "annotations": annotations } });
+            Target::new(&kind, serde_json::from_value(object).unwrap())
+        };
+        let plain = not_run(&target(json!({})));
+        assert!(plain.contains("lull on"), "{plain}");
+        let asking = not_run(&target(json!({ "lull.dev/scale": "true" })));
+        assert!(
+            asking.contains("doctor") && !asking.contains("lull on"),
+            "{asking}"
+        );
     }
 }

@@ -22,6 +22,8 @@ pub struct Measured {
     pub heard: bool,
     /// Ready pods that have not been heard lately.
     pub silent: u32,
+    /// Ready activators of which the same holds.
+    pub silent_activators: u32,
     /// Every ready activator and at least half of the ready pods have been heard lately: the silent
     /// ones may be sick, rather than this process cut off.
     pub mostly_heard: bool,
@@ -103,6 +105,7 @@ impl Demand {
             panic: self.panic.average(ended),
             heard: pods.late + activators.late == 0,
             silent: pods.late,
+            silent_activators: activators.late,
             mostly_heard: pods.late * 2 <= pods.count && activators.late == 0,
             oldest: pods.oldest.zip(activators.oldest).map(|(a, b)| a.max(b)),
             restarted,

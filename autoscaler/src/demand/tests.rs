@@ -279,6 +279,7 @@ fn what_an_activator_leaves_out_is_as_it_was_until_its_last_report() {
     assert!(measure(&mut demand, hearing(1, 99), 100).heard);
     let silent = measure(&mut demand, hearing(1, 99), 103);
     assert!(!silent.heard, "the activator says nothing");
+    assert_eq!((silent.silent, silent.silent_activators), (0, 1));
     let left_out = measure(&mut demand, hearing(2, 99), 100);
     assert!(!left_out.heard, "it knows the workload no more");
     // Of second 99 to 100 it says that one was held throughout.

@@ -4,6 +4,9 @@
 const SVG = 'http://www.w3.org/2000/svg';
 const DETAIL_EVERY = 2000;
 const RETRY_AFTER = 3000;
+// Something is said every 15 seconds. After a laptop has slept, or behind a proxy whose other side is gone,
+// nobody tells that the connection is dead.
+const SILENT_AFTER = 40000;
 const CELLS = ['name', 'state', 'since', 'pods', 'flight', 'held', 'why'];
 
 const byId = (id) => document.getElementById(id);
@@ -67,6 +70,8 @@ function makeRow(key, view) {
     link.append(cells[name]);
   }
   item.append(link);
+  // Its link was followed before it was there.
+  if (key === opened) link.setAttribute('aria-current', 'true');
   return { key, view, item, link, cells };
 }
 
@@ -127,9 +132,18 @@ function apply(change) {
   }
   insert(added);
   total();
+  notice(change.silentActivators || []);
   if (opened && change.changed.some((view) => view.namespace + '/' + view.name === opened)) {
     showNow(rows.get(opened).view);
   }
+}
+
+// What is wrong with all workloads at once; whoever reads aloud is told when it begins.
+function notice(silent) {
+  setText(byId('notice'), silent.length === 0 ? '' : 'No workload falls asleep: ' +
+    (silent.length === 1 ? 'an activator is' : 'activators are') + ' ready and not heard (' + silent.join(', ') +
+    '). Delete the pod; where the next one is silent, too, see that autoscalers reach port 9090 of activators.');
+  byId('notice').hidden = silent.length === 0;
 }
 
 function insert(added) {
@@ -355,14 +369,30 @@ function say(state, text) {
 
 function follow() {
   const events = new EventSource('events');
+  let heardAt = Date.now();
+  const again = () => {
+    clearInterval(watch);
+    events.close();
+    setTimeout(follow, RETRY_AFTER);
+  };
+  const watch = setInterval(() => {
+    if (Date.now() - heardAt < SILENT_AFTER) return;
+    say('lost', 'nothing heard, trying again');
+    again();
+  }, RETRY_AFTER);
   events.onopen = () => {
+    heardAt = Date.now();
     isFresh = true;
     say('live', 'live');
   };
-  events.onmessage = (event) => apply(JSON.parse(event.data));
+  events.addEventListener('alive', () => { heardAt = Date.now(); });
+  events.onmessage = (event) => {
+    heardAt = Date.now();
+    apply(JSON.parse(event.data));
+  };
   events.onerror = () => {
     say('lost', 'connection lost, trying again');
-    if (events.readyState === EventSource.CLOSED) setTimeout(follow, RETRY_AFTER);
+    if (events.readyState === EventSource.CLOSED) again();
   };
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration}
 use bytes::Bytes;
 use futures::Stream;
 use hyper::body::Frame;
-use lull_contract::view::{Change, WorkloadView};
+use lull_contract::view::{Change, WorkloadList, WorkloadView};
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::{Instant, timeout_at},
@@ -13,20 +13,23 @@ use tokio::{
 
 /// So long nothing is said at most: a proxy in between would take the connection for dead, and who
 /// has gone without a word is found out by what can't be sent to it.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// After so long it ends, and a browser comes again by itself: who never reads has a place for so long
 /// at most, also where what is told has room in buffers on the way.
 const MAX_AGE: Duration = Duration::from_secs(600);
 /// The end: come again in a second.
 const COME_AGAIN: &[u8] = b"retry: 1000\n\n";
-/// A line that says nothing.
-const NOTHING: &[u8] = b":\n\n";
+/// An event that says nothing new. It is no comment, so that the page hears it, too: a connection may
+/// be dead without a word, and what is shown would then be taken for what is.
+pub(super) const SIGN_OF_LIFE: &str = "event: alive\ndata: {}\n\n";
 
 /// Every workload at one moment.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Board {
     /// By namespace and name.
     workloads: BTreeMap<String, WorkloadView>,
+    /// Activators that are not heard.
+    silent: Vec<String>,
 }
 
 /// One who looks on.
@@ -48,13 +51,24 @@ impl FromIterator<WorkloadView> for Board {
         let workloads = views.into_iter().map(|view| (view.key(), view));
         Self {
             workloads: workloads.collect(),
+            silent: Vec::new(),
         }
     }
 }
 
 impl Board {
-    pub(super) fn into_workloads(self) -> Vec<WorkloadView> {
-        self.workloads.into_values().collect()
+    /// The same where these activators are not heard.
+    pub(super) fn with_silent(self, silent: Vec<String>) -> Self {
+        Self { silent, ..self }
+    }
+
+    /// As `replica` tells it to who asks once.
+    pub(super) fn into_list(self, replica: &str) -> WorkloadList {
+        WorkloadList {
+            replica: replica.to_owned(),
+            workloads: self.workloads.into_values().collect(),
+            silent_activators: self.silent,
+        }
     }
 
     /// What is other than it was at `before`; `None` where nothing is.
@@ -68,8 +82,10 @@ impl Board {
                 .filter(|key| !self.workloads.contains_key(*key))
                 .cloned()
                 .collect(),
+            silent_activators: self.silent.clone(),
         };
-        (!change.changed.is_empty() || !change.gone.is_empty()).then_some(change)
+        let is_other = !change.changed.is_empty() || !change.gone.is_empty();
+        (is_other || self.silent != before.silent).then_some(change)
     }
 }
 
@@ -118,7 +134,7 @@ impl Follower {
                 Ok(Ok(())) => Arc::clone(&self.boards.borrow_and_update()),
                 Ok(Err(_)) => return None,
                 Err(_) if silent_until == self.ends => return Some(Bytes::from_static(COME_AGAIN)),
-                Err(_) => return Some(Bytes::from_static(NOTHING)),
+                Err(_) => return Some(Bytes::from_static(SIGN_OF_LIFE.as_bytes())),
             };
             let change = board.since(&self.told);
             self.told = board;
@@ -134,7 +150,7 @@ fn event(change: &Change) -> Bytes {
     match serde_json::to_string(change) {
         Ok(json) => format!("data: {json}\n\n").into(),
         // Texts and numbers always can be written.
-        Err(_) => Bytes::from_static(NOTHING),
+        Err(_) => Bytes::from_static(SIGN_OF_LIFE.as_bytes()),
     }
 }
 
@@ -196,7 +212,7 @@ mod tests {
         boards_tx.send_replace(board(&[("a", 0), ("b", 0)]));
         assert_eq!(
             next().await.unwrap(),
-            NOTHING,
+            SIGN_OF_LIFE,
             "the clock ran to the next sign of life"
         );
         boards_tx.send_replace(board(&[("a", 1), ("c", 0)]));
@@ -205,6 +221,24 @@ mod tests {
         assert_eq!(told(&change), (changed, vec!["ns/b".to_owned()]));
         drop(boards_tx);
         assert!(next().await.is_none());
+    }
+
+    #[test]
+    fn an_activator_that_falls_silent_is_news_and_so_is_one_that_speaks_again() {
+        let board = |silent: &[&str]| {
+            let silent = silent.iter().map(|name| (*name).to_owned());
+            Board::from_iter([view("a", 1)]).with_silent(silent.collect())
+        };
+        let (all_heard, one_silent) = (board(&[]), board(&["activator-1"]));
+        let change = one_silent.since(&all_heard).expect("it is news");
+        assert_eq!(change.silent_activators, ["activator-1"]);
+        assert!(change.changed.is_empty() && change.gone.is_empty());
+        let change = all_heard.since(&one_silent).expect("it is news");
+        assert!(change.silent_activators.is_empty());
+        assert_eq!(one_silent.since(&board(&["activator-1"])), None);
+        let list = one_silent.into_list("autoscaler-1");
+        assert_eq!(list.silent_activators, ["activator-1"]);
+        assert_eq!(list.workloads.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -239,7 +273,7 @@ mod tests {
         tokio::select! {
             frame = frames.next() => {
                 let frame = frame.expect("a sign of life").unwrap();
-                assert_eq!(frame.into_data().unwrap(), NOTHING);
+                assert_eq!(frame.into_data().unwrap(), SIGN_OF_LIFE);
             }
             () = same_boards => panic!("nothing was said"),
         }

@@ -6,6 +6,25 @@ use lull_contract::names::{WORKLOAD_LABEL, connect_rule, label_value, private_se
 use super::{Finding, PlannedService, Reason, Situation};
 use crate::objects::slice_names;
 
+/// Kind and name of objects that are called as those are which Lull would write for the Services called
+/// `services`, and are not Lull's: [`Situation::taken`]. Whether a slice or a DestinationRule of a name is
+/// there and somebody else's is said by `is_others_slice` and `is_others_rule`.
+#[must_use]
+pub fn taken(
+    services: &[String],
+    is_others_slice: impl Fn(&str) -> bool,
+    is_others_rule: impl Fn(&str) -> bool,
+) -> Vec<String> {
+    let slices = services.iter().flat_map(|name| slice_names(name));
+    let slices = slices.filter(|name| is_others_slice(name));
+    let rules = services.iter().map(|name| connect_rule(name));
+    let rules = rules.filter(|name| is_others_rule(name));
+    slices
+        .map(|name| format!("EndpointSlice {name}"))
+        .chain(rules.map(|name| format!("DestinationRule {name}")))
+        .collect()
+}
+
 /// Findings about the private Service and the slices of `services`, which enrolment can't do without.
 pub(super) fn find(
     situation: &Situation<'_>,

@@ -57,6 +57,16 @@ pub(super) fn find(situation: &Situation<'_>, findings: &mut Vec<Finding>) -> Ve
     planned
 }
 
+/// Names of those of `services` that select pods of `template`.
+#[must_use]
+pub fn selecting(services: &[Arc<Service>], template: &Template) -> Vec<String> {
+    let services = services.iter();
+    let selecting = services.filter(|service| selects(service, &template.labels));
+    selecting
+        .filter_map(|service| service.metadata.name.clone())
+        .collect()
+}
+
 /// Whether `service` is one of the user's and selects pods with these labels.
 pub(crate) fn selects(service: &Service, labels: &Labels) -> bool {
     let ours = service

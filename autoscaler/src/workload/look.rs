@@ -57,7 +57,7 @@ impl Look {
             State::Waking => waking_reason(self.facts.held),
             State::Settling => "pods are ready, activators are about to leave".to_owned(),
             State::FallingAsleep => "idle: activators first, then the pods go".to_owned(),
-            _ => self.why().text(&self.verdict, &self.facts),
+            _ => self.why().text(&self.verdict, &self.facts, &self.measured),
         }
     }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use lull_contract::{
-    names::{WORKLOAD_LABEL, connect_rule, label_value, private_service},
+    names::{WORKLOAD_LABEL, label_value, private_service},
     scaled_workload::{ScaledWorkload, State},
 };
 
@@ -160,19 +160,17 @@ impl Task {
         };
         let names = self.selecting(&template.plan);
         let (stores, namespace) = (&self.ctx.stores, &self.key.namespace);
-        let slices = names.iter().flat_map(|name| objects::slice_names(name));
-        let slices = slices.filter(|name| {
-            let slice = stores.slices.get(namespace, name);
-            slice.is_some_and(|slice| !objects::is_lulls(&slice))
-        });
-        let slices = slices.map(|name| format!("EndpointSlice {name}"));
-        let rules = names.iter().map(|name| connect_rule(name));
-        let rules = rules.filter(|name| {
-            let rule = stores.rules.destination_rule(namespace, name);
-            rule.is_some_and(|rule| rule.ours.is_none())
-        });
-        let rules = rules.map(|name| format!("DestinationRule {name}"));
-        slices.chain(rules).collect()
+        plan::taken(
+            &names,
+            |slice| {
+                let slice = stores.slices.get(namespace, slice);
+                slice.is_some_and(|slice| !objects::is_lulls(&slice))
+            },
+            |rule| {
+                let rule = stores.rules.destination_rule(namespace, rule);
+                rule.is_some_and(|rule| rule.ours.is_none())
+            },
+        )
     }
 
     /// Once it is enrolled, names of the Services that select the pods and carry no note of Lull's.
@@ -203,10 +201,7 @@ impl Task {
     fn selecting(&mut self, template: &Template) -> Arc<Vec<String>> {
         let (stores, namespace) = (&self.ctx.stores, &self.key.namespace);
         self.selecting.get(self.objects, |_| {
-            let services = stores.services.in_namespace(namespace);
-            let labels = &template.labels;
-            let selecting = services.iter().filter(|s| plan::selects(s, labels));
-            selecting.filter_map(|s| s.metadata.name.clone()).collect()
+            plan::selecting(&stores.services.in_namespace(namespace), template)
         })
     }
 

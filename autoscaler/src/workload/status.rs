@@ -288,7 +288,8 @@ enum Enrolled<'a> {
 }
 
 /// Whether whoever wrote `status` was certain that there was no activator at all.
-pub(crate) fn tells_no_activator(status: &ScaledWorkloadStatus) -> bool {
+#[must_use]
+pub fn tells_no_activator(status: &ScaledWorkloadStatus) -> bool {
     let mut conditions = status.conditions.iter();
     conditions.any(|found| found.type_ == WARNINGS && found.message.contains(KEPT_AWAKE))
 }

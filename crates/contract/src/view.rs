@@ -40,6 +40,9 @@ pub struct WorkloadList {
     pub replica: String,
     /// By namespace and name.
     pub workloads: Vec<WorkloadView>,
+    /// Pods of activators that are ready and that this replica has not heard for a while, by name: as
+    /// long as there is one, none of its workloads falls asleep.
+    pub silent_activators: Vec<String>,
 }
 
 /// One workload as it is now.
@@ -233,6 +236,8 @@ pub struct Change {
     pub changed: Vec<WorkloadView>,
     /// `namespace/name` of those that are gone.
     pub gone: Vec<String>,
+    /// All of [`WorkloadList::silent_activators`], whatever has changed.
+    pub silent_activators: Vec<String>,
 }
 
 // === impl WorkloadView ===

@@ -10,6 +10,10 @@ use crate::{
     words::count,
 };
 
+/// Findings of one area and level that are shown to people: where a thousand workloads have one fault, it
+/// is read once.
+const MAX_ALIKE: usize = 20;
+
 /// The answer.
 #[derive(Debug, Serialize)]
 struct Page {
@@ -23,7 +27,7 @@ struct Page {
 pub(super) async fn run(asked: Asked<'_>) -> anyhow::Result<Output> {
     let version = asked.cluster.client.apiserver_version();
     crate::cluster::call("ask the API server for its version", version).await?;
-    let seen = doctor::look(asked.cluster).await;
+    let seen = Box::pin(doctor::look(asked.cluster)).await;
     let page = Page {
         findings: doctor::findings(&seen),
     };
@@ -45,20 +49,32 @@ fn outcome(findings: &[Finding]) -> Outcome {
 fn text(findings: &[Finding], style: Style) -> String {
     let mut text = String::new();
     let mut area = None;
-    for finding in findings {
-        if area.replace(finding.area) != Some(finding.area) {
-            let gap = if text.is_empty() { "" } else { "\n" };
-            let title = style.paint(Paint::Strong, finding.area.title());
-            text.push_str(&format!("{gap}{title}\n"));
+    // Those of one area and level stand together.
+    for alike in findings.chunk_by(|a, b| (a.area, a.level) == (b.area, b.level)) {
+        for finding in alike.iter().take(MAX_ALIKE) {
+            if area.replace(finding.area) != Some(finding.area) {
+                let gap = if text.is_empty() { "" } else { "\n" };
+                let title = style.paint(Paint::Strong, finding.area.title());
+                text.push_str(&format!("{gap}{title}\n"));
+            }
+            text.push_str(&line(finding, style));
         }
-        let (word, paint) = mark(finding.level);
-        let word = style.paint(paint, word);
-        text.push_str(&format!("  {word} {}\n", finding.message));
-        if !finding.fix.is_empty() {
-            text.push_str(&format!("          fix: {}\n", finding.fix));
+        let more = alike.len().saturating_sub(MAX_ALIKE);
+        if more > 0 {
+            text.push_str(&format!("          and {more} more: -o json has all\n"));
         }
     }
     text.push_str(&format!("\n{}\n", summary(findings)));
+    text
+}
+
+fn line(finding: &Finding, style: Style) -> String {
+    let (word, paint) = mark(finding.level);
+    let word = style.paint(paint, word);
+    let mut text = format!("  {word} {}\n", finding.message);
+    if !finding.fix.is_empty() {
+        text.push_str(&format!("          fix: {}\n", finding.fix));
+    }
     text
 }
 
@@ -126,6 +142,22 @@ Mesh
 ";
         assert_eq!(text(&findings, Style::PLAIN), expected);
         assert_eq!(outcome(&findings), Outcome::Found);
+    }
+
+    #[test]
+    fn of_many_that_are_alike_some_are_shown_and_all_are_counted() {
+        let alike = |level| finding(Area::Slices, level, "do this");
+        let mut findings = vec![alike(Level::Problem); 1_000];
+        findings.push(alike(Level::Warning));
+        let text = text(&findings, Style::PLAIN);
+        let shown = text.matches("  problem it is so").count();
+        assert_eq!(shown, MAX_ALIKE, "{text}");
+        assert!(
+            text.contains("and 980 more: -o json has all\n  warning it is so"),
+            "{text}"
+        );
+        assert!(text.ends_with("\n1000 problems, 1 warning\n"), "{text}");
+        assert_eq!(text.matches("Slices\n").count(), 1, "{text}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use jiff::Timestamp;
 use k8s_openapi::api::events::v1::Event;
 use kube::{Api, api::ListParams};
-use lull_contract::view::WorkloadDetail;
+use lull_contract::view::{WakeView, WorkloadDetail};
 use serde::Serialize;
 
 use super::{
@@ -21,8 +21,10 @@ use crate::{
     words::{ago, millis},
 };
 
+/// Reason of the Event that tells of a wake with its answer.
+const WOKEN: &str = "Woken";
 /// Reasons of the Events by which the autoscaler tells of counts.
-const TOLD: [&str; 5] = ["Waking", "Woken", "FellAsleep", "Scaled", "ScaledByOther"];
+const TOLD: [&str; 5] = ["Waking", WOKEN, "FellAsleep", "Scaled", "ScaledByOther"];
 
 /// The answer.
 #[derive(Debug, Serialize)]
@@ -56,7 +58,7 @@ pub(super) async fn run(asked: Asked<'_>, which: &Which) -> anyhow::Result<Outpu
     let mut entries = entries(&detail);
     if detail.history.is_empty() {
         match events(asked.cluster, &detail).await {
-            Ok(told) => entries.extend(told),
+            Ok(told) => entries.extend(without_known(told, &detail.wakes)),
             Err(error) => missing.push(format!("Events: {error:#}")),
         }
     }
@@ -92,9 +94,22 @@ fn entries(detail: &WorkloadDetail) -> Vec<Entry> {
     changes.chain(wakes).collect()
 }
 
+/// The Events `told` but for those of `wakes`, which are in the status, too: each would be there twice.
+fn without_known(mut told: Vec<Entry>, wakes: &[WakeView]) -> Vec<Entry> {
+    let begun = wakes.iter().filter_map(|wake| time(&wake.at));
+    if let Some(oldest) = begun.min() {
+        told.retain(|entry| entry.what != WOKEN || time(&entry.at).is_some_and(|at| at < oldest));
+    }
+    told
+}
+
+fn time(text: &str) -> Option<Timestamp> {
+    text.parse().ok()
+}
+
 /// Times are compared as such: as texts, `:00Z` would come after `:00.5Z`.
 fn newest_first(entries: &mut [Entry]) {
-    entries.sort_by_key(|entry| Reverse(entry.at.parse::<Timestamp>().ok()));
+    entries.sort_by_key(|entry| Reverse(time(&entry.at)));
 }
 
 /// What the API server keeps of Lull's Events about the workload, an hour as a rule.
@@ -151,7 +166,7 @@ fn text(page: &Page, now: Timestamp, style: Style) -> String {
 
 #[cfg(test)]
 mod tests {
-    use lull_contract::view::{CountChange, WakeView};
+    use lull_contract::view::CountChange;
     use serde_json::json;
 
     use super::*;
@@ -219,5 +234,24 @@ mod tests {
         );
         assert_eq!(entry.at, "2026-01-01T00:00:00Z");
         assert_eq!(entry_of(&event("Headless")), None);
+    }
+    #[test]
+    fn a_wake_that_the_status_has_is_not_told_by_its_event_again() {
+        let entry = |at: &str, what: &str| Entry {
+            at: at.to_owned(),
+            what: what.to_owned(),
+            why: String::new(),
+        };
+        let told = vec![
+            entry("2026-01-01T00:00:01Z", WOKEN),
+            entry("2026-01-01T00:05:00Z", "FellAsleep"),
+            entry("2026-01-01T00:10:01Z", WOKEN),
+        ];
+        let wakes = [WakeView {
+            at: "2026-01-01T00:10:00.250Z".to_owned(),
+            ..WakeView::default()
+        }];
+        assert_eq!(without_known(told.clone(), &wakes), told[..2]);
+        assert_eq!(without_known(told.clone(), &[]), told);
     }
 }

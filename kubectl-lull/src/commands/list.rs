@@ -2,7 +2,10 @@
 
 use jiff::Timestamp;
 use kube::{Api, api::ListParams};
-use lull_contract::{scaled_workload::ScaledWorkload, view::WorkloadView};
+use lull_contract::{
+    scaled_workload::ScaledWorkload,
+    view::{WorkloadList, WorkloadView},
+};
 use serde::Serialize;
 
 use super::Asked;
@@ -24,6 +27,8 @@ const MAX_REASON: usize = 72;
 #[derive(Debug, Serialize)]
 struct Page {
     workloads: Vec<WorkloadView>,
+    /// What holds for all of them.
+    notices: Vec<String>,
     /// What could not be had, and what is shown in its place.
     missing: Vec<String>,
 }
@@ -34,19 +39,25 @@ struct Page {
 /// Where neither the autoscaler nor the API server tells of them.
 pub(super) async fn run(asked: Asked<'_>, args: ListArgs) -> anyhow::Result<Output> {
     let cluster = asked.cluster;
-    let (mut workloads, missing) = match pages::list(cluster).await {
-        Ok(list) => (list.workloads, Vec::new()),
+    let (list, missing) = match pages::list(cluster).await {
+        Ok(list) => (list, Vec::new()),
         Err(error) => {
             let missing = format!("{error}; what the ScaledWorkloads say is shown");
-            let workloads = from_status(cluster, args.all_namespaces).await?;
-            (workloads, vec![missing])
+            let list = from_status(cluster, args.all_namespaces).await?;
+            (list, vec![missing])
         }
     };
+    let notices = Vec::from_iter(silence(&list.silent_activators));
+    let mut workloads = list.workloads;
     if !args.all_namespaces {
         workloads.retain(|workload| workload.namespace == cluster.namespace);
     }
     workloads.sort_by_key(WorkloadView::key);
-    let page = Page { workloads, missing };
+    let page = Page {
+        workloads,
+        notices,
+        missing,
+    };
     let shown = Shown {
         has_namespaces: args.all_namespaces,
         namespace: &cluster.namespace,
@@ -56,7 +67,17 @@ pub(super) async fn run(asked: Asked<'_>, args: ListArgs) -> anyhow::Result<Outp
     Output::new(&page, text, Outcome::Done)
 }
 
-async fn from_status(cluster: &Cluster, is_for_all: bool) -> anyhow::Result<Vec<WorkloadView>> {
+/// What is said of activators that are ready and not heard.
+fn silence(activators: &[String]) -> Option<String> {
+    (!activators.is_empty()).then(|| {
+        format!(
+            "no workload falls asleep: ready and not heard: {} (kubectl lull doctor)",
+            activators.join(", ")
+        )
+    })
+}
+
+async fn from_status(cluster: &Cluster, is_for_all: bool) -> anyhow::Result<WorkloadList> {
     let client = cluster.client.clone();
     let api: Api<ScaledWorkload> = if is_for_all {
         Api::all(client)
@@ -64,7 +85,10 @@ async fn from_status(cluster: &Cluster, is_for_all: bool) -> anyhow::Result<Vec<
         Api::namespaced(client, &cluster.namespace)
     };
     match call("list ScaledWorkloads", api.list(&ListParams::default())).await {
-        Ok(list) => Ok(list.items.iter().map(ScaledWorkload::view).collect()),
+        Ok(list) => Ok(WorkloadList {
+            workloads: list.items.iter().map(ScaledWorkload::view).collect(),
+            ..WorkloadList::default()
+        }),
         Err(error) if error.is(404) => anyhow::bail!(NOT_INSTALLED),
         Err(error) => Err(error.into()),
     }
@@ -98,8 +122,8 @@ fn text(page: &Page, shown: &Shown<'_>, style: Style) -> String {
         text.push_str(&table(page, shown).text(style));
         text.push_str(&format!("\n{}\n", summary(page, shown.now)));
     }
-    for missing in &page.missing {
-        text.push_str(&style.paint(Paint::Warn, missing));
+    for line in page.notices.iter().chain(&page.missing) {
+        text.push_str(&style.paint(Paint::Warn, line));
         text.push('\n');
     }
     text
@@ -193,6 +217,7 @@ mod tests {
     fn a_row_says_what_sleeps_and_since_when() {
         let page = Page {
             workloads: vec![shop()],
+            notices: Vec::new(),
             missing: Vec::new(),
         };
         let text = text(&page, &shown(true), Style::PLAIN);
@@ -219,15 +244,31 @@ mod tests {
     fn what_is_missing_without_the_autoscaler_is_said() {
         let page = Page {
             workloads: vec![shop()],
+            notices: Vec::new(),
             missing: vec!["the autoscaler is not reached".to_owned()],
         };
         let text = text(&page, &shown(false), Style::PLAIN);
         assert!(text.ends_with("is not reached\n"), "{text}");
         let none = Page {
             workloads: Vec::new(),
+            notices: Vec::new(),
             missing: Vec::new(),
         };
         let text = super::text(&none, &shown(false), Style::PLAIN);
         assert_eq!(text, "Lull runs no workload in namespace web.\n");
+    }
+    #[test]
+    fn what_keeps_all_of_them_awake_is_said_below_the_table() {
+        assert_eq!(silence(&[]), None);
+        let page = Page {
+            workloads: vec![shop()],
+            notices: Vec::from_iter(silence(&["lull-activator-1".to_owned()])),
+            missing: Vec::new(),
+        };
+        let text = text(&page, &shown(false), Style::PLAIN);
+        let last = text.lines().last();
+        let expected =
+            "no workload falls asleep: ready and not heard: lull-activator-1 (kubectl lull doctor)";
+        assert_eq!(last, Some(expected));
     }
 }

@@ -223,6 +223,14 @@ impl Found {
                     workload.target.namespace
                 ),
             ),
+            LeftOut::Never => (
+                OTHER_NAMESPACE,
+                format!(
+                    "is in namespace {}: in kube-system and in Lull's own namespace nothing is ever \
+                     enrolled",
+                    workload.target.namespace
+                ),
+            ),
         };
         Self {
             reason: reason.to_owned(),

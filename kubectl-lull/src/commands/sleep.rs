@@ -5,9 +5,10 @@
 //! refused while something is in flight, and says so.
 
 use anyhow::bail;
+use autoscaler::workload::tells_no_activator;
 use lull_contract::{
     Class, Settings,
-    scaled_workload::{ScaledWorkload, State},
+    scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State, is_odd},
 };
 
 use super::{
@@ -32,6 +33,10 @@ const WITHOUT_ACTIVATORS: &str = "callers of the moment before activators were i
 struct Situation<'a> {
     settings: &'a Settings,
     state: State,
+    /// What stands in the way of an enrolled workload, which is kept awake then.
+    in_the_way: Option<&'a str>,
+    /// There is no activator at all.
+    has_no_activator: bool,
     /// Requests in flight; `None`: nobody can say.
     in_flight: Option<u64>,
     is_forced: bool,
@@ -60,6 +65,8 @@ pub(super) async fn run(asked: Asked<'_>, args: &SleepArgs) -> anyhow::Result<Ou
     let situation = Situation {
         settings: &scaled.spec.settings,
         state: status.state,
+        in_the_way: in_the_way(&status),
+        has_no_activator: tells_no_activator(&status),
         in_flight: in_flight(asked, &workload).await,
         is_forced: args.force,
     };
@@ -105,11 +112,20 @@ async fn in_flight(asked: Asked<'_>, workload: &Workload) -> Option<u64> {
     live.filter(|live| live.is_live).map(|live| live.in_flight)
 }
 
+/// What has come in the way since it was enrolled.
+fn in_the_way(status: &ScaledWorkloadStatus) -> Option<&str> {
+    let mut conditions = status.conditions.iter();
+    let enrolled = conditions.find(|one| one.type_ == "Enrolled" && is_odd(one))?;
+    (enrolled.status == "True").then_some(enrolled.message.as_str())
+}
+
 /// Why it should not sleep now.
 fn objection(situation: &Situation<'_>) -> Option<String> {
     let Situation {
         settings,
         state,
+        in_the_way,
+        has_no_activator,
         in_flight,
         is_forced,
     } = *situation;
@@ -125,6 +141,15 @@ fn objection(situation: &Situation<'_>) -> Option<String> {
     }
     if matches!(state, State::Enrolling | State::Leaving | State::Planned) {
         return Some(format!("it is {state}: nothing would hold its callers"));
+    }
+    if let Some(what) = in_the_way {
+        return Some(format!(
+            "it is kept awake as long as this stands in the way: {what}"
+        ));
+    }
+    if has_no_activator {
+        let why = "no activator is ready: nothing would hold its callers, and Lull would wake it";
+        return Some(why.to_owned());
     }
     if is_forced {
         return None;
@@ -155,6 +180,8 @@ fn asleep(scaled: Option<&ScaledWorkload>) -> Look {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -182,12 +209,45 @@ mod tests {
             let situation = Situation {
                 settings,
                 state,
+                in_the_way: None,
+                has_no_activator: false,
                 in_flight,
                 is_forced,
             };
             let why = objection(&situation);
             match expected {
                 None => assert_eq!(why, None, "{situation:?}"),
+                Some(part) => assert!(why.as_ref().is_some_and(|w| w.contains(part)), "{why:?}"),
+            }
+        }
+    }
+    #[test]
+    fn what_lull_keeps_awake_is_not_put_to_sleep_even_by_force() {
+        let condition = |reason: &str, message: &str| -> ScaledWorkloadStatus {
+            serde_json::from_value(json!({ "state": "Awake", "conditions": [{
+                "type": "Enrolled", "status": "True", "reason": reason, "message": message,
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }] }))
+            .unwrap()
+        };
+        let plain = condition("Enrolled", "");
+        let taken = condition("NameTaken", "EndpointSlice shop-lull is not Lull's");
+        let settings = Settings::default();
+        for (status, has_no_activator, expected) in [
+            (&plain, false, None),
+            (&taken, false, Some("shop-lull")),
+            (&plain, true, Some("no activator is ready")),
+        ] {
+            let why = objection(&Situation {
+                settings: &settings,
+                state: status.state,
+                in_the_way: in_the_way(status),
+                has_no_activator,
+                in_flight: Some(0),
+                is_forced: true,
+            });
+            match expected {
+                None => assert_eq!(why, None),
                 Some(part) => assert!(why.as_ref().is_some_and(|w| w.contains(part)), "{why:?}"),
             }
         }

@@ -5,7 +5,7 @@ use autoscaler::target::Target;
 use kube::api::{Patch, PatchParams};
 use lull_contract::{
     annotations::{self, SCALE},
-    scaled_workload::ScaledWorkload,
+    scaled_workload::{ScaledWorkload, State},
 };
 use serde_json::{Value, json};
 
@@ -80,6 +80,14 @@ pub(super) async fn off(asked: Asked<'_>, args: &OffArgs) -> anyhow::Result<Outp
         let result = "is not run by Lull: nothing was changed".to_owned();
         return done(&workload, result, Vec::new(), None).output(asked.style);
     }
+    if scaled.is_none() && workload.target.is_injected() && !is_installed(cluster).await? {
+        // Nobody would give it back, however long that is waited for.
+        bail!(
+            "{NOT_INSTALLED}, and {} still has its sidecar: docs/uninstall.md says how it is given \
+             back without Lull",
+            workload.target
+        );
+    }
     if workload.target.annotations.contains_key(SCALE) {
         annotate(&workload, Value::Null).await?;
     }
@@ -126,10 +134,11 @@ fn enrolled(scaled: Option<&ScaledWorkload>) -> Look {
     let Some(scaled) = scaled else {
         return Look::NotYet("the autoscaler has not seen it yet".to_owned());
     };
-    if gather::is_enrolled(scaled) {
+    let status = scaled.status.clone().unwrap_or_default();
+    // One that is asked for again while it leaves has its Services still, and gives them back first.
+    if gather::is_enrolled(scaled) && status.state != State::Leaving {
         return Look::There;
     }
-    let status = scaled.status.clone().unwrap_or_default();
     Look::NotYet(format!("{}: {}", status.state, status.reason))
 }
 
@@ -164,7 +173,7 @@ mod tests {
     use kube::core::ApiResource;
     use lull_contract::{
         Settings,
-        scaled_workload::{ScaledWorkloadSpec, ScaledWorkloadStatus, State, Target as Named},
+        scaled_workload::{ScaledWorkloadSpec, ScaledWorkloadStatus, Target as Named},
     };
 
     use super::*;
@@ -202,6 +211,10 @@ mod tests {
         );
         assert!(matches!(
             enrolled(Some(&scaled(State::Planned, &["shop"]))),
+            Look::NotYet(_)
+        ));
+        assert!(matches!(
+            enrolled(Some(&scaled(State::Leaving, &["shop"]))),
             Look::NotYet(_)
         ));
         assert_eq!(

@@ -1,23 +1,31 @@
-//! The mesh, the endpoints of sleeping workloads, and what stands in the way of single ones.
+//! The endpoints of sleeping workloads, and what stands in the way of single ones.
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::{core::v1::Pod, discovery::v1::EndpointSlice};
+use autoscaler::mesh::WorkloadEntry;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use lull_contract::{
-    names::ISTIO_PROXY_CONTAINER,
+    names::{MULTICLUSTER_SERVICE_LABEL, WORKLOAD_LABEL, label_value},
     scaled_workload::{Mode, ScaledWorkload, State, is_odd},
 };
 
 use super::{Area, Finding, OptedIn, Seen, place, ready_addresses};
-use crate::gather::COMPONENT_LABEL;
+use crate::{gather::COMPONENT_LABEL, told::LeftOut};
 
 /// Kubernetes' label for the Service of a slice.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
-/// Findings about mesh, slices and workloads.
+/// What is wrong with the activators by which a sleeping workload is reached.
+struct Wrong {
+    /// Rest of a sentence.
+    what: String,
+    /// Nobody is reached.
+    is_problem: bool,
+}
+
+/// Findings about slices and workloads.
 pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
-    mesh(seen, findings);
     let workloads = match &seen.workloads {
         Ok(workloads) => workloads.as_deref().unwrap_or_default(),
         // Said among what is installed.
@@ -28,72 +36,35 @@ pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
     forgotten(seen, workloads, findings);
 }
 
-fn mesh(seen: &Seen, findings: &mut Vec<Finding>) {
-    match (&seen.knows_istio, &seen.has_istiod) {
-        (Ok(false), _) => findings.push(Area::Mesh.good("there is no Istio, and none is needed")),
-        (Ok(true), Ok(true)) => findings.push(Area::Mesh.good("Istio is there, and istiod ready")),
-        (Ok(true), Ok(false)) => findings.push(Area::Mesh.warning(
-            "the cluster knows WorkloadEntries, but no istiod is ready: unless it runs elsewhere, \
-             callers in the mesh are not told of activators",
-            "kubectl get pods -A -l app=istiod",
-        )),
-        (Err(why), _) | (_, Err(why)) => findings.push(Area::Mesh.unknown("Istio", why)),
-    }
-    let Ok(pods) = &seen.pods else {
-        return;
-    };
-    let meshed: Vec<String> = pods
-        .iter()
-        .filter(|pod| has_istio(pod))
-        .map(|pod| pod.name_any())
-        .collect();
-    if !meshed.is_empty() {
-        findings.push(Area::Mesh.problem(
-            format!(
-                "Lull's own pods have Istio's container ({}): activators must see the mesh's TLS as \
-                 it comes",
-                meshed.join(", ")
-            ),
-            format!(
-                "kubectl label namespace {} istio-injection=disabled --overwrite; then restart them",
-                seen.namespace
-            ),
-        ));
-    }
-}
-
-/// A native sidecar is among the init containers.
-fn has_istio(pod: &Pod) -> bool {
-    let mut containers = pod.spec.iter().flat_map(|spec| {
-        let init = spec.init_containers.iter().flatten();
-        spec.containers.iter().chain(init)
-    });
-    containers.any(|container| container.name == ISTIO_PROXY_CONTAINER)
-}
-
 fn slices(seen: &Seen, workloads: &[ScaledWorkload], findings: &mut Vec<Finding>) {
     let slices = match &seen.slices {
         Ok(slices) => slices,
         Err(why) => return findings.push(Area::Slices.unknown("EndpointSlices", why)),
     };
+    if let Err(why) = &seen.entries {
+        findings.push(Area::Slices.unknown("WorkloadEntries", why));
+    }
     let before = findings.len();
     let activators = activators(seen);
     let mut asleep = 0;
-    for workload in workloads {
-        let status = workload.status.clone().unwrap_or_default();
-        let has_activators = status.mode == Mode::Proxy && status.state == State::Asleep;
-        asleep += usize::from(has_activators);
-        if !has_activators {
-            continue;
-        }
-        for service in &status.services {
-            let (namespace, name) = place(workload);
+    for workload in workloads.iter().filter(|workload| sleeps(workload)) {
+        asleep += 1;
+        let (namespace, name) = place(workload);
+        let mut is_hidden = false;
+        for service in workload.status.iter().flat_map(|status| &status.services) {
             let own = slices
                 .iter()
                 .filter(|slice| is_of(slice, &namespace, service));
+            is_hidden |= own.clone().any(is_hidden_from_istio);
+            let where_to = format!("in the endpoints of Service {service}");
             let listed = ready_addresses(own);
-            let what = format!("{namespace}/{name} sleeps, and its Service {service}");
-            findings.extend(listed_wrongly(&what, &listed, activators.as_ref()));
+            let found = listed_wrongly(&where_to, &listed, activators.as_ref());
+            findings.extend(found.map(|found| found.of(&namespace, &name)));
+        }
+        if let (true, Ok(entries)) = (is_hidden, &seen.entries) {
+            let listed = entry_addresses(entries, (&namespace, &name));
+            let found = listed_wrongly("among its WorkloadEntries", &listed, activators.as_ref());
+            findings.extend(found.map(|found| found.of(&namespace, &name)));
         }
     }
     if findings.len() == before {
@@ -101,6 +72,30 @@ fn slices(seen: &Seen, workloads: &[ScaledWorkload], findings: &mut Vec<Finding>
             "every sleeping workload has activators in its endpoints ({asleep} asleep)"
         )));
     }
+}
+
+/// Whether callers reach activators and nothing else.
+fn sleeps(workload: &ScaledWorkload) -> bool {
+    let status = workload.status.as_ref();
+    status.is_some_and(|status| status.mode == Mode::Proxy && status.state == State::Asleep)
+}
+
+/// Whether Istio is told of the same activators by WorkloadEntries.
+fn is_hidden_from_istio(slice: &EndpointSlice) -> bool {
+    slice.labels().contains_key(MULTICLUSTER_SERVICE_LABEL)
+}
+
+/// Addresses of the entries of a workload, by its namespace and name.
+fn entry_addresses<'a>(
+    entries: &'a [WorkloadEntry],
+    (namespace, name): (&str, &str),
+) -> BTreeSet<&'a str> {
+    let label = label_value(name);
+    let own = entries.iter().filter(|entry| {
+        entry.namespace().as_deref() == Some(namespace)
+            && entry.labels().get(WORKLOAD_LABEL) == Some(&label)
+    });
+    own.map(|entry| entry.spec.address.as_str()).collect()
 }
 
 /// Addresses of the activators that run; `None` where they were not seen.
@@ -123,26 +118,22 @@ fn is_of(slice: &EndpointSlice, namespace: &str, service: &str) -> bool {
     slice.namespace().as_deref() == Some(namespace) && named.is_some_and(|named| named == service)
 }
 
-/// What is wrong with the activators that a sleeping workload's Service lists.
+/// What is wrong with the activators that are `listed` there.
 fn listed_wrongly(
-    what: &str,
+    where_to: &str,
     listed: &BTreeSet<&str>,
     activators: Option<&BTreeSet<&str>>,
-) -> Option<Finding> {
-    let fix = "the autoscaler writes them: look at its shards above, and at its logs";
+) -> Option<Wrong> {
     if listed.is_empty() {
-        let text = format!("{what} has no activator in its endpoints: callers are refused");
-        return Some(Area::Slices.problem(text, fix));
+        return Some(Wrong {
+            what: format!("there is no activator {where_to}: callers are refused"),
+            is_problem: true,
+        });
     }
     let gone: Vec<&str> = listed.difference(activators?).copied().collect();
-    if gone.is_empty() {
-        return None;
-    }
-    let text = format!("{what} lists activators that are gone: {}", gone.join(", "));
-    Some(if gone.len() == listed.len() {
-        Area::Slices.problem(text, fix)
-    } else {
-        Area::Slices.warning(text, fix)
+    (!gone.is_empty()).then(|| Wrong {
+        what: format!("activators {where_to} are gone: {}", gone.join(", ")),
+        is_problem: gone.len() == listed.len(),
     })
 }
 
@@ -173,13 +164,49 @@ fn forgotten(seen: &Seen, workloads: &[ScaledWorkload], findings: &mut Vec<Findi
     };
     let known: BTreeSet<(String, String)> = workloads.iter().map(place).collect();
     let is_unknown = |one: &&OptedIn| !known.contains(&(one.namespace.clone(), one.id.clone()));
-    for workload in opted_in.iter().filter(is_unknown) {
-        findings.push(Area::Workloads.problem(
+    findings.extend(opted_in.iter().filter(is_unknown).map(unseen));
+}
+
+/// What is said of one, and why it is so.
+fn unseen(workload: &OptedIn) -> Finding {
+    let OptedIn {
+        text, namespace, ..
+    } = workload;
+    let asks = format!("{text} asks to be run by Lull");
+    let fix = "kubectl lull off, or take its annotation lull.dev/scale away";
+    match workload.left_out {
+        Some(LeftOut::Never) => Area::Workloads.warning(
             format!(
-                "{} asks to be run by Lull and has no ScaledWorkload",
-                workload.text
+                "{asks}, and in kube-system and in Lull's own namespace nothing is ever enrolled"
             ),
+            fix,
+        ),
+        Some(LeftOut::Namespace | LeftOut::Kind) => Area::Workloads.warning(
+            format!("{asks}, and Lull doesn't look after workloads of namespace {namespace}"),
+            format!("add {namespace} to the chart's value namespaces; or {fix}"),
+        ),
+        None if !workload.has_template => Area::Workloads.warning(
+            format!("{asks}, and has no pod template at spec.template: it is left alone"),
+            fix,
+        ),
+        None => Area::Workloads.problem(
+            format!("{asks} and has no ScaledWorkload"),
             "wait a moment where it is new; then look at the autoscaler's logs",
-        ));
+        ),
+    }
+}
+
+// === impl Wrong ===
+
+impl Wrong {
+    /// The finding about a workload.
+    fn of(&self, namespace: &str, name: &str) -> Finding {
+        let text = format!("{namespace}/{name} sleeps, and {}", self.what);
+        let fix = "the autoscaler writes them: look at its shards above, and at its logs";
+        if self.is_problem {
+            Area::Slices.problem(text, fix)
+        } else {
+            Area::Slices.warning(text, fix)
+        }
     }
 }

@@ -1,7 +1,11 @@
 //! What the chart installs, and whether it runs.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
+use jiff::Timestamp;
 use k8s_openapi::api::{apps::v1::Deployment, coordination::v1::Lease};
 use kube::ResourceExt;
 use lull_contract::Shards;
@@ -26,24 +30,21 @@ const RENEWED: Duration = Duration::from_secs(15);
 
 /// Findings about the installation.
 pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
-    definition(seen, findings);
     components(seen, findings);
     leases(seen, findings);
+    hearing(seen, findings);
     settings(seen, findings);
 }
 
-fn definition(seen: &Seen, findings: &mut Vec<Finding>) {
-    findings.push(match &seen.workloads {
-        Ok(Some(_)) => Area::Install.good("the cluster knows ScaledWorkloads"),
-        Ok(None) => Area::Install.problem(
-            "the cluster doesn't know ScaledWorkloads: Lull is not installed",
-            format!(
-                "helm install lull charts/lull --namespace {} --create-namespace",
-                seen.namespace
-            ),
+/// What is found where nothing of Lull is in the namespace that was looked at, and it is in another one.
+pub(super) fn elsewhere(seen: &Seen, namespace: &str) -> Finding {
+    Area::Install.problem(
+        format!(
+            "nothing of Lull is in namespace {}: it is in {namespace}",
+            seen.namespace
         ),
-        Err(why) => Area::Install.unknown("ScaledWorkloads", why),
-    });
+        format!("kubectl lull doctor --lull-namespace {namespace}; for all commands: export LULL_NAMESPACE={namespace}"),
+    )
 }
 
 fn components(seen: &Seen, findings: &mut Vec<Finding>) {
@@ -146,13 +147,66 @@ fn leases(seen: &Seen, findings: &mut Vec<Finding>) {
 }
 
 fn is_held(lease: &Lease, seen: &Seen) -> bool {
-    let Some(spec) = &lease.spec else {
-        return false;
+    let spec = lease.spec.as_ref();
+    let holder = spec.and_then(|spec| spec.holder_identity.as_deref());
+    let is_renewed = is_fresh(lease, seen.now) || seen.renewed.contains(&lease.name_any());
+    holder.is_some_and(|holder| !holder.is_empty()) && is_renewed
+}
+
+/// Whether it was renewed lately, where this machine's clock is that of the cluster.
+pub(super) fn is_fresh(lease: &Lease, now: Timestamp) -> bool {
+    renewed_at(lease).is_some_and(|at| now.duration_since(at).unsigned_abs() <= RENEWED)
+}
+
+fn renewed_at(lease: &Lease) -> Option<Timestamp> {
+    Some(lease.spec.as_ref()?.renew_time.as_ref()?.0)
+}
+
+/// Names of the Leases that were renewed between two looks, whatever any clock says.
+pub(super) fn renewed(before: &[Lease], after: &[Lease]) -> BTreeSet<String> {
+    let is_renewed = |lease: &&Lease| {
+        let mut same = before
+            .iter()
+            .filter(|old| old.name_any() == lease.name_any());
+        let old = same.next().and_then(renewed_at);
+        old.is_some() && old != renewed_at(lease)
     };
-    let holder = spec.holder_identity.as_deref().unwrap_or_default();
-    let age = spec.renew_time.as_ref();
-    let age = age.map(|at| seen.now.duration_since(at.0).unsigned_abs());
-    !holder.is_empty() && age.is_some_and(|age| age <= RENEWED)
+    let renewed = after.iter().filter(is_renewed);
+    renewed.map(|lease| lease.name_any()).collect()
+}
+
+/// Whether every activator is heard: one that isn't keeps all workloads awake.
+fn hearing(seen: &Seen, findings: &mut Vec<Finding>) {
+    let lists = match &seen.lists {
+        Ok(lists) => lists,
+        Err(why) => {
+            return findings.push(Area::Install.unknown("whether activators are heard", why));
+        }
+    };
+    let mut deaf_by: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for list in lists {
+        for activator in &list.silent_activators {
+            let replicas = deaf_by.entry(activator).or_default();
+            replicas.push(&list.replica);
+        }
+    }
+    if deaf_by.is_empty() {
+        return findings.push(Area::Install.good("every activator that is ready is heard"));
+    }
+    for (activator, replicas) in deaf_by {
+        findings.push(Area::Install.problem(
+            format!(
+                "{activator} is ready and not heard (by {}): what it holds is unknown, so no workload \
+                 falls asleep",
+                replicas.join(", ")
+            ),
+            format!(
+                "kubectl -n {0} logs {activator}; kubectl -n {0} delete pod {activator}. Where the next \
+                 one is silent, too: let autoscalers reach port 9090 of activators (NetworkPolicies)",
+                seen.namespace
+            ),
+        ));
+    }
 }
 
 fn settings(seen: &Seen, findings: &mut Vec<Finding>) {

@@ -1,39 +1,40 @@
 //! Reading what the findings are made from. What can't be read is kept as the reason.
 
-use std::fmt::Debug;
+use std::{collections::BTreeSet, fmt::Debug, time::Duration};
 
-use autoscaler::target::Target;
+use autoscaler::{mesh::WorkloadEntry, target::Target};
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    admissionregistration::v1::MutatingWebhookConfiguration,
-    apps::v1::Deployment,
-    authorization::v1::{SelfSubjectAccessReview, SubjectAccessReview},
-    coordination::v1::Lease,
-    core::v1::{ConfigMap, Pod, PodSpec},
-    discovery::v1::EndpointSlice,
+use k8s_openapi::{
+    api::{
+        admissionregistration::v1::MutatingWebhookConfiguration,
+        apps::v1::Deployment,
+        authorization::v1::{SelfSubjectAccessReview, SubjectAccessReview},
+        coordination::v1::Lease,
+        core::v1::{ConfigMap, PodSpec},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{
-    Api, Resource,
+    Api, CustomResourceExt, Resource,
     api::{ListParams, PostParams},
     core::DynamicObject,
 };
 use lull_contract::{
     annotations::{self, DefaultError, Defaults, SCALE},
-    names::{MANAGED_BY, QUEUE_PROXY_CONTAINER, SLICE_MANAGED_BY_LABEL},
-    scaled_workload::ScaledWorkload,
-    target_resource::TargetResources,
+    names::{MANAGED_BY, QUEUE_PROXY_CONTAINER, SLICE_MANAGED_BY_LABEL, WORKLOAD_LABEL},
+    scaled_workload::{self, ScaledWorkload},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{
-    OptedIn, Read, Seen,
+    OptedIn, Read, Seen, crd, install,
     rights::{of_the_autoscaler, of_the_user},
 };
 use crate::{
     cluster::{CallError, Cluster, call},
-    gather::{LULL, SETTINGS},
-    mesh,
+    gather::{LULL, SETTINGS, is_unknown},
+    mesh, pages,
     rights::Right,
     told::{Told, told},
     workload::kind,
@@ -41,52 +42,113 @@ use crate::{
 
 /// Endpoints of the webhook's Service.
 const OF_WEBHOOK: &str = "kubernetes.io/service-name=lull-webhook";
+/// A Lease that is held is renewed each half second.
+const RENEWED_WITHIN: Duration = Duration::from_secs(2);
+/// Labels of istiod's pods, as Istio's own installations set them.
+const ISTIOD: &str = "app=istiod";
 /// The webhook's configuration.
 const WEBHOOK: &str = "lull-webhook";
-/// Namespace of the Deployment of the dry run, where the user's own is none that the webhook looks at.
-const DRY_RUN_NAMESPACE: &str = "default";
+
+/// What the autoscaler is told, and whether the cluster has a mesh for it.
+type Known = Read<(Told, bool)>;
 
 /// Looks at everything.
 pub(crate) async fn look(cluster: &Cluster) -> Seen {
     let own = &cluster.lull_namespace;
     let client = || cluster.client.clone();
-    let lull = ListParams::default().labels(LULL);
-    let all = ListParams::default();
+    let lull = labels(LULL);
     let by_lull = format!("{SLICE_MANAGED_BY_LABEL}={MANAGED_BY}");
+    let known = known(cluster).await;
+    let (leases, renewed) = leases(cluster).await;
+    let knows_istio = read(mesh::is_known(cluster).await);
     Seen {
         namespace: own.clone(),
         now: Timestamp::now(),
+        unknown_fields: unknown_fields(cluster).await,
         workloads: workloads(cluster).await,
-        opted_in: opted_in(cluster).await,
-        deployments: listed(Api::<Deployment>::namespaced(client(), own), &lull).await,
-        pods: listed(Api::<Pod>::namespaced(client(), own), &lull).await,
-        leases: listed(Api::<Lease>::namespaced(client(), own), &all).await,
+        opted_in: opted_in(cluster, &known).await,
+        deployments: listed(Api::namespaced(client(), own), &lull).await,
+        pods: listed(Api::namespaced(client(), own), &lull).await,
+        leases,
+        renewed,
+        lists: pages::lists(cluster)
+            .await
+            .map_err(|error| error.to_string()),
         settings: settings(cluster).await,
         webhook: {
             let api: Api<MutatingWebhookConfiguration> = Api::all(client());
             read(call("read the webhook's configuration", api.get_opt(WEBHOOK)).await)
         },
-        webhook_slices: {
-            let params = ListParams::default().labels(OF_WEBHOOK);
-            listed(Api::<EndpointSlice>::namespaced(client(), own), &params).await
-        },
-        is_injected: is_injected(cluster).await,
-        lacking: lacking(cluster).await,
-        autoscaler_lacking: autoscaler_lacking(cluster).await,
-        knows_istio: read(mesh::is_known(cluster).await),
-        has_istiod: {
-            let params = ListParams::default().labels("app=istiod");
-            let pods = listed(Api::<Pod>::all(client()), &params).await;
-            pods.map(|pods| {
-                pods.into_iter()
-                    .any(|pod| autoscaler::pod::Pod::from(pod).is_ready)
-            })
-        },
-        slices: {
-            let params = ListParams::default().labels(&by_lull);
-            listed(Api::<EndpointSlice>::all(client()), &params).await
-        },
+        webhook_slices: listed(Api::namespaced(client(), own), &labels(OF_WEBHOOK)).await,
+        is_injected: is_injected(cluster, &known).await,
+        lacking: lacking(cluster, &known).await,
+        autoscaler_lacking: autoscaler_lacking(cluster, &known).await,
+        istiods: listed(Api::all(client()), &labels(ISTIOD)).await,
+        is_without_mesh: known.as_ref().is_ok_and(|(told, _)| told.is_without_mesh),
+        missing_kinds: missing_kinds(cluster, &knows_istio).await,
+        entries: entries(cluster, &knows_istio).await,
+        knows_istio,
+        slices: listed(Api::all(client()), &labels(&by_lull)).await,
     }
+}
+
+fn labels(selector: &str) -> ListParams {
+    ListParams::default().labels(selector)
+}
+
+/// Istio's kinds that are missing where some are there.
+async fn missing_kinds(cluster: &Cluster, knows_istio: &Read<bool>) -> Read<Vec<String>> {
+    match knows_istio {
+        Ok(true) => read(mesh::missing_kinds(cluster).await),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Lull's WorkloadEntries, where there can be some.
+async fn entries(cluster: &Cluster, knows_istio: &Read<bool>) -> Read<Vec<WorkloadEntry>> {
+    match knows_istio {
+        Ok(true) => listed(Api::all(cluster.client.clone()), &labels(WORKLOAD_LABEL)).await,
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The Leases, and which of them are seen to be renewed. A clock that differs from the cluster's makes
+/// all of them look old, so they are looked at twice then.
+async fn leases(cluster: &Cluster) -> (Read<Vec<Lease>>, BTreeSet<String>) {
+    let api: Api<Lease> = Api::namespaced(cluster.client.clone(), &cluster.lull_namespace);
+    let leases = listed(api.clone(), &ListParams::default()).await;
+    let now = Timestamp::now();
+    let renewed = match &leases {
+        Ok(before) if !before.iter().all(|lease| install::is_fresh(lease, now)) => {
+            tokio::time::sleep(RENEWED_WITHIN).await;
+            let after = listed(api, &ListParams::default()).await;
+            after.map_or_else(
+                |_| BTreeSet::new(),
+                |after| install::renewed(before, &after),
+            )
+        }
+        _ => BTreeSet::new(),
+    };
+    (leases, renewed)
+}
+
+/// What can't be seen of the autoscaler is among the rights.
+async fn known(cluster: &Cluster) -> Known {
+    let told = told(cluster, &mut Vec::new()).await;
+    let told = told.map_err(|error| format!("{error:#}"))?;
+    let has_mesh = !told.is_without_mesh && read(mesh::is_known(cluster).await)?;
+    Ok((told, has_mesh))
+}
+
+/// What the cluster's definition of ScaledWorkloads lacks; `None` where there is none.
+async fn unknown_fields(cluster: &Cluster) -> Read<Option<Vec<String>>> {
+    let api: Api<CustomResourceDefinition> = Api::all(cluster.client.clone());
+    let name = ScaledWorkload::crd_name();
+    let found = read(call("read the definition", api.get_opt(name)).await)?;
+    let there = found.map(serde_json::to_value).transpose();
+    let there = there.map_err(|error| error.to_string())?;
+    let wanted = scaled_workload::crd().map_err(|error| error.to_string())?;
+    Ok(there.map(|there| crd::lacking(&there, &wanted)))
 }
 
 fn read<T>(answer: Result<T, CallError>) -> Read<T> {
@@ -111,12 +173,17 @@ async fn workloads(cluster: &Cluster) -> Read<Option<Vec<ScaledWorkload>>> {
     }
 }
 
-/// Objects of the kinds that Lull knows by default that carry the annotation.
-async fn opted_in(cluster: &Cluster) -> Read<Vec<OptedIn>> {
+/// Objects of the kinds that Lull looks after that carry the annotation.
+async fn opted_in(cluster: &Cluster, known: &Known) -> Read<Vec<OptedIn>> {
+    let (told, _) = known.as_ref().map_err(Clone::clone)?;
     let mut found = Vec::new();
-    for resource in TargetResources::default().0 {
-        let kind = kind(cluster, &resource).await;
-        let kind = kind.map_err(|error| format!("{error:#}"))?;
+    for resource in told.targets.clone().unwrap_or_default().0 {
+        let kind = match kind(cluster, &resource).await {
+            Ok(kind) => kind,
+            // Its CRD may come later.
+            Err(error) if is_unknown(&error) => continue,
+            Err(error) => return Err(format!("{error:#}")),
+        };
         let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &*kind);
         let what = format!("list {}", kind.plural);
         let objects = read(call(&what, api.list(&ListParams::default())).await)?;
@@ -129,6 +196,8 @@ async fn opted_in(cluster: &Cluster) -> Read<Vec<OptedIn>> {
         found.extend(asking.map(|target| OptedIn {
             text: format!("{target} in namespace {}", target.namespace),
             id: target.id(),
+            left_out: told.leaves(&resource, (&target.namespace, &cluster.lull_namespace)),
+            has_template: target.template.is_some(),
             namespace: target.namespace,
         }));
     }
@@ -145,13 +214,9 @@ async fn settings(cluster: &Cluster) -> Read<Vec<DefaultError>> {
 
 /// Whether a Deployment with the annotation gets the sidecar. It is never made: the API server only
 /// says what it would be.
-async fn is_injected(cluster: &Cluster) -> Read<bool> {
-    let is_left_out = ["kube-system", cluster.lull_namespace.as_str()];
-    let namespace = if is_left_out.contains(&cluster.namespace.as_str()) {
-        DRY_RUN_NAMESPACE
-    } else {
-        cluster.namespace.as_str()
-    };
+async fn is_injected(cluster: &Cluster, known: &Known) -> Read<bool> {
+    let (told, _) = known.as_ref().map_err(Clone::clone)?;
+    let namespace = told.namespace_like(&cluster.namespace, &cluster.lull_namespace);
     let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), namespace);
     let wanted: Deployment =
         serde_json::from_value(probe()).map_err(|error| format!("the probe: {error}"))?;
@@ -203,20 +268,11 @@ fn attributes(cluster: &Cluster, right: &Right, root: &str) -> Value {
     })
 }
 
-/// What the autoscaler is told, and whether the cluster has a mesh for it.
-async fn told_of_mesh(cluster: &Cluster) -> Read<(Told, bool)> {
-    // What can't be seen of the autoscaler is among the rights.
-    let told = told(cluster, &mut Vec::new()).await;
-    let told = told.map_err(|error| format!("{error:#}"))?;
-    let has_mesh = !told.is_without_mesh && read(mesh::is_known(cluster).await)?;
-    Ok((told, has_mesh))
-}
-
 /// Rights that the user lacks.
-async fn lacking(cluster: &Cluster) -> Read<Vec<Right>> {
-    let (told, has_mesh) = told_of_mesh(cluster).await?;
+async fn lacking(cluster: &Cluster, known: &Known) -> Read<Vec<Right>> {
+    let (told, has_mesh) = known.as_ref().map_err(Clone::clone)?;
     let mut lacking = Vec::new();
-    for right in of_the_user(&told, has_mesh) {
+    for right in of_the_user(told, *has_mesh) {
         let attributes = attributes(cluster, &right, &told.mesh_root);
         let spec = json!({ "resourceAttributes": attributes });
         let review: SelfSubjectAccessReview = review(cluster, &spec).await?;
@@ -227,14 +283,20 @@ async fn lacking(cluster: &Cluster) -> Read<Vec<Right>> {
     Ok(lacking)
 }
 
-/// Rights that the autoscaler lacks.
-async fn autoscaler_lacking(cluster: &Cluster) -> Read<Vec<Right>> {
+/// Rights that the autoscaler lacks, where it looks after workloads: in other namespaces it has none.
+async fn autoscaler_lacking(cluster: &Cluster, known: &Known) -> Read<Vec<Right>> {
+    let (told, has_mesh) = known.as_ref().map_err(Clone::clone)?;
     let namespace = &cluster.lull_namespace;
     let user = format!("system:serviceaccount:{namespace}:lull-autoscaler");
-    let (_, has_mesh) = told_of_mesh(cluster).await?;
+    let there = Cluster {
+        namespace: told
+            .namespace_like(&cluster.namespace, namespace)
+            .to_owned(),
+        ..cluster.clone()
+    };
     let mut lacking = Vec::new();
-    for right in of_the_autoscaler(has_mesh) {
-        let attributes = attributes(cluster, &right, "");
+    for right in of_the_autoscaler(*has_mesh) {
+        let attributes = attributes(&there, &right, "");
         let spec = json!({ "user": user, "resourceAttributes": attributes });
         let review: SubjectAccessReview = review(cluster, &spec).await?;
         if review.status.is_none_or(|status| !status.allowed) {

@@ -1,30 +1,36 @@
 //! What is wrong with Lull on a cluster: objects in, findings out. Pure, but for [`look()`].
 //!
 //! ```text
-//! look.rs      reads, with the user's own rights     install.rs   CRD, components, Leases, settings
+//! look.rs      reads, with the user's own rights     install.rs   components, Leases, settings
 //! webhook.rs   webhook and certificates              rights.rs    the user's and Lull's permissions
-//! endpoints.rs mesh, slices and workloads
+//! endpoints.rs slices and workloads                  mesh.rs      Istio
+//! crd.rs       the CustomResourceDefinition
 //! ```
 
+mod crd;
 mod endpoints;
 mod install;
 mod look;
+mod mesh;
 mod rights;
 mod webhook;
 
 use std::collections::BTreeSet;
 
+use autoscaler::mesh::WorkloadEntry;
 use jiff::Timestamp;
 use k8s_openapi::api::{
     admissionregistration::v1::MutatingWebhookConfiguration, apps::v1::Deployment,
     coordination::v1::Lease, core::v1::Pod, discovery::v1::EndpointSlice,
 };
-use lull_contract::{annotations::DefaultError, scaled_workload::ScaledWorkload};
+use lull_contract::{
+    annotations::DefaultError, scaled_workload::ScaledWorkload, view::WorkloadList,
+};
 use serde::Serialize;
 
 pub(crate) use look::look;
 
-use crate::rights::Right;
+use crate::{rights::Right, told::LeftOut};
 
 /// What was read; else why it could not be.
 pub(crate) type Read<T> = Result<T, String>;
@@ -85,6 +91,10 @@ pub(crate) struct OptedIn {
     pub(crate) namespace: String,
     /// Name of its ScaledWorkload.
     pub(crate) id: String,
+    /// Lull doesn't look after it.
+    pub(crate) left_out: Option<LeftOut>,
+    /// It has a pod template at `spec.template`.
+    pub(crate) has_template: bool,
 }
 
 /// What was seen of a cluster.
@@ -94,6 +104,9 @@ pub(crate) struct Seen {
     pub(crate) namespace: String,
     /// When.
     pub(crate) now: Timestamp,
+    /// What ScaledWorkloads of the cluster don't have and this program knows; `None`: the cluster doesn't
+    /// know the kind.
+    pub(crate) unknown_fields: Read<Option<Vec<String>>>,
     /// Every ScaledWorkload; `None`: the cluster doesn't know the kind.
     pub(crate) workloads: Read<Option<Vec<ScaledWorkload>>>,
     /// Workloads with the annotation.
@@ -104,6 +117,10 @@ pub(crate) struct Seen {
     pub(crate) pods: Read<Vec<Pod>>,
     /// Leases in Lull's namespace.
     pub(crate) leases: Read<Vec<Lease>>,
+    /// Names of those that were renewed while they were looked at.
+    pub(crate) renewed: BTreeSet<String>,
+    /// What each of the autoscaler's replicas tells.
+    pub(crate) lists: Read<Vec<WorkloadList>>,
     /// What is wrong with the cluster-wide settings.
     pub(crate) settings: Read<Vec<DefaultError>>,
     /// The webhook's configuration; `None`: there is none.
@@ -118,21 +135,67 @@ pub(crate) struct Seen {
     pub(crate) autoscaler_lacking: Read<Vec<Right>>,
     /// Whether the cluster knows Istio's WorkloadEntries.
     pub(crate) knows_istio: Read<bool>,
-    /// Whether an istiod is ready.
-    pub(crate) has_istiod: Read<bool>,
+    /// Pods of istiod.
+    pub(crate) istiods: Read<Vec<Pod>>,
+    /// Lull is told that there is no mesh for it.
+    pub(crate) is_without_mesh: bool,
+    /// Istio's kinds that the cluster doesn't know, where it knows WorkloadEntries.
+    pub(crate) missing_kinds: Read<Vec<String>>,
+    /// WorkloadEntries that Lull has written.
+    pub(crate) entries: Read<Vec<WorkloadEntry>>,
     /// EndpointSlices that Lull has written.
     pub(crate) slices: Read<Vec<EndpointSlice>>,
 }
 
-/// Everything that was looked at, area by area; what is wrong first in each.
+/// Where Lull is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whereabouts<'a> {
+    /// In the namespace that was looked at, or some of it.
+    Here,
+    /// In this namespace, where the API server finds its webhook.
+    Elsewhere(&'a str),
+    /// Nothing of it was found.
+    Nowhere,
+}
+
+/// Everything that was looked at, area by area; what is wrong first in each. Where Lull is not, none of
+/// its parts is missed one by one.
 pub(crate) fn findings(seen: &Seen) -> Vec<Finding> {
     let mut findings = Vec::new();
-    install::find(seen, &mut findings);
-    webhook::find(seen, &mut findings);
-    rights::find(seen, &mut findings);
-    endpoints::find(seen, &mut findings);
+    crd::find(seen, &mut findings);
+    match whereabouts(seen) {
+        Whereabouts::Here => {
+            install::find(seen, &mut findings);
+            webhook::find(seen, &mut findings);
+            rights::of_autoscaler(seen, &mut findings);
+            endpoints::find(seen, &mut findings);
+        }
+        Whereabouts::Elsewhere(namespace) => findings.push(install::elsewhere(seen, namespace)),
+        Whereabouts::Nowhere => {}
+    }
+    rights::of_user(seen, &mut findings);
+    mesh::find(seen, &mut findings);
     findings.sort_by_key(|finding| (finding.area, std::cmp::Reverse(finding.level)));
     findings
+}
+
+fn whereabouts(seen: &Seen) -> Whereabouts<'_> {
+    let is_without_parts = seen.deployments.as_ref().is_ok_and(Vec::is_empty);
+    if !is_without_parts {
+        return Whereabouts::Here;
+    }
+    let configuration = seen.webhook.as_ref().ok().and_then(Option::as_ref);
+    let webhooks = configuration
+        .into_iter()
+        .flat_map(|c| c.webhooks.iter().flatten());
+    let mut services = webhooks.filter_map(|webhook| webhook.client_config.service.as_ref());
+    match services.next() {
+        Some(service) if service.namespace != seen.namespace => {
+            Whereabouts::Elsewhere(&service.namespace)
+        }
+        None if matches!(seen.workloads, Ok(None)) => Whereabouts::Nowhere,
+        _ => Whereabouts::Here,
+    }
 }
 
 // === impl Area ===
@@ -165,7 +228,7 @@ impl Area {
 
     /// What could not be read, where it could not.
     fn unknown(self, what: &str, why: &str) -> Finding {
-        let fix = "ask somebody who may, or get the right to";
+        let fix = "the reason stands in brackets; a right that is missing is yours to ask for";
         self.finding(Level::Unknown, format!("{what}: not seen ({why})"), fix)
     }
 

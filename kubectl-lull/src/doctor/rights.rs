@@ -1,7 +1,7 @@
 //! What the user and the autoscaler may do.
 
 use autoscaler::mesh::RuleKind;
-use lull_contract::target_resource::TargetResources;
+use lull_contract::target_resource::{TargetResource, TargetResources};
 
 use super::{Area, Finding, Seen};
 use crate::{
@@ -17,7 +17,7 @@ type Row = (
     Place,
 );
 
-/// What the commands need beside what a plan reads.
+/// What the commands need beside what a plan reads and what they do with workloads ([`of_kinds`]).
 const OF_COMMANDS: [Row; 5] = [
     (
         "list",
@@ -25,11 +25,10 @@ const OF_COMMANDS: [Row; 5] = [
         "list, why",
         Place::Here,
     ),
-    ("patch", ("apps", "deployments"), "on, off", Place::Here),
     (
-        "patch",
-        ("apps", "deployments/scale"),
-        "wake, sleep",
+        "list",
+        ("events.k8s.io", "events"),
+        "history, where the autoscaler doesn't know it",
         Place::Here,
     ),
     (
@@ -38,7 +37,14 @@ const OF_COMMANDS: [Row; 5] = [
         "list, why, history; or else by pods/portforward",
         Place::Lull,
     ),
-    ("create", ("", "pods/portforward"), "ui", Place::Lull),
+    // A port is forwarded over a WebSocket, which begins with a GET.
+    ("get", ("", "pods/portforward"), "ui", Place::Lull),
+    (
+        "create",
+        ("", "pods/portforward"),
+        "ui, by Kubernetes 1.35 and later",
+        Place::Lull,
+    ),
 ];
 
 /// What the autoscaler can't do without.
@@ -101,10 +107,27 @@ pub(super) fn of_the_user(told: &Told, has_mesh: bool) -> Vec<Right> {
     let readings = readings.filter(|reading| has_mesh || !reading.is_of_mesh());
     let rules = RuleKind::ALL.into_iter().filter(|_| has_mesh);
     of_rows(&OF_COMMANDS)
+        .chain(of_kinds(&targets.0))
         .chain(of_targets(&targets.0))
         .chain(readings.map(Reading::right))
         .chain(rules.flat_map(of_rules))
         .collect()
+}
+
+/// What the commands do with workloads of `kinds`; a count is read before it is written.
+fn of_kinds(kinds: &[TargetResource]) -> impl Iterator<Item = Right> {
+    let rights = |kind: &TargetResource| {
+        let (group, plural) = (kind.group.as_str(), kind.plural.as_str());
+        let scale = format!("{plural}/scale");
+        let right =
+            |verb, resource, purpose| Right::new(verb, (group, resource), purpose, Place::Here);
+        [
+            right("patch", plural, "on, off"),
+            right("get", scale.as_str(), "wake, sleep"),
+            right("patch", scale.as_str(), "wake, sleep"),
+        ]
+    };
+    kinds.iter().flat_map(rights)
 }
 
 /// What the autoscaler can't do without, where there is a mesh for it or none.
@@ -118,8 +141,8 @@ fn of_rows(rows: &[Row]) -> impl Iterator<Item = Right> {
     rows.map(|(verb, resource, purpose, place)| Right::new(verb, resource, purpose, place))
 }
 
-/// Findings about permissions.
-pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
+/// Findings about the user's permissions.
+pub(super) fn of_user(seen: &Seen, findings: &mut Vec<Finding>) {
     match &seen.lacking {
         Ok(lacking) if lacking.is_empty() => {
             findings.push(Area::Permissions.good("you may do what kubectl lull does"));
@@ -132,6 +155,10 @@ pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
         })),
         Err(why) => findings.push(Area::Permissions.unknown("your rights", why)),
     }
+}
+
+/// Findings about the autoscaler's.
+pub(super) fn of_autoscaler(seen: &Seen, findings: &mut Vec<Finding>) {
     match &seen.autoscaler_lacking {
         Ok(lacking) if lacking.is_empty() => {
             findings.push(Area::Permissions.good("the autoscaler may do its work"));
@@ -153,21 +180,51 @@ pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use lull_process::docs;
+
     use super::*;
 
-    fn texts(has_mesh: bool) -> Vec<String> {
+    fn rights(has_mesh: bool) -> Vec<Right> {
         let told = Told {
             targets: None,
             namespaces: autoscaler::namespaces::Namespaces::default(),
             is_without_mesh: !has_mesh,
             mesh_root: "istio-system".to_owned(),
         };
-        let rights = of_the_user(&told, has_mesh);
-        rights.iter().map(Right::text).collect()
+        of_the_user(&told, has_mesh)
+    }
+
+    fn texts(has_mesh: bool) -> Vec<String> {
+        rights(has_mesh).iter().map(Right::text).collect()
     }
 
     #[test]
-    fn all_that_a_plan_reads_is_asked_for() {
+    fn the_manual_has_every_right_and_where_it_is_needed() {
+        let place = |place: Place| match place {
+            Place::Here => "workload",
+            Place::Lull => "Lull",
+            Place::MeshRoot => "mesh",
+            Place::Everywhere => "all",
+        };
+        let needed: BTreeSet<(String, String)> = rights(true)
+            .iter()
+            .map(|right| (right.text(), place(right.place).to_owned()))
+            .collect();
+        let rows = docs::table(include_str!("../../../docs/kubectl-lull.md"), "Rights");
+        let documented: BTreeSet<(String, String)> = rows
+            .iter()
+            .flat_map(|row| {
+                let rights = docs::quoted(&row["right"]).into_iter();
+                rights.map(move |right| (right.to_owned(), row["where"].clone()))
+            })
+            .collect();
+        assert_eq!(documented, needed);
+    }
+
+    #[test]
+    fn all_that_commands_read_and_write_is_asked_for() {
         let plain = texts(false);
         for right in [
             "list services",
@@ -177,7 +234,11 @@ mod tests {
             "get deployments.apps",
             "list statefulsets.apps",
             "get configmaps lull-settings",
+            "list endpointslices.discovery.k8s.io",
             "patch deployments.apps",
+            "get deployments/scale.apps",
+            "patch statefulsets/scale.apps",
+            "list events.events.k8s.io",
         ] {
             assert!(plain.iter().any(|text| text == right), "{right}: {plain:?}");
         }

@@ -4,7 +4,7 @@ use lull_contract::{Settings, Shards};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::rights::Place;
+use crate::{rights::Place, told::LeftOut};
 
 const NOW: &str = "2026-01-01T00:00:10Z";
 
@@ -40,6 +40,15 @@ fn pod(component: &str, containers: &[&str]) -> Pod {
     }))
 }
 
+/// One that is ready, with these variables.
+fn istiod(env: &Value) -> Pod {
+    object(json!({
+        "metadata": { "name": "istiod-1", "namespace": "istio-system" },
+        "spec": { "containers": [{ "name": "discovery", "env": env }] },
+        "status": { "conditions": [{ "type": "Ready", "status": "True" }] },
+    }))
+}
+
 fn lease(renewed: &str) -> Lease {
     object(json!({
         "metadata": { "name": "1".parse::<Shards>().unwrap().lease(0) },
@@ -55,6 +64,26 @@ fn slice(service: &str, address: &str) -> EndpointSlice {
         },
         "addressType": "IPv4",
         "endpoints": [{ "addresses": [address], "conditions": { "ready": true } }],
+    }))
+}
+
+/// What a replica tells that doesn't hear these activators.
+fn list(replica: &str, silent: &[&str]) -> WorkloadList {
+    WorkloadList {
+        replica: replica.to_owned(),
+        silent_activators: silent.iter().map(|name| (*name).to_owned()).collect(),
+        ..WorkloadList::default()
+    }
+}
+
+fn entry(workload: &str, address: &str) -> WorkloadEntry {
+    object(json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry",
+        "metadata": {
+            "name": format!("{workload}-1"), "namespace": "web",
+            "labels": { "lull.dev/workload": workload },
+        },
+        "spec": { "address": address },
     }))
 }
 
@@ -77,11 +106,14 @@ fn well() -> Seen {
     Seen {
         namespace: "lull-system".to_owned(),
         now: NOW.parse().unwrap(),
+        unknown_fields: Ok(Some(Vec::new())),
         workloads: Ok(Some(vec![asleep()])),
         opted_in: Ok(Vec::new()),
         deployments: Ok(components.map(|name| deployment(name, (2, 2), "1")).into()),
         pods: Ok(components.map(|name| pod(name, &[name])).into()),
         leases: Err("not looked at".to_owned()),
+        renewed: BTreeSet::new(),
+        lists: Ok(vec![list("lull-autoscaler-1", &[])]),
         settings: Ok(Vec::new()),
         webhook: Err("not looked at".to_owned()),
         webhook_slices: Ok(vec![slice("lull-webhook", "10.0.0.3")]),
@@ -89,7 +121,10 @@ fn well() -> Seen {
         lacking: Ok(Vec::new()),
         autoscaler_lacking: Ok(Vec::new()),
         knows_istio: Ok(false),
-        has_istiod: Ok(false),
+        istiods: Ok(Vec::new()),
+        is_without_mesh: false,
+        missing_kinds: Ok(Vec::new()),
+        entries: Ok(Vec::new()),
         slices: Ok(vec![slice("shop", "10.0.0.1")]),
     }
 }
@@ -151,18 +186,80 @@ fn what_does_not_run_is_named_with_what_is_without_it() {
     has(&seen, Area::Install, Level::Problem, "not installed");
 }
 
+/// Messages of the problems.
+fn problems(seen: &Seen) -> Vec<String> {
+    let findings = findings(seen).into_iter();
+    let problems = findings.filter(|finding| finding.level == Level::Problem);
+    problems.map(|finding| finding.message).collect()
+}
+
+/// A cluster on which nothing of Lull was found where it was looked for.
+fn bare() -> Seen {
+    Seen {
+        unknown_fields: Ok(None),
+        workloads: Ok(None),
+        deployments: Ok(Vec::new()),
+        pods: Ok(Vec::new()),
+        leases: Ok(Vec::new()),
+        lists: Err("no autoscaler is ready".to_owned()),
+        webhook: Ok(None),
+        webhook_slices: Ok(Vec::new()),
+        is_injected: Ok(false),
+        autoscaler_lacking: Ok(rights::of_the_autoscaler(false)),
+        slices: Ok(Vec::new()),
+        ..well()
+    }
+}
+
+#[test]
+fn a_cluster_without_lull_lacks_lull_and_not_each_part_of_it() {
+    let problems = problems(&bare());
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert!(
+        problems[0].contains("Lull is not installed"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn lull_in_another_namespace_is_found_by_its_webhook() {
+    let service = json!({ "name": "lull-webhook", "namespace": "platform" });
+    let mut seen = bare();
+    seen.workloads = Ok(Some(Vec::new()));
+    seen.webhook = Ok(Some(object(json!({
+        "metadata": { "name": "lull-webhook" },
+        "webhooks": [{
+            "name": "workloads.lull.dev", "admissionReviewVersions": ["v1"],
+            "sideEffects": "None", "clientConfig": { "service": service },
+        }],
+    }))));
+    let problems = problems(&seen);
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert!(problems[0].ends_with("it is in platform"), "{problems:?}");
+    seen.webhook = Ok(None);
+    has(
+        &seen,
+        Area::Install,
+        Level::Problem,
+        "there is no autoscaler",
+    );
+}
+
 #[test]
 fn shards_without_leaders_are_told() {
     let mut seen = well();
     seen.leases = Ok(vec![lease("2025-12-31T00:00:00.000000Z")]);
     has(&seen, Area::Install, Level::Problem, "no autoscaler leads");
     seen.leases = Ok(vec![lease("2026-01-01T00:00:09.500000Z")]);
-    has(
-        &seen,
-        Area::Install,
-        Level::Good,
-        "every shard has its leader",
-    );
+    let led = "every shard has its leader";
+    has(&seen, Area::Install, Level::Good, led);
+    // The cluster's clock is an hour ahead.
+    let looks = ["2026-01-01T01:00:00.000000Z", "2026-01-01T01:00:01.500000Z"];
+    let [before, after] = looks.map(|at| vec![lease(at)]);
+    assert!(install::renewed(&before, &before).is_empty());
+    seen.renewed = install::renewed(&before, &after);
+    seen.leases = Ok(before);
+    has(&seen, Area::Install, Level::Good, led);
 }
 
 #[test]
@@ -212,6 +309,67 @@ fn rights_that_are_missing_are_named_with_what_they_are_for() {
 }
 
 #[test]
+fn an_activator_that_is_not_heard_is_named_with_who_does_not_hear_it() {
+    let mut seen = well();
+    seen.lists = Ok(vec![
+        list("lull-autoscaler-1", &["lull-activator-1"]),
+        list("lull-autoscaler-2", &[]),
+    ]);
+    let part = "lull-activator-1 is ready and not heard (by lull-autoscaler-1)";
+    has(&seen, Area::Install, Level::Problem, part);
+    seen.lists = Err("no autoscaler is ready".to_owned());
+    let part = "whether activators are heard";
+    has(&seen, Area::Install, Level::Unknown, part);
+}
+
+#[test]
+fn a_definition_of_an_older_version_is_told() {
+    let mut seen = well();
+    seen.unknown_fields = Ok(Some(vec!["status.wakes".to_owned()]));
+    has(&seen, Area::Install, Level::Warning, "lack status.wakes");
+}
+
+#[test]
+fn an_istio_that_is_partly_there_or_not_for_lull_is_told() {
+    let mut seen = well();
+    seen.istiods = Ok(vec![istiod(&json!([]))]);
+    has(
+        &seen,
+        Area::Mesh,
+        Level::Problem,
+        "doesn't know the WorkloadEntries",
+    );
+    seen.knows_istio = Ok(true);
+    has(&seen, Area::Mesh, Level::Good, "istiod ready");
+    seen.missing_kinds = Ok(vec!["sidecars of networking.istio.io/v1".to_owned()]);
+    has(&seen, Area::Mesh, Level::Warning, "but not sidecars");
+    let variable = "PILOT_ENABLE_K8S_SELECT_WORKLOAD_ENTRIES";
+    let env = |value: &str| json!([{ "name": variable, "value": value }]);
+    seen.istiods = Ok(vec![istiod(&env("true"))]);
+    has(&seen, Area::Mesh, Level::Good, "istiod ready");
+    seen.istiods = Ok(vec![istiod(&env("false"))]);
+    has(&seen, Area::Mesh, Level::Problem, variable);
+    seen.is_without_mesh = true;
+    has(&seen, Area::Mesh, Level::Warning, "mesh.mode is none");
+}
+
+#[test]
+fn a_sleeper_in_the_mesh_without_entries_is_a_problem() {
+    let mut hidden = slice("shop", "10.0.0.1");
+    let labels = hidden.metadata.labels.get_or_insert_default();
+    let label = "multicluster.kubernetes.io/service-name";
+    labels.insert(label.to_owned(), "shop".to_owned());
+    let mut seen = well();
+    seen.slices = Ok(vec![hidden]);
+    let part = "no activator among its WorkloadEntries";
+    has(&seen, Area::Slices, Level::Problem, part);
+    seen.entries = Ok(vec![entry("other", "10.0.0.1"), entry("shop", "10.9.9.9")]);
+    has(&seen, Area::Slices, Level::Problem, "gone: 10.9.9.9");
+    seen.entries = Ok(vec![entry("shop", "10.0.0.1")]);
+    has(&seen, Area::Slices, Level::Good, "every sleeping workload");
+}
+
+#[test]
 fn a_mesh_without_istiod_and_activators_inside_it_are_told() {
     let mut seen = well();
     seen.knows_istio = Ok(true);
@@ -228,7 +386,7 @@ fn a_sleeper_without_activators_that_live_is_a_problem() {
         &seen,
         Area::Slices,
         Level::Problem,
-        "no activator in its endpoints",
+        "web/shop sleeps, and there is no activator in the endpoints of Service shop",
     );
     seen.slices = Ok(vec![slice("shop", "10.9.9.9")]);
     has(&seen, Area::Slices, Level::Problem, "gone: 10.9.9.9");
@@ -243,6 +401,8 @@ fn workloads_that_nobody_took_note_of_are_named() {
         text: format!("Deployment {id} in namespace web"),
         namespace: "web".to_owned(),
         id: id.to_owned(),
+        left_out: None,
+        has_template: true,
     };
     seen.opted_in = Ok(vec![opted_in("shop"), opted_in("cart")]);
     has(&seen, Area::Workloads, Level::Problem, "Deployment cart");
@@ -251,4 +411,28 @@ fn workloads_that_nobody_took_note_of_are_named() {
         .filter(|finding| finding.message.contains("has no ScaledWorkload"))
         .count();
     assert_eq!(count, 1);
+}
+
+#[test]
+fn what_asks_where_lull_never_looks_is_told_why_nothing_happens() {
+    let mut seen = well();
+    let asking = |left_out, has_template| OptedIn {
+        text: "Deployment dns in namespace far".to_owned(),
+        namespace: "far".to_owned(),
+        id: "dns".to_owned(),
+        left_out,
+        has_template,
+    };
+    for (left_out, has_template, part) in [
+        (Some(LeftOut::Never), true, "nothing is ever enrolled"),
+        (
+            Some(LeftOut::Namespace),
+            true,
+            "doesn't look after workloads of namespace far",
+        ),
+        (None, false, "no pod template"),
+    ] {
+        seen.opted_in = Ok(vec![asking(left_out, has_template)]);
+        has(&seen, Area::Workloads, Level::Warning, part);
+    }
 }

@@ -62,10 +62,11 @@ fn answers(seen: &Seen, logs: &str, findings: &mut Vec<Finding>) {
         Ok(true) => Area::Webhook.good("a Deployment that asks for it gets the sidecar (dry run)"),
         Ok(false) => Area::Webhook.problem(
             "a Deployment that asks for it doesn't get the sidecar (dry run): the API server does \
-             not reach the webhook",
+             not reach the webhook, or its certificate is not good any more",
             format!(
                 "let the API server reach port 9443 of the webhook's pods (NetworkPolicies, \
-                 firewalls); {logs}"
+                 firewalls); where it does: kubectl -n {} rollout restart deployment lull-webhook; {logs}",
+                seen.namespace
             ),
         ),
         Err(why) => Area::Webhook.unknown("whether a Deployment gets the sidecar", why),

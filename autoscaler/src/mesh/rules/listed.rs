@@ -93,6 +93,24 @@ impl Around {
     }
 }
 
+// === impl DestinationRule ===
+
+impl DestinationRule {
+    /// Names of those among `listed` that are in `namespace` and that Lull hasn't written, whatever they
+    /// are about.
+    #[must_use]
+    pub fn of_others(listed: &[(RuleKind, DynamicObject)], namespace: &str) -> Vec<String> {
+        let rules = listed
+            .iter()
+            .filter(|(kind, _)| *kind == RuleKind::DestinationRule)
+            .map(|(_, object)| Self::from_object(object));
+        rules
+            .filter(|rule| rule.namespace == namespace && rule.ours.is_none())
+            .map(|rule| rule.name)
+            .collect()
+    }
+}
+
 // === impl Kind ===
 
 impl<K> Kind<K> {
@@ -171,6 +189,22 @@ mod tests {
         assert_eq!(counts, (2, 2, 2));
         assert_eq!(around.sidecars[1].namespace, "root");
         assert_eq!(around.root_namespace, "root");
+    }
+
+    #[test]
+    fn a_name_is_taken_by_a_rule_of_its_namespace_that_is_not_lull_s() {
+        let rule = |name: &str, namespace: &str, labels: &Value| {
+            let metadata = json!({ "name": name, "namespace": namespace, "labels": labels });
+            let rule = json!({ "metadata": metadata, "spec": { "host": "elsewhere.example.org" } });
+            (RuleKind::DestinationRule, object(&rule))
+        };
+        let listed = [
+            rule("shop-lull", "team", &json!({})),
+            rule("bank-lull", "team", &json!({ "lull.dev/workload": "bank" })),
+            rule("cart-lull", "edge", &json!({})),
+            (RuleKind::Sidecar, named("team", &json!({}))),
+        ];
+        assert_eq!(DestinationRule::of_others(&listed, "team"), ["shop-lull"]);
     }
 
     #[test]

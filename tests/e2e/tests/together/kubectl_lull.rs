@@ -8,7 +8,7 @@ use lull_e2e::{
     background::{PlainClient, Program, Scratch},
     eventually, in_namespace,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{process::Command, time::timeout};
 
 /// The shortest window.
@@ -157,6 +157,31 @@ async fn how_it_ends_tells_what_was_wrong() -> anyhow::Result<()> {
         let object = plain.object_json().await?;
         let annotation = &object["metadata"]["annotations"]["lull.dev/scale"];
         ensure!(annotation.is_null(), "it was changed: {object}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_plan_tells_of_a_slice_with_the_name_of_lull_s_own() -> anyhow::Result<()> {
+    in_namespace("plan-taken", async |namespace| {
+        App::plain("shop").deploy(namespace).await?;
+        let slices = format!(
+            "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices",
+            namespace.name
+        );
+        let theirs = json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": { "name": "shop-lull" }, "addressType": "IPv4", "endpoints": [],
+        });
+        namespace.cluster.create(&slices, &theirs).await?;
+        let plan = ["plan", "deploy/shop", "-o", "json"];
+        let plan = lull(namespace, &plan).await?.ended(3)?.json()?;
+        let refusal = &plan["refusals"][0];
+        ensure!(
+            refusal["reason"] == "NameTaken" && refusal["object"] == "EndpointSlice shop-lull",
+            "{plan}"
+        );
         Ok(())
     })
     .await

@@ -1,0 +1,116 @@
+//! Whether Istio is there as Lull needs it, and Lull's own pods outside of it.
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use lull_contract::names::ISTIO_PROXY_CONTAINER;
+
+use super::{Area, Finding, Seen};
+
+/// Istiod's variable for whether Services select WorkloadEntries; on by default.
+const SELECT_ENTRIES: &str = "PILOT_ENABLE_K8S_SELECT_WORKLOAD_ENTRIES";
+
+/// Findings about Istio.
+pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
+    findings.push(istio(seen));
+    if matches!(seen.knows_istio, Ok(true)) && !seen.is_without_mesh {
+        findings.extend(kinds(seen));
+    }
+    let Ok(pods) = &seen.pods else {
+        return;
+    };
+    let meshed: Vec<String> = pods
+        .iter()
+        .filter(|pod| has_istio(pod))
+        .map(|pod| pod.name_any())
+        .collect();
+    if !meshed.is_empty() {
+        findings.push(Area::Mesh.problem(
+            format!(
+                "Lull's own pods have Istio's container ({}): activators must see the mesh's TLS as \
+                 it comes",
+                meshed.join(", ")
+            ),
+            format!(
+                "kubectl label namespace {} istio-injection=disabled --overwrite; then restart them",
+                seen.namespace
+            ),
+        ));
+    }
+}
+
+fn istio(seen: &Seen) -> Finding {
+    let istiods = seen.istiods.as_ref();
+    let has_istiod = istiods.map(|pods| pods.iter().any(is_ready));
+    let is_deaf = istiods.is_ok_and(|pods| pods.iter().any(ignores_entries));
+    match (&seen.knows_istio, has_istiod) {
+        (Ok(true), _) if seen.is_without_mesh => Area::Mesh.warning(
+            "Istio is there, and Lull is told to leave it alone (mesh.mode is none): workloads in the \
+             mesh are treated as if they were outside of it",
+            "helm upgrade with mesh.mode=auto, where a workload in the mesh is to sleep",
+        ),
+        // Istiods of before 1.22 have their kinds in other versions only.
+        (Ok(false), Ok(true)) if !seen.is_without_mesh => Area::Mesh.problem(
+            "an istiod runs, and the cluster doesn't know the WorkloadEntries of \
+             networking.istio.io/v1 by which Istio is told of activators: Lull takes the cluster for \
+             one without a mesh",
+            "Istio 1.22 or later with its CRDs (chart istio/base): docs/istio.md",
+        ),
+        (Ok(true), _) if is_deaf => Area::Mesh.problem(
+            format!(
+                "istiod is told not to select WorkloadEntries by Services ({SELECT_ENTRIES} is false): \
+                 callers in the mesh reach no workload that sleeps"
+            ),
+            format!("take {SELECT_ENTRIES} out of istiod's environment"),
+        ),
+        (Ok(false), _) => Area::Mesh.good("there is no Istio, and none is needed"),
+        (Ok(true), Ok(true)) => Area::Mesh.good("Istio is there, and istiod ready"),
+        (Ok(true), Ok(false)) => Area::Mesh.warning(
+            "the cluster knows WorkloadEntries, but no istiod is ready: unless it runs elsewhere, \
+             callers in the mesh are not told of activators",
+            "kubectl get pods -A -l app=istiod",
+        ),
+        (Err(why), _) | (_, Err(why)) => Area::Mesh.unknown("Istio", why),
+    }
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    autoscaler::pod::Pod::from(pod.clone()).is_ready
+}
+
+/// Whether an istiod's Services select pods alone.
+fn ignores_entries(istiod: &Pod) -> bool {
+    let containers = istiod.spec.iter().flat_map(|spec| &spec.containers);
+    let mut variables = containers.flat_map(|container| container.env.iter().flatten());
+    variables.any(|variable| {
+        let value = variable.value.as_deref().unwrap_or_default();
+        variable.name == SELECT_ENTRIES
+            && ["false", "f", "0"]
+                .iter()
+                .any(|no| value.eq_ignore_ascii_case(no))
+    })
+}
+
+/// Kinds that the cluster lacks though it has WorkloadEntries.
+fn kinds(seen: &Seen) -> Option<Finding> {
+    match &seen.missing_kinds {
+        Ok(missing) if missing.is_empty() => None,
+        Ok(missing) => Some(Area::Mesh.warning(
+            format!(
+                "the cluster knows WorkloadEntries, but not {}: what they say of a workload is not seen, \
+                 and with mesh.mode=istio nothing is enrolled",
+                missing.join(", ")
+            ),
+            "install all of Istio's CRDs (chart istio/base)",
+        )),
+        Err(why) => Some(Area::Mesh.unknown("Istio's kinds", why)),
+    }
+}
+
+/// A native sidecar is among the init containers.
+fn has_istio(pod: &Pod) -> bool {
+    let mut containers = pod.spec.iter().flat_map(|spec| {
+        let init = spec.init_containers.iter().flatten();
+        spec.containers.iter().chain(init)
+    });
+    containers.any(|container| container.name == ISTIO_PROXY_CONTAINER)
+}
