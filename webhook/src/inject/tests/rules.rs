@@ -224,34 +224,6 @@ fn init_containers_and_a_ready_made_istio_proxy_stay_as_they_are() {
 }
 
 #[test]
-fn the_pod_stays_guaranteed() {
-    let equal = json!({ "cpu": "1", "memory": "1Gi" });
-    let resources = json!({ "requests": equal, "limits": equal });
-    let new = with(
-        opted_in(),
-        "/spec/template/spec/containers/0/resources",
-        resources,
-    );
-    let ours = sidecar(&create(&new))["resources"].clone();
-    assert_eq!(ours["requests"], ours["limits"]);
-    assert_eq!(ours["limits"], json!({ "cpu": "25m", "memory": "256Mi" }));
-
-    let burstable = json!({ "requests": { "cpu": "1" }, "limits": equal });
-    let new = with(new, "/spec/template/spec/containers/0/resources", burstable);
-    let ours = sidecar(&create(&new))["resources"].clone();
-    assert_eq!(
-        ours["requests"], ours["limits"],
-        "an absent request is the limit"
-    );
-
-    let none = json!({ "limits": { "memory": "1Gi" } });
-    let new = with(new, "/spec/template/spec/containers/0/resources", none);
-    let ours = sidecar(&create(&new))["resources"].clone();
-    assert_eq!(ours["limits"], json!({ "memory": "256Mi" }));
-    assert_eq!(ours["requests"], json!({ "cpu": "25m", "memory": "16Mi" }));
-}
-
-#[test]
 fn readiness_probes_are_translated() {
     let connect = |port: u16, ms: u64| json!({ "port": port, "path": null, "host": null, "headers": [], "timeoutMs": ms });
     for (probe, expected) in [
