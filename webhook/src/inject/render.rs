@@ -4,8 +4,8 @@ use lull_contract::{
     annotations::SidecarResources,
     injected::Sidecar,
     names::{
-        INJECTED_ANNOTATION, ISTIO_EXCLUDE_INBOUND_PORTS, ISTIO_INCLUDE_INBOUND_PORTS, POD_LABEL,
-        QUEUE_PROXY_CONTAINER, WAIT_FOR_DRAIN, label_value,
+        INJECTED_ANNOTATION, ISTIO_EXCLUDE_INBOUND_PORTS, ISTIO_INCLUDE_INBOUND_PORTS, OS_LABEL,
+        POD_LABEL, QUEUE_PROXY_CONTAINER, WAIT_FOR_DRAIN, label_value,
     },
     ports::traffic_port_name,
 };
@@ -48,6 +48,13 @@ pub(super) fn render(
                 .to_owned(),
         );
     }
+    if is_for_windows(base) {
+        return Err(
+            "spec.template.spec is for nodes with Windows, where the sidecar does not run; take \
+             lull.dev/scale away"
+                .to_owned(),
+        );
+    }
     let allocation =
         ports::allocate(&sidecar.ports, base).ok_or("no port number is left for the sidecar")?;
     let container = container(base, sidecar, image, &allocation)?;
@@ -73,6 +80,14 @@ pub(super) fn render(
     }
     add_metadata(&mut template, id, (&mut record, &allocation))?;
     Ok(template)
+}
+
+/// The plan asks the same of the workload.
+fn is_for_windows(base: &Value) -> bool {
+    let selected = base.pointer("/spec/nodeSelector");
+    let selected = selected.and_then(|labels| labels.get(OS_LABEL));
+    let named = base.pointer("/spec/os/name").or(selected);
+    named.and_then(Value::as_str) == Some("windows")
 }
 
 fn add_pre_stop(container: &mut Value, record: &mut Record) {

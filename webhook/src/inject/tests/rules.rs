@@ -138,6 +138,20 @@ fn host_network_is_refused() {
 }
 
 #[test]
+fn windows_is_refused() {
+    for (key, value) in [
+        ("os", json!({ "name": "windows" })),
+        ("nodeSelector", json!({ "kubernetes.io/os": "windows" })),
+    ] {
+        let new = with(opted_in(), &format!("/spec/template/spec/{key}"), value);
+        assert!(refused(&new).contains("for nodes with Windows"), "{key}");
+    }
+    let linux = json!({ "kubernetes.io/os": "linux" });
+    let new = with(opted_in(), "/spec/template/spec/nodeSelector", linux);
+    assert!(is_injected(&create(&new)));
+}
+
+#[test]
 fn named_ports_come_before_declared_ones() {
     let new = deployment(&json!({ "lull.dev/scale": "true", "lull.dev/ports": "7000,7001/tcp" }));
     assert_eq!(
