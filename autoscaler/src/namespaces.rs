@@ -2,15 +2,31 @@
 
 use std::{collections::BTreeSet, convert::Infallible, fmt, str::FromStr};
 
+/// Kubernetes' own namespace.
+const SYSTEM: &str = "kube-system";
+
 /// Names of namespaces; none of them means all there are. As text: with commas between them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Namespaces(BTreeSet<String>);
+pub struct Namespaces {
+    names: BTreeSet<String>,
+    /// Whatever the names say.
+    never: BTreeSet<String>,
+}
 
 impl Namespaces {
     /// Whether workloads of `namespace` are Lull's business.
     #[must_use]
     pub fn has(&self, namespace: &str) -> bool {
-        self.0.is_empty() || self.0.contains(namespace)
+        let is_named = self.names.is_empty() || self.names.contains(namespace);
+        is_named && !self.never.contains(namespace)
+    }
+
+    /// The same without those where the webhook is never asked: Kubernetes' own, and `own`, which is
+    /// Lull's.
+    #[must_use]
+    pub fn beside(mut self, own: &str) -> Self {
+        self.never = [SYSTEM, own].map(str::to_owned).into();
+        self
     }
 }
 
@@ -20,13 +36,16 @@ impl FromStr for Namespaces {
     fn from_str(text: &str) -> Result<Self, Infallible> {
         let names = text.split(',').map(str::trim);
         let names = names.filter(|name| !name.is_empty());
-        Ok(Self(names.map(str::to_owned).collect()))
+        Ok(Self {
+            names: names.map(str::to_owned).collect(),
+            never: BTreeSet::new(),
+        })
     }
 }
 
 impl fmt::Display for Namespaces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<&str> = self.0.iter().map(String::as_str).collect();
+        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
         f.write_str(&names.join(","))
     }
 }
@@ -41,6 +60,16 @@ mod tests {
             let all: Namespaces = text.parse().unwrap();
             assert!(all.has("web"), "{text:?}");
             assert_eq!(all, Namespaces::default());
+        }
+    }
+
+    #[test]
+    fn kubernetes_own_and_lulls_own_are_never_meant() {
+        for text in ["", "web,kube-system,lull-system"] {
+            let namespaces = text.parse::<Namespaces>().unwrap().beside("lull-system");
+            assert!(namespaces.has("web"), "{text:?}");
+            assert!(!namespaces.has("kube-system"), "{text:?}");
+            assert!(!namespaces.has("lull-system"), "{text:?}");
         }
     }
 

@@ -54,14 +54,14 @@ pub(crate) async fn told(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow
     let (client, namespace) = (cluster.client.clone(), &cluster.lull_namespace);
     let api: Api<Deployment> = Api::namespaced(client, namespace);
     match call("look at the autoscaler", api.get_opt(AUTOSCALER)).await {
-        Ok(deployment) => Ok(Told::by(deployment.as_ref())),
+        Ok(deployment) => Ok(Told::by(deployment.as_ref()).beside(namespace)),
         Err(error) if error.is(403) => {
             let effect = format!(
                 "Lull's kinds and mesh are taken to be the chart's defaults (root namespace \
                  {DEFAULT_MESH_ROOT})"
             );
             missing.push(Reading::Autoscaler.lacked(cluster, &effect));
-            Ok(Told::by(None))
+            Ok(Told::by(None).beside(namespace))
         }
         Err(error) => Err(error.into()),
     }
@@ -89,6 +89,14 @@ impl Told {
                 .unwrap_or_default(),
             is_without_mesh: value(MESH).as_deref() == Some("none"),
             mesh_root: value(MESH_ROOT).unwrap_or_else(|| DEFAULT_MESH_ROOT.to_owned()),
+        }
+    }
+
+    /// The same of an autoscaler in the namespace `own`, where it looks after nothing.
+    fn beside(self, own: &str) -> Self {
+        Self {
+            namespaces: self.namespaces.beside(own),
+            ..self
         }
     }
 
@@ -158,5 +166,9 @@ mod tests {
         assert_eq!(some.leaves_out(&deployments, "shop"), None);
         let elsewhere = some.leaves_out(&deployments, "default");
         assert_eq!(elsewhere, Some(LeftOut::Namespace));
+        let all = by(&json!([])).beside("lull-system");
+        assert_eq!(all.leaves_out(&deployments, "default"), None);
+        let own = all.leaves_out(&deployments, "lull-system");
+        assert_eq!(own, Some(LeftOut::Namespace));
     }
 }
