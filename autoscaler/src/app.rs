@@ -98,7 +98,7 @@ fn start_stores(
         activators: &args.activator_selector,
         autoscalers: &args.peers,
         targets: &args.targets.0,
-        namespaces: &args.namespaces,
+        namespaces: &args.namespaces.clone().beside(&args.namespace),
         mesh: &args.mesh_options(),
     };
     Stores::start(client, &watched, readiness, on_touched)

@@ -55,7 +55,7 @@ fn start(args: Args) -> anyhow::Result<()> {
             }) => {
                 let scope = uninstall::Scope {
                     targets: &args.targets.0,
-                    namespaces: &args.namespaces,
+                    namespaces: &args.namespaces.clone().beside(&args.namespace),
                 };
                 uninstall::run(scope, &webhook_configuration, timeout.0).await
             }

@@ -69,6 +69,8 @@ pub struct Template {
     pub headless_sibling: bool,
     /// The pods use the node's network.
     pub host_network: bool,
+    /// The pods are for nodes with Windows.
+    pub windows: bool,
     /// App ports that nodes lead to by themselves.
     pub host_ports: Vec<u16>,
     /// Time from a pod's deletion to its end.

@@ -20,8 +20,6 @@ const NAMESPACES: &str = "AUTOSCALER_NAMESPACES";
 const MESH: &str = "AUTOSCALER_MESH";
 /// Variable that names the mesh's root namespace.
 const MESH_ROOT: &str = "AUTOSCALER_MESH_ROOT_NAMESPACE";
-/// Kubernetes' own namespace. The chart's webhook never looks at it, nor at Lull's.
-const KUBE_SYSTEM: &str = "kube-system";
 /// The root namespace where nothing else is said: Istio's own default.
 const DEFAULT_MESH_ROOT: &str = "istio-system";
 /// A namespace that every cluster has.
@@ -64,7 +62,7 @@ pub(crate) async fn told(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow
             if deployment.is_none() {
                 missing.push(absent(namespace));
             }
-            Ok(Told::by(deployment.as_ref()))
+            Ok(Told::by(deployment.as_ref(), namespace))
         }
         Err(error) if error.is(403) => {
             let effect = format!(
@@ -72,7 +70,7 @@ pub(crate) async fn told(cluster: &Cluster, missing: &mut Vec<String>) -> anyhow
                  {DEFAULT_MESH_ROOT})"
             );
             missing.push(Reading::Autoscaler.lacked(cluster, &effect));
-            Ok(Told::by(None))
+            Ok(Told::by(None, namespace))
         }
         Err(error) => Err(error.into()),
     }
@@ -89,8 +87,8 @@ fn absent(namespace: &str) -> String {
 // === impl Told ===
 
 impl Told {
-    /// By the variables of `autoscaler`.
-    fn by(autoscaler: Option<&Deployment>) -> Self {
+    /// By the variables of `autoscaler`, in whose namespace `own` it looks after nothing.
+    fn by(autoscaler: Option<&Deployment>, own: &str) -> Self {
         let spec = autoscaler.and_then(|deployment| deployment.spec.as_ref());
         let pod = spec.and_then(|spec| spec.template.spec.as_ref());
         let value = |name: &str| {
@@ -104,37 +102,29 @@ impl Told {
         Self {
             targets: pod.and_then(|_| targets().ok()),
             namespaces: value(NAMESPACES)
-                .and_then(|names| names.parse().ok())
-                .unwrap_or_default(),
+                .and_then(|names| names.parse::<Namespaces>().ok())
+                .unwrap_or_default()
+                .beside(own),
             is_without_mesh: value(MESH).as_deref() == Some("none"),
             mesh_root: value(MESH_ROOT).unwrap_or_else(|| DEFAULT_MESH_ROOT.to_owned()),
         }
     }
 
-    /// Whether it is known not to look after workloads of this kind in `cluster`'s namespace.
-    pub(crate) fn leaves_out(&self, kind: &TargetResource, cluster: &Cluster) -> Option<LeftOut> {
-        self.leaves(kind, (&cluster.namespace, &cluster.lull_namespace))
-    }
-
-    /// The same for workloads in `namespace`, where Lull itself is in the namespace `lull`.
-    pub(crate) fn leaves(
-        &self,
-        kind: &TargetResource,
-        (namespace, lull): (&str, &str),
-    ) -> Option<LeftOut> {
+    /// Whether it is known not to look after workloads of this kind in `namespace`.
+    pub(crate) fn leaves_out(&self, kind: &TargetResource, namespace: &str) -> Option<LeftOut> {
         let targets = self.targets.as_ref();
         if targets.is_some_and(|targets| !targets.0.contains(kind)) {
             return Some(LeftOut::Kind);
         }
-        if [KUBE_SYSTEM, lull].contains(&namespace) {
+        if self.namespaces.never_has(namespace) {
             return Some(LeftOut::Never);
         }
         (!self.namespaces.has(namespace)).then_some(LeftOut::Namespace)
     }
 
     /// A namespace whose workloads it looks after: `wanted`, where that is one.
-    pub(crate) fn namespace_like<'a>(&'a self, wanted: &'a str, lull: &str) -> &'a str {
-        if self.namespaces.has(wanted) && ![KUBE_SYSTEM, lull].contains(&wanted) {
+    pub(crate) fn namespace_like<'a>(&'a self, wanted: &'a str) -> &'a str {
+        if self.namespaces.has(wanted) {
             return wanted;
         }
         self.namespaces.first().unwrap_or(DEFAULT_NAMESPACE)
@@ -147,6 +137,9 @@ mod tests {
 
     use super::*;
 
+    /// Lull's namespace.
+    const OWN: &str = "lull-system";
+
     fn by(env: &Value) -> Told {
         let container = json!({ "name": "autoscaler", "env": env });
         let template = json!({ "spec": { "containers": [container] } });
@@ -154,7 +147,7 @@ mod tests {
             "metadata": { "name": AUTOSCALER }, "spec": { "selector": {}, "template": template },
         });
         let deployment: Deployment = serde_json::from_value(deployment).unwrap();
-        Told::by(Some(&deployment))
+        Told::by(Some(&deployment), OWN)
     }
 
     #[test]
@@ -171,11 +164,11 @@ mod tests {
             (off.is_without_mesh, off.mesh_root.as_str()),
             (true, DEFAULT_MESH_ROOT)
         );
-        assert!(!Told::by(None).is_without_mesh);
+        assert!(!Told::by(None, OWN).is_without_mesh);
     }
 
     fn leaves(told: &Told, kind: &str, namespace: &str) -> Option<LeftOut> {
-        told.leaves(&kind.parse().unwrap(), (namespace, "lull-system"))
+        told.leaves_out(&kind.parse().unwrap(), namespace)
     }
 
     const DEPLOYMENTS: &str = "apps/v1/deployments";
@@ -189,7 +182,7 @@ mod tests {
         let more = format!("{DEPLOYMENTS},{ROLLOUTS}");
         let more = by(&json!([{ "name": TARGETS, "value": more }]));
         assert_eq!(leaves(&more, ROLLOUTS, "web"), None);
-        assert_eq!(leaves(&Told::by(None), ROLLOUTS, "web"), None);
+        assert_eq!(leaves(&Told::by(None, OWN), ROLLOUTS, "web"), None);
     }
 
     #[test]
@@ -202,8 +195,8 @@ mod tests {
 
     #[test]
     fn nothing_is_looked_after_in_kubernetes_own_namespace_and_in_lull_s() {
-        for told in [by(&json!([])), Told::by(None)] {
-            for namespace in [KUBE_SYSTEM, "lull-system"] {
+        for told in [by(&json!([])), Told::by(None, OWN)] {
+            for namespace in ["kube-system", OWN] {
                 let left_out = leaves(&told, DEPLOYMENTS, namespace);
                 assert_eq!(left_out, Some(LeftOut::Never), "{namespace}");
             }
@@ -216,13 +209,13 @@ mod tests {
         let some = by(&json!([{ "name": NAMESPACES, "value": "web,shop" }]));
         let rows = [
             (&all, "web", "web"),
-            (&all, KUBE_SYSTEM, DEFAULT_NAMESPACE),
-            (&all, "lull-system", DEFAULT_NAMESPACE),
+            (&all, "kube-system", DEFAULT_NAMESPACE),
+            (&all, OWN, DEFAULT_NAMESPACE),
             (&some, "web", "web"),
             (&some, "default", "shop"),
         ];
         for (told, wanted, expected) in rows {
-            let namespace = told.namespace_like(wanted, "lull-system");
+            let namespace = told.namespace_like(wanted);
             assert_eq!(namespace, expected, "{wanted}");
         }
     }

@@ -22,6 +22,8 @@ pub enum Reason {
     NoPort,
     /// The pods share the node's ports.
     HostNetwork,
+    /// The pods are for nodes with Windows.
+    Windows,
     /// The rollout is paused, so no pod would get the sidecar.
     Paused,
     /// No Service carries the workload's traffic.
@@ -112,11 +114,12 @@ pub struct Finding {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 41] = [
         Self::BadAnnotation,
         Self::NoTemplate,
         Self::NoPort,
         Self::HostNetwork,
+        Self::Windows,
         Self::Paused,
         Self::NoService,
         Self::ExternalName,

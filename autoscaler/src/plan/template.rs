@@ -26,6 +26,11 @@ pub(super) fn find(situation: &Situation<'_>, findings: &mut Vec<Finding>) {
         );
         found(Reason::HostPort, text);
     }
+    if template.windows {
+        let text = "is for nodes with Windows, where the sidecar does not run; take lull.dev/scale \
+                    away";
+        found(Reason::Windows, text.to_owned());
+    }
     if template.app_ports.is_empty() {
         let text = "declares no TCP port in any container; set lull.dev/ports to the ports that \
                     the app listens on, for instance lull.dev/ports: \"8080\"";

@@ -5,7 +5,9 @@ use std::{collections::BTreeSet, time::Duration};
 use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec, PodTemplateSpec};
 use lull_contract::{
     AppPort, AppProtocol,
-    names::{INJECTED_ANNOTATION, NOT_APP_CONTAINERS, QUEUE_PROXY_CONTAINER, WAIT_FOR_DRAIN},
+    names::{
+        INJECTED_ANNOTATION, NOT_APP_CONTAINERS, OS_LABEL, QUEUE_PROXY_CONTAINER, WAIT_FOR_DRAIN,
+    },
     ports,
 };
 use serde_json::Value;
@@ -72,6 +74,7 @@ impl PodTemplate {
                 report_port: small("lull-report", ports::REPORT),
                 headless_sibling: is_stateful,
                 host_network: spec.is_some_and(|spec| spec.host_network == Some(true)),
+                windows: spec.is_some_and(is_for_windows),
                 host_ports: app()
                     .flat_map(ports_of)
                     .filter(|port| port.host_port.is_some())
@@ -106,6 +109,14 @@ pub(super) fn rollout(spec: Option<&Value>) -> Rollout {
         0 => Rollout::Automatic,
         first => Rollout::Partition(first),
     }
+}
+
+/// The webhook asks the same of the template.
+fn is_for_windows(spec: &PodSpec) -> bool {
+    let named = spec.os.as_ref().map(|os| os.name.as_str());
+    let selected = spec.node_selector.as_ref();
+    let selected = selected.and_then(|labels| labels.get(OS_LABEL));
+    named.or(selected.map(String::as_str)) == Some("windows")
 }
 
 fn grace(spec: &PodSpec) -> Duration {

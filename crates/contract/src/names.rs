@@ -30,6 +30,8 @@ pub const WAIT_FOR_DRAIN: &str = "/wait-for-drain";
 pub const ISTIO_EXCLUDE_INBOUND_PORTS: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
 /// Istio's annotation that lists the only ports that its sidecar captures; `*` = all.
 pub const ISTIO_INCLUDE_INBOUND_PORTS: &str = "traffic.sidecar.istio.io/includeInboundPorts";
+/// Kubernetes' label of nodes for their operating system.
+pub const OS_LABEL: &str = "kubernetes.io/os";
 /// Istio's container in a pod of the mesh.
 pub const ISTIO_PROXY_CONTAINER: &str = "istio-proxy";
 /// Label, and older annotation, by which a pod says whether it wants Istio's container.

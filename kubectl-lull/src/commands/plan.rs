@@ -219,7 +219,7 @@ impl Found {
                 OTHER_NAMESPACE,
                 format!(
                     "is in a namespace that Lull doesn't look after; add {} to the chart's value \
-                     namespaces",
+                     namespaces (never kube-system, nor Lull's own)",
                     workload.target.namespace
                 ),
             ),

@@ -196,7 +196,7 @@ async fn opted_in(cluster: &Cluster, known: &Known) -> Read<Vec<OptedIn>> {
         found.extend(asking.map(|target| OptedIn {
             text: format!("{target} in namespace {}", target.namespace),
             id: target.id(),
-            left_out: told.leaves(&resource, (&target.namespace, &cluster.lull_namespace)),
+            left_out: told.leaves_out(&resource, &target.namespace),
             has_template: target.template.is_some(),
             namespace: target.namespace,
         }));
@@ -216,7 +216,7 @@ async fn settings(cluster: &Cluster) -> Read<Vec<DefaultError>> {
 /// says what it would be.
 async fn is_injected(cluster: &Cluster, known: &Known) -> Read<bool> {
     let (told, _) = known.as_ref().map_err(Clone::clone)?;
-    let namespace = told.namespace_like(&cluster.namespace, &cluster.lull_namespace);
+    let namespace = told.namespace_like(&cluster.namespace);
     let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), namespace);
     let wanted: Deployment =
         serde_json::from_value(probe()).map_err(|error| format!("the probe: {error}"))?;
@@ -290,7 +290,7 @@ async fn autoscaler_lacking(cluster: &Cluster, known: &Known) -> Read<Vec<Right>
     let user = format!("system:serviceaccount:{namespace}:lull-autoscaler");
     let there = Cluster {
         namespace: told
-            .namespace_like(&cluster.namespace, namespace)
+            .namespace_like(&cluster.namespace)
             .to_owned(),
         ..cluster.clone()
     };

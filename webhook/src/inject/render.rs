@@ -4,8 +4,8 @@ use lull_contract::{
     annotations::SidecarResources,
     injected::Sidecar,
     names::{
-        INJECTED_ANNOTATION, ISTIO_EXCLUDE_INBOUND_PORTS, ISTIO_INCLUDE_INBOUND_PORTS, POD_LABEL,
-        QUEUE_PROXY_CONTAINER, WAIT_FOR_DRAIN, label_value,
+        INJECTED_ANNOTATION, ISTIO_EXCLUDE_INBOUND_PORTS, ISTIO_INCLUDE_INBOUND_PORTS, OS_LABEL,
+        POD_LABEL, QUEUE_PROXY_CONTAINER, WAIT_FOR_DRAIN, label_value,
     },
     ports::traffic_port_name,
 };
@@ -48,6 +48,13 @@ pub(super) fn render(
                 .to_owned(),
         );
     }
+    if is_for_windows(base) {
+        return Err(
+            "spec.template.spec is for nodes with Windows, where the sidecar does not run; take \
+             lull.dev/scale away"
+                .to_owned(),
+        );
+    }
     let allocation =
         ports::allocate(&sidecar.ports, base).ok_or("no port number is left for the sidecar")?;
     let container = container(base, sidecar, image, &allocation)?;
@@ -73,6 +80,14 @@ pub(super) fn render(
     }
     add_metadata(&mut template, id, (&mut record, &allocation))?;
     Ok(template)
+}
+
+/// The plan asks the same of the workload.
+fn is_for_windows(base: &Value) -> bool {
+    let selected = base.pointer("/spec/nodeSelector");
+    let selected = selected.and_then(|labels| labels.get(OS_LABEL));
+    let named = base.pointer("/spec/os/name").or(selected);
+    named.and_then(Value::as_str) == Some("windows")
 }
 
 fn add_pre_stop(container: &mut Value, record: &mut Record) {
@@ -199,7 +214,7 @@ fn container(
         "imagePullPolicy": image.pull_policy,
         "ports": container_ports(sidecar, allocation),
         "env": environment(base, sidecar, allocation)?,
-        "resources": resources(&sidecar.resources, is_guaranteed(base)),
+        "resources": resources(&sidecar.resources, base),
         "readinessProbe": {
             "httpGet": { "path": "/ready", "port": small.admin },
             "periodSeconds": 1,
@@ -316,20 +331,33 @@ fn identity() -> impl Iterator<Item = Value> {
     .map(|(name, path)| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } }))
 }
 
-/// Requests and limits; equal ones where the pod would lose its Guaranteed class otherwise.
-fn resources(sidecar: &SidecarResources, guaranteed: bool) -> Value {
+/// Requests and limits; equal ones where the pod would lose its Guaranteed class otherwise. What the pod
+/// says for all of its containers together holds for the sidecar, too: the API server refuses containers
+/// that ask for more than that.
+fn resources(sidecar: &SidecarResources, base: &Value) -> Value {
     let (mut cpu, mut memory) = (&sidecar.cpu_request, &sidecar.memory_request);
     let mut limits = Map::from_iter([("memory".to_owned(), json!(sidecar.memory_limit))]);
     if let Some(limit) = &sidecar.cpu_limit {
         limits.insert("cpu".to_owned(), json!(limit));
     }
-    if guaranteed {
+    if is_guaranteed(base) {
         // Requests go up to the limits: limits that come down to the requests would kill it.
         memory = &sidecar.memory_limit;
         cpu = sidecar.cpu_limit.as_ref().unwrap_or(cpu);
         limits.insert("cpu".to_owned(), json!(cpu));
     }
-    json!({ "requests": { "cpu": cpu, "memory": memory }, "limits": limits })
+    let mut requests = Map::from_iter([
+        ("cpu".to_owned(), json!(cpu)),
+        ("memory".to_owned(), json!(memory)),
+    ]);
+    let is_own = |resource: &String| {
+        let of_pod = |kind: &str| base.pointer("/spec/resources")?.get(kind)?.get(resource);
+        // A limit alone would be the request, too.
+        of_pod("requests").or_else(|| of_pod("limits")).is_none()
+    };
+    requests.retain(|resource, _| is_own(resource));
+    limits.retain(|resource, _| is_own(resource));
+    json!({ "requests": requests, "limits": limits })
 }
 
 /// Kubernetes' rule: every container has limits of CPU and memory, and requests equal to them.

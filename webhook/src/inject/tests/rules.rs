@@ -138,6 +138,20 @@ fn host_network_is_refused() {
 }
 
 #[test]
+fn windows_is_refused() {
+    for (key, value) in [
+        ("os", json!({ "name": "windows" })),
+        ("nodeSelector", json!({ "kubernetes.io/os": "windows" })),
+    ] {
+        let new = with(opted_in(), &format!("/spec/template/spec/{key}"), value);
+        assert!(refused(&new).contains("for nodes with Windows"), "{key}");
+    }
+    let linux = json!({ "kubernetes.io/os": "linux" });
+    let new = with(opted_in(), "/spec/template/spec/nodeSelector", linux);
+    assert!(is_injected(&create(&new)));
+}
+
+#[test]
 fn named_ports_come_before_declared_ones() {
     let new = deployment(&json!({ "lull.dev/scale": "true", "lull.dev/ports": "7000,7001/tcp" }));
     assert_eq!(
@@ -221,34 +235,6 @@ fn init_containers_and_a_ready_made_istio_proxy_stay_as_they_are() {
         env(&injected, "QP_PORTS").unwrap(),
         "8013=8080/http,8014=5432/tcp"
     );
-}
-
-#[test]
-fn the_pod_stays_guaranteed() {
-    let equal = json!({ "cpu": "1", "memory": "1Gi" });
-    let resources = json!({ "requests": equal, "limits": equal });
-    let new = with(
-        opted_in(),
-        "/spec/template/spec/containers/0/resources",
-        resources,
-    );
-    let ours = sidecar(&create(&new))["resources"].clone();
-    assert_eq!(ours["requests"], ours["limits"]);
-    assert_eq!(ours["limits"], json!({ "cpu": "25m", "memory": "256Mi" }));
-
-    let burstable = json!({ "requests": { "cpu": "1" }, "limits": equal });
-    let new = with(new, "/spec/template/spec/containers/0/resources", burstable);
-    let ours = sidecar(&create(&new))["resources"].clone();
-    assert_eq!(
-        ours["requests"], ours["limits"],
-        "an absent request is the limit"
-    );
-
-    let none = json!({ "limits": { "memory": "1Gi" } });
-    let new = with(new, "/spec/template/spec/containers/0/resources", none);
-    let ours = sidecar(&create(&new))["resources"].clone();
-    assert_eq!(ours["limits"], json!({ "memory": "256Mi" }));
-    assert_eq!(ours["requests"], json!({ "cpu": "25m", "memory": "16Mi" }));
 }
 
 #[test]
