@@ -295,7 +295,7 @@ impl Service {
         guards: Guards,
         stop: &CancellationToken,
     ) -> Result<(), ServiceError> {
-        let client = kube::Client::try_from(config)?;
+        let client = kubernetes::client(config)?;
         let peers = Peers {
             namespace: self.hub.config.namespace.clone(),
             labels: self.hub.config.peers.clone(),

@@ -78,12 +78,12 @@ impl Listeners {
         let mut changes = self.directory.changes();
         loop {
             changes.mark_unchanged();
-            let is_done = self.reconcile().await;
+            let again = self.reconcile().await;
             tokio::select! {
                 () = stop.cancelled() => break,
                 // The sender lives as long as the directory that we hold.
                 _ = changes.changed() => {}
-                () = sleep(LOOK_AGAIN), if !is_done => {}
+                () = sleep(again.unwrap_or_default()), if again.is_some() => {}
             }
         }
         for (_, open) in self.open.drain() {
@@ -92,8 +92,8 @@ impl Listeners {
         self.hub.metrics.listeners.set(0);
     }
 
-    /// False where it has to look again.
-    async fn reconcile(&mut self) -> bool {
+    /// When it has to look again, where nothing changes.
+    async fn reconcile(&mut self) -> Option<Duration> {
         let mut wanted: HashMap<PortKey, Wanted> = HashMap::new();
         for port in self.directory.wanted() {
             let key = PortKey::of(&port);
@@ -105,8 +105,14 @@ impl Listeners {
         }
         let all_open = self.open_wanted(&wanted).await;
         let none_unwanted = self.close_unwanted(&wanted);
+        let none_left = self.forget_left();
         self.hub.metrics.listeners.set(self.open.len() as u64);
-        all_open && none_unwanted
+        match (all_open && none_unwanted, none_left) {
+            (true, true) => None,
+            // An idle connection may last.
+            (true, false) => Some(LINGER),
+            (false, _) => Some(LOOK_AGAIN),
+        }
     }
 
     fn is_open_for(&self, key: &PortKey, port: &Wanted) -> bool {
@@ -168,6 +174,7 @@ impl Listeners {
         })
     }
 
+    /// False where one is left to be closed.
     fn close_unwanted(&mut self, wanted: &HashMap<PortKey, Wanted>) -> bool {
         let now = Instant::now();
         self.open.retain(|key, open| {
@@ -181,8 +188,7 @@ impl Listeners {
             }
             stays
         });
-        let none_left = self.forget_left();
-        none_left && self.open.values().all(|open| open.unwanted_since.is_none())
+        self.open.values().all(|open| open.unwanted_since.is_none())
     }
 
     /// Forgets who has left, but for those whom somebody still means: who came by a port or a

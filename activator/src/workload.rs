@@ -195,10 +195,9 @@ impl Workload {
         }
     }
 
-    /// The object has been recreated: what was seen of the old one is not told of the new one, but
-    /// whoever is held is held for the new one from now on.
+    /// The object has been recreated: who was held for the old one is not told of the new one, but
+    /// whoever still is, is held for that from now on.
     fn begin_anew(&self, state: &mut State) {
-        state.woken = None;
         state.callers = Counts::default();
         if state.line.len() > 0 {
             self.hub.raise_edge();

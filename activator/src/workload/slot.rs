@@ -189,8 +189,13 @@ impl Workload {
     /// `hold` is the first one in the line.
     fn line_begins(self: &Arc<Self>, state: &mut State, hold: &Hold) {
         if state.trusted() == 0 {
-            state.wake = Some(Wake::begin(hold.span));
-            state.woken_by.clone_from(&hold.who);
+            // Who comes back from a pod that could not be reached goes on with its wake.
+            let is_in_it = hold.place.is_some() || state.forwarding > 0;
+            let goes_on = is_in_it && state.wake.is_some_and(|wake| !wake.has_ended());
+            if !goes_on {
+                state.wake = Some(Wake::begin(hold.span));
+                state.woken_by.clone_from(&hold.who);
+            }
             self.call_for_pods(state);
             return;
         }

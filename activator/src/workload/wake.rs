@@ -91,6 +91,11 @@ impl Wake {
         self.seen[Phase::Answering as usize].is_some()
     }
 
+    /// Whether it was answered.
+    pub(super) fn has_ended(&self) -> bool {
+        self.seen[Phase::FirstByte as usize].is_some()
+    }
+
     /// The phases that were seen, with the time from the beginning.
     pub(crate) fn phases(&self) -> impl Iterator<Item = (Phase, Duration)> {
         let seen = self.seen;

@@ -3,7 +3,11 @@
 use std::{net::SocketAddr, sync::atomic::Ordering};
 
 use activator::Pod;
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::Instant,
+};
 
 use crate::harness::{Activator, FakePod, get, loopback, soon, until, workload};
 
@@ -31,6 +35,32 @@ async fn a_pod_that_cannot_be_reached_is_passed_over() {
     let raw = soon(caller).await.unwrap();
     raw.assert_status(200);
     assert!(raw.body.starts_with("shop-2"), "{raw:?}");
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn a_wake_goes_on_where_its_pod_can_not_be_reached_at_first() {
+    let (activator, port) = Activator::with(workload("shop")).await;
+    let caller = tokio::spawn(async move { get(port, "/", "").await });
+    activator.until_held(1).await;
+    let (listener, address) = loopback().await;
+    drop(listener);
+    activator.add_pod(&FakePod::before("shop-1", address).await);
+    let none = "connect_failures_total 0\n";
+    until(|| async { !activator.metrics().await.contains(none) }).await;
+    let listener = TcpListener::bind(address).await.unwrap();
+    let pod = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 1024]).await.unwrap();
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+    });
+    let raw = soon(caller).await.unwrap();
+    raw.assert_status(200);
+    for phase in ["created", "scheduled", "running", "answering"] {
+        assert!(raw.head.contains(&format!("lull-{phase};dur=")), "{raw:?}");
+    }
+    soon(pod).await.unwrap();
     activator.stop().await;
 }
 
