@@ -45,7 +45,8 @@ const PEEK_PAUSE: Duration = Duration::from_millis(1);
 /// it has been told this number, and gets those above it back as refused; its own default is the same.
 const MAX_STREAMS: u32 = 1_024;
 /// Bodies of requests that wait for a slot stay in their streams. If they could fill the connection's
-/// window, the body of the request that has the slot could not come, and nobody would go on.
+/// window, the body of the request that has the slot could not come, and nobody would go on. Half of it is
+/// also h2's measure for small frames that wait, 256 bytes each; beyond, it ends the connection.
 const CONNECTION_WINDOW: u32 = MAX_STREAMS * headers::STREAM_WINDOW;
 
 /// Accepts connections until `stop`.

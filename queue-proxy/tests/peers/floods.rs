@@ -217,7 +217,7 @@ async fn a_head_that_is_large_when_unpacked() {
 }
 
 /// An app that never answers; the connection to it is one for many callers.
-async fn hanging() -> Proxy {
+async fn hanging(overrides: &[(&str, &str)]) -> Proxy {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -232,13 +232,13 @@ async fn hanging() -> Proxy {
             tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
         }
     });
-    Proxy::start(address, &[UNPROBED]).await
+    Proxy::start(address, overrides).await
 }
 
 /// What one caller cancels must not make the app end the connection that others use.
 #[tokio::test]
 async fn a_caller_that_cancels_all_the_time_does_not_harm_others_at_the_app() {
-    let proxy = hanging().await;
+    let proxy = hanging(&[UNPROBED]).await;
     let (mut sender, connection) = h2::client::handshake(proxy.connect().await).await.unwrap();
     tokio::spawn(connection);
     let mut caller = frames::connect(proxy.traffic()).await;
@@ -333,4 +333,50 @@ async fn answers_to_what_was_cancelled_do_not_end_the_connection_of_others() {
     body.send_data("x".into(), true).unwrap();
     assert_eq!(soon(response).await.unwrap().status(), 200);
     assert_eq!(app.connections.load(Ordering::SeqCst), 1);
+}
+
+/// What was on its way when they were refused is no fault of theirs.
+#[tokio::test]
+async fn callers_that_are_refused_in_their_uploads_keep_their_connection() {
+    let limits = [
+        UNPROBED,
+        ("QP_CONTAINER_CONCURRENCY", "1"),
+        ("QP_QUEUE_DEPTH", "0"),
+    ];
+    let proxy = hanging(&limits).await;
+    let mut caller = frames::connect(proxy.traffic()).await;
+    let first = open(1, "GET", END_HEADERS | END_STREAM);
+    caller.write_all(&first).await.unwrap();
+    proxy.in_flight(1).await;
+    let streams = (1..=400).map(|number| 2 * number + 1);
+    let post = |stream| open(stream, "POST", END_HEADERS);
+    let heads: Vec<u8> = streams.clone().flat_map(post).collect();
+    caller.write_all(&heads).await.unwrap();
+    for _ in streams.clone() {
+        frames::read_until(&mut caller, |frame| frame.kind == HEADERS).await;
+    }
+    let data = |stream| frame(DATA, 0, stream, &[0; 1_000]).repeat(4);
+    let late: Vec<u8> = streams.flat_map(data).collect();
+    caller.write_all(&late).await.unwrap();
+    let last = open(1_001, "GET", END_HEADERS | END_STREAM);
+    caller.write_all(&last).await.unwrap();
+    frames::read_until(&mut caller, |frame| frame.stream == 1_001).await;
+    proxy.in_flight(1).await;
+}
+
+/// As a stream of small messages has them.
+#[tokio::test]
+async fn many_small_frames_may_wait_for_a_slot() {
+    let proxy = hanging(&[UNPROBED, ("QP_CONTAINER_CONCURRENCY", "1")]).await;
+    let mut caller = frames::connect(proxy.traffic()).await;
+    let first = open(1, "GET", END_HEADERS | END_STREAM);
+    let waiting = open(3, "POST", END_HEADERS);
+    caller.write_all(&[first, waiting].concat()).await.unwrap();
+    proxy.in_flight(2).await;
+    let small = frame(DATA, 0, 3, b"ten bytes.").repeat(5_000);
+    caller.write_all(&small).await.unwrap();
+    caller.write_all(&frame(PING, 0, 0, &[0; 8])).await.unwrap();
+    let is_answer = |frame: &frames::Frame| frame.kind == PING && frame.flags & ACK != 0;
+    frames::read_until(&mut caller, is_answer).await;
+    proxy.in_flight(2).await;
 }
