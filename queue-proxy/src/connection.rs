@@ -44,8 +44,13 @@ const PEEK_PAUSE: Duration = Duration::from_millis(1);
 /// Requests at once on one HTTP/2 connection. An Envoy sends all that has waited for a connection before
 /// it has been told this number, and gets those above it back as refused; its own default is the same.
 const MAX_STREAMS: u32 = 1_024;
+/// Streams that are refused, or reset for a fault, in the life of a connection, before hyper ends it with
+/// all that is in flight: what an Envoy has collected during a wake may be thousands, and it is sent before
+/// the number above is known. (Hyper's 1,024 is a bound against floods, and so is this.)
+const MAX_FAULTS: usize = 8_192;
 /// Bodies of requests that wait for a slot stay in their streams. If they could fill the connection's
-/// window, the body of the request that has the slot could not come, and nobody would go on.
+/// window, the body of the request that has the slot could not come, and nobody would go on. Half of it is
+/// also h2's measure for small frames that wait, 256 bytes each; beyond, it ends the connection.
 const CONNECTION_WINDOW: u32 = MAX_STREAMS * headers::STREAM_WINDOW;
 
 /// Accepts connections until `stop`.
@@ -171,6 +176,7 @@ async fn serve_http2(stream: TcpStream, caller: Arc<Caller>) {
         .timer(TokioTimer::new())
         .max_header_list_size(headers::MAX_HEAD_LIST)
         .max_concurrent_streams(MAX_STREAMS)
+        .max_local_error_reset_streams(MAX_FAULTS)
         .initial_stream_window_size(headers::STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .auto_date_header(false)

@@ -124,6 +124,9 @@ pub(crate) fn handle(
                 tracing::debug!(%error, "request was not answered by the app");
                 hold.answered(error.status());
                 hold.rejected(error.reason());
+                if !is_http1 {
+                    inbound.discard_body();
+                }
                 let mut response = error.respond(is_grpc);
                 if is_http2_head {
                     *response.body_mut() = Outgoing::text(bytes::Bytes::new());
@@ -203,6 +206,16 @@ impl Inbound {
             return Err(Error::Switch);
         }
         Ok((response, lease))
+    }
+
+    /// Lets a caller go on for a moment with the body of a refused HTTP/2 request: it has not heard yet.
+    /// What comes in a stream that was reset at once is a fault for h2, and after 1,024 faults hyper
+    /// ends the connection, with all that is in flight on it.
+    fn discard_body(&mut self) {
+        let upload = self.request.take().map(Request::into_body);
+        if let Some(upload) = upload.filter(|upload| !upload.is_end_stream()) {
+            tokio::spawn(upload.discard());
+        }
     }
 
     fn into_response(

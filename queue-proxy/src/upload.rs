@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::{
         Arc, Weak,
@@ -18,10 +18,13 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, ext};
 use tokio::sync::Notify;
 
-use crate::{activity::Idle, caller::Caller};
+use crate::{activity::Idle, caller::Caller, wire};
 
 /// How long an app that knows nothing of expectations is waited for; so long curl waits, too.
 const EXPECTATION: Duration = Duration::from_secs(1);
+/// So much is read, bytes, of a body that nobody wants: more than is on its way before its caller can
+/// know that.
+const DISCARDED: usize = 1 << 20;
 
 /// A request's body. Hyper drops it as soon as it has sent it.
 pub(crate) struct Upload {
@@ -96,6 +99,23 @@ impl Upload {
             gate: None,
             expectation: None,
         }
+    }
+
+    /// Reads and forgets what a caller goes on to send that has not heard yet that it is refused.
+    pub(crate) async fn discard(mut self) {
+        let Some(mut inner) = self.inner.take() else {
+            return;
+        };
+        let reading = async {
+            let mut left = DISCARDED;
+            while left > 0
+                && let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut inner).poll_frame(cx)).await
+            {
+                left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            }
+        };
+        // An error: who is still sending is told by a reset.
+        let _ = tokio::time::timeout(wire::LINGER, reading).await;
     }
 
     /// A watch on whether this is still being sent.

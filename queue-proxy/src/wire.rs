@@ -26,7 +26,7 @@ const GATHER: usize = 4096;
 
 /// How long a caller is listened to that may still be sending when its connection has been closed;
 /// nginx's `lingering_timeout`.
-const LINGER: Duration = Duration::from_secs(5);
+pub(crate) const LINGER: Duration = Duration::from_secs(5);
 /// So much of what it sends is read at once, bytes.
 const DISCARD: usize = 16 * 1024;
 

@@ -27,8 +27,9 @@ const UNKNOWN_LIMIT: usize = 0x7fff_fff1;
 /// least.
 const ASSUMED_LIMIT: usize = 100;
 /// Answers that their callers do not read stay in their streams, and must leave the connection's
-/// window to all others: 16,384 of them do, more than apps allow or a process has files for.
-const CONNECTION_WINDOW: u32 = 1 << 30;
+/// window to all others: so many of them do. Half of it is also h2's measure for small frames that wait,
+/// 256 bytes each; beyond, it ends the connection.
+const CONNECTION_WINDOW: u32 = 1_024 * headers::STREAM_WINDOW;
 /// Streams of callers who left of which is known that their answers may still come. An answer in a
 /// stream that is forgotten is a fault of the app's, but a harmless one: hyper ends the connection of all
 /// after 1,024 of them in its life, if it is let.

@@ -1,33 +1,17 @@
 //! HTTP/2 callers that mean harm by sending much of what is allowed in little: each is bounded or
 //! ended, and nobody beside feels it.
 
-use std::{
-    convert::Infallible,
-    future::pending,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::future::pending;
 
-use http::{Request, Response};
-use hyper::{body::Incoming, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    time::Duration,
-};
+use tokio::{io::AsyncWriteExt, time::Duration};
 
 use crate::{
     beside::Hello,
     frames::{
         self, ACK, CANCEL, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PRIORITY,
-        RST_STREAM, SETTINGS, WINDOW_UPDATE, field, frame,
+        RST_STREAM, SETTINGS, WINDOW_UPDATE, field, frame, open,
     },
-    process::{soon, until},
-    proxy::{Proxy, UNPROBED},
+    process::soon,
 };
 
 const MIB: usize = 1 << 20;
@@ -44,10 +28,6 @@ enum End {
     Stuck,
     /// Everything was taken.
     Taken,
-}
-
-fn open(stream: u32, method: &str, flags: u8) -> Vec<u8> {
-    frame(HEADERS, flags, stream, &frames::request(method, "/"))
 }
 
 /// Sends `begin` and then what `more` makes of one number after the other.
@@ -214,123 +194,4 @@ async fn a_head_that_is_large_when_unpacked() {
     let asked = beside.unharmed().await;
     assert_eq!(hello.seen(), asked + 1);
     hello.assert_peak_below(MEMORY_MIB);
-}
-
-/// An app that never answers; the connection to it is one for many callers.
-async fn hanging() -> Proxy {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let service = service_fn(async |request: Request<Incoming>| {
-                if request.uri().path() == "/" {
-                    pending::<()>().await;
-                }
-                Ok::<_, Infallible>(Response::new(String::new()))
-            });
-            let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
-        }
-    });
-    Proxy::start(address, &[UNPROBED]).await
-}
-
-/// What one caller cancels must not make the app end the connection that others use.
-#[tokio::test]
-async fn a_caller_that_cancels_all_the_time_does_not_harm_others_at_the_app() {
-    let proxy = hanging().await;
-    let (mut sender, connection) = h2::client::handshake(proxy.connect().await).await.unwrap();
-    tokio::spawn(connection);
-    let mut caller = frames::connect(proxy.traffic()).await;
-    for number in 0..1_000 {
-        let stream = 2 * number + 1;
-        let flags = END_HEADERS | END_STREAM;
-        caller.write_all(&open(stream, "GET", flags)).await.unwrap();
-        // The time of this is also time for the other to reach the app.
-        let request = Request::get("http://shop/beside").body(()).unwrap();
-        let (response, _) = sender.send_request(request, true).unwrap();
-        assert_eq!(soon(response).await.unwrap().status(), 200, "{number}");
-        let reset = frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes());
-        caller.write_all(&reset).await.unwrap();
-    }
-    proxy.in_flight(0).await;
-    let peak = proxy.process.peak_kib();
-    assert!(peak < MEMORY_MIB << 10, "{peak} KiB");
-}
-
-/// An app that answers what has been cancelled, as one does that is busy when it is told so. What has a
-/// body it answers at once.
-#[derive(Default)]
-struct Late {
-    connections: AtomicUsize,
-    heads: AtomicUsize,
-}
-
-impl Late {
-    async fn start() -> (SocketAddr, Arc<Self>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let late = Arc::<Self>::default();
-        let started = Arc::clone(&late);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                late.connections.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(Arc::clone(&late).serve(stream));
-            }
-        });
-        (address, started)
-    }
-
-    async fn serve(self: Arc<Self>, mut stream: TcpStream) {
-        let mut preface = [0; frames::PREFACE.len()];
-        soon(stream.read_exact(&mut preface)).await.unwrap();
-        let streams = frame(SETTINGS, 0, 0, &frames::settings(&[(3, 200)]));
-        stream.write_all(&streams).await.unwrap();
-        let answer = |stream| {
-            let head = frame(HEADERS, END_HEADERS, stream, frames::STATUS_200);
-            [head, frame(DATA, END_STREAM, stream, b"late")].concat()
-        };
-        while let Some(seen) = frames::read(&mut stream).await {
-            if seen.kind == HEADERS {
-                self.heads.fetch_add(1, Ordering::SeqCst);
-            }
-            let said = match seen.kind {
-                HEADERS if seen.flags & END_STREAM == 0 => answer(seen.stream),
-                RST_STREAM if seen.payload == CANCEL.to_be_bytes() => answer(seen.stream),
-                SETTINGS if seen.flags & ACK == 0 => frame(SETTINGS, ACK, 0, &[]),
-                _ => continue,
-            };
-            if stream.write_all(&said).await.is_err() {
-                return;
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn answers_to_what_was_cancelled_do_not_end_the_connection_of_others() {
-    let (address, app) = Late::start().await;
-    let proxy = Proxy::start(address, &[UNPROBED]).await;
-    let mut caller = frames::connect(proxy.traffic()).await;
-    let mut sent = 0;
-    for batch in 0..15 {
-        let streams = (0..100).map(move |number| 2 * (100 * batch + number) + 1);
-        let get = |stream| open(stream, "GET", END_HEADERS | END_STREAM);
-        let heads: Vec<u8> = streams.clone().flat_map(get).collect();
-        caller.write_all(&heads).await.unwrap();
-        sent += 100;
-        until(|| async { app.heads.load(Ordering::SeqCst) == sent }).await;
-        let reset = |stream| frame(RST_STREAM, 0, stream, &CANCEL.to_be_bytes());
-        let resets: Vec<u8> = streams.flat_map(reset).collect();
-        caller.write_all(&resets).await.unwrap();
-        proxy.in_flight(0).await;
-    }
-    // What this one is answered comes behind all of that.
-    let (mut sender, connection) = h2::client::handshake(proxy.connect().await).await.unwrap();
-    tokio::spawn(connection);
-    let request = Request::post("http://shop/beside").body(()).unwrap();
-    let (response, mut body) = sender.send_request(request, false).unwrap();
-    body.send_data("x".into(), true).unwrap();
-    assert_eq!(soon(response).await.unwrap().status(), 200);
-    assert_eq!(app.connections.load(Ordering::SeqCst), 1);
 }

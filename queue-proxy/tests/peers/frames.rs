@@ -73,6 +73,11 @@ pub(crate) fn request(method: &str, path: &str) -> Vec<u8> {
         .collect()
 }
 
+/// A request for `/` in a stream of its own.
+pub(crate) fn open(stream: u32, method: &str, flags: u8) -> Vec<u8> {
+    frame(HEADERS, flags, stream, &request(method, "/"))
+}
+
 /// A connection on which the preface and empty settings went out.
 pub(crate) async fn connect(address: std::net::SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();

@@ -10,6 +10,8 @@ mod beside;
 #[cfg(test)]
 mod bodies;
 #[cfg(test)]
+mod bursts;
+#[cfg(test)]
 mod client;
 #[cfg(test)]
 mod expect;
