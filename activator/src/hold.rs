@@ -64,7 +64,8 @@ impl<T> Line<T> {
     /// that could not be reached has waited long enough.
     pub(crate) fn rejoin(&mut self, place: u64, ask: Ask, waiter: T, now_us: u64) {
         self.advance(now_us);
-        match self.lanes.iter_mut().find(|(other, _)| *other == ask) {
+        let lane = self.lanes.iter_mut().find(|(other, _)| *other == ask);
+        match lane {
             Some((_, lane)) => {
                 lane.insert(place, waiter);
             }

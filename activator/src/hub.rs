@@ -78,10 +78,11 @@ impl Hub {
         micros(self.start.elapsed())
     }
 
-    /// Somebody has connected.
-    pub(crate) fn connected(&self) {
-        self.last_connection_us
-            .store(self.now_us(), Ordering::Relaxed);
+    /// Somebody has connected; when, [`Hub::now_us`].
+    pub(crate) fn connected(&self) -> u64 {
+        let now_us = self.now_us();
+        self.last_connection_us.store(now_us, Ordering::Relaxed);
+        now_us
     }
 
     /// For how long nobody has connected.

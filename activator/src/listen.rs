@@ -1,6 +1,14 @@
 //! Opens and closes the workloads' ports as they come and go, each without touching the others.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use lull_process::server;
 use parking_lot::RwLock;
@@ -20,8 +28,11 @@ use crate::{
     keepalive,
 };
 
-/// How long a port stays open after its workload has left: callers hear of it late.
+/// How long a port stays open after its workload has left, and after the last one who still came:
+/// callers hear of it late.
 const LINGER: Duration = Duration::from_secs(30);
+/// But no longer than this: as long as a port rests before another workload gets it.
+const LINGER_MOST: Duration = Duration::from_secs(15 * 60);
 /// Between two looks at ports that can't be opened and at those that are to be closed.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Pause after a failed accept, which mostly means that file descriptors ran out.
@@ -47,12 +58,20 @@ enum PortKey {
 
 #[derive(Debug)]
 struct Open {
-    /// Whom new connections are for; a recreated workload takes over its port while it is open.
-    route: Arc<RwLock<Route>>,
+    port: Arc<Port>,
     /// Nobody wants it any more since then.
     unwanted_since: Option<Instant>,
     /// Closes the port when it is dropped.
     _close: DropGuard,
+}
+
+/// What is known of an open port to those who accept on it, too.
+#[derive(Debug)]
+struct Port {
+    /// Whom new connections are for; another workload may take over the port while it is open.
+    route: RwLock<Route>,
+    /// When somebody came last, [`Hub::now_us`].
+    came_us: AtomicU64,
 }
 
 // === impl Listeners ===
@@ -87,7 +106,7 @@ impl Listeners {
             }
         }
         for (_, open) in self.open.drain() {
-            open.route.read().closes();
+            open.port.route.read().closes();
         }
         self.hub.metrics.listeners.set(0);
     }
@@ -118,7 +137,7 @@ impl Listeners {
     fn is_open_for(&self, key: &PortKey, port: &Wanted) -> bool {
         self.open
             .get(key)
-            .is_some_and(|open| Arc::ptr_eq(&open.route.read().workload, &port.workload))
+            .is_some_and(|open| Arc::ptr_eq(&open.port.route.read().workload, &port.workload))
     }
 
     async fn open_wanted(&mut self, wanted: &HashMap<PortKey, Wanted>) -> bool {
@@ -155,11 +174,14 @@ impl Listeners {
         // A failure only means that a caller who is gone stays longer.
         let _ = keepalive::ask(&listener);
         let address = listener.local_addr()?;
-        let route = Arc::new(RwLock::new(Route::new(wanted, address)));
+        let port = Arc::new(Port {
+            route: RwLock::new(Route::new(wanted, address)),
+            came_us: AtomicU64::new(0),
+        });
         let close = CancellationToken::new();
         self.connections.spawn(accept(
             listener,
-            Arc::clone(&route),
+            Arc::clone(&port),
             Arc::clone(&self.gate),
             self.connections.clone(),
             close.clone(),
@@ -168,7 +190,7 @@ impl Listeners {
         let (namespace, name) = (&wanted.workload.namespace, &wanted.workload.name);
         tracing::debug!(%namespace, %name, app_port = wanted.port.app_port, %address, "port is open");
         Ok(Open {
-            route,
+            port,
             unwanted_since: None,
             _close: close.drop_guard(),
         })
@@ -176,15 +198,17 @@ impl Listeners {
 
     /// False where one is left to be closed.
     fn close_unwanted(&mut self, wanted: &HashMap<PortKey, Wanted>) -> bool {
-        let now = Instant::now();
+        let (now, now_us) = (Instant::now(), self.hub.now_us());
         self.open.retain(|key, open| {
             if wanted.contains_key(key) {
                 return true;
             }
             let since = *open.unwanted_since.get_or_insert(now);
-            let stays = now.duration_since(since) < LINGER;
+            let came_us = open.port.came_us.load(Ordering::Relaxed);
+            let quiet = Duration::from_micros(now_us.saturating_sub(came_us));
+            let stays = lingers(now.duration_since(since), quiet);
             if !stays {
-                open.route.read().closes();
+                open.port.route.read().closes();
             }
             stays
         });
@@ -206,9 +230,15 @@ impl Listeners {
     }
 }
 
+/// Whether a port stays open that has been `unwanted` for so long, and on which nobody has come for so
+/// long.
+fn lingers(unwanted: Duration, quiet: Duration) -> bool {
+    unwanted < LINGER || (quiet < LINGER && unwanted < LINGER_MOST)
+}
+
 async fn accept(
     listener: TcpListener,
-    route: Arc<RwLock<Route>>,
+    port: Arc<Port>,
     gate: Arc<Gate>,
     connections: TaskTracker,
     close: CancellationToken,
@@ -220,8 +250,8 @@ async fn accept(
         };
         match accepted {
             Ok((stream, peer)) => {
-                gate.hub.connected();
-                let (gate, route) = (Arc::clone(&gate), route.read().clone());
+                port.came_us.store(gate.hub.connected(), Ordering::Relaxed);
+                let (gate, route) = (Arc::clone(&gate), port.route.read().clone());
                 connections.spawn(gate.serve(stream, peer, route));
             }
             Err(error) => {
@@ -237,7 +267,7 @@ async fn accept(
 impl Open {
     fn take_over(&mut self, wanted: &Wanted) {
         self.unwanted_since = None;
-        let mut route = self.route.write();
+        let mut route = self.port.route.write();
         let same = Arc::ptr_eq(&route.workload, &wanted.workload) && route.port == wanted.port;
         if !same {
             let address: SocketAddr = route.address;
@@ -259,6 +289,29 @@ impl PortKey {
                 wanted.port.app_port,
             ),
             number => Self::Number(number),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_lingers_while_somebody_comes_but_not_for_ever() {
+        let seconds = Duration::from_secs;
+        for (unwanted, quiet, stays) in [
+            (0, 100, true),
+            (29, 100, true),
+            (30, 30, false),
+            (300, 29, true),
+            (15 * 60, 1, false),
+        ] {
+            assert_eq!(
+                lingers(seconds(unwanted), seconds(quiet)),
+                stays,
+                "{unwanted} {quiet}"
+            );
         }
     }
 }

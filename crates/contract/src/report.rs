@@ -102,8 +102,8 @@ pub struct HeldWorkload {
     /// Requests and connections held: what is let through is counted at the pods.
     #[serde(flatten)]
     pub held: Load,
-    /// Requests and connections let through that have not ended; not spliced connections on which
-    /// nothing moves, which their pods count.
+    /// Requests and connections let through that have not ended; not what neither wakes nor counts, nor
+    /// spliced connections on which nothing moves, which their pods count.
     pub forwarding: u64,
     /// For how long somebody has been held without a pause, microseconds; 0 = nobody is held.
     #[serde(default)]
