@@ -116,7 +116,7 @@ fn is_for_windows(spec: &PodSpec) -> bool {
     let named = spec.os.as_ref().map(|os| os.name.as_str());
     let selected = spec.node_selector.as_ref();
     let selected = selected.and_then(|labels| labels.get(OS_LABEL));
-    named.or(selected.map(String::as_str)) == Some("windows")
+    named.or_else(|| selected.map(String::as_str)) == Some("windows")
 }
 
 fn grace(spec: &PodSpec) -> Duration {

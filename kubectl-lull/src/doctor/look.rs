@@ -289,9 +289,7 @@ async fn autoscaler_lacking(cluster: &Cluster, known: &Known) -> Read<Vec<Right>
     let namespace = &cluster.lull_namespace;
     let user = format!("system:serviceaccount:{namespace}:lull-autoscaler");
     let there = Cluster {
-        namespace: told
-            .namespace_like(&cluster.namespace)
-            .to_owned(),
+        namespace: told.namespace_like(&cluster.namespace).to_owned(),
         ..cluster.clone()
     };
     let mut lacking = Vec::new();

@@ -208,7 +208,7 @@ async fn thousands_at_once_are_refused_one_by_one() {
     ];
     let proxy = hanging(&limits).await;
     let mut caller = frames::connect(proxy.traffic()).await;
-    let get = |number| open(2 * number + 1, "GET", END_HEADERS | END_STREAM);
+    let get = |number: u32| open(2 * number + 1, "GET", END_HEADERS | END_STREAM);
     let mut burst: Vec<u8> = (0..5_000).flat_map(get).collect();
     burst.extend(frame(PING, 0, 0, &[0; 8]));
     caller.write_all(&burst).await.unwrap();

@@ -18,8 +18,9 @@ use crate::{App, Cluster, Kind, Workload, fleet, watches::Wakes};
 
 /// Longest wait for a wake.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// By then the autoscaler knows that a caller has left.
-const TOLD: Duration = Duration::from_millis(500);
+/// By then the autoscaler knows that a caller has left, also while it has many calls under way: one that
+/// is woken once more has no controller, and so stays awake for ten minutes.
+const TOLD: Duration = Duration::from_secs(3);
 
 /// A workload that is mostly asleep.
 #[derive(Debug)]
