@@ -48,10 +48,12 @@ const MAX_STREAMS: u32 = 1_024;
 /// all that is in flight: what an Envoy has collected during a wake may be thousands, and it is sent before
 /// the number above is known. (Hyper's 1,024 is a bound against floods, and so is this.)
 const MAX_FAULTS: usize = 8_192;
+/// So much of a request's body waits in an HTTP/2 stream while it is not read, as in HTTP/1.
+const STREAM_WINDOW: u32 = 64 * 1024;
 /// Bodies of requests that wait for a slot stay in their streams. If they could fill the connection's
 /// window, the body of the request that has the slot could not come, and nobody would go on. Half of it is
 /// also h2's measure for small frames that wait, 256 bytes each; beyond, it ends the connection.
-const CONNECTION_WINDOW: u32 = MAX_STREAMS * headers::STREAM_WINDOW;
+const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
 
 /// Accepts connections until `stop`.
 pub(crate) async fn accept(
@@ -177,7 +179,7 @@ async fn serve_http2(stream: TcpStream, caller: Arc<Caller>) {
         .max_header_list_size(headers::MAX_HEAD_LIST)
         .max_concurrent_streams(MAX_STREAMS)
         .max_local_error_reset_streams(MAX_FAULTS)
-        .initial_stream_window_size(headers::STREAM_WINDOW)
+        .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .auto_date_header(false)
         .serve_connection(TokioIo::new(Wire::new(stream)), service);

@@ -20,9 +20,6 @@ const FORWARDED_PREFIX: &str = "x-forwarded-";
 pub(crate) const MAX_HEAD: usize = 64 * 1024;
 /// The same as HTTP/2 counts it: 32 bytes more for each header (RFC 9113, 6.5.2).
 pub(crate) const MAX_HEAD_LIST: u32 = 80 * 1024;
-/// So much of a body waits in an HTTP/2 stream whose other end does not take it, as in HTTP/1. All
-/// streams of a connection must fit into its window: where some fill it, the others stand still.
-pub(crate) const STREAM_WINDOW: u32 = 64 * 1024;
 
 /// What belongs to one connection (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [HeaderName; 6] = [

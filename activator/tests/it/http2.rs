@@ -75,7 +75,9 @@ async fn who_connects_during_a_drain_is_served_and_then_moved_off() {
     let activator = Activator::start(&[("ACTIVATOR_DRAIN_MIN", "4s")]).await;
     let port = activator.add(workload("shop")).await;
     activator.add_pod(&FakePod::start("shop-1").await);
-    let (_idle, idle_connection) = connect(port).await;
+    let (mut idle, idle_connection) = connect(port).await;
+    let response = soon(idle.send_request(post(whole(1)))).await.unwrap();
+    assert_ok(response, 1).await;
     activator.shutdown.cancel();
     // Who is there already is told at once.
     ended(idle_connection).await;

@@ -26,10 +26,14 @@ const UNKNOWN_LIMIT: usize = 0x7fff_fff1;
 /// Streams that a connection carries where the app does not say; what RFC 9113, 6.5.2, asks for at
 /// least.
 const ASSUMED_LIMIT: usize = 100;
+/// So much of an answer waits in its stream while its caller does not read it. With half of it an app that
+/// does not set `TCP_NODELAY` sent 1.5 MB/s: a window is one segment on loopback then, and the small rest
+/// of its frames waits for an acknowledgement that the kernel delays.
+const STREAM_WINDOW: u32 = 128 * 1024;
 /// Answers that their callers do not read stay in their streams, and must leave the connection's
 /// window to all others: so many of them do. Half of it is also h2's measure for small frames that wait,
 /// 256 bytes each; beyond, it ends the connection.
-const CONNECTION_WINDOW: u32 = 1_024 * headers::STREAM_WINDOW;
+const CONNECTION_WINDOW: u32 = 1_024 * STREAM_WINDOW;
 /// Streams of callers who left of which is known that their answers may still come. An answer in a
 /// stream that is forgotten is a fault of the app's, but a harmless one: hyper ends the connection of all
 /// after 1,024 of them in its life, if it is let.
@@ -105,7 +109,7 @@ impl Upstream {
         let (sender, mut connection) = http2::Builder::new(TokioExecutor::new())
             .initial_max_send_streams(UNKNOWN_LIMIT)
             .max_header_list_size(headers::MAX_HEAD_LIST)
-            .initial_stream_window_size(headers::STREAM_WINDOW)
+            .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_reset_streams(LEFT_STREAMS)
             .max_local_error_reset_streams(None::<usize>)

@@ -62,7 +62,7 @@ async fn a_chunked_body_reaches_the_app_with_every_method() {
              5\r\nquery\r\n0\r\n\r\n"
         );
         stream.write_all(request.as_bytes()).await.unwrap();
-        let answer = read_to(&mut stream, "\r\n\r\nquery").await;
+        let answer = read_to(&mut stream, "5\r\nquery\r\n0\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{method}: {answer}");
     }
 }
