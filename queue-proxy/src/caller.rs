@@ -126,6 +126,11 @@ impl Caller {
         self.requests.load(Ordering::Relaxed) > 0
     }
 
+    /// Requests that have begun.
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
     /// Whether a request has not ended.
     pub(crate) fn is_busy(&self) -> bool {
         self.busy.load(Ordering::Relaxed) > 0

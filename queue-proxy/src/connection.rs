@@ -225,14 +225,18 @@ async fn out_of_patience(caller: &Caller) {
     }
 }
 
-/// Returns when a caller that has been told to go has had a tick for it, and nothing is in flight for
-/// it. It may not have heard: hyper tells nobody who has not ended his preface, and then waits for him.
+/// Returns when a caller that has been told to go has been quiet for a whole tick: what was answered before
+/// has had that time to reach it. It may not have heard: hyper tells nobody who has not ended his preface,
+/// and then waits for him.
 async fn left(caller: &Caller) {
+    let mut quiet = None;
     loop {
         tokio::time::sleep(caller::TICK).await;
-        if !caller.is_busy() {
+        let now = (!caller.is_busy()).then(|| caller.requests());
+        if now.is_some() && now == quiet {
             return;
         }
+        quiet = now;
     }
 }
 

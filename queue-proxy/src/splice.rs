@@ -43,19 +43,19 @@ struct Heard<'a, T> {
     has_spoken: bool,
 }
 
-/// When the app has ended its side, and when its caller spoke last after that.
+/// When the caller was told that the app has ended its side, and when it spoke last after that.
 #[derive(Debug)]
 struct Farewell {
     begun: Notify,
     quiet: Idle,
 }
 
-/// The app's side of a stream.
+/// The caller's side of a stream, which is told when the app has ended its own and all is passed on.
 #[derive(Debug)]
-struct AppSide<'a, T> {
+struct CallerSide<'a, T> {
     inner: T,
     farewell: &'a Farewell,
-    has_ended: bool,
+    has_begun: bool,
 }
 
 /// Passes bytes between `caller` and the app; counts as one in flight.
@@ -85,15 +85,18 @@ pub(crate) async fn serve(caller: TcpStream, (kind, peer): (Kind, IpAddr), port:
 
 /// Passes bytes both ways until both sides have ended (each may end alone, but the caller not long
 /// after the app), one breaks, or no byte has moved for too long.
-pub(crate) async fn copy<A, B>(caller: A, app: B, idle: Option<Idle>)
+pub(crate) async fn copy<A, B>(caller: A, mut app: B, idle: Option<Idle>)
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
     let farewell = Farewell::new();
-    let mut app = AppSide::new(app, &farewell);
     // Whatever moves, moves at the caller's side: noting there is enough.
-    let mut caller = Noted::new(caller, idle.clone());
+    let mut caller = CallerSide {
+        inner: Noted::new(caller, idle.clone()),
+        farewell: &farewell,
+        has_begun: false,
+    };
     let result = tokio::select! {
         result = tokio::io::copy_bidirectional(&mut caller, &mut app) => result,
         () = expired(idle) => {
@@ -201,49 +204,31 @@ impl Farewell {
     }
 }
 
-// === impl AppSide ===
+// === impl CallerSide ===
 
-impl<'a, T> AppSide<'a, T> {
-    fn new(inner: T, farewell: &'a Farewell) -> Self {
-        Self {
-            inner,
-            farewell,
-            has_ended: false,
-        }
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for AppSide<'_, T> {
+impl<T: AsyncRead + Unpin> AsyncRead for CallerSide<'_, T> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let room = buf.remaining();
+        let before = buf.filled().len();
         let polled = Pin::new(&mut this.inner).poll_read(cx, buf);
-        let is_end = room > 0 && buf.remaining() == room;
-        if is_end && matches!(polled, Poll::Ready(Ok(()))) {
-            this.has_ended = true;
+        if this.has_begun && buf.filled().len() > before {
             this.farewell.quiet.note();
-            this.farewell.begun.notify_one();
         }
         polled
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for AppSide<'_, T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for CallerSide<'_, T> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let polled = Pin::new(&mut this.inner).poll_write(cx, buf);
-        if this.has_ended && matches!(polled, Poll::Ready(Ok(_))) {
-            this.farewell.quiet.note();
-        }
-        polled
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -251,7 +236,13 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for AppSide<'_, T> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
+        let this = self.get_mut();
+        if !this.has_begun {
+            this.has_begun = true;
+            this.farewell.quiet.note();
+            this.farewell.begun.notify_one();
+        }
+        Pin::new(&mut this.inner).poll_shutdown(cx)
     }
 }
 

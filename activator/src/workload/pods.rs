@@ -54,12 +54,11 @@ impl Workload {
         if !pod.leaving {
             self.state.lock().saw_pod(pod);
         }
-        let Some(ip) = pod.ip.filter(|_| !pod.leaving) else {
-            self.drop_pod(&pod.name);
-            if !pod.leaving {
-                self.state.lock().coming.insert(pod.name.clone());
-            }
-            return;
+        if pod.leaving {
+            return self.drop_pod(&pod.name);
+        }
+        let Some(ip) = pod.ip else {
+            return self.wait_for_pod(&pod.name);
         };
         {
             let mut state = self.state.lock();
@@ -84,6 +83,22 @@ impl Workload {
             self.lost_pod(&mut state);
         }
         // With the pods, the slots that are ours may have become others.
+        self.dispatch();
+    }
+
+    /// The pod is on its way. It is so all the time: if it were not for a moment, those that are here would
+    /// be given everybody who is to be spread.
+    fn wait_for_pod(self: &Arc<Self>, name: &str) {
+        {
+            let mut state = self.state.lock();
+            state.coming.insert(name.to_owned());
+            let before = state.pods.len();
+            state.pods.retain(|e| e.pod.name != name);
+            if state.pods.len() == before {
+                return;
+            }
+            self.lost_pod(&mut state);
+        }
         self.dispatch();
     }
 
@@ -282,3 +297,6 @@ impl InFlight {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
