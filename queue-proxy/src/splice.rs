@@ -35,14 +35,6 @@ const FAREWELL: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 struct Count(Mutex<Ticket>);
 
-/// A caller whose first byte counts it.
-#[derive(Debug)]
-struct Heard<'a, T> {
-    inner: T,
-    count: &'a Count,
-    has_spoken: bool,
-}
-
 /// When the caller was told that the app has ended its side, and when it spoke last after that.
 #[derive(Debug)]
 struct Farewell {
@@ -50,12 +42,27 @@ struct Farewell {
     quiet: Idle,
 }
 
-/// The caller's side of a stream, which is told when the app has ended its own and all is passed on.
+/// Where the farewell of a stream is heard.
 #[derive(Debug)]
-struct CallerSide<'a, T> {
-    inner: T,
+struct Parting<'a> {
     farewell: &'a Farewell,
     has_begun: bool,
+}
+
+/// Hears of what happens at the caller's side of a stream.
+trait Observer {
+    /// The caller has said something.
+    fn spoken(&mut self);
+
+    /// The caller is told that the app has ended its side, and has been sent all before.
+    fn ended(&mut self) {}
+}
+
+/// The caller's side of a stream.
+#[derive(Debug)]
+struct CallerSide<T, O> {
+    inner: T,
+    observer: O,
 }
 
 /// Passes bytes between `caller` and the app; counts as one in flight.
@@ -68,7 +75,7 @@ pub(crate) async fn serve(caller: TcpStream, (kind, peer): (Kind, IpAddr), port:
     let count = Count::new(gateway.traffic.enter(Instant::now(), kind == Kind::Tls));
     let passing = async {
         match port.upstream.dial().await {
-            Ok(app) => copy(Heard::new(caller, &count), app, gateway.idle()).await,
+            Ok(app) => copy(CallerSide::new(caller, Some(&count)), app, gateway.idle()).await,
             Err(error) => {
                 count.now();
                 gateway.metrics.rejected(error.reason());
@@ -92,11 +99,11 @@ where
 {
     let farewell = Farewell::new();
     // Whatever moves, moves at the caller's side: noting there is enough.
-    let mut caller = CallerSide {
-        inner: Noted::new(caller, idle.clone()),
+    let parting = Parting {
         farewell: &farewell,
         has_begun: false,
     };
+    let mut caller = CallerSide::new(Noted::new(caller, idle.clone()), parting);
     let result = tokio::select! {
         result = tokio::io::copy_bidirectional(&mut caller, &mut app) => result,
         () = expired(idle) => {
@@ -140,50 +147,12 @@ impl Count {
     }
 }
 
-// === impl Heard ===
-
-impl<'a, T> Heard<'a, T> {
-    fn new(inner: T, count: &'a Count) -> Self {
-        Self {
-            inner,
-            count,
-            has_spoken: false,
+/// Counts with the first byte.
+impl Observer for Option<&Count> {
+    fn spoken(&mut self) {
+        if let Some(count) = self.take() {
+            count.now();
         }
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Heard<'_, T> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut this.inner).poll_read(cx, buf);
-        if !this.has_spoken && buf.filled().len() > before {
-            this.has_spoken = true;
-            this.count.now();
-        }
-        polled
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Heard<'_, T> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(cx)
     }
 }
 
@@ -204,9 +173,33 @@ impl Farewell {
     }
 }
 
+// === impl Parting ===
+
+impl Observer for Parting<'_> {
+    fn spoken(&mut self) {
+        if self.has_begun {
+            self.farewell.quiet.note();
+        }
+    }
+
+    fn ended(&mut self) {
+        if !self.has_begun {
+            self.has_begun = true;
+            self.farewell.quiet.note();
+            self.farewell.begun.notify_one();
+        }
+    }
+}
+
 // === impl CallerSide ===
 
-impl<T: AsyncRead + Unpin> AsyncRead for CallerSide<'_, T> {
+impl<T, O> CallerSide<T, O> {
+    fn new(inner: T, observer: O) -> Self {
+        Self { inner, observer }
+    }
+}
+
+impl<T: AsyncRead + Unpin, O: Observer + Unpin> AsyncRead for CallerSide<T, O> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -215,14 +208,14 @@ impl<T: AsyncRead + Unpin> AsyncRead for CallerSide<'_, T> {
         let this = self.get_mut();
         let before = buf.filled().len();
         let polled = Pin::new(&mut this.inner).poll_read(cx, buf);
-        if this.has_begun && buf.filled().len() > before {
-            this.farewell.quiet.note();
+        if buf.filled().len() > before {
+            this.observer.spoken();
         }
         polled
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for CallerSide<'_, T> {
+impl<T: AsyncWrite + Unpin, O: Observer + Unpin> AsyncWrite for CallerSide<T, O> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -237,11 +230,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for CallerSide<'_, T> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.has_begun {
-            this.has_begun = true;
-            this.farewell.quiet.note();
-            this.farewell.begun.notify_one();
-        }
+        // It may take more than one call.
+        this.observer.ended();
         Pin::new(&mut this.inner).poll_shutdown(cx)
     }
 }

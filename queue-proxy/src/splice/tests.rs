@@ -76,7 +76,7 @@ async fn a_stream_is_traffic_from_its_first_byte_on() {
     let traffic = Traffic::new();
     let count = Count::new(traffic.enter(Instant::now(), false));
     let (mut caller, ours) = duplex(64);
-    let mut heard = Heard::new(ours, &count);
+    let mut heard = CallerSide::new(ours, Some(&count));
     assert_eq!(load(&traffic).requests, 0);
     for _ in 0..2 {
         caller.write_all(b"x").await.unwrap();
