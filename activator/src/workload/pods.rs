@@ -1,6 +1,7 @@
 //! The pods of a workload: which are trusted, what each has in flight, who is asked.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{Arc, Weak},
     time::Duration,
@@ -89,27 +90,25 @@ impl Workload {
     /// The pod is on its way. It is so all the time: if it were not for a moment, those that are here would
     /// be given everybody who is to be spread.
     fn wait_for_pod(self: &Arc<Self>, name: &str) {
-        {
-            let mut state = self.state.lock();
-            state.coming.insert(name.to_owned());
-            let before = state.pods.len();
-            state.pods.retain(|e| e.pod.name != name);
-            if state.pods.len() == before {
-                return;
-            }
-            self.lost_pod(&mut state);
-        }
-        self.dispatch();
+        self.lose_pod(name, |coming| {
+            coming.insert(name.to_owned());
+            false
+        });
     }
 
     /// The pod is none of the workload's, or none that can be used.
     pub(crate) fn drop_pod(self: &Arc<Self>, name: &str) {
+        self.lose_pod(name, |coming| coming.remove(name));
+    }
+
+    /// The pod can't be used; `note` says whether those on their way are fewer for it.
+    fn lose_pod(self: &Arc<Self>, name: &str, note: impl FnOnce(&mut BTreeSet<String>) -> bool) {
         {
             let mut state = self.state.lock();
+            let are_fewer = note(&mut state.coming);
             let before = state.pods.len();
             state.pods.retain(|e| e.pod.name != name);
-            let was_coming = state.coming.remove(name);
-            if state.pods.len() == before && !was_coming {
+            if state.pods.len() == before && !are_fewer {
                 return;
             }
             self.lost_pod(&mut state);
