@@ -46,4 +46,5 @@ pub mod turns;
 pub mod uninstall;
 pub mod unwritten;
 pub mod why;
+pub mod words;
 pub mod workload;

@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use crate::{
     namespaces::Namespaces,
     target::{DiscoveryError, discover},
+    words::some_of,
 };
 
 /// So many of those that are left are named: a line for each second is read by people.
@@ -73,10 +74,14 @@ pub async fn run(
                 "{} still there after {} s: {}",
                 left.len(),
                 timeout.as_secs(),
-                some_of(&left)
+                some_of(&left, NAMED)
             );
         }
-        tracing::info!("waiting for {} to leave: {}", left.len(), some_of(&left));
+        tracing::info!(
+            "waiting for {} to leave: {}",
+            left.len(),
+            some_of(&left, NAMED)
+        );
         tokio::time::sleep(LOOK_EVERY).await;
     }
     let webhooks: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
@@ -136,16 +141,6 @@ async fn ours(client: &Client, scope: Scope<'_>) -> anyhow::Result<Vec<Found>> {
         }
     }
     Ok(found)
-}
-
-/// The first of `left`, and how many more there are.
-fn some_of(left: &[String]) -> String {
-    let named: Vec<&str> = left.iter().take(NAMED).map(String::as_str).collect();
-    let named = named.join(", ");
-    match left.len().saturating_sub(NAMED) {
-        0 => named,
-        more => format!("{named} and {more} more"),
-    }
 }
 
 /// Those of `targets` that the cluster has: what the API server doesn't know, or Lull can't scale, has
@@ -222,18 +217,5 @@ pub(crate) fn ignore_not_found(result: kube::Result<()>) -> kube::Result<()> {
     match result {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         other => other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_many_that_are_left_some_are_named_and_all_are_counted() {
-        let left: Vec<String> = (0..12).map(|number| format!("web/shop-{number}")).collect();
-        assert_eq!(some_of(&left[..2]), "web/shop-0, web/shop-1");
-        let many = some_of(&left);
-        assert!(many.ends_with("web/shop-9 and 2 more"), "{many}");
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     kpa::Reason,
     machine::{Facts, NO_ACTIVATOR},
     policy::{Rule, Verdict},
+    words,
 };
 
 /// Why a count is what it is.
@@ -149,10 +150,7 @@ impl Why {
 
 /// How many of whom are not heard: pods are their user's to look at, activators Lull's.
 fn silent(measured: &Measured) -> String {
-    let count = |count: u32, noun: &str| match count {
-        1 => format!("1 {noun}"),
-        more => format!("{more} {noun}s"),
-    };
+    let count = |number: u32, noun: &str| words::count(number.into(), noun);
     let verb = |count: u32| if count == 1 { "is" } else { "are" };
     let (pods, activators) = (measured.silent, measured.silent_activators);
     match (pods, activators) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+pub(crate) use autoscaler::words::{count, some_of};
 use jiff::Timestamp;
 
 /// What stands where nothing is known.
@@ -46,14 +47,6 @@ pub(crate) fn millis(ms: u64) -> String {
         0..1000 => format!("{ms} ms"),
         1000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),
         _ => span(Duration::from_millis(ms)),
-    }
-}
-
-/// A count with its noun: `1 pod`, `2 pods`.
-pub(crate) fn count(number: u64, noun: &str) -> String {
-    match number {
-        1 => format!("1 {noun}"),
-        _ => format!("{number} {noun}s"),
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Area, Finding, Seen};
+use crate::words::some_of;
 
 /// Fields that are named at most.
 const MAX_NAMED: usize = 5;
@@ -29,16 +30,11 @@ pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
 }
 
 fn older(fields: &[String]) -> Finding {
-    let named = fields.iter().take(MAX_NAMED).map(String::as_str);
-    let named = Vec::from_iter(named).join(", ");
-    let more = match fields.len().saturating_sub(MAX_NAMED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
     Area::Install.warning(
         format!(
-            "the cluster's ScaledWorkloads lack {named}{more}: their CustomResourceDefinition is older \
-             than this kubectl lull, and what an autoscaler of its version writes there is lost"
+            "the cluster's ScaledWorkloads lack {}: their CustomResourceDefinition is older \
+             than this kubectl lull, and what an autoscaler of its version writes there is lost",
+            some_of(fields, MAX_NAMED)
         ),
         "helm upgrade, which takes the definition along; by GitOps, don't leave CRDs out; where Lull \
          itself is older, take its kubectl lull",
