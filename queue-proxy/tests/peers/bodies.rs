@@ -265,17 +265,21 @@ async fn an_app_waits_for_a_caller_that_does_not_read_in_http1() {
     proxy.in_flight(0).await;
 }
 
+/// Asks so many times on a connection of HTTP/2, each on a stream of its own.
+async fn ask(caller: &mut TcpStream, times: u32) {
+    for number in 0..times {
+        let flags = frames::END_HEADERS | frames::END_STREAM;
+        let request = frames::open(2 * number + 1, "GET", flags);
+        caller.write_all(&request).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn an_app_waits_for_a_caller_that_gives_no_window_in_http2() {
     let app = App::start().await;
     let proxy = Proxy::start(app.address, &[UNPROBED]).await;
     let mut caller = frames::connect(proxy.traffic()).await;
-    let flags = frames::END_HEADERS | frames::END_STREAM;
-    for number in 0..10 {
-        let head = frames::request("GET", "/");
-        let frame = frames::frame(frames::HEADERS, flags, number * 2 + 1, &head);
-        caller.write_all(&frame).await.unwrap();
-    }
+    ask(&mut caller, 10).await;
     let said = app.stalls().await;
     assert!(said < ON_THE_WAY, "{said} bytes");
     let peak = proxy.process.peak_kib();
@@ -309,12 +313,7 @@ async fn callers_that_give_no_window_in_http2_do_not_stop_others_at_the_app() {
     let app = App::start().await;
     let proxy = Proxy::start(app.address, &[UNPROBED]).await;
     let mut stopped = frames::connect(proxy.traffic()).await;
-    let flags = frames::END_HEADERS | frames::END_STREAM;
-    for number in 0..20 {
-        let head = frames::request("GET", "/");
-        let frame = frames::frame(frames::HEADERS, flags, number * 2 + 1, &head);
-        stopped.write_all(&frame).await.unwrap();
-    }
+    ask(&mut stopped, 20).await;
     app.stalls().await;
     let arguments = ["--http2-prior-knowledge", &proxy.url("/")];
     let mut other = curl(&arguments).spawn().unwrap();
@@ -338,13 +337,8 @@ async fn a_thousand_streams_without_a_window_do_not_fill_the_memory() {
     for _ in 0..10 {
         callers.push(frames::connect(proxy.traffic()).await);
     }
-    let flags = frames::END_HEADERS | frames::END_STREAM;
     for caller in &mut callers {
-        for number in 0..100 {
-            let head = frames::request("GET", "/");
-            let frame = frames::frame(frames::HEADERS, flags, number * 2 + 1, &head);
-            caller.write_all(&frame).await.unwrap();
-        }
+        ask(caller, 100).await;
     }
     app.stalls().await;
     let peak = proxy.process.peak_kib();

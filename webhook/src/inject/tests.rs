@@ -94,6 +94,15 @@ fn with(mut object: Value, pointer: &str, value: Value) -> Value {
     object
 }
 
+/// An opted-in workload whose pods have these annotations.
+fn with_pod_annotations(annotations: Value) -> Value {
+    with(
+        opted_in(),
+        "/spec/template/metadata/annotations",
+        annotations,
+    )
+}
+
 fn without(mut object: Value, pointer: &str) -> Value {
     let (parent, key) = pointer.rsplit_once('/').unwrap();
     let parent = object.pointer_mut(parent).unwrap().as_object_mut().unwrap();

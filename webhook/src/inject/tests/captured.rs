@@ -5,11 +5,7 @@ use super::*;
 #[test]
 fn excluded_ports_are_merged() {
     let annotations = json!({ ISTIO_EXCLUDE_INBOUND_PORTS: "9090, 7777" });
-    let new = with(
-        opted_in(),
-        "/spec/template/metadata/annotations",
-        annotations,
-    );
+    let new = with_pod_annotations(annotations);
     assert_eq!(
         annotation(&create(&new), ISTIO_EXCLUDE_INBOUND_PORTS),
         Some("9090, 7777,8022,9091,9092"),
@@ -48,11 +44,7 @@ fn traffic_ports_stay_out_of_the_mesh_where_their_app_ports_are() {
         ),
     ] {
         let annotations = json!({ ISTIO_EXCLUDE_INBOUND_PORTS: users });
-        let new = with(
-            opted_in(),
-            "/spec/template/metadata/annotations",
-            annotations,
-        );
+        let new = with_pod_annotations(annotations);
         let injected = create(&new);
         let merged = annotation(&injected, ISTIO_EXCLUDE_INBOUND_PORTS);
         assert_eq!(merged, Some(expected), "{users}");
@@ -78,11 +70,7 @@ fn traffic_ports_are_captured_where_their_app_ports_are() {
         ("", ""),
     ] {
         let annotations = json!({ ISTIO_INCLUDE_INBOUND_PORTS: users });
-        let new = with(
-            opted_in(),
-            "/spec/template/metadata/annotations",
-            annotations,
-        );
+        let new = with_pod_annotations(annotations);
         let injected = create(&new);
         let merged = annotation(&injected, ISTIO_INCLUDE_INBOUND_PORTS);
         assert_eq!(merged, Some(expected), "{users}");

@@ -192,11 +192,7 @@ fn ports_that_the_app_declares_or_probes_are_not_taken() {
 #[test]
 fn a_port_that_prometheus_calls_is_not_taken() {
     let annotations = json!({ "prometheus.io/port": "9090" });
-    let new = with(
-        opted_in(),
-        "/spec/template/metadata/annotations",
-        annotations,
-    );
+    let new = with_pod_annotations(annotations);
     let injected = create(&new);
     let small = ["lull-admin", "lull-report", "lull-metrics"].map(|name| port(&injected, name));
     assert_eq!(small, [8022, 9091, 9092]);

@@ -148,11 +148,7 @@ fn a_container_that_is_renamed_takes_no_hook_of_ours_along() {
 #[test]
 fn a_list_of_excluded_ports_that_the_user_changed_is_kept() {
     let annotations = json!({ ISTIO_EXCLUDE_INBOUND_PORTS: "7777" });
-    let old = with(
-        opted_in(),
-        "/spec/template/metadata/annotations",
-        annotations,
-    );
+    let old = with_pod_annotations(annotations);
     let old = create(&old);
     let key = "/spec/template/metadata/annotations/traffic.sidecar.istio.io~1excludeInboundPorts";
     for (value, users) in [
@@ -181,11 +177,7 @@ fn a_list_of_excluded_ports_that_the_user_changed_is_kept() {
 #[test]
 fn a_traffic_port_that_was_kept_out_of_the_mesh_goes_with_its_app_port() {
     let annotations = json!({ ISTIO_EXCLUDE_INBOUND_PORTS: "8080,7777" });
-    let old = create(&with(
-        opted_in(),
-        "/spec/template/metadata/annotations",
-        annotations,
-    ));
+    let old = create(&with_pod_annotations(annotations));
     let key = "/spec/template/metadata/annotations/traffic.sidecar.istio.io~1excludeInboundPorts";
     for (value, merged) in [
         ("8080,7777", "8080,7777,8022,9090,9091,8012"),
@@ -201,11 +193,7 @@ fn a_traffic_port_that_was_kept_out_of_the_mesh_goes_with_its_app_port() {
 #[test]
 fn a_list_of_captured_ports_that_the_user_changed_is_kept() {
     let annotations = json!({ ISTIO_INCLUDE_INBOUND_PORTS: "8080" });
-    let old = create(&with(
-        opted_in(),
-        "/spec/template/metadata/annotations",
-        annotations,
-    ));
+    let old = create(&with_pod_annotations(annotations));
     let key = "/spec/template/metadata/annotations/traffic.sidecar.istio.io~1includeInboundPorts";
     for (value, merged, users) in [
         ("8080,8012", "8080,8012", "8080"),
