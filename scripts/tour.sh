@@ -147,8 +147,9 @@ sleep_and_wake() {
 
 no_pod_is_left() { [ -z "$(kubectl -n $namespace get pods -l app=hello -o name)" ]; }
 
+# With its end, which is known once the first answer has been told of.
 wake_is_written() {
-  [ -n "$(kubectl -n $namespace get scaledworkload hello -o jsonpath='{.status.wakes[0]}')" ]
+  [ -n "$(kubectl -n $namespace get scaledworkload hello -o jsonpath='{.status.wakes[0].totalMs}')" ]
 }
 
 status_page() {
@@ -180,7 +181,7 @@ break_and_fix() { # COMPONENT, WHAT IS LOST
   text "As it says:"
   type_in 0 30 "$fix"
   type_in 0 130 "kubectl -n $LULL_NAMESPACE rollout status deployment lull-$1 --timeout=2m"
-  within 90 kubectl lull doctor
+  within 90 doctor_says "0 problems, 0 warnings"
   type_in 0 60 "kubectl lull doctor"
 }
 
