@@ -93,6 +93,8 @@ scaleDwn                                   activator.autoscaling.behavior.scaleD
 autoscaler.activatorPorts                  autoscaler.activatorPorts=31999-10000
 autoscaler.activatorPorts                  autoscaler.activatorPorts=10000-99999
 /autoscaler/extraEnv/AUTOSCALER_LOG         autoscaler.extraEnv.AUTOSCALER_LOG.level=debug
+AUTOSCALER_LOG                             autoscaler.extraEnv.AUTOSCALER_LOG=debug
+AUTOSCALER_SHARDS                          autoscaler.extraEnv.AUTOSCALER_SHARDS=3
 /webhook/timeoutSeconds                    webhook.timeoutSeconds=31
 /webhook/certManager/enabled                webhook.certManager.enabled=selfSigned
 /webhook/certManager/issuerRef              webhook.certManager.issuerRef=platform
