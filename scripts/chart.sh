@@ -69,6 +69,14 @@ services_are_no_variables() {
     diff <(grep -c '^ *serviceAccountName:' <<<"$all") <(grep -c '^ *enableServiceLinks: false$' <<<"$all")
 }
 
+# It asks for it where a Service has an owner; elsewhere nobody gets it.
+openshift_alone_gets_services_deleted() {
+  local rule='- { apiGroups: [""], resources: [services], verbs: [delete] }' there elsewhere
+  there=$(render --show-only templates/rbac.yaml --api-versions security.openshift.io/v1) &&
+    elsewhere=$(render --show-only templates/rbac.yaml) &&
+    grep -qF -- "$rule" <<<"$there" && ! grep -qF -- "$rule" <<<"$elsewhere"
+}
+
 # What the message must name, and a wrong value.
 wrong_values() {
   cat <<'CASES'
@@ -195,6 +203,7 @@ step "wrong values are refused by name" wrong_values_are_refused
 step "settings reach their ConfigMap as text" settings_are_text
 step "numbers are not rounded" numbers_are_whole
 step "Services are no variables of Lull's pods" services_are_no_variables
+step "the right to delete Services is OpenShift's alone" openshift_alone_gets_services_deleted
 step "docs/chart.md has every value (else: make chart-update)" table_is_current
 step "every alert fires and clears" rules_are_right
 step "every alert has a scenario and an entry in docs/runbook.md" alerts_have_scenarios_and_entries
