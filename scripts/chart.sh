@@ -63,6 +63,17 @@ numbers_are_whole() {
     grep -q '{ name: NUMBER, value: "1000000" }' <<<"$pod"
 }
 
+# A key with nothing behind it, as where all of its lines are comments, takes the default away.
+nothing_is_as_empty() {
+  diff <(render) <(render --values - <<'VALUES'
+autoscaler: { extraEnv: null, serviceAccount: null }
+pods: { labels: null, annotations: null }
+commonLabels: null
+settings: null
+VALUES
+  )
+}
+
 # One that is called webhook in Lull's namespace would be WEBHOOK_PORT in the webhook's pods.
 services_are_no_variables() {
   local all; all=$(render --values $golden/everything.values.yaml) &&
@@ -202,6 +213,7 @@ step "the oldest Kubernetes gets the same" oldest_renders_the_same
 step "wrong values are refused by name" wrong_values_are_refused
 step "settings reach their ConfigMap as text" settings_are_text
 step "numbers are not rounded" numbers_are_whole
+step "a key without a value is as an empty one" nothing_is_as_empty
 step "Services are no variables of Lull's pods" services_are_no_variables
 step "the right to delete Services is OpenShift's alone" openshift_alone_gets_services_deleted
 step "docs/chart.md has every value (else: make chart-update)" table_is_current
