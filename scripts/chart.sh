@@ -134,6 +134,7 @@ queueProxy                                 image.digests.queueProxy=latest
 /image/pullPolicy                          image.pullPolicy=always
 /imagePullSecrets/0                        imagePullSecrets[0]=registry
 /log/level                                 log.level=verbose
+/log/level                                 log.level=info\,kube=warn\,debug
 /log/json                                  log.json=sometimes
 resource                                   targets[0].apiGroup=argoproj.io,targets[0].apiVersion=v1alpha1
 /targets/0/apiVersion                      targets[0].apiGroup=a.io,targets[0].apiVersion=a.io/v1,targets[0].resource=rollouts
