@@ -36,7 +36,7 @@ lint() {
   local set arguments
   for set in "${sets[@]}"; do
     mapfile -t arguments < <(values_of "$set")
-    "$helm" lint --strict $chart "${arguments[@]}" || return
+    "$helm" lint --strict $chart --namespace lull-system "${arguments[@]}" || return
   done
 }
 
