@@ -41,7 +41,10 @@ pub fn watched() -> watcher::Config {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{net::TcpListener, time::Instant, time::timeout};
+    use tokio::{
+        net::TcpListener,
+        time::{Instant, timeout},
+    };
 
     use super::*;
 
