@@ -36,7 +36,7 @@ lint() {
   local set arguments
   for set in "${sets[@]}"; do
     mapfile -t arguments < <(values_of "$set")
-    "$helm" lint --strict $chart "${arguments[@]}" || return
+    "$helm" lint --strict $chart --namespace lull-system "${arguments[@]}" || return
   done
 }
 
@@ -63,10 +63,29 @@ numbers_are_whole() {
     grep -q '{ name: NUMBER, value: "1000000" }' <<<"$pod"
 }
 
+# A key with nothing behind it, as where all of its lines are comments, takes the default away.
+nothing_is_as_empty() {
+  diff <(render) <(render --values - <<'VALUES'
+autoscaler: { extraEnv: null, serviceAccount: null }
+pods: { labels: null, annotations: null }
+commonLabels: null
+settings: null
+VALUES
+  )
+}
+
 # One that is called webhook in Lull's namespace would be WEBHOOK_PORT in the webhook's pods.
 services_are_no_variables() {
   local all; all=$(render --values $golden/everything.values.yaml) &&
     diff <(grep -c '^ *serviceAccountName:' <<<"$all") <(grep -c '^ *enableServiceLinks: false$' <<<"$all")
+}
+
+# It asks for it where a Service has an owner; elsewhere nobody gets it.
+openshift_alone_gets_services_deleted() {
+  local rule='- { apiGroups: [""], resources: [services], verbs: [delete] }' there elsewhere
+  there=$(render --show-only templates/rbac.yaml --api-versions security.openshift.io/v1) &&
+    elsewhere=$(render --show-only templates/rbac.yaml) &&
+    grep -qF -- "$rule" <<<"$there" && ! grep -qF -- "$rule" <<<"$elsewhere"
 }
 
 # What the message must name, and a wrong value.
@@ -93,6 +112,8 @@ scaleDwn                                   activator.autoscaling.behavior.scaleD
 autoscaler.activatorPorts                  autoscaler.activatorPorts=31999-10000
 autoscaler.activatorPorts                  autoscaler.activatorPorts=10000-99999
 /autoscaler/extraEnv/AUTOSCALER_LOG         autoscaler.extraEnv.AUTOSCALER_LOG.level=debug
+AUTOSCALER_LOG                             autoscaler.extraEnv.AUTOSCALER_LOG=debug
+AUTOSCALER_SHARDS                          autoscaler.extraEnv.AUTOSCALER_SHARDS=3
 /webhook/timeoutSeconds                    webhook.timeoutSeconds=31
 /webhook/certManager/enabled                webhook.certManager.enabled=selfSigned
 /webhook/certManager/issuerRef              webhook.certManager.issuerRef=platform
@@ -113,6 +134,7 @@ queueProxy                                 image.digests.queueProxy=latest
 /image/pullPolicy                          image.pullPolicy=always
 /imagePullSecrets/0                        imagePullSecrets[0]=registry
 /log/level                                 log.level=verbose
+/log/level                                 log.level=info\,kube=warn\,debug
 /log/json                                  log.json=sometimes
 resource                                   targets[0].apiGroup=argoproj.io,targets[0].apiVersion=v1alpha1
 /targets/0/apiVersion                      targets[0].apiGroup=a.io,targets[0].apiVersion=a.io/v1,targets[0].resource=rollouts
@@ -192,7 +214,9 @@ step "the oldest Kubernetes gets the same" oldest_renders_the_same
 step "wrong values are refused by name" wrong_values_are_refused
 step "settings reach their ConfigMap as text" settings_are_text
 step "numbers are not rounded" numbers_are_whole
+step "a key without a value is as an empty one" nothing_is_as_empty
 step "Services are no variables of Lull's pods" services_are_no_variables
+step "the right to delete Services is OpenShift's alone" openshift_alone_gets_services_deleted
 step "docs/chart.md has every value (else: make chart-update)" table_is_current
 step "every alert fires and clears" rules_are_right
 step "every alert has a scenario and an entry in docs/runbook.md" alerts_have_scenarios_and_entries

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use lull_process::{readiness::Readiness, server};
+use lull_process::{kubernetes, readiness::Readiness, server};
 use lull_traces::Exporter;
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -32,7 +32,7 @@ use crate::{
     report::Reporter,
     request::Requests,
     trace,
-    watch::{self as kubernetes, Guards, Peers},
+    watch::{self as watches, Guards, Peers},
 };
 
 /// What is left of the grace period when we give up: kubelet kills at its end.
@@ -302,7 +302,7 @@ impl Service {
         };
         tokio::select! {
             () = stop.cancelled() => {}
-            () = kubernetes::run(client.clone(), self.directory, peers, guards) => {}
+            () = watches::run(client.clone(), self.directory, peers, guards) => {}
             () = records::follow(client, &self.hub) => {}
         }
         Ok(())

@@ -12,14 +12,15 @@ use kube::{
     },
 };
 use lull_contract::names;
+use lull_process::kubernetes::watched;
 
-use crate::{hub::Hub, watch::limited};
+use crate::hub::Hub;
 
 /// Once the drain has begun, keeps [`Hub::set_listed`] true to the slices; does not end.
 pub(crate) async fn follow(client: Client, hub: &Hub) {
     hub.draining.cancelled().await;
     let ours = format!("{}={}", names::SLICE_MANAGED_BY_LABEL, names::MANAGED_BY);
-    let config = limited().labels(&ours);
+    let config = watched().labels(&ours);
     let events = watcher(Api::<EndpointSlice>::all(client), config).default_backoff();
     let mut events = std::pin::pin!(events);
     let (us, namespace) = (&hub.config.pod_name, hub.config.namespace.as_deref());

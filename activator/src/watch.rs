@@ -1,6 +1,6 @@
 //! Kubernetes: three watches that feed the directory. Nothing is ever written.
 
-use std::{collections::BTreeSet, fmt::Debug, time::Duration};
+use std::{collections::BTreeSet, fmt::Debug};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1 as k8s;
@@ -13,19 +13,13 @@ use kube::{
     },
 };
 use lull_contract::{names, scaled_workload::ScaledWorkload};
-use lull_process::readiness::Pending;
+use lull_process::{kubernetes::watched, readiness::Pending};
 use serde::de::DeserializeOwned;
 
 use crate::{
     directory::{Directory, WorkloadEntry},
     pod::Pod,
 };
-
-/// A watch is begun anew this often, seconds. One whose connection is dead without a word, as after a
-/// firewall has forgotten it, tells nothing until then: not of a pod that could take who is held.
-const WATCH: u32 = 60;
-/// Longest silence of the API server on any call: a watch that is alive ends sooner.
-const SILENCE: Duration = Duration::from_secs(75);
 
 /// What is not ready before the first complete lists.
 #[derive(Debug)]
@@ -51,23 +45,11 @@ struct Sink<K> {
     keep: fn(&Directory, &BTreeSet<(String, String)>),
 }
 
-/// A client of the API server that hears when nobody answers any more.
-pub(crate) fn client(mut config: kube::Config) -> Result<Client, kube::Error> {
-    config.read_timeout = Some(SILENCE);
-    config.reset_reader_on_write = true;
-    Client::try_from(config)
-}
-
-/// How everything is watched.
-pub(crate) fn limited() -> watcher::Config {
-    watcher::Config::default().timeout(WATCH)
-}
-
 /// Follows ScaledWorkloads and pods; does not end.
 pub(crate) async fn run(client: Client, directory: Directory, peers: Peers, guards: Guards) {
     let workloads = follow(
         Api::all(client.clone()),
-        limited(),
+        watched(),
         directory.clone(),
         Sink::<ScaledWorkload> {
             apply: |directory, object| {
@@ -82,7 +64,7 @@ pub(crate) async fn run(client: Client, directory: Directory, peers: Peers, guar
     );
     let pods = follow(
         Api::all(client.clone()),
-        limited().labels(names::POD_LABEL),
+        watched().labels(names::POD_LABEL),
         directory.clone(),
         Sink::<k8s::Pod> {
             apply: |directory, object| {
@@ -102,7 +84,7 @@ pub(crate) async fn run(client: Client, directory: Directory, peers: Peers, guar
         };
         follow(
             Api::namespaced(client, namespace),
-            limited().labels(&peers.labels),
+            watched().labels(&peers.labels),
             directory,
             Sink::<k8s::Pod> {
                 apply: |directory, object| {

@@ -17,14 +17,14 @@ use k8s_openapi::api::{
     networking::v1 as networking,
     policy::v1::PodDisruptionBudget,
 };
-use kube::{Api, Client, Resource, ResourceExt, runtime::watcher};
+use kube::{Api, Client, Resource, ResourceExt};
 use lull_contract::{
     annotations::PREFIX,
     names::{POD_LABEL, WORKLOAD_LABEL},
     scaled_workload::ScaledWorkload,
     target_resource::TargetResource,
 };
-use lull_process::readiness::Readiness;
+use lull_process::{kubernetes, readiness::Readiness};
 
 pub use self::{
     budget::Budget,
@@ -113,7 +113,7 @@ impl Stores {
             let pending = readiness.expect(&resource.to_string());
             targets.watch(client, resource, pending, on_touched);
         }
-        let all = watcher::Config::default;
+        let all = kubernetes::watched;
         let own: Api<core::Pod> = Api::namespaced(client.clone(), watched.namespace);
         Self {
             targets,

@@ -21,6 +21,7 @@ use lull_contract::{
     scaled_workload::ScaledWorkload,
     target_resource::TargetResource,
 };
+use lull_process::kubernetes;
 use serde_json::{Value, json};
 
 use crate::{
@@ -59,7 +60,7 @@ pub async fn run(
     webhook_configuration: &str,
     timeout: Duration,
 ) -> anyhow::Result<()> {
-    let client = Client::try_default()
+    let client = kubernetes::connect()
         .await
         .context("no access to a Kubernetes API server")?;
     let started = Instant::now();

@@ -5,9 +5,9 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use kube::{Api, Client, ResourceExt, runtime::watcher};
+use kube::{Api, Client, ResourceExt};
 use lull_contract::names::WORKLOAD_LABEL;
-use lull_process::readiness::Readiness;
+use lull_process::{kubernetes, readiness::Readiness};
 
 use super::{API_VERSION, MeshMode, WorkloadEntry, kinds::until_served};
 use crate::{
@@ -55,7 +55,7 @@ impl Entries {
                 "the cluster has a mesh: Istio is told of activators by WorkloadEntries"
             );
             let api = Api::<WorkloadEntry>::all(client);
-            let ours = watcher::Config::default().labels(WORKLOAD_LABEL);
+            let ours = kubernetes::watched().labels(WORKLOAD_LABEL);
             let watch = Watch {
                 teller,
                 pending,

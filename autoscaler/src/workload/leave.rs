@@ -54,6 +54,8 @@ impl Task {
                 self.say(workload, Say::leaving("Services are being given back"))
                     .await?;
             }
+        } else if !self.is_awake_unlisted(target, &services).await? {
+            return Ok(());
         }
         for service in &services {
             if let Some(patch) = plan::restore_patch(service) {
@@ -129,6 +131,23 @@ impl Task {
             self.scale(target, replicas, wanted).await?;
             // What was told was another wake.
             self.woken_told &= replicas > 0;
+        }
+        let ready = self.pods().iter().any(|pod| pod.is_ready);
+        Ok(ready || self.state_since.elapsed() >= WAKE_LIMIT)
+    }
+
+    /// The same where its ScaledWorkload is gone, with the CRD, and with it what the user had: one that
+    /// sleeps behind the `services` that Lull has switched gets one pod.
+    async fn is_awake_unlisted(
+        &mut self,
+        target: &Target,
+        services: &[Arc<Service>],
+    ) -> Result<bool, WriteError> {
+        if !target.is_injected() || services.is_empty() {
+            return Ok(true);
+        }
+        if self.replicas(target) == 0 {
+            self.scale(target, 0, 1).await?;
         }
         let ready = self.pods().iter().any(|pod| pod.is_ready);
         Ok(ready || self.state_since.elapsed() >= WAKE_LIMIT)

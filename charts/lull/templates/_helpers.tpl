@@ -144,10 +144,10 @@ prometheus.io/path: /metrics
 {{- /* A pod of `component`; `secret` names one that is mounted by its name. */ -}}
 {{- define "lull.podTemplate" -}}
 {{- $pods := include "lull.pods" . | fromYaml }}
-{{- $labels := merge (dict "sidecar.istio.io/inject" "false") (include "lull.labels" . | fromYaml) $pods.labels -}}
+{{- $labels := merge (dict "sidecar.istio.io/inject" "false") (include "lull.labels" . | fromYaml) ($pods.labels | default dict) -}}
 metadata:
   labels: {{ toYaml $labels | nindent 4 }}
-  {{- with merge (dict) $pods.annotations (include "lull.scrape" . | fromYaml) }}
+  {{- with merge (dict) ($pods.annotations | default dict) (include "lull.scrape" . | fromYaml) }}
   annotations: {{ toYaml . | nindent 4 }}
   {{- end }}
 spec:

@@ -11,7 +11,10 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use lull_process::readiness::{Pending, Readiness};
+use lull_process::{
+    kubernetes,
+    readiness::{Pending, Readiness},
+};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -71,7 +74,7 @@ impl Watcher {
     pub async fn run(mut self, stop: CancellationToken) {
         // RBAC by resourceNames allows lists and watches of this one name.
         let only = format!("metadata.name={}", self.name);
-        let config = watcher::Config::default().fields(&only);
+        let config = kubernetes::watched().fields(&only);
         let mut events = pin!(watcher(self.maps.clone(), config).default_backoff());
         let mut listed = None;
         loop {
