@@ -59,6 +59,8 @@ pub(crate) struct FakePod {
     pub(crate) admin: SocketAddr,
     pub(crate) ready: Arc<AtomicBool>,
     pub(crate) served: Arc<AtomicU32>,
+    /// How many connections its app has taken.
+    pub(crate) taken: Arc<AtomicU32>,
 }
 
 /// `work`, which must end.
@@ -253,8 +255,10 @@ impl FakePod {
         let (listener, app) = loopback().await;
         let pod = Self::before(name, app).await;
         let (name, served) = (name.to_owned(), Arc::clone(&pod.served));
+        let taken = Arc::clone(&pod.taken);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                taken.fetch_add(1, Ordering::Relaxed);
                 let (name, served) = (name.clone(), Arc::clone(&served));
                 tokio::spawn(async move {
                     let service = service_fn(move |request| {
@@ -294,11 +298,16 @@ impl FakePod {
             admin,
             ready,
             served: Arc::default(),
+            taken: Arc::default(),
         }
     }
 
     pub(crate) fn served(&self) -> u32 {
         self.served.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn taken(&self) -> u32 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     pub(crate) fn entry(&self) -> Pod {

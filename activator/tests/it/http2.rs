@@ -50,6 +50,19 @@ async fn assert_ok(response: Response<Incoming>, bytes: usize) {
     assert!(body.to_bytes().len() >= bytes);
 }
 
+/// Sends so many requests at once, which are held.
+async fn hold(
+    activator: &Activator,
+    sender: &mut SendRequest<Body>,
+    count: u32,
+) -> Vec<JoinHandle<hyper::Result<Response<Incoming>>>> {
+    let requests = (0..count)
+        .map(|_| tokio::spawn(sender.send_request(post(whole(5)))))
+        .collect();
+    activator.until_held(u64::from(count)).await;
+    requests
+}
+
 #[tokio::test]
 async fn a_connection_is_moved_off_once_the_endpoints_are_the_pods() {
     let (activator, port) = Activator::with(workload("shop")).await;
@@ -187,16 +200,17 @@ async fn a_caller_that_does_not_read_does_not_stop_another_one_at_the_same_pod()
 #[tokio::test]
 async fn as_many_are_held_on_one_connection_as_come_at_once() {
     // More than the 100 streams that servers allow mostly.
-    const COUNT: u64 = 128;
+    const COUNT: u32 = 300;
     let (activator, port) = Activator::with(workload("shop")).await;
     let (mut sender, _connection) = connect(port).await;
-    let held: Vec<_> = (0..COUNT)
-        .map(|_| tokio::spawn(sender.send_request(post(whole(0)))))
-        .collect();
-    activator.until_held(COUNT).await;
-    activator.add_pod(&FakePod::start("shop-1").await);
+    let held = hold(&activator, &mut sender, COUNT).await;
+    let pod = FakePod::start("shop-1").await;
+    activator.add_pod(&pod);
     for request in held {
         assert_ok(soon(request).await.unwrap().unwrap(), 0).await;
     }
+    assert_eq!(pod.served(), COUNT);
+    // They were let through at once, and no more connections were made than they need.
+    assert!(pod.taken() <= COUNT.div_ceil(100), "{}", pod.taken());
     activator.stop().await;
 }
