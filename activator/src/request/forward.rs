@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use http::StatusCode;
 use lull_traces::{Span, TRACE_PARENT};
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::{Error, ErrorSource, ErrorType, Result, RetryType};
+use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::time::Instant;
@@ -213,8 +213,7 @@ impl ProxyHttp for Forward {
     }
 
     /// What may have reached the app goes to another pod only where it may be repeated and a
-    /// connection broke that was idle before. What has not, goes there whatever it is: HTTP/2 tells (by
-    /// REFUSED_STREAM, or a GOAWAY that does not count it), and Pingora has noted that.
+    /// connection broke that was idle before. What has not, goes there whatever it is.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
@@ -223,8 +222,9 @@ impl ProxyHttp for Forward {
         ctx: &mut Ctx,
         client_reused: bool,
     ) -> Box<Error> {
-        let is_kept = !session.as_ref().retry_buffer_truncated();
-        if is_kept && matches!(error.retry, RetryType::Decided(true)) {
+        let is_answered = session.response_written().is_some();
+        let is_kept = !is_answered && !session.as_ref().retry_buffer_truncated();
+        if is_kept && upstream::has_not_begun(&error) {
             ctx.refused += 1;
             error.set_retry(ctx.refused <= MOST_REFUSED);
         } else if is_kept && session.req_header().method.is_idempotent() {
