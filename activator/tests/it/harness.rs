@@ -27,7 +27,7 @@ use lull_contract::{
 use lull_process::server;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::JoinHandle,
     time::Instant,
 };
@@ -110,8 +110,12 @@ pub(crate) fn tcp_workload(name: &str) -> WorkloadEntry {
     entry
 }
 
+/// Listens as queue-proxies do. By default 128 wait to be accepted: of more that come at once the kernel
+/// has some come again after a second, and where it is late it resets one now and then.
 pub(crate) async fn loopback() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let listener = socket.listen(4_096).unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }
