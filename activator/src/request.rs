@@ -2,6 +2,7 @@
 
 mod answer;
 mod caller;
+mod downstream;
 mod forward;
 mod told;
 mod upstream;

@@ -33,7 +33,7 @@ mod wake;
 use pods::Entry;
 use recent_wait::RecentWait;
 use slot::Waiter;
-pub(crate) use slot::{Hold, HoldError, Slot};
+pub(crate) use slot::{Hold, HoldError, Slot, Turn};
 pub(crate) use wake::{Phase, Wake};
 
 /// The edge is raised again after these pauses while somebody is held and no pod is there.

@@ -1,6 +1,6 @@
 //! Accepts connections and finds out what they carry.
 
-use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use hyper::{
@@ -202,14 +202,11 @@ fn service(
 ) -> impl Service<
     Request<Incoming>,
     Response = Response<Outgoing>,
-    Error = Infallible,
+    Error = h2::Error,
     Future: Send + 'static,
 > + use<> {
     let caller = Arc::clone(caller);
-    service_fn(move |request: Request<Incoming>| {
-        let busy = caller.begin();
-        async move { Ok(request::handle(busy, request).await) }
-    })
+    service_fn(move |request: Request<Incoming>| request::handle(caller.begin(), request))
 }
 
 /// Returns when the caller has taken too long for a head or for a whole request, or has not asked for

@@ -37,6 +37,9 @@ pub(crate) enum Error {
     /// The app closed the connection or spoke something else.
     #[error("the app did not answer: {0}")]
     AppFailed(#[source] hyper::Error),
+    /// The app has said that it has not looked at the request, whose body may be on its way already.
+    #[error("the app did not look at the request: {0}")]
+    Unseen(#[source] hyper::Error),
     /// The request's body broke off or is not in the form that its head says.
     #[error("the request's body is broken: {0}")]
     Upload(#[source] hyper::Error),
@@ -89,7 +92,7 @@ impl Error {
             Self::Timeout(_) => Reason::Timeout,
             Self::AppRefused(_) => Reason::AppRefused,
             Self::AppUnreachable(_) => Reason::AppUnreachable,
-            Self::AppFailed(_) | Self::Switch => Reason::AppFailed,
+            Self::AppFailed(_) | Self::Unseen(_) | Self::Switch => Reason::AppFailed,
             Self::Upload(_) | Self::Hosts(_) | Self::Coding | Self::Connect | Self::Target(_) => {
                 Reason::BadRequest
             }
@@ -101,9 +104,11 @@ impl Error {
         match self {
             Self::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
             Self::QueueTimeout(_) | Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
-            Self::AppRefused(_) | Self::AppUnreachable(_) | Self::AppFailed(_) | Self::Switch => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::AppRefused(_)
+            | Self::AppUnreachable(_)
+            | Self::AppFailed(_)
+            | Self::Unseen(_)
+            | Self::Switch => StatusCode::BAD_GATEWAY,
             Self::Coding | Self::Connect => StatusCode::NOT_IMPLEMENTED,
             Self::Upload(_) | Self::Hosts(_) | Self::Target(_) => StatusCode::BAD_REQUEST,
         }
@@ -156,6 +161,7 @@ impl Error {
             | Self::AppRefused(_)
             | Self::AppUnreachable(_)
             | Self::AppFailed(_)
+            | Self::Unseen(_)
             | Self::Switch => Code::Unavailable,
             Self::QueueTimeout(_) | Self::Timeout(_) => Code::DeadlineExceeded,
             Self::Coding | Self::Connect => Code::Unimplemented,

@@ -49,7 +49,7 @@ pub(crate) enum CodeClass {
     ClientError,
     /// 5xx and beyond.
     ServerError,
-    /// The caller left before there was an answer.
+    /// The caller left before there was an answer, or its stream was refused as the app had refused it.
     None,
 }
 

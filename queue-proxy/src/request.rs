@@ -101,13 +101,17 @@ impl Gateway {
 /// space of the outermost for as long as the connection lives. So the request lies here, once, and
 /// all others get a reference.
 ///
+/// # Errors
+/// Where the app has not looked at one of HTTP/2: it is refused as the app has refused it, so that whoever
+/// has its body may send it anew, whatever its method (RFC 9113, 8.7).
+///
 /// # Cancel safety
 /// Dropping the future, as when the caller leaves, gives back everything that it holds and closes
 /// the app's connection (or resets its stream).
 pub(crate) fn handle(
     busy: Busy,
     request: Request<Incoming>,
-) -> impl Future<Output = Response<Outgoing>> + Send {
+) -> impl Future<Output = Result<Response<Outgoing>, h2::Error>> + Send {
     let is_http1 = request.version() != Version::HTTP_2;
     let is_grpc = !is_http1 && grpc::is_request(request.headers());
     // Of such an answer hyper leaves the body away in HTTP/1 alone, and a caller takes it for a fault.
@@ -119,6 +123,11 @@ pub(crate) fn handle(
         let gateway = Arc::clone(&hold.caller().port.gateway);
         let mut response = match result {
             Ok((response, lease)) => inbound.into_response(response, lease, hold),
+            Err(error @ Error::Unseen(_)) => {
+                tracing::debug!(%error, "request is refused");
+                hold.rejected(error.reason());
+                return Err(h2::Reason::REFUSED_STREAM.into());
+            }
             Err(error) => {
                 let error = error.judged(hold.permit.is_some());
                 tracing::debug!(%error, "request was not answered by the app");
@@ -142,7 +151,7 @@ pub(crate) fn handle(
                 response.headers_mut().insert(header::CONNECTION, close);
             }
         }
-        response
+        Ok(response)
     }
 }
 

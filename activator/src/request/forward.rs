@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use http::StatusCode;
 use lull_traces::{Span, TRACE_PARENT};
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::{Error, ErrorSource, ErrorType, Result, RetryType};
+use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::time::Instant;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{
     Connection,
     answer::OwnAnswer,
+    downstream::{caller_left, connection_of, swallow_rest},
     told::{FORWARDED_FOR, agent, length, passed_a_proxy, unread, who},
     upstream,
 };
@@ -21,17 +22,14 @@ use crate::{
     hold::Ask,
     hub::Hub,
     metrics::{CodeClass, Reason},
-    splice::{self, Leaves},
     trace,
-    workload::{Hold, Slot},
+    workload::{Hold, Slot, Turn},
 };
 
 /// User agent of a scrape: an empty success would be taken for a target without metrics.
 const SCRAPER: &str = "Prometheus/";
 /// A request that pods say they have not begun is sent to one anew so many times.
 const MOST_REFUSED: u32 = 5;
-/// For so long at most the rest of a request that was answered is still taken in.
-const SWALLOW: Duration = Duration::from_secs(2);
 /// Tells callers and tests that the answer came through here, and how long it was held.
 const TIMING_HEADER: &str = "server-timing";
 
@@ -49,6 +47,8 @@ pub(super) struct Ctx {
     is_ignored: bool,
     hold: Option<Hold>,
     slot: Option<Slot>,
+    /// Until it has a connection that others share.
+    turn: Option<Turn>,
     /// How often a pod has said that it has not begun it.
     refused: u32,
     /// What we answer, where no pod does.
@@ -107,43 +107,22 @@ impl ProxyHttp for Forward {
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         // A try that failed after the pod was reached still has its slot.
         ctx.slot = None;
-        let (Some(connection), Some(hold)) = (&ctx.connection, &mut ctx.hold) else {
-            return Err(Error::explain(ErrorType::InternalError, "no route"));
-        };
-        let workload = &connection.route.workload;
-        // Most get their slot at once: nobody has to look after the caller then, or to know it.
-        let granted = if let Some(mut slot) = workload.slot_at_once(hold) {
-            slot.set_resting(ctx.is_ignored);
-            Ok(slot)
-        } else if ctx.is_ignored {
-            // The pod that was there has gone: nobody is woken for it.
-            ctx.own = Some(self.asleep(connection, session.req_header()));
-            return Err(Error::new_in(ErrorType::HTTPStatus(503)));
-        } else {
-            if hold.who.is_none() {
-                hold.who = Some(who(session.req_header(), connection));
+        let is_http2 = session.as_downstream().is_http2();
+        let slot = loop {
+            let slot = self.slot(session, ctx).await?;
+            if !is_http2 {
+                break slot;
             }
-            if ctx.span.is_none() {
-                let request = session.req_header();
-                ctx.span = self.hub.traces.begin(&request.method, &request.headers);
+            ctx.turn = slot.turn().await;
+            if ctx.turn.is_some() {
+                break slot;
             }
-            hold.span = ctx.span.as_ref().map(|span| span.context());
-            tokio::select! {
-                biased;
-                granted = workload.slot(hold) => granted,
-                () = caller_left(session, connection) => {
-                    return Err(Error::new_down(ErrorType::ConnectionClosed));
-                }
+            // Somebody else could not reach the pod.
+            if let Some(hold) = &mut ctx.hold {
+                hold.failed();
             }
         };
-        let slot = match granted {
-            Ok(slot) => slot,
-            Err(error) => {
-                ctx.own = Some(OwnAnswer::not_let_through(connection, error));
-                return Err(Error::new_in(ErrorType::HTTPStatus(503)));
-            }
-        };
-        let peer = upstream::peer(&slot, session.as_downstream().is_http2());
+        let peer = upstream::peer(&slot, is_http2);
         ctx.slot = Some(slot);
         Ok(Box::new(peer))
     }
@@ -157,6 +136,7 @@ impl ProxyHttp for Forward {
         _digest: Option<&pingora_core::protocols::Digest>,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        ctx.turn = None;
         if let Some(slot) = ctx.slot.as_ref().filter(|_| !reused) {
             slot.connected();
         }
@@ -223,6 +203,8 @@ impl ProxyHttp for Forward {
         if let Some(slot) = ctx.slot.take() {
             slot.eject();
         }
+        // Those who wait for it see that the pod is not trusted.
+        ctx.turn = None;
         if let Some(hold) = &mut ctx.hold {
             hold.failed();
         }
@@ -231,8 +213,7 @@ impl ProxyHttp for Forward {
     }
 
     /// What may have reached the app goes to another pod only where it may be repeated and a
-    /// connection broke that was idle before. What has not, goes there whatever it is: HTTP/2 tells (by
-    /// REFUSED_STREAM, or a GOAWAY that does not count it), and Pingora has noted that.
+    /// connection broke that was idle before. What has not, goes there whatever it is.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
@@ -241,8 +222,9 @@ impl ProxyHttp for Forward {
         ctx: &mut Ctx,
         client_reused: bool,
     ) -> Box<Error> {
-        let is_kept = !session.as_ref().retry_buffer_truncated();
-        if is_kept && matches!(error.retry, RetryType::Decided(true)) {
+        let is_answered = session.response_written().is_some();
+        let is_kept = !is_answered && !session.as_ref().retry_buffer_truncated();
+        if is_kept && upstream::has_not_begun(&error) {
             ctx.refused += 1;
             error.set_retry(ctx.refused <= MOST_REFUSED);
         } else if is_kept && session.req_header().method.is_idempotent() {
@@ -315,6 +297,43 @@ impl ProxyHttp for Forward {
 }
 
 impl Forward {
+    /// A slot of a pod, once there is one.
+    async fn slot(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Slot> {
+        let (Some(connection), Some(hold)) = (&ctx.connection, &mut ctx.hold) else {
+            return Err(Error::explain(ErrorType::InternalError, "no route"));
+        };
+        let workload = &connection.route.workload;
+        // Most get their slot at once: nobody has to look after the caller then, or to know it.
+        if let Some(mut slot) = workload.slot_at_once(hold) {
+            slot.set_resting(ctx.is_ignored);
+            return Ok(slot);
+        }
+        if ctx.is_ignored {
+            // The pod that was there has gone: nobody is woken for it.
+            ctx.own = Some(self.asleep(connection, session.req_header()));
+            return Err(Error::new_in(ErrorType::HTTPStatus(503)));
+        }
+        if hold.who.is_none() {
+            hold.who = Some(who(session.req_header(), connection));
+        }
+        if ctx.span.is_none() {
+            let request = session.req_header();
+            ctx.span = self.hub.traces.begin(&request.method, &request.headers);
+        }
+        hold.span = ctx.span.as_ref().map(|span| span.context());
+        let granted = tokio::select! {
+            biased;
+            granted = workload.slot(hold) => granted,
+            () = caller_left(session, connection) => {
+                return Err(Error::new_down(ErrorType::ConnectionClosed));
+            }
+        };
+        granted.map_err(|error| {
+            ctx.own = Some(OwnAnswer::not_let_through(connection, error));
+            Error::new_in(ErrorType::HTTPStatus(503))
+        })
+    }
+
     /// What to answer to what neither wakes nor counts.
     fn asleep(&self, connection: &Connection, request: &RequestHeader) -> OwnAnswer {
         let agent = agent(request);
@@ -353,33 +372,5 @@ impl Forward {
                 Some(OwnAnswer::refusal(status, Reason::Internal, text))
             }
         }
-    }
-}
-
-fn connection_of(session: &Session) -> Option<Arc<Connection>> {
-    let digest = session.digest()?.proxy_digest.as_ref()?;
-    let connection = digest.user_data.as_ref()?.downcast_ref::<Arc<Connection>>();
-    connection.cloned()
-}
-
-/// Returns when the caller has left. Reads nothing of the request's body.
-async fn caller_left(session: &mut Session, connection: &Connection) {
-    let downstream = session.as_downstream_mut();
-    if let Some(closed) = downstream.watch_h2_stream_close() {
-        // Reset, or the connection broke: either way nobody waits.
-        let _ = closed.await;
-        return;
-    }
-    splice::left(&connection.socket, Leaves::Closed).await;
-}
-
-/// Takes what an HTTP/1 caller is still sending. Closed with that unread, the connection would be
-/// reset, and a caller that writes first and reads then would not see its answer.
-async fn swallow_rest(session: &mut Session) {
-    let downstream = session.as_downstream_mut();
-    if !downstream.is_http2() {
-        downstream.set_total_drain_timeout(Some(SWALLOW));
-        // The connection is closed, whatever comes of it.
-        let _ = downstream.drain_request_body().await;
     }
 }

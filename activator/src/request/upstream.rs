@@ -1,9 +1,10 @@
-//! Where a request goes: a pod, as Pingora is told of it.
+//! Where a request goes: a pod, as Pingora is told of it, and what Pingora tells of one that failed.
 
 use std::time::Duration;
 
 use lull_contract::names;
 use pingora_core::{protocols::TcpKeepalive, upstreams::peer::HttpPeer};
+use pingora_error::Error;
 
 use crate::{keepalive, splice, workload::Slot};
 
@@ -34,4 +35,12 @@ pub(super) fn peer(slot: &Slot, is_http2: bool) -> HttpPeer {
         peer.options.h2_stream_window_size = Some(STREAM_WINDOW);
     }
     peer
+}
+
+/// Whether the pod has said that it has not begun the request (RFC 9113, 8.7): by REFUSED_STREAM, or by a
+/// GOAWAY that does not count it, whatever its reason; h2 ends no other streams with a pod's GOAWAY.
+pub(super) fn has_not_begun(error: &Error) -> bool {
+    let told = error.root_cause().downcast_ref::<h2::Error>();
+    told.filter(|told| told.is_remote())
+        .is_some_and(|told| told.is_go_away() || told.reason() == Some(h2::Reason::REFUSED_STREAM))
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use lull_process::backoff::doubled;
+use tokio::sync::Mutex;
 
 use super::{Phase, Slot, State, Workload};
 use crate::{hold::Ask, hub::Owned, pick::pick, pod::Pod, probe};
@@ -39,6 +40,8 @@ pub(super) struct Entry {
     pub(super) failures: u32,
     /// Runs while the pod is not trusted.
     prober: Option<Owned>,
+    /// Whose turn it is at connections that carry many requests.
+    turns: Arc<Mutex<()>>,
 }
 
 // === impl Workload ===
@@ -148,6 +151,7 @@ impl Workload {
             ask,
             address,
             is_resting: false,
+            turns: Arc::clone(&entry.turns),
         })
     }
 
@@ -204,6 +208,7 @@ impl Workload {
             in_flight: InFlight::default(),
             failures: 0,
             prober: None,
+            turns: Arc::default(),
         };
         self.distrust(&mut entry, Duration::ZERO);
         entry

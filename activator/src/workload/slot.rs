@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use lull_traces::TraceParent;
 use tokio::{
-    sync::oneshot,
+    sync::{Mutex, OwnedMutexGuard, oneshot},
     time::{Instant, timeout_at},
 };
 
@@ -26,6 +26,15 @@ pub(crate) struct Slot {
     pub(crate) address: SocketAddr,
     /// Not among what the workload is forwarding.
     pub(super) is_resting: bool,
+    /// Whose turn it is.
+    pub(super) turns: Arc<Mutex<()>>,
+}
+
+/// The turn to look for a place on a pod's connections, or to make one more; dropping it passes it on.
+#[derive(Debug)]
+#[must_use = "dropping the turn passes it on"]
+pub(crate) struct Turn {
+    _held: OwnedMutexGuard<()>,
 }
 
 /// Who is told when it is its turn.
@@ -214,6 +223,23 @@ impl Slot {
     /// The pod's uid: upstream connections are never shared with another pod of the same address.
     pub(crate) fn pod_uid(&self) -> &str {
         &self.pod.uid
+    }
+
+    /// Waits for the turn at connections that carry many requests. Of those who are let through at once
+    /// each would make one of its own: the first is in no pool before it has been made.
+    ///
+    /// `None` = meanwhile the pod could not be reached, or has gone.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the line.
+    pub(crate) async fn turn(&self) -> Option<Turn> {
+        if let Ok(held) = Arc::clone(&self.turns).try_lock_owned() {
+            return Some(Turn { _held: held });
+        }
+        let held = Arc::clone(&self.turns).lock_owned().await;
+        let mut state = self.workload.state.lock();
+        let is_trusted = state.entry_of(&self.pod).is_some_and(|it| it.trusted);
+        is_trusted.then_some(Turn { _held: held })
     }
 
     /// The pod could not be reached: it is left alone for a moment and probed again.

@@ -27,7 +27,7 @@ use lull_contract::{
 use lull_process::server;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::JoinHandle,
     time::Instant,
 };
@@ -59,6 +59,8 @@ pub(crate) struct FakePod {
     pub(crate) admin: SocketAddr,
     pub(crate) ready: Arc<AtomicBool>,
     pub(crate) served: Arc<AtomicU32>,
+    /// How many connections its app has taken.
+    pub(crate) taken: Arc<AtomicU32>,
 }
 
 /// `work`, which must end.
@@ -108,8 +110,12 @@ pub(crate) fn tcp_workload(name: &str) -> WorkloadEntry {
     entry
 }
 
+/// Listens as queue-proxies do. By default 128 wait to be accepted: of more that come at once the kernel
+/// has some come again after a second, and where it is late it resets one now and then.
 pub(crate) async fn loopback() -> (TcpListener, SocketAddr) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let listener = socket.listen(4_096).unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }
@@ -253,8 +259,10 @@ impl FakePod {
         let (listener, app) = loopback().await;
         let pod = Self::before(name, app).await;
         let (name, served) = (name.to_owned(), Arc::clone(&pod.served));
+        let taken = Arc::clone(&pod.taken);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                taken.fetch_add(1, Ordering::Relaxed);
                 let (name, served) = (name.clone(), Arc::clone(&served));
                 tokio::spawn(async move {
                     let service = service_fn(move |request| {
@@ -294,11 +302,16 @@ impl FakePod {
             admin,
             ready,
             served: Arc::default(),
+            taken: Arc::default(),
         }
     }
 
     pub(crate) fn served(&self) -> u32 {
         self.served.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn taken(&self) -> u32 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     pub(crate) fn entry(&self) -> Pod {

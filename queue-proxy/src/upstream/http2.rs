@@ -86,6 +86,7 @@ impl Upstream {
                     let unseen = is_unseen(failed.error());
                     match failed.take_message().or_else(|| copy.filter(|_| unseen)) {
                         Some(again) if tries < MAX_TRIES => request = again,
+                        _ if unseen => return Err(Error::Unseen(failed.into_error())),
                         _ => return Err(Error::AppFailed(failed.into_error())),
                     }
                     if !is_refusal(failed.error()) {

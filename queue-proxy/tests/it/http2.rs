@@ -109,6 +109,34 @@ async fn uploads_that_wait_for_a_slot_do_not_stop_the_one_that_has_it() {
     proxy.in_flight(0).await;
 }
 
+/// It may be sent anew (RFC 9113, 8.7), but not by us: its body has gone.
+#[tokio::test]
+async fn what_the_app_has_refused_with_its_body_is_refused_in_the_same_way() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let ports = format!("0={}/http", listener.local_addr().unwrap().port());
+    let probes = [("QP_APP_PROBES", r#"[{"port":1}]"#)];
+    let proxy = Proxy::before(App::new(), &ports, &probes).await;
+    let app = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut app = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((_request, mut answer))) = app.accept().await {
+            answer.send_reset(h2::Reason::REFUSED_STREAM);
+        }
+    });
+    let (mut sender, connection) = h2::client::handshake(proxy.connect().await).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::post("http://shop/").body(()).unwrap();
+    let (response, mut upload) = sender.send_request(request, false).unwrap();
+    upload.send_data(Bytes::from("one"), true).unwrap();
+    let error = soon(response).await.unwrap_err();
+    assert!(error.is_remote(), "{error:?}");
+    assert_eq!(error.reason(), Some(h2::Reason::REFUSED_STREAM));
+    proxy.in_flight(0).await;
+    let failed = r#"rejected_total{reason="app-failed",source="app"} 1"#;
+    assert!(proxy.metrics().await.contains(failed));
+    app.abort();
+}
+
 #[tokio::test]
 async fn a_caller_that_resets_its_stream_is_not_the_apps_fault() {
     let proxy = Proxy::start(&[]).await;

@@ -1,0 +1,40 @@
+//! The caller's side of a request.
+
+use std::{sync::Arc, time::Duration};
+
+use pingora_proxy::Session;
+
+use super::Connection;
+use crate::splice::{self, Leaves};
+
+/// For so long at most the rest of a request that was answered is still taken in.
+const SWALLOW: Duration = Duration::from_secs(2);
+
+/// The connection on which it came.
+pub(super) fn connection_of(session: &Session) -> Option<Arc<Connection>> {
+    let digest = session.digest()?.proxy_digest.as_ref()?;
+    let connection = digest.user_data.as_ref()?.downcast_ref::<Arc<Connection>>();
+    connection.cloned()
+}
+
+/// Returns when the caller has left. Reads nothing of the request's body.
+pub(super) async fn caller_left(session: &mut Session, connection: &Connection) {
+    let downstream = session.as_downstream_mut();
+    if let Some(closed) = downstream.watch_h2_stream_close() {
+        // Reset, or the connection broke: either way nobody waits.
+        let _ = closed.await;
+        return;
+    }
+    splice::left(&connection.socket, Leaves::Closed).await;
+}
+
+/// Takes what an HTTP/1 caller is still sending. Closed with that unread, the connection would be
+/// reset, and a caller that writes first and reads then would not see its answer.
+pub(super) async fn swallow_rest(session: &mut Session) {
+    let downstream = session.as_downstream_mut();
+    if !downstream.is_http2() {
+        downstream.set_total_drain_timeout(Some(SWALLOW));
+        // The connection is closed, whatever comes of it.
+        let _ = downstream.drain_request_body().await;
+    }
+}
