@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use lull_contract::HumanDuration;
 
-use crate::workload::WorkloadName;
+use crate::name::WorkloadName;
 
 /// Lull's workloads: what sleeps, why, and what stands in the way.
 #[derive(Debug, Clone, Parser)]
@@ -92,7 +92,7 @@ pub(crate) enum Command {
 /// One workload.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Which {
-    /// deploy/NAME, sts/NAME or GROUP/VERSION/PLURAL/NAME; NAME alone is a Deployment.
+    /// deploy/NAME, sts/NAME or GROUP/VERSION/PLURAL/NAME, or as `list` shows it; NAME alone is a Deployment.
     pub(crate) workload: WorkloadName,
 }
 
@@ -240,7 +240,7 @@ mod tests {
             assert_eq!(args.access.namespace.as_deref(), Some("web"));
             assert_eq!(args.access.output, Format::Text);
         }
-        let wrong = Args::try_parse_from(["kubectl-lull", "wake", "pod/x"]).unwrap_err();
+        let wrong = Args::try_parse_from(["kubectl-lull", "wake", "deploy/"]).unwrap_err();
         assert_eq!(wrong.exit_code(), 2, "{wrong}");
         assert!(wrong.to_string().contains("deploy/NAME"), "{wrong}");
     }

@@ -99,7 +99,7 @@ pub(crate) async fn planned(cluster: &Cluster, workload: &Workload) -> anyhow::R
         plan: plan_of(target, &around, &settings, (run, &faults)),
         settings,
         is_enrolled: run.is_enrolled,
-        left_out: told.leaves_out(&workload.name.resource, &target.namespace),
+        left_out: told.leaves_out(&workload.resource, &target.namespace),
         missing: around.missing,
     })
 }

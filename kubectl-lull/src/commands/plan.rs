@@ -5,6 +5,7 @@ use lull_contract::{
     Settings,
     annotations::{self, ScaleMode},
     names::private_service,
+    target_resource::TargetResource,
 };
 use serde::Serialize;
 
@@ -15,7 +16,7 @@ use crate::{
     output::{Outcome, Output},
     style::{Paint, Style},
     told::LeftOut,
-    workload::{Workload, WorkloadName},
+    workload::Workload,
 };
 
 /// Reasons of refusals that no autoscaler tells of: it doesn't see such a workload at all.
@@ -68,7 +69,8 @@ pub(super) async fn run(asked: Asked<'_>, which: &Which) -> anyhow::Result<Outpu
     let is_on = annotations::mode(&workload.target.annotations) == ScaleMode::On;
     let mut text = page.text(asked.style);
     if page.verdict == Verdict::WouldEnrol && !is_on {
-        let (name, namespace) = (named(&which.workload), &cluster.namespace);
+        let name = named(&workload.resource, &workload.target.name);
+        let namespace = &cluster.namespace;
         text.push_str(&format!(
             "\nTo do it: kubectl lull on {name} -n {namespace}\n"
         ));
@@ -78,8 +80,7 @@ pub(super) async fn run(asked: Asked<'_>, which: &Which) -> anyhow::Result<Outpu
 }
 
 /// The workload as it may be named on the command line.
-fn named(workload: &WorkloadName) -> String {
-    let WorkloadName { resource, name } = workload;
+fn named(resource: &TargetResource, name: &str) -> String {
     match resource.to_string().as_str() {
         "apps/v1/deployments" => format!("deploy/{name}"),
         "apps/v1/statefulsets" => format!("sts/{name}"),
@@ -212,7 +213,7 @@ impl Found {
                 NOT_A_TARGET,
                 format!(
                     "is of a kind that Lull doesn't look after; add {} to the chart's value targets",
-                    workload.name.resource
+                    workload.resource
                 ),
             ),
             LeftOut::Namespace => (
@@ -248,6 +249,7 @@ impl Found {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::name::{Kind, WorkloadName};
 
     fn page(verdict: Verdict) -> Page {
         let found = |reason: &str| Found {
@@ -287,7 +289,12 @@ mod tests {
     #[test]
     fn a_workload_is_named_so_that_it_can_be_typed_again() {
         for text in ["deploy/shop", "sts/shop", "example.org/v1/deployments/shop"] {
-            assert_eq!(named(&text.parse().unwrap()), text);
+            let WorkloadName { kind, name } = text.parse().unwrap();
+            let resource = match kind {
+                Kind::Resource(resource) => resource,
+                other => panic!("{text} is taken for {other:?}"),
+            };
+            assert_eq!(named(&resource, &name), text);
         }
     }
 
