@@ -8,8 +8,8 @@
 //! gather.rs     what a plan is made from           rights.rs    the rights to read that
 //! mesh.rs       the part of that which is Istio's  told.rs      what the autoscaler is told
 //! progress.rs   what is waited for                 output.rs    text or JSON, and the exit code
-//! components.rs Lull's own pods, for a plan        table.rs, style.rs, words.rs: how it looks (pure)
-//! complete.rs   what may stand next on the command line (pure)
+//! components.rs Lull's own pods, for a plan        proxy.rs     the way to the API server (pure)
+//! complete.rs   what may stand next (pure)         table.rs, style.rs, words.rs: how it looks (pure)
 //! ```
 //!
 //! Whatever can't be read is named beside what could: a missing right is no reason to say nothing.
@@ -27,6 +27,7 @@ mod name;
 mod output;
 mod pages;
 mod progress;
+mod proxy;
 mod rights;
 mod style;
 mod table;
