@@ -320,7 +320,7 @@ async fn others(
     for resource in told.targets.clone().unwrap_or_default().0 {
         let kind = match kind(cluster, &resource).await {
             Ok(kind) => kind,
-            Err(error) if is_unknown(&error) => continue,
+            Err(error) if is_left_alone(&error) => continue,
             Err(error) => return Err(error),
         };
         let (client, namespace) = (cluster.client.clone(), &cluster.namespace);
@@ -341,10 +341,14 @@ async fn others(
     Ok(others)
 }
 
-/// Whether the cluster has no such kind, and so no workloads of it.
-pub(crate) fn is_unknown(error: &anyhow::Error) -> bool {
+/// Whether the autoscaler leaves the kind alone, too: the cluster has none such (yet), or it can't be
+/// scaled. That says nothing of other kinds.
+pub(crate) fn is_left_alone(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<DiscoveryError>();
-    matches!(error, Some(DiscoveryError::Unknown(_)))
+    matches!(
+        error,
+        Some(DiscoveryError::Unknown(_) | DiscoveryError::NoScale(_))
+    )
 }
 
 /// The cluster-wide settings; the built-in ones where there are none, or they can't be read.
@@ -481,6 +485,14 @@ mod tests {
             assert_eq!(at_pods, is_member, "{:?}", plan.findings);
             assert!(is_found(Reason::OutlierDetection), "{:?}", plan.findings);
         }
+    }
+
+    #[test]
+    fn a_kind_that_the_autoscaler_leaves_alone_is_no_reason_to_plan_nothing() {
+        let kind = || "example.org/v1/things".parse().unwrap();
+        assert!(is_left_alone(&DiscoveryError::Unknown(kind()).into()));
+        assert!(is_left_alone(&DiscoveryError::NoScale(kind()).into()));
+        assert!(!is_left_alone(&anyhow::anyhow!("no answer")));
     }
 
     #[test]

@@ -164,7 +164,13 @@ fn forgotten(seen: &Seen, workloads: &[ScaledWorkload], findings: &mut Vec<Findi
     };
     let known: BTreeSet<(String, String)> = workloads.iter().map(place).collect();
     let is_unknown = |one: &&OptedIn| !known.contains(&(one.namespace.clone(), one.id.clone()));
-    findings.extend(opted_in.iter().filter(is_unknown).map(unseen));
+    findings.extend(opted_in.found.iter().filter(is_unknown).map(unseen));
+    findings.extend(opted_in.left_alone.iter().map(|what| {
+        Area::Workloads.warning(
+            format!("a kind of the chart's value targets is left alone: {what}"),
+            "install its CRD, or take the kind out of targets",
+        )
+    }));
 }
 
 /// What is said of one, and why it is so.

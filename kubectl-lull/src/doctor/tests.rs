@@ -108,7 +108,7 @@ fn well() -> Seen {
         now: NOW.parse().unwrap(),
         unknown_fields: Ok(Some(Vec::new())),
         workloads: Ok(Some(vec![asleep()])),
-        opted_in: Ok(Vec::new()),
+        opted_in: Ok(OptedInKinds::default()),
         deployments: Ok(components.map(|name| deployment(name, (2, 2), "1")).into()),
         pods: Ok(components.map(|name| pod(name, &[name])).into()),
         leases: Err("not looked at".to_owned()),
@@ -404,7 +404,11 @@ fn workloads_that_nobody_took_note_of_are_named() {
         left_out: None,
         has_template: true,
     };
-    seen.opted_in = Ok(vec![opted_in("shop"), opted_in("cart")]);
+    seen.opted_in = Ok(OptedInKinds {
+        found: vec![opted_in("shop"), opted_in("cart")],
+        left_alone: vec!["example.org/v1/things has no /scale subresource".to_owned()],
+    });
+    has(&seen, Area::Workloads, Level::Warning, "no /scale");
     has(&seen, Area::Workloads, Level::Problem, "Deployment cart");
     let count = findings(&seen)
         .iter()
@@ -432,7 +436,10 @@ fn what_asks_where_lull_never_looks_is_told_why_nothing_happens() {
         ),
         (None, false, "no pod template"),
     ] {
-        seen.opted_in = Ok(vec![asking(left_out, has_template)]);
+        seen.opted_in = Ok(OptedInKinds {
+            found: vec![asking(left_out, has_template)],
+            left_alone: Vec::new(),
+        });
         has(&seen, Area::Workloads, Level::Warning, part);
     }
 }
