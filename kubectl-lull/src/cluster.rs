@@ -30,6 +30,8 @@ pub(crate) struct Cluster {
     pub(crate) namespace: String,
     /// Namespace of Lull itself.
     pub(crate) lull_namespace: String,
+    /// Flags by which another command means the same ([`Access::again`]).
+    pub(crate) flags: String,
 }
 
 /// Why a call gave no answer.
@@ -188,6 +190,7 @@ impl Cluster {
             client,
             namespace: access.namespace.clone().unwrap_or(default),
             lull_namespace: access.lull_namespace.clone(),
+            flags: access.again(),
         })
     }
 }

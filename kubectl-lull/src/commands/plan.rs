@@ -72,9 +72,9 @@ pub(super) async fn run(asked: Asked<'_>, which: &Which) -> anyhow::Result<Outpu
     let mut text = page.text(asked.style);
     if page.verdict == Verdict::WouldEnrol && !is_on {
         let name = named(&workload.resource, &workload.target.name);
-        let namespace = &cluster.namespace;
+        let (namespace, flags) = (&cluster.namespace, &cluster.flags);
         text.push_str(&format!(
-            "\nTo do it: kubectl lull on {name} -n {namespace}\n"
+            "\nTo do it: kubectl lull on {name} -n {namespace}{flags}\n"
         ));
     }
     let outcome = page.outcome();
