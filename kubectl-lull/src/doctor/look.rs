@@ -85,6 +85,9 @@ pub(crate) async fn look(cluster: &Cluster) -> Seen {
         autoscaler_lacking: autoscaler_lacking(cluster, &known).await,
         istiods: listed(Api::all(client()), &labels(ISTIOD)).await,
         is_without_mesh: known.as_ref().is_ok_and(|(told, _)| told.is_without_mesh),
+        is_waiting_for_mesh: known
+            .as_ref()
+            .is_ok_and(|(told, _)| told.is_waiting_for_mesh),
         missing_kinds: missing_kinds(cluster, &knows_istio).await,
         entries: entries(cluster, &knows_istio).await,
         knows_istio,

@@ -148,6 +148,8 @@ pub(crate) struct Seen {
     pub(crate) istiods: Read<Vec<Pod>>,
     /// Lull is told that there is no mesh for it.
     pub(crate) is_without_mesh: bool,
+    /// Lull is told to wait for a mesh.
+    pub(crate) is_waiting_for_mesh: bool,
     /// Istio's kinds that the cluster doesn't know, where it knows WorkloadEntries.
     pub(crate) missing_kinds: Read<Vec<String>>,
     /// WorkloadEntries that Lull has written.
