@@ -32,6 +32,7 @@ use crate::{
     cluster::{Cluster, call},
     components::components,
     mesh::{self, Seen},
+    progress,
     rights::Reading,
     told::{LeftOut, Told, told},
     workload::{Workload, kind},
@@ -89,6 +90,12 @@ struct Surroundings {
 /// # Errors
 /// Where the API server can't be asked. What the user may not read is left out and named.
 pub(crate) async fn planned(cluster: &Cluster, workload: &Workload) -> anyhow::Result<Planned> {
+    let what = format!("look at what is around {}", workload.target);
+    // Many calls, of which none may take long.
+    progress::during(&what, Box::pin(look_around(cluster, workload))).await
+}
+
+async fn look_around(cluster: &Cluster, workload: &Workload) -> anyhow::Result<Planned> {
     let target = &workload.target;
     let mut missing = Vec::new();
     let run = run_of(cluster, workload, &mut missing).await?;
