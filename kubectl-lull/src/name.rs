@@ -94,7 +94,7 @@ impl ShownKind {
         let kind = if is_deployment {
             DEPLOYMENT
         } else {
-            &self.kind
+            self.kind.as_str()
         };
         workload_id(kind, name)
     }

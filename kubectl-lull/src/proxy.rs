@@ -34,7 +34,7 @@ pub(crate) fn proxy_for(
     let is_left_out = is_own(&host) || {
         let items = environment.no_proxy.iter().flat_map(|all| all.split(','));
         let mut items = items.map(|item| item.trim().to_ascii_lowercase());
-        items.any(|item| is_named(&item, (&host, port)))
+        items.any(|item| is_named(&item, (host.as_str(), port)))
     };
     if is_left_out || server.scheme_str() != Some("https") {
         return None;
