@@ -1,11 +1,14 @@
 //! Command line.
 
-use std::path::PathBuf;
+use std::{borrow::Cow, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum, builder::NonEmptyStringValueParser};
 use lull_contract::HumanDuration;
 
-use crate::workload::WorkloadName;
+use crate::name::WorkloadName;
+
+/// Where Lull is where nobody says it.
+const LULL_NAMESPACE: &str = "lull-system";
 
 /// Lull's workloads: what sleeps, why, and what stands in the way.
 #[derive(Debug, Clone, Parser)]
@@ -35,7 +38,7 @@ pub(crate) struct Access {
     #[arg(
         long,
         env = "LULL_NAMESPACE",
-        default_value = "lull-system",
+        default_value = LULL_NAMESPACE,
         global = true,
         value_name = "NAMESPACE",
         value_parser = NonEmptyStringValueParser::new()
@@ -92,7 +95,7 @@ pub(crate) enum Command {
 /// One workload.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Which {
-    /// deploy/NAME, sts/NAME or GROUP/VERSION/PLURAL/NAME; NAME alone is a Deployment.
+    /// deploy/NAME, sts/NAME or GROUP/VERSION/PLURAL/NAME, or as `list` shows it; NAME alone is a Deployment.
     pub(crate) workload: WorkloadName,
 }
 
@@ -176,6 +179,37 @@ pub(crate) struct UiArgs {
     pub(crate) port: u16,
 }
 
+// === impl Access ===
+
+impl Access {
+    /// The flags by which another command means the same cluster and the same Lull, each with a space
+    /// before it; the namespace of the workload is not among them.
+    pub(crate) fn again(&self) -> String {
+        let file = self.kubeconfig.as_ref().map(|path| path.to_string_lossy());
+        let lull = Some(self.lull_namespace.as_str()).filter(|name| *name != LULL_NAMESPACE);
+        let flags = [
+            ("--kubeconfig", file),
+            ("--context", self.context.as_deref().map(Cow::from)),
+            ("--lull-namespace", lull.map(Cow::from)),
+        ];
+        let given = flags
+            .into_iter()
+            .filter_map(|(flag, value)| Some((flag, value?)));
+        given
+            .map(|(flag, value)| format!(" {flag} {}", quoted(&value)))
+            .collect()
+    }
+}
+
+/// `word` as a shell reads it as one.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.into();
+    }
+    format!("'{}'", word.replace('\'', r"'\''")).into()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -231,6 +265,24 @@ mod tests {
     }
 
     #[test]
+    fn a_command_that_is_proposed_means_the_same_cluster() {
+        let again = |words: &[&str]| {
+            let command = ["kubectl-lull", "plan", "shop", "--lull-namespace"];
+            let args = Args::try_parse_from(command.iter().chain(words)).unwrap();
+            args.access.again()
+        };
+        assert_eq!(again(&["lull-system", "-n", "web"]), "");
+        let context = "arn:aws:eks:eu-west-1:1:cluster/web";
+        let file = "/home/me/my 'kube' config";
+        assert_eq!(
+            again(&["lull", "--context", context, "--kubeconfig", file]),
+            format!(
+                r" --kubeconfig '/home/me/my '\''kube'\'' config' --context {context} --lull-namespace lull"
+            )
+        );
+    }
+
+    #[test]
     fn flags_may_stand_before_and_behind_the_command() {
         for words in [
             ["kubectl-lull", "-n", "web", "why", "deploy/shop"],
@@ -240,7 +292,7 @@ mod tests {
             assert_eq!(args.access.namespace.as_deref(), Some("web"));
             assert_eq!(args.access.output, Format::Text);
         }
-        let wrong = Args::try_parse_from(["kubectl-lull", "wake", "pod/x"]).unwrap_err();
+        let wrong = Args::try_parse_from(["kubectl-lull", "wake", "deploy/"]).unwrap_err();
         assert_eq!(wrong.exit_code(), 2, "{wrong}");
         assert!(wrong.to_string().contains("deploy/NAME"), "{wrong}");
     }

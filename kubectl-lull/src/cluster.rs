@@ -8,7 +8,11 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
-use crate::{cli::Access, progress};
+use crate::{
+    cli::Access,
+    progress,
+    proxy::{self, Environment},
+};
 
 /// Longest time of one call: the Kubernetes client itself has no limit.
 const CALL: Duration = Duration::from_secs(15);
@@ -26,6 +30,8 @@ pub(crate) struct Cluster {
     pub(crate) namespace: String,
     /// Namespace of Lull itself.
     pub(crate) lull_namespace: String,
+    /// Flags by which another command means the same ([`Access::again`]).
+    pub(crate) flags: String,
 }
 
 /// Why a call gave no answer.
@@ -145,31 +151,57 @@ impl Cluster {
             context: access.context.clone(),
             ..KubeConfigOptions::default()
         };
-        let config = match &access.kubeconfig {
-            Some(path) => {
-                let file = Kubeconfig::read_from(path)
-                    .with_context(|| format!("reading {}", path.display()))?;
+        let file = match &access.kubeconfig {
+            Some(path) => Kubeconfig::read_from(path)
+                .with_context(|| format!("reading {}", path.display()))
+                .map(Some)?,
+            // Whether there must be one is said below.
+            None => Kubeconfig::read().ok(),
+        };
+        let context = access.context.as_deref();
+        let own = file.as_ref();
+        let own = own.and_then(|file| proxy::in_kubeconfig(file, context));
+        let config = match file {
+            Some(file) if access.kubeconfig.is_some() => {
                 Config::from_custom_kubeconfig(file, &options).await
             }
-            None if access.context.is_some() => Config::from_kubeconfig(&options).await,
-            None => {
+            _ if context.is_some() => Config::from_kubeconfig(&options).await,
+            _ => {
                 let config = Config::infer()
                     .await
                     .context("no cluster: name a kubeconfig by --kubeconfig or KUBECONFIG")?;
-                return Self::of(config, access);
+                return Self::of(config, own, access);
             }
         };
-        Self::of(config.context("the kubeconfig can't be used")?, access)
+        let config = config.context("the kubeconfig can't be used")?;
+        Self::of(config, own, access)
     }
 
-    fn of(config: Config, access: &Access) -> anyhow::Result<Self> {
+    fn of(mut config: Config, own_proxy: Option<String>, access: &Access) -> anyhow::Result<Self> {
+        let proxy = proxy::proxy_for(&config.cluster_url, own_proxy, &environment());
+        let as_uri = |proxy: String| {
+            let uri = proxy.parse::<http::Uri>();
+            uri.with_context(|| format!("{proxy:?} is no address of a proxy"))
+        };
+        config.proxy_url = proxy.map(as_uri).transpose()?;
         let default = config.default_namespace.clone();
         let client = Client::try_from(config).context("the kubeconfig can't be used")?;
         Ok(Self {
             client,
             namespace: access.namespace.clone().unwrap_or(default),
             lull_namespace: access.lull_namespace.clone(),
+            flags: access.again(),
         })
+    }
+}
+
+/// What this process' own environment says of proxies; what is empty is not set.
+fn environment() -> Environment {
+    let value = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let either = |name: &str| value(name).or_else(|| value(&name.to_ascii_lowercase()));
+    Environment {
+        https_proxy: either("HTTPS_PROXY"),
+        no_proxy: either("NO_PROXY"),
     }
 }
 

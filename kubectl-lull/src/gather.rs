@@ -32,6 +32,7 @@ use crate::{
     cluster::{Cluster, call},
     components::components,
     mesh::{self, Seen},
+    progress,
     rights::Reading,
     told::{LeftOut, Told, told},
     workload::{Workload, kind},
@@ -89,6 +90,12 @@ struct Surroundings {
 /// # Errors
 /// Where the API server can't be asked. What the user may not read is left out and named.
 pub(crate) async fn planned(cluster: &Cluster, workload: &Workload) -> anyhow::Result<Planned> {
+    let what = format!("look at what is around {}", workload.target);
+    // Many calls, of which none may take long.
+    progress::during(&what, Box::pin(look_around(cluster, workload))).await
+}
+
+async fn look_around(cluster: &Cluster, workload: &Workload) -> anyhow::Result<Planned> {
     let target = &workload.target;
     let mut missing = Vec::new();
     let run = run_of(cluster, workload, &mut missing).await?;
@@ -99,7 +106,7 @@ pub(crate) async fn planned(cluster: &Cluster, workload: &Workload) -> anyhow::R
         plan: plan_of(target, &around, &settings, (run, &faults)),
         settings,
         is_enrolled: run.is_enrolled,
-        left_out: told.leaves_out(&workload.name.resource, &target.namespace),
+        left_out: told.leaves_out(&workload.resource, &target.namespace),
         missing: around.missing,
     })
 }
@@ -320,7 +327,7 @@ async fn others(
     for resource in told.targets.clone().unwrap_or_default().0 {
         let kind = match kind(cluster, &resource).await {
             Ok(kind) => kind,
-            Err(error) if is_unknown(&error) => continue,
+            Err(error) if is_left_alone(&error) => continue,
             Err(error) => return Err(error),
         };
         let (client, namespace) = (cluster.client.clone(), &cluster.namespace);
@@ -341,10 +348,14 @@ async fn others(
     Ok(others)
 }
 
-/// Whether the cluster has no such kind, and so no workloads of it.
-pub(crate) fn is_unknown(error: &anyhow::Error) -> bool {
+/// Whether the autoscaler leaves the kind alone, too: the cluster has none such (yet), or it can't be
+/// scaled. That says nothing of other kinds.
+pub(crate) fn is_left_alone(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<DiscoveryError>();
-    matches!(error, Some(DiscoveryError::Unknown(_)))
+    matches!(
+        error,
+        Some(DiscoveryError::Unknown(_) | DiscoveryError::NoScale(_))
+    )
 }
 
 /// The cluster-wide settings; the built-in ones where there are none, or they can't be read.
@@ -481,6 +492,14 @@ mod tests {
             assert_eq!(at_pods, is_member, "{:?}", plan.findings);
             assert!(is_found(Reason::OutlierDetection), "{:?}", plan.findings);
         }
+    }
+
+    #[test]
+    fn a_kind_that_the_autoscaler_leaves_alone_is_no_reason_to_plan_nothing() {
+        let kind = || "example.org/v1/things".parse().unwrap();
+        assert!(is_left_alone(&DiscoveryError::Unknown(kind()).into()));
+        assert!(is_left_alone(&DiscoveryError::NoScale(kind()).into()));
+        assert!(!is_left_alone(&anyhow::anyhow!("no answer")));
     }
 
     #[test]

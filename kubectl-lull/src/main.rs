@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! cli.rs        arguments                          cluster.rs   access to the API server
+//! name.rs       deploy/shop as it is typed (pure)  workload.rs  the same as an object
 //! commands/     one file each: reads, then says    pages.rs     the autoscaler's own pages
 //! doctor/       objects in, findings out (pure)    forward.rs   a port of one of its pods
-//! gather.rs     what a plan is made from           workload.rs  deploy/shop as an object
-//! rights.rs     the rights to read that
+//! gather.rs     what a plan is made from           rights.rs    the rights to read that
 //! mesh.rs       the part of that which is Istio's  told.rs      what the autoscaler is told
 //! progress.rs   what is waited for                 output.rs    text or JSON, and the exit code
-//! components.rs Lull's own pods, for a plan        table.rs, style.rs, words.rs: how it looks (pure)
-//! complete.rs   what may stand next on the command line (pure)
+//! components.rs Lull's own pods, for a plan        proxy.rs     the way to the API server (pure)
+//! complete.rs   what may stand next (pure)         table.rs, style.rs, words.rs: how it looks (pure)
 //! ```
 //!
 //! Whatever can't be read is named beside what could: a missing right is no reason to say nothing.
@@ -23,9 +23,11 @@ mod doctor;
 mod forward;
 mod gather;
 mod mesh;
+mod name;
 mod output;
 mod pages;
 mod progress;
+mod proxy;
 mod rights;
 mod style;
 mod table;

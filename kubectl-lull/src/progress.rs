@@ -37,6 +37,13 @@ pub(crate) async fn during<T>(what: &str, future: impl Future<Output = T>) -> T 
     }
 }
 
+/// `line` in the place of what is on a terminal's line. What doesn't fit is cut by the terminal: on a line of
+/// its own it would stay there when the next one comes, and so would what stands behind a line's end.
+fn redrawn(line: &str) -> String {
+    let line = line.replace(char::is_control, " ");
+    format!("\r\u{1b}[K\u{1b}[?7l{line}\u{1b}[?7h")
+}
+
 // === impl Progress ===
 
 impl Progress {
@@ -61,12 +68,14 @@ impl Progress {
         if elapsed < PATIENCE || !(self.is_terminal || is_news) {
             return;
         }
-        let line = format!("{what} ({})", span(elapsed));
+        let elapsed = span(elapsed);
         // Progress that can't be shown is no reason to stop.
         let _ = if self.is_terminal {
-            write!(stderr(), "\r\u{1b}[K{line}").and_then(|()| stderr().flush())
+            // The time stands first: the end may be cut.
+            let line = redrawn(&format!("({elapsed}) {what}"));
+            write!(stderr(), "{line}").and_then(|()| stderr().flush())
         } else {
-            writeln!(stderr(), "{line}")
+            writeln!(stderr(), "{what} ({elapsed})")
         };
         self.shown = Some(what.to_owned());
     }
@@ -77,5 +86,20 @@ impl Drop for Progress {
         if self.is_terminal && self.shown.is_some() {
             let _ = write!(stderr(), "\r\u{1b}[K");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_takes_one_line_of_a_terminal_however_long_it_is() {
+        let text = redrawn("look:\n403: \u{1b}[31mno");
+        let (start, end) = ("\r\u{1b}[K\u{1b}[?7l", "\u{1b}[?7h");
+        let line = text
+            .strip_prefix(start)
+            .and_then(|text| text.strip_suffix(end));
+        assert_eq!(line, Some("look: 403:  [31mno"), "{text:?}");
     }
 }

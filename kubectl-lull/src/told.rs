@@ -34,6 +34,8 @@ pub(crate) struct Told {
     pub(crate) namespaces: Namespaces,
     /// It has nothing to do with a mesh, whatever the cluster has.
     pub(crate) is_without_mesh: bool,
+    /// It waits for one, and does nothing before the cluster has it.
+    pub(crate) is_waiting_for_mesh: bool,
     /// Namespace whose policies hold in all others of a mesh.
     pub(crate) mesh_root: String,
 }
@@ -106,6 +108,7 @@ impl Told {
                 .unwrap_or_default()
                 .beside(own),
             is_without_mesh: value(MESH).as_deref() == Some("none"),
+            is_waiting_for_mesh: value(MESH).as_deref() == Some("istio"),
             mesh_root: value(MESH_ROOT).unwrap_or_else(|| DEFAULT_MESH_ROOT.to_owned()),
         }
     }
@@ -164,7 +167,9 @@ mod tests {
             (off.is_without_mesh, off.mesh_root.as_str()),
             (true, DEFAULT_MESH_ROOT)
         );
-        assert!(!Told::by(None, OWN).is_without_mesh);
+        assert!(named.is_waiting_for_mesh && !off.is_waiting_for_mesh);
+        let unseen = Told::by(None, OWN);
+        assert!(!unseen.is_without_mesh && !unseen.is_waiting_for_mesh);
     }
 
     fn leaves(told: &Told, kind: &str, namespace: &str) -> Option<LeftOut> {

@@ -1,6 +1,6 @@
-//! A workload as it is named on the command line, and as the cluster has it.
+//! A workload as the cluster has it.
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use autoscaler::target::{Target, discover};
@@ -9,11 +9,14 @@ use kube::{
     core::{ApiResource, DynamicObject},
 };
 use lull_contract::{
-    annotations, scaled_workload::ScaledWorkload, target_resource::TargetResource,
+    annotations,
+    scaled_workload::{self, ScaledWorkload},
+    target_resource::TargetResource,
 };
 
 use crate::{
     cluster::{CallError, Cluster, call},
+    name::{Kind, ShownKind, WorkloadName},
     progress,
 };
 
@@ -24,25 +27,13 @@ const DISCOVERY: Duration = Duration::from_secs(15);
 pub(crate) const NOT_INSTALLED: &str =
     "Lull is not installed on this cluster: it has no ScaledWorkloads";
 
-/// Longest name of an object.
-const MAX_NAME: usize = 253;
-
-/// `deploy/shop`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct WorkloadName {
-    /// Its kind.
-    pub(crate) resource: TargetResource,
-    /// Its own name.
-    pub(crate) name: String,
-}
-
 /// A workload that is there.
 #[derive(Debug, Clone)]
 pub(crate) struct Workload {
     /// Objects of its kind in its namespace.
     pub(crate) api: Api<DynamicObject>,
-    /// How it was asked for.
-    pub(crate) name: WorkloadName,
+    /// Its kind, as the chart names it.
+    pub(crate) resource: TargetResource,
     /// What Lull reads of it.
     pub(crate) target: Target,
 }
@@ -62,12 +53,58 @@ pub(crate) async fn kind(
     Ok(Arc::new(found?))
 }
 
-/// Whether an object may be called so: whatever else would be asked for under another path.
-fn is_name(text: &str) -> bool {
-    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
-    text.len() <= MAX_NAME
-        && text.chars().all(is_allowed)
-        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+/// The kind of the workload that is `wanted`.
+///
+/// # Errors
+/// Where only a ScaledWorkload could tell it and there is none, or the API server can't say.
+async fn resource(cluster: &Cluster, wanted: &WorkloadName) -> anyhow::Result<TargetResource> {
+    let kind = match &wanted.kind {
+        Kind::Resource(resource) => return Ok(resource.clone()),
+        Kind::Shown(kind) => kind,
+    };
+    let (client, namespace) = (cluster.client.clone(), &cluster.namespace);
+    let api: Api<ScaledWorkload> = Api::namespaced(client, namespace);
+    let what = format!(
+        "look for the ScaledWorkload of {} {}",
+        kind.text(),
+        wanted.name
+    );
+    let scaled = call(&what, api.get_opt(&kind.id(&wanted.name))).await?;
+    let target = scaled.map(|scaled| scaled.spec.target);
+    match target.filter(|target| kind.is_of(target, &wanted.name)) {
+        Some(target) => resource_of(cluster, &target).await,
+        None => bail!(unknown_kind(kind, &wanted.name, namespace)),
+    }
+}
+
+/// What is said of a workload whose kind nothing tells.
+fn unknown_kind(kind: &ShownKind, name: &str, namespace: &str) -> String {
+    format!(
+        "Lull runs no {} {name} in namespace {namespace}, and any other is named by \
+         GROUP/VERSION/PLURAL/NAME (or deploy/NAME, sts/NAME)",
+        kind.text()
+    )
+}
+
+/// The resource of which `target` is.
+async fn resource_of(
+    cluster: &Cluster,
+    target: &scaled_workload::Target,
+) -> anyhow::Result<TargetResource> {
+    let (version, kind) = (target.api_version.as_str(), target.kind.as_str());
+    let what = format!("look for {kind} of {version}");
+    let list = if version.contains('/') {
+        call(&what, cluster.client.list_api_group_resources(version)).await?
+    } else {
+        call(&what, cluster.client.list_core_api_resources(version)).await?
+    };
+    let mut kinds = list.resources.iter();
+    // A subresource may be of the same kind.
+    let found = kinds.find(|one| one.kind == kind && !one.name.contains('/'));
+    let found = found.with_context(|| format!("{what}: the API server has none"))?;
+    let resource = format!("{version}/{}", found.name);
+    let resource = resource.parse::<TargetResource>();
+    resource.map_err(anyhow::Error::msg)
 }
 
 /// Whether the cluster knows ScaledWorkloads.
@@ -98,43 +135,6 @@ fn not_run(target: &Target) -> String {
     format!("{target} is not run by Lull: `kubectl lull on` lets Lull run it")
 }
 
-// === impl WorkloadName ===
-
-impl FromStr for WorkloadName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || {
-            format!(
-                "{text:?} is no workload: write deploy/NAME, sts/NAME or GROUP/VERSION/PLURAL/NAME"
-            )
-        };
-        let (kind, name) = text.rsplit_once('/').unwrap_or(("deploy", text));
-        let resource =
-            match kind {
-                "deploy" | "deployment" | "deployments" | "deployment.apps"
-                | "deployments.apps" => "apps/v1/deployments",
-                "sts" | "statefulset" | "statefulsets" | "statefulset.apps"
-                | "statefulsets.apps" => "apps/v1/statefulsets",
-                other if other.contains('/') => other,
-                _ => return Err(wrong()),
-            };
-        if name.is_empty() {
-            return Err(wrong());
-        }
-        if !is_name(name) {
-            return Err(format!(
-                "{name:?} is no name of a workload: names have lower-case letters, digits, - and ., \
-                 at most {MAX_NAME} of them"
-            ));
-        }
-        Ok(Self {
-            resource: resource.parse()?,
-            name: name.to_owned(),
-        })
-    }
-}
-
 // === impl Workload ===
 
 impl Workload {
@@ -143,20 +143,24 @@ impl Workload {
     /// # Errors
     /// Where there is none, or the API server can't say.
     pub(crate) async fn find(cluster: &Cluster, wanted: &WorkloadName) -> anyhow::Result<Self> {
-        let resource = kind(cluster, &wanted.resource).await?;
+        let resource = resource(cluster, wanted).await?;
+        let known = kind(cluster, &resource).await?;
         let (client, namespace) = (cluster.client.clone(), &cluster.namespace);
-        let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &*resource);
-        let what = format!("look for {} {}", resource.kind, wanted.name);
+        let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &*known);
+        let what = format!("look for {} {}", known.kind, wanted.name);
         let Some(object) = call(&what, api.get_opt(&wanted.name)).await? else {
             bail!(
                 "there is no {} {} in namespace {namespace}",
-                resource.kind,
+                known.kind,
                 wanted.name
             );
         };
-        let target = Target::new(&resource, object);
-        let name = wanted.clone();
-        Ok(Self { api, name, target })
+        let target = Target::new(&known, object);
+        Ok(Self {
+            api,
+            resource,
+            target,
+        })
     }
 
     /// The same as it is by now; `None` where it is gone.
@@ -205,51 +209,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn workloads_are_named_as_kubectl_names_them() {
-        let rows = [
-            ("shop", "apps/v1/deployments", "shop"),
-            ("deploy/shop", "apps/v1/deployments", "shop"),
-            ("deployments.apps/shop", "apps/v1/deployments", "shop"),
-            ("sts/db", "apps/v1/statefulsets", "db"),
-            (
-                "argoproj.io/v1alpha1/rollouts/shop",
-                "argoproj.io/v1alpha1/rollouts",
-                "shop",
-            ),
-        ];
-        for (text, resource, name) in rows {
-            let read: WorkloadName = text.parse().unwrap();
-            assert_eq!(
-                (read.resource.to_string().as_str(), read.name.as_str()),
-                (resource, name),
-                "{text}"
-            );
-        }
-        for wrong in ["", "deploy/", "pod/x", "a b"] {
-            assert!(wrong.parse::<WorkloadName>().is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_name_that_no_object_can_have_is_refused_with_what_is_allowed() {
-        let long = "x".repeat(MAX_NAME + 1);
-        for name in [
-            "Shop",
-            "shop,cart",
-            "shop?x=1",
-            "..",
-            "-shop",
-            "sh\u{1b}op",
-            long.as_str(),
-        ] {
-            let wrong = format!("deploy/{name}").parse::<WorkloadName>();
-            let wrong = wrong.unwrap_err();
-            assert!(wrong.contains("lower-case letters"), "{wrong}");
-            assert!(!wrong.contains(char::is_control), "{wrong:?}");
-        }
-    }
 
     #[test]
     fn a_workload_that_asks_for_it_and_has_no_scaled_workload_is_not_told_to_ask() {

@@ -8,6 +8,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HumanDuration(pub Duration);
 
+/// What an API server takes for one in a ScaledWorkload: nothing that can't be read. Every duration that is
+/// written there, which has two units at most, fits.
+#[cfg(feature = "crd")]
+const PATTERN: &str = "^(0|([0-9]{1,9}(ms|s|m|h)){1,4})$";
+
 /// The text was not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a duration: write for instance 90s, 1m30s, 500ms or 1h")]
@@ -99,7 +104,7 @@ impl schemars::JsonSchema for HumanDuration {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "string" })
+        schemars::json_schema!({ "type": "string", "pattern": PATTERN })
     }
 }
 

@@ -214,20 +214,25 @@ impl fmt::Display for State {
 /// Where it can't be written as JSON, which would be a fault of this crate.
 pub fn crd() -> serde_json::Result<Value> {
     let mut crd = serde_json::to_value(ScaledWorkload::crd())?;
-    drop_unsigned_formats(&mut crd);
+    bound_unsigned_formats(&mut crd);
     Ok(crd)
 }
 
-/// Kubernetes knows no unsigned formats, and warns of each at every install; the bounds stay.
-fn drop_unsigned_formats(value: &mut Value) {
+/// Kubernetes knows no unsigned formats, and warns of each at every install; bounds stand in their place: with
+/// one object beyond them no list of ScaledWorkloads could be read.
+fn bound_unsigned_formats(value: &mut Value) {
     if let Value::Object(fields) = value {
-        let is_unsigned = |format: &Value| format.as_str().is_some_and(|f| f.starts_with("uint"));
-        if fields.get("format").is_some_and(is_unsigned) {
+        let format = fields.get("format").and_then(Value::as_str);
+        let is_u32 = format == Some("uint32");
+        if format.is_some_and(|format| format.starts_with("uint")) {
             fields.remove("format");
         }
-        fields.values_mut().for_each(drop_unsigned_formats);
+        if is_u32 {
+            fields.insert("maximum".to_owned(), f64::from(u32::MAX).into());
+        }
+        fields.values_mut().for_each(bound_unsigned_formats);
     } else if let Value::Array(values) = value {
-        values.iter_mut().for_each(drop_unsigned_formats);
+        values.iter_mut().for_each(bound_unsigned_formats);
     }
 }
 
@@ -239,6 +244,22 @@ mod tests {
     fn the_crd_has_no_format_that_kubernetes_warns_of() {
         let text = crd().unwrap().to_string();
         assert!(text.contains("minimum") && !text.contains("uint"), "{text}");
+    }
+
+    #[test]
+    fn the_crd_takes_no_number_and_no_duration_that_cannot_be_read() {
+        let crd = crd().unwrap();
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let spec = &schema["properties"]["spec"]["properties"];
+        let settings = &spec["settings"]["properties"];
+        let (most, own) = (f64::from(u32::MAX), &spec["originalReplicas"]);
+        for count in [own, &settings["minScale"], &settings["queueDepth"]] {
+            assert_eq!(count["maximum"], most, "{count}");
+        }
+        for name in ["window", "holdTimeout", "idleTimeout", "connectTimeout"] {
+            let duration = &settings[name];
+            assert!(duration["pattern"].is_string(), "{name}: {duration}");
+        }
     }
 
     #[test]

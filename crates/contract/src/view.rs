@@ -53,7 +53,10 @@ pub struct WorkloadView {
     pub namespace: String,
     /// Name of the ScaledWorkload.
     pub name: String,
-    /// Kind of the scaled object, for instance `Deployment`.
+    /// Group and version of the scaled object, for instance `apps/v1`; empty where an older autoscaler
+    /// answers.
+    pub target_api_version: String,
+    /// Its kind, for instance `Deployment`.
     pub target_kind: String,
     /// Its name, in the same namespace.
     pub target_name: String,

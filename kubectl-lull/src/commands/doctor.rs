@@ -6,6 +6,7 @@ use super::Asked;
 use crate::{
     doctor::{self, Finding, Level},
     output::{Outcome, Output},
+    progress,
     style::{Paint, Style},
     words::count,
 };
@@ -27,7 +28,9 @@ struct Page {
 pub(super) async fn run(asked: Asked<'_>) -> anyhow::Result<Output> {
     let version = asked.cluster.client.apiserver_version();
     crate::cluster::call("ask the API server for its version", version).await?;
-    let seen = Box::pin(doctor::look(asked.cluster)).await;
+    // Many calls, of which none may take long.
+    let look = Box::pin(doctor::look(asked.cluster));
+    let seen = progress::during("look at the cluster", look).await;
     let page = Page {
         findings: doctor::findings(&seen),
     };

@@ -12,6 +12,7 @@ use super::Asked;
 use crate::{
     cli::ListArgs,
     cluster::{Cluster, call},
+    name::shown as shown_name,
     output::{Outcome, Output},
     pages,
     style::{Paint, Style},
@@ -150,11 +151,10 @@ fn table(page: &Page, shown: &Shown<'_>) -> Table {
 }
 
 fn row(workload: &WorkloadView, now: Timestamp) -> Vec<Cell> {
-    let kind = workload.target_kind.to_ascii_lowercase();
     let saved = hours(saved(workload, now));
     vec![
         workload.namespace.as_str().into(),
-        format!("{kind}/{}", workload.target_name).into(),
+        shown_name(workload).into(),
         Cell::painted(paint_of(&workload.state), workload.state.as_str()),
         ago(workload.since.as_deref(), now).into(),
         format!("{}/{}", workload.ready, workload.desired).into(),
@@ -257,6 +257,24 @@ mod tests {
         let text = super::text(&none, &shown(false), Style::PLAIN);
         assert_eq!(text, "Lull runs no workload in namespace web.\n");
     }
+
+    #[test]
+    fn a_kind_of_somebody_else_s_is_shown_with_its_group() {
+        let rollout = WorkloadView {
+            target_kind: "Rollout".to_owned(),
+            target_api_version: "argoproj.io/v1alpha1".to_owned(),
+            ..shop()
+        };
+        let page = Page {
+            workloads: vec![rollout],
+            notices: Vec::new(),
+            missing: Vec::new(),
+        };
+        let text = text(&page, &shown(false), Style::PLAIN);
+        let name = text.lines().nth(1).and_then(|line| line.split(' ').next());
+        assert_eq!(name, Some("rollout.argoproj.io/shop"), "{text}");
+    }
+
     #[test]
     fn what_keeps_all_of_them_awake_is_said_below_the_table() {
         assert_eq!(silence(&[]), None);

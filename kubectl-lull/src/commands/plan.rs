@@ -1,10 +1,11 @@
 //! `plan`: what enrolment would do with a workload, and what stands in its way.
 
-use autoscaler::plan::Finding;
+use autoscaler::{plan::Finding, target::Target};
 use lull_contract::{
     Settings,
-    annotations::{self, ScaleMode},
+    annotations::{self, LEAVE, ScaleMode},
     names::private_service,
+    target_resource::TargetResource,
 };
 use serde::Serialize;
 
@@ -15,12 +16,14 @@ use crate::{
     output::{Outcome, Output},
     style::{Paint, Style},
     told::LeftOut,
-    workload::{Workload, WorkloadName},
+    workload::Workload,
 };
 
 /// Reasons of refusals that no autoscaler tells of: it doesn't see such a workload at all.
 const NOT_A_TARGET: &str = "NotATarget";
 const OTHER_NAMESPACE: &str = "OtherNamespace";
+/// The same of one that is on its way out, or was left there.
+const ASKED_TO_LEAVE: &str = "AskedToLeave";
 
 /// What comes of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -68,9 +71,10 @@ pub(super) async fn run(asked: Asked<'_>, which: &Which) -> anyhow::Result<Outpu
     let is_on = annotations::mode(&workload.target.annotations) == ScaleMode::On;
     let mut text = page.text(asked.style);
     if page.verdict == Verdict::WouldEnrol && !is_on {
-        let (name, namespace) = (named(&which.workload), &cluster.namespace);
+        let name = named(&workload.resource, &workload.target.name);
+        let (namespace, flags) = (&cluster.namespace, &cluster.flags);
         text.push_str(&format!(
-            "\nTo do it: kubectl lull on {name} -n {namespace}\n"
+            "\nTo do it: kubectl lull on {name} -n {namespace}{flags}\n"
         ));
     }
     let outcome = page.outcome();
@@ -78,8 +82,7 @@ pub(super) async fn run(asked: Asked<'_>, which: &Which) -> anyhow::Result<Outpu
 }
 
 /// The workload as it may be named on the command line.
-fn named(workload: &WorkloadName) -> String {
-    let WorkloadName { resource, name } = workload;
+fn named(resource: &TargetResource, name: &str) -> String {
     match resource.to_string().as_str() {
         "apps/v1/deployments" => format!("deploy/{name}"),
         "apps/v1/statefulsets" => format!("sts/{name}"),
@@ -104,7 +107,9 @@ impl Page {
     pub(super) fn new(workload: &Workload, planned: Planned) -> Self {
         let (target, plan) = (&workload.target, &planned.plan);
         let left_out = planned.left_out.map(|why| Found::left_out(workload, why));
-        let refusals = left_out.into_iter().chain(plan.refusals().map(Found::from));
+        let leaves = Found::leaves(&workload.resource, target);
+        let unseen = left_out.into_iter().chain(leaves);
+        let refusals = unseen.chain(plan.refusals().map(Found::from));
         let refusals: Vec<Found> = refusals.collect();
         let verdict = match (!refusals.is_empty(), planned.is_enrolled) {
             (true, _) => Verdict::Refused,
@@ -212,7 +217,7 @@ impl Found {
                 NOT_A_TARGET,
                 format!(
                     "is of a kind that Lull doesn't look after; add {} to the chart's value targets",
-                    workload.name.resource
+                    workload.resource
                 ),
             ),
             LeftOut::Namespace => (
@@ -239,6 +244,24 @@ impl Found {
         }
     }
 
+    /// Where a mark keeps it out of Lull, whatever else is asked for: an uninstall that was cut leaves it.
+    fn leaves(resource: &TargetResource, target: &Target) -> Option<Self> {
+        annotations::leave(&target.annotations)?;
+        let (name, namespace) = (&target.name, &target.namespace);
+        let kind = match resource.group.as_str() {
+            "" => resource.plural.clone(),
+            group => format!("{}.{group}", resource.plural),
+        };
+        Some(Self {
+            reason: ASKED_TO_LEAVE.to_owned(),
+            object: target.to_string(),
+            message: format!(
+                "carries {LEAVE}, by which it stays out of Lull; where no uninstall is under way: kubectl \
+                 annotate {kind} {name} -n {namespace} {LEAVE}-"
+            ),
+        })
+    }
+
     fn line(&self, style: Style, paint: Paint) -> String {
         let reason = style.paint(paint, &self.reason);
         format!("{reason}: {} {}", self.object, self.message)
@@ -247,7 +270,14 @@ impl Found {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use k8s_openapi::api::apps::v1::Deployment;
+    use kube::core::ApiResource;
+    use serde_json::json;
+
     use super::*;
+    use crate::name::{Kind, WorkloadName};
 
     fn page(verdict: Verdict) -> Page {
         let found = |reason: &str| Found {
@@ -287,8 +317,31 @@ mod tests {
     #[test]
     fn a_workload_is_named_so_that_it_can_be_typed_again() {
         for text in ["deploy/shop", "sts/shop", "example.org/v1/deployments/shop"] {
-            assert_eq!(named(&text.parse().unwrap()), text);
+            let WorkloadName { kind, name } = text.parse().unwrap();
+            let resource = match kind {
+                Kind::Resource(resource) => resource,
+                other => panic!("{text} is taken for {other:?}"),
+            };
+            assert_eq!(named(&resource, &name), text);
         }
+    }
+
+    #[test]
+    fn what_an_uninstall_has_marked_is_not_said_to_be_enrolled() {
+        let kind = Arc::new(ApiResource::erase::<Deployment>(&()));
+        let resource = "apps/v1/deployments".parse().unwrap();
+        let leaves = |annotations: serde_json::Value| {
+            let metadata =
+                json!({ "name": "shop", "namespace": "web", "annotations": annotations });
+            let object = serde_json::from_value(json!({ "metadata": metadata })).unwrap();
+            Found::leaves(&resource, &Target::new(&kind, object))
+        };
+        assert!(leaves(json!({ "lull.dev/scale": "true" })).is_none());
+        let marks = json!({ "lull.dev/scale": "true", "lull.dev/leave": "requested" });
+        let found = leaves(marks).unwrap();
+        assert_eq!(found.reason, ASKED_TO_LEAVE);
+        let fix = "kubectl annotate deployments.apps shop -n web lull.dev/leave-";
+        assert!(found.message.ends_with(fix), "{}", found.message);
     }
 
     #[test]

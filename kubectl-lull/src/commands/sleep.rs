@@ -21,6 +21,7 @@ use crate::{
     output::{Outcome, Output},
     pages,
     style::{Paint, Style},
+    words::count,
     workload::Workload,
 };
 
@@ -83,7 +84,9 @@ pub(super) async fn run(asked: Asked<'_>, args: &SleepArgs) -> anyhow::Result<Ou
     }
     let what = format!("{} to sleep", workload.target);
     let took = if_wanted(args.wait, &what, async || {
-        Ok(asleep(workload.scaled(cluster).await?.as_ref()))
+        let scaled = workload.scaled(cluster).await?;
+        let now = workload.now().await?;
+        asleep(scaled.as_ref(), now.map_or(0, |now| now.replicas))
     })
     .await?;
     let result = match took {
@@ -168,14 +171,21 @@ fn objection(situation: &Situation<'_>) -> Option<String> {
     }
 }
 
-/// Whether it sleeps.
-fn asleep(scaled: Option<&ScaledWorkload>) -> Look {
+/// Whether it sleeps; it has so many `replicas` now.
+///
+/// # Errors
+/// Where it has pods again: somebody called, so it would be waited for in vain.
+fn asleep(scaled: Option<&ScaledWorkload>, replicas: u32) -> anyhow::Result<Look> {
     let status = scaled.and_then(|scaled| scaled.status.clone());
-    let status = status.unwrap_or_default();
-    if status.state == State::Asleep {
-        return Look::There;
+    let ScaledWorkloadStatus { state, reason, .. } = status.unwrap_or_default();
+    if state == State::Asleep {
+        return Ok(Look::There);
     }
-    Look::NotYet(format!("{}: {}", status.state, status.reason))
+    if replicas > 0 {
+        let pods = count(u64::from(replicas), "pod");
+        bail!("it was woken again before it slept: {pods} wanted; {state}: {reason}");
+    }
+    Ok(Look::NotYet(format!("{state}: {reason}")))
 }
 
 #[cfg(test)]
@@ -221,6 +231,7 @@ mod tests {
             }
         }
     }
+
     #[test]
     fn what_lull_keeps_awake_is_not_put_to_sleep_even_by_force() {
         let condition = |reason: &str, message: &str| -> ScaledWorkloadStatus {
@@ -251,5 +262,35 @@ mod tests {
                 Some(part) => assert!(why.as_ref().is_some_and(|w| w.contains(part)), "{why:?}"),
             }
         }
+    }
+
+    #[test]
+    fn what_was_woken_again_is_not_waited_for() {
+        let scaled = |state: &str| -> ScaledWorkload {
+            serde_json::from_value(json!({
+                "apiVersion": "lull.dev/v1alpha1", "kind": "ScaledWorkload",
+                "metadata": { "name": "shop", "namespace": "web" },
+                "spec": {
+                    "target": {
+                        "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": "1",
+                    },
+                    "podSelector": {}, "ports": [], "settings": Settings::default(),
+                    "originalReplicas": 1,
+                },
+                "status": { "state": state, "reason": "2 held" },
+            }))
+            .unwrap()
+        };
+        let look = |state: &str, replicas| asleep(Some(&scaled(state)), replicas);
+        assert_eq!(look("Asleep", 0).unwrap(), Look::There);
+        // It slept, for whoever has called since.
+        assert_eq!(look("Asleep", 1).unwrap(), Look::There);
+        let draining = Look::NotYet("Awake: 2 held".to_owned());
+        assert_eq!(look("Awake", 0).unwrap(), draining);
+        let woken = look("Awake", 1).unwrap_err().to_string();
+        assert!(
+            woken.contains("woken again") && woken.contains("1 pod wanted"),
+            "{woken}"
+        );
     }
 }

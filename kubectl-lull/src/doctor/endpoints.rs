@@ -13,6 +13,8 @@ use lull_contract::{
 use super::{Area, Finding, OptedIn, Seen, place, ready_addresses};
 use crate::{gather::COMPONENT_LABEL, told::LeftOut};
 
+/// Reason of a workload that is not enrolled yet and that nothing stands in the way of.
+const WAITING: &str = "Waiting";
 /// Kubernetes' label for the Service of a slice.
 const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
 
@@ -145,7 +147,7 @@ fn conditions(workloads: &[ScaledWorkload], findings: &mut Vec<Finding>) {
         for condition in status.conditions.iter().filter(|one| is_odd(one)) {
             let reason = &condition.reason;
             let text = format!("{namespace}/{name}: {reason}: {}", condition.message);
-            let fix = format!("docs/enrolment.md, {reason}");
+            let fix = explained(reason);
             findings.push(Area::Workloads.warning(text, fix));
         }
     }
@@ -153,6 +155,15 @@ fn conditions(workloads: &[ScaledWorkload], findings: &mut Vec<Finding>) {
         let count = workloads.len();
         findings
             .push(Area::Workloads.good(format!("nothing stands in a workload's way ({count})")));
+    }
+}
+
+/// Where it is said what a condition's `reason` means and what to do.
+fn explained(reason: &str) -> String {
+    match reason {
+        // It is no finding.
+        WAITING => "docs/troubleshooting.md, It is never enrolled".to_owned(),
+        finding => format!("docs/enrolment.md, {finding}"),
     }
 }
 
@@ -164,7 +175,13 @@ fn forgotten(seen: &Seen, workloads: &[ScaledWorkload], findings: &mut Vec<Findi
     };
     let known: BTreeSet<(String, String)> = workloads.iter().map(place).collect();
     let is_unknown = |one: &&OptedIn| !known.contains(&(one.namespace.clone(), one.id.clone()));
-    findings.extend(opted_in.iter().filter(is_unknown).map(unseen));
+    findings.extend(opted_in.found.iter().filter(is_unknown).map(unseen));
+    findings.extend(opted_in.left_alone.iter().map(|what| {
+        Area::Workloads.warning(
+            format!("a kind of the chart's value targets is left alone: {what}"),
+            "install its CRD, or take the kind out of targets",
+        )
+    }));
 }
 
 /// What is said of one, and why it is so.
@@ -207,6 +224,36 @@ impl Wrong {
             Area::Slices.problem(text, fix)
         } else {
             Area::Slices.warning(text, fix)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use autoscaler::plan::Reason;
+
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_condition_stands_where_it_is_said_to() {
+        let pages = [
+            (
+                "docs/enrolment.md",
+                include_str!("../../../docs/enrolment.md"),
+            ),
+            (
+                "docs/troubleshooting.md",
+                include_str!("../../../docs/troubleshooting.md"),
+            ),
+        ];
+        let findings = Reason::ALL.iter().map(ToString::to_string);
+        for reason in findings.chain([WAITING.to_owned()]) {
+            let fix = explained(&reason);
+            let (page, entry) = fix.split_once(", ").unwrap();
+            let page = pages.iter().find(|(name, _)| *name == page);
+            let (_, text) = page.unwrap();
+            let places = [format!("| `{entry}` |"), format!("### {entry}\n")];
+            assert!(places.iter().any(|place| text.contains(place)), "{fix}");
         }
     }
 }

@@ -28,12 +28,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{
-    OptedIn, Read, Seen, crd, install,
+    OptedIn, OptedInKinds, Read, Seen, crd, install,
     rights::{of_the_autoscaler, of_the_user},
 };
 use crate::{
     cluster::{CallError, Cluster, call},
-    gather::{LULL, SETTINGS, is_unknown},
+    gather::{LULL, SETTINGS, is_left_alone},
     mesh, pages,
     rights::Right,
     told::{Told, told},
@@ -85,6 +85,9 @@ pub(crate) async fn look(cluster: &Cluster) -> Seen {
         autoscaler_lacking: autoscaler_lacking(cluster, &known).await,
         istiods: listed(Api::all(client()), &labels(ISTIOD)).await,
         is_without_mesh: known.as_ref().is_ok_and(|(told, _)| told.is_without_mesh),
+        is_waiting_for_mesh: known
+            .as_ref()
+            .is_ok_and(|(told, _)| told.is_waiting_for_mesh),
         missing_kinds: missing_kinds(cluster, &knows_istio).await,
         entries: entries(cluster, &knows_istio).await,
         knows_istio,
@@ -174,14 +177,17 @@ async fn workloads(cluster: &Cluster) -> Read<Option<Vec<ScaledWorkload>>> {
 }
 
 /// Objects of the kinds that Lull looks after that carry the annotation.
-async fn opted_in(cluster: &Cluster, known: &Known) -> Read<Vec<OptedIn>> {
+async fn opted_in(cluster: &Cluster, known: &Known) -> Read<OptedInKinds> {
     let (told, _) = known.as_ref().map_err(Clone::clone)?;
-    let mut found = Vec::new();
+    let (mut found, mut left_alone) = (Vec::new(), Vec::new());
     for resource in told.targets.clone().unwrap_or_default().0 {
         let kind = match kind(cluster, &resource).await {
             Ok(kind) => kind,
             // Its CRD may come later.
-            Err(error) if is_unknown(&error) => continue,
+            Err(error) if is_left_alone(&error) => {
+                left_alone.push(error.to_string());
+                continue;
+            }
             Err(error) => return Err(format!("{error:#}")),
         };
         let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &*kind);
@@ -201,7 +207,7 @@ async fn opted_in(cluster: &Cluster, known: &Known) -> Read<Vec<OptedIn>> {
             namespace: target.namespace,
         }));
     }
-    Ok(found)
+    Ok(OptedInKinds { found, left_alone })
 }
 
 async fn settings(cluster: &Cluster) -> Read<Vec<DefaultError>> {

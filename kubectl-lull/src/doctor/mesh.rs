@@ -62,6 +62,10 @@ fn istio(seen: &Seen) -> Finding {
             ),
             format!("take {SELECT_ENTRIES} out of istiod's environment"),
         ),
+        (Ok(false), _) if seen.is_waiting_for_mesh => Area::Mesh.problem(
+            "there is no Istio, and Lull is told to wait for it (mesh.mode is istio): nothing is enrolled",
+            "install Istio's CRDs (chart istio/base), or helm upgrade with mesh.mode=auto",
+        ),
         (Ok(false), _) => Area::Mesh.good("there is no Istio, and none is needed"),
         (Ok(true), Ok(true)) => Area::Mesh.good("Istio is there, and istiod ready"),
         (Ok(true), Ok(false)) => Area::Mesh.warning(

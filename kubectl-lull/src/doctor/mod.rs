@@ -97,6 +97,15 @@ pub(crate) struct OptedIn {
     pub(crate) has_template: bool,
 }
 
+/// Workloads with the annotation, of all kinds that Lull is told to look after.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct OptedInKinds {
+    /// Every one.
+    pub(crate) found: Vec<OptedIn>,
+    /// What is with the kinds that it leaves alone all the same, as sentences.
+    pub(crate) left_alone: Vec<String>,
+}
+
 /// What was seen of a cluster.
 #[derive(Debug)]
 pub(crate) struct Seen {
@@ -110,7 +119,7 @@ pub(crate) struct Seen {
     /// Every ScaledWorkload; `None`: the cluster doesn't know the kind.
     pub(crate) workloads: Read<Option<Vec<ScaledWorkload>>>,
     /// Workloads with the annotation.
-    pub(crate) opted_in: Read<Vec<OptedIn>>,
+    pub(crate) opted_in: Read<OptedInKinds>,
     /// Lull's own Deployments.
     pub(crate) deployments: Read<Vec<Deployment>>,
     /// Lull's own pods.
@@ -139,6 +148,8 @@ pub(crate) struct Seen {
     pub(crate) istiods: Read<Vec<Pod>>,
     /// Lull is told that there is no mesh for it.
     pub(crate) is_without_mesh: bool,
+    /// Lull is told to wait for a mesh.
+    pub(crate) is_waiting_for_mesh: bool,
     /// Istio's kinds that the cluster doesn't know, where it knows WorkloadEntries.
     pub(crate) missing_kinds: Read<Vec<String>>,
     /// WorkloadEntries that Lull has written.

@@ -191,6 +191,7 @@ mod tests {
             targets: None,
             namespaces: autoscaler::namespaces::Namespaces::default(),
             is_without_mesh: !has_mesh,
+            is_waiting_for_mesh: false,
             mesh_root: "istio-system".to_owned(),
         };
         of_the_user(&told, has_mesh)

@@ -108,7 +108,7 @@ fn well() -> Seen {
         now: NOW.parse().unwrap(),
         unknown_fields: Ok(Some(Vec::new())),
         workloads: Ok(Some(vec![asleep()])),
-        opted_in: Ok(Vec::new()),
+        opted_in: Ok(OptedInKinds::default()),
         deployments: Ok(components.map(|name| deployment(name, (2, 2), "1")).into()),
         pods: Ok(components.map(|name| pod(name, &[name])).into()),
         leases: Err("not looked at".to_owned()),
@@ -123,6 +123,7 @@ fn well() -> Seen {
         knows_istio: Ok(false),
         istiods: Ok(Vec::new()),
         is_without_mesh: false,
+        is_waiting_for_mesh: false,
         missing_kinds: Ok(Vec::new()),
         entries: Ok(Vec::new()),
         slices: Ok(vec![slice("shop", "10.0.0.1")]),
@@ -354,6 +355,17 @@ fn an_istio_that_is_partly_there_or_not_for_lull_is_told() {
 }
 
 #[test]
+fn a_mesh_that_lull_waits_for_is_missed() {
+    let mut seen = well();
+    has(&seen, Area::Mesh, Level::Good, "none is needed");
+    seen.is_waiting_for_mesh = true;
+    has(&seen, Area::Mesh, Level::Problem, "told to wait for it");
+    seen.knows_istio = Ok(true);
+    seen.istiods = Ok(vec![istiod(&json!([]))]);
+    has(&seen, Area::Mesh, Level::Good, "istiod ready");
+}
+
+#[test]
 fn a_sleeper_in_the_mesh_without_entries_is_a_problem() {
     let mut hidden = slice("shop", "10.0.0.1");
     let labels = hidden.metadata.labels.get_or_insert_default();
@@ -404,7 +416,11 @@ fn workloads_that_nobody_took_note_of_are_named() {
         left_out: None,
         has_template: true,
     };
-    seen.opted_in = Ok(vec![opted_in("shop"), opted_in("cart")]);
+    seen.opted_in = Ok(OptedInKinds {
+        found: vec![opted_in("shop"), opted_in("cart")],
+        left_alone: vec!["example.org/v1/things has no /scale subresource".to_owned()],
+    });
+    has(&seen, Area::Workloads, Level::Warning, "no /scale");
     has(&seen, Area::Workloads, Level::Problem, "Deployment cart");
     let count = findings(&seen)
         .iter()
@@ -432,7 +448,10 @@ fn what_asks_where_lull_never_looks_is_told_why_nothing_happens() {
         ),
         (None, false, "no pod template"),
     ] {
-        seen.opted_in = Ok(vec![asking(left_out, has_template)]);
+        seen.opted_in = Ok(OptedInKinds {
+            found: vec![asking(left_out, has_template)],
+            left_alone: Vec::new(),
+        });
         has(&seen, Area::Workloads, Level::Warning, part);
     }
 }

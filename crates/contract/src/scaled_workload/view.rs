@@ -19,6 +19,7 @@ impl ScaledWorkload {
         WorkloadView {
             namespace: self.namespace().unwrap_or_default(),
             name: self.name_any(),
+            target_api_version: target.api_version.clone(),
             target_kind: target.kind.clone(),
             target_name: target.name.clone(),
             mode: status.mode.to_string(),
@@ -105,6 +106,7 @@ mod tests {
             ("Asleep", "Proxy")
         );
         assert_eq!(view.since.as_deref(), Some("2026-01-01T00:00:00Z"));
+        assert_eq!(view.target_api_version, "apps/v1");
         let reasons: Vec<&str> = view.conditions.iter().map(|c| c.reason.as_str()).collect();
         assert_eq!(reasons, ["ShortGrace"]);
         assert!(!view.is_live && view.saving_pods == 1);

@@ -137,8 +137,10 @@ async fn a_cluster_on_which_all_is_well_passes_the_doctor() -> anyhow::Result<()
 #[tokio::test]
 async fn how_it_ends_tells_what_was_wrong() -> anyhow::Result<()> {
     in_namespace("exit-codes", async |namespace| {
-        let wrong = lull(namespace, &["wake", "pod/x"]).await?.ended(2)?;
+        let wrong = lull(namespace, &["wake", "deploy/"]).await?.ended(2)?;
         ensure!(wrong.stderr.contains("deploy/NAME"), "{wrong:?}");
+        let other = lull(namespace, &["wake", "pod/x"]).await?.ended(1)?;
+        ensure!(other.stderr.contains("Lull runs no pod x"), "{other:?}");
         let missing = lull(namespace, &["plan", "deploy/none"]).await?.ended(1)?;
         ensure!(
             missing.stderr.contains("there is no Deployment none"),

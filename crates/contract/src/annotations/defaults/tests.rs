@@ -177,6 +177,18 @@ fn every_fault_is_listed_with_key_value_and_what_is_allowed() {
 }
 
 #[test]
+fn the_manual_names_what_only_a_workload_can_have() {
+    let manual = include_str!("../../../../../docs/settings.md");
+    let sentence = manual.split("only a workload itself can have:").nth(1);
+    let named = sentence.and_then(|rest| rest.lines().next()).unwrap();
+    for key in ["scale", "ports", "accept-activator-source"] {
+        let faults = Defaults::parse(&data(&[(key, "true")])).expect_err(key);
+        assert_eq!(faults[0].key, key);
+        assert!(named.contains(&format!("`{key}`")), "{key} not in {named}");
+    }
+}
+
+#[test]
 fn what_only_a_workload_can_have_is_no_default() {
     for key in ["scale", "ports", "leave", "original", "injected"] {
         let faults = Defaults::parse(&data(&[(key, "true")])).expect_err(key);

@@ -1,0 +1,214 @@
+//! By which proxy the API server is reached: as kubectl does it. Pure.
+//!
+//! The kubeconfig's own `proxy-url` always counts. Else `HTTPS_PROXY` does, but not for this machine and
+//! for what `NO_PROXY` names. The Kubernetes client compares `NO_PROXY` with the proxy itself instead.
+
+use std::net::IpAddr;
+
+use http::Uri;
+use kube::config::Kubeconfig;
+
+/// Port of an address that has none.
+const HTTPS: u16 = 443;
+
+/// What the environment says of proxies.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Environment {
+    /// `HTTPS_PROXY`.
+    pub(crate) https_proxy: Option<String>,
+    /// `NO_PROXY`.
+    pub(crate) no_proxy: Option<String>,
+}
+
+/// The address of the proxy by which `server` is reached; `None`: it is reached without.
+pub(crate) fn proxy_for(
+    server: &Uri,
+    in_kubeconfig: Option<String>,
+    environment: &Environment,
+) -> Option<String> {
+    if in_kubeconfig.is_some() {
+        return in_kubeconfig;
+    }
+    let host = server.host()?.trim_matches(['[', ']']).to_ascii_lowercase();
+    let port = server.port_u16().unwrap_or(HTTPS);
+    let is_left_out = is_own(&host) || {
+        let items = environment.no_proxy.iter().flat_map(|all| all.split(','));
+        let mut items = items.map(|item| item.trim().to_ascii_lowercase());
+        items.any(|item| is_named(&item, (host.as_str(), port)))
+    };
+    if is_left_out || server.scheme_str() != Some("https") {
+        return None;
+    }
+    let proxy = environment.https_proxy.as_deref()?;
+    Some(if proxy.contains("://") {
+        proxy.to_owned()
+    } else {
+        format!("http://{proxy}")
+    })
+}
+
+/// The `proxy-url` of the cluster of `context`, or else of the current one.
+pub(crate) fn in_kubeconfig(file: &Kubeconfig, context: Option<&str>) -> Option<String> {
+    let wanted = context.or(file.current_context.as_deref())?;
+    let context = file.contexts.iter().find(|one| one.name == wanted)?;
+    let wanted = &context.context.as_ref()?.cluster;
+    let cluster = file.clusters.iter().find(|one| one.name == *wanted)?;
+    let proxy = cluster.cluster.as_ref()?.proxy_url.clone();
+    proxy.filter(|proxy| !proxy.is_empty())
+}
+
+/// Whether it is this machine.
+fn is_own(host: &str) -> bool {
+    let address = host.parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
+/// Whether `item` of `NO_PROXY` names the host: `*`, a network, an address, or a domain, the last two with
+/// or without a port. A domain stands for all below it, too, and with a dot before it for these alone.
+fn is_named(item: &str, (host, port): (&str, u16)) -> bool {
+    if item == "*" {
+        return true;
+    }
+    let address = host.parse::<IpAddr>().ok();
+    if let Some((network, bits)) = item.split_once('/') {
+        return address.is_some_and(|address| is_within(address, network, bits));
+    }
+    let (item, wanted) = match (item.parse::<IpAddr>(), item.rsplit_once(':')) {
+        (Err(_), Some((item, wanted))) => (item, wanted.parse().ok()),
+        _ => (item, Some(port)),
+    };
+    let item = item.trim_matches(['[', ']']);
+    if wanted != Some(port) || item.is_empty() {
+        return false;
+    }
+    if let (Some(address), Ok(item)) = (address, item.parse::<IpAddr>()) {
+        return address == item;
+    }
+    let item = item.strip_prefix('*').unwrap_or(item);
+    match host.strip_suffix(item) {
+        Some(rest) if item.starts_with('.') => !rest.is_empty(),
+        Some(rest) => rest.is_empty() || rest.ends_with('.'),
+        None => false,
+    }
+}
+
+/// Whether `address` has the first `bits` of `network`.
+fn is_within(address: IpAddr, network: &str, bits: &str) -> bool {
+    let (Ok(network), Ok(bits)) = (network.parse::<IpAddr>(), bits.parse::<u32>()) else {
+        return false;
+    };
+    match (address, network) {
+        (IpAddr::V4(address), IpAddr::V4(network)) => {
+            let differ = address.to_bits() ^ network.to_bits();
+            bits <= u32::BITS && differ.checked_shr(u32::BITS - bits).unwrap_or(0) == 0
+        }
+        (IpAddr::V6(address), IpAddr::V6(network)) => {
+            let differ = address.to_bits() ^ network.to_bits();
+            bits <= u128::BITS && differ.checked_shr(u128::BITS - bits).unwrap_or(0) == 0
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const PROXY: &str = "http://proxy.corp:3128";
+
+    fn by(server: &str, in_kubeconfig: Option<&str>, no_proxy: &str) -> Option<String> {
+        let environment = Environment {
+            https_proxy: Some(PROXY.to_owned()),
+            no_proxy: Some(no_proxy.to_owned()),
+        };
+        let server = server.parse().unwrap();
+        proxy_for(&server, in_kubeconfig.map(str::to_owned), &environment)
+    }
+
+    #[test]
+    fn what_no_proxy_names_is_reached_without() {
+        let rows = [
+            ("https://api.corp:6443", "", false),
+            ("https://api.corp:6443", "proxy.corp", false),
+            ("https://api.corp:6443", "other, API.corp", true),
+            ("https://api.corp:6443", "corp,", true),
+            ("https://api.corp:6443", ".corp", true),
+            ("https://api.corp:6443", "*.corp", true),
+            ("https://corp:6443", ".corp", false),
+            ("https://corp:6443", "corp", true),
+            ("https://apicorp:6443", "corp", false),
+            ("https://api.corp:6443", "api.corp:6443", true),
+            ("https://api.corp:6443", "api.corp:443", false),
+            ("https://api.corp", "api.corp:443", true),
+            ("https://api.corp:6443", "*", true),
+            ("https://10.1.2.3:6443", "10.0.0.0/8", true),
+            ("https://10.1.2.3:6443", "10.2.0.0/16", false),
+            ("https://10.1.2.3:6443", "0.0.0.0/0", true),
+            ("https://10.1.2.3:6443", "10.1.2.3", true),
+            ("https://10.1.2.3:6443", "10.0.0.0/99,::/0", false),
+            ("https://[fd00::1]:6443", "fd00::/8", true),
+            ("https://[fd00::1]:6443", "fd00::1", true),
+            ("https://[fd00::1]:6443", "[fd00::1]:6443", true),
+            ("https://[fd00::1]:6443", "fd00::2", false),
+        ];
+        for (server, no_proxy, is_left_out) in rows {
+            let expected = (!is_left_out).then(|| PROXY.to_owned());
+            assert_eq!(by(server, None, no_proxy), expected, "{server} {no_proxy}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_of_this_machine_is_reached_without() {
+        for server in [
+            "https://127.0.0.1:6443",
+            "https://localhost:6443",
+            "https://[::1]:6443",
+            "http://10.0.0.1:8080",
+        ] {
+            assert_eq!(by(server, None, ""), None, "{server}");
+        }
+        let none = Environment::default();
+        let server = "https://api.corp".parse().unwrap();
+        assert_eq!(proxy_for(&server, None, &none), None);
+    }
+
+    #[test]
+    fn the_kubeconfig_s_own_proxy_always_counts() {
+        let own = "socks5://localhost:1080";
+        for server in ["https://api.corp", "https://127.0.0.1:6443"] {
+            assert_eq!(by(server, Some(own), "*").as_deref(), Some(own), "{server}");
+        }
+    }
+
+    #[test]
+    fn a_proxy_without_a_scheme_speaks_http() {
+        let environment = Environment {
+            https_proxy: Some("proxy.corp:3128".to_owned()),
+            no_proxy: None,
+        };
+        let server = "https://api.corp".parse().unwrap();
+        let proxy = proxy_for(&server, None, &environment);
+        assert_eq!(proxy.as_deref(), Some(PROXY));
+    }
+
+    #[test]
+    fn the_proxy_is_that_of_the_context() {
+        let file: Kubeconfig = serde_json::from_value(json!({
+            "current-context": "plain",
+            "contexts": [
+                { "name": "plain", "context": { "cluster": "near", "user": "me" } },
+                { "name": "other", "context": { "cluster": "far", "user": "me" } },
+            ],
+            "clusters": [
+                { "name": "near", "cluster": { "server": "https://near" } },
+                { "name": "far", "cluster": { "server": "https://far", "proxy-url": PROXY } },
+            ],
+        }))
+        .unwrap();
+        assert_eq!(in_kubeconfig(&file, None), None);
+        assert_eq!(in_kubeconfig(&file, Some("other")).as_deref(), Some(PROXY));
+        assert_eq!(in_kubeconfig(&file, Some("none")), None);
+    }
+}
