@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use lull_process::{kubernetes, readiness::Readiness, server};
+use lull_process::{readiness::Readiness, server};
 use lull_traces::Exporter;
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -295,7 +295,7 @@ impl Service {
         guards: Guards,
         stop: &CancellationToken,
     ) -> Result<(), ServiceError> {
-        let client = kubernetes::client(config)?;
+        let client = lull_kubernetes::client(config)?;
         let peers = Peers {
             namespace: self.hub.config.namespace.clone(),
             labels: self.hub.config.peers.clone(),

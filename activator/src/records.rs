@@ -12,7 +12,7 @@ use kube::{
     },
 };
 use lull_contract::names;
-use lull_process::kubernetes::watched;
+use lull_kubernetes::watched;
 
 use crate::hub::Hub;
 

@@ -13,7 +13,8 @@ use kube::{
     },
 };
 use lull_contract::{names, scaled_workload::ScaledWorkload};
-use lull_process::{kubernetes::watched, readiness::Pending};
+use lull_kubernetes::watched;
+use lull_process::readiness::Pending;
 use serde::de::DeserializeOwned;
 
 use crate::{

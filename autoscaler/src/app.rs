@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use http::StatusCode;
 use kube::{Client, ResourceExt};
 use lull_cluster_settings::{Settings, Watcher};
-use lull_process::{kubernetes, readiness::Readiness, server, shutdown};
+use lull_process::{readiness::Readiness, server, shutdown};
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +36,7 @@ const SCAN_EVERY: Duration = Duration::from_secs(5);
 /// nothing can be decided: Kubernetes begins the process anew.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let stop = shutdown::on_signal()?;
-    let client = kubernetes::connect()
+    let client = lull_kubernetes::connect()
         .await
         .context("no access to a Kubernetes API server")?;
     let (readiness, mut registry) = (Readiness::default(), Registry::default());

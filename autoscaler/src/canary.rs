@@ -18,7 +18,7 @@ use kube::{
     api::{DeleteParams, PostParams},
 };
 use lull_contract::scaled_workload::{ScaledWorkload, State};
-use lull_process::{kubernetes, server, shutdown};
+use lull_process::{server, shutdown};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -62,7 +62,7 @@ pub async fn run(args: &CanaryArgs, lull_namespace: &str) -> anyhow::Result<()> 
         args.into != lull_namespace,
         "the webhook leaves Lull's own namespace {lull_namespace} alone: set test.namespace to another one"
     );
-    let client = kubernetes::connect()
+    let client = lull_kubernetes::connect()
         .await
         .context("no access to a Kubernetes API server")?;
     let canary = Canary::new(&client, args);

@@ -30,7 +30,6 @@ use lull_contract::{
     scaled_workload::ScaledWorkload,
     target_resource::TargetResource,
 };
-use lull_process::kubernetes;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -69,7 +68,7 @@ pub struct Options<'a> {
 /// # Errors
 /// Where an autoscaler runs, something is left after the timeout, or the API server fails or refuses.
 pub async fn run(options: &Options<'_>) -> anyhow::Result<()> {
-    let client = kubernetes::connect()
+    let client = lull_kubernetes::connect()
         .await
         .context("no access to a Kubernetes API server")?;
     if options.dry_run {

@@ -24,7 +24,7 @@ use lull_contract::{
     scaled_workload::ScaledWorkload,
     target_resource::TargetResource,
 };
-use lull_process::{kubernetes, readiness::Readiness};
+use lull_process::readiness::Readiness;
 
 pub use self::{
     budget::Budget,
@@ -113,7 +113,7 @@ impl Stores {
             let pending = readiness.expect(&resource.to_string());
             targets.watch(client, resource, pending, on_touched);
         }
-        let all = kubernetes::watched;
+        let all = lull_kubernetes::watched;
         let own: Api<core::Pod> = Api::namespaced(client.clone(), watched.namespace);
         Self {
             targets,

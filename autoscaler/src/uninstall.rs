@@ -21,7 +21,6 @@ use lull_contract::{
     scaled_workload::ScaledWorkload,
     target_resource::TargetResource,
 };
-use lull_process::kubernetes;
 use serde_json::{Value, json};
 
 use crate::{
@@ -60,7 +59,7 @@ pub async fn run(
     webhook_configuration: &str,
     timeout: Duration,
 ) -> anyhow::Result<()> {
-    let client = kubernetes::connect()
+    let client = lull_kubernetes::connect()
         .await
         .context("no access to a Kubernetes API server")?;
     let started = Instant::now();

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use lull_process::{env::EXIT_USAGE, kubernetes, logging, shutdown};
+use lull_process::{env::EXIT_USAGE, logging, shutdown};
 use webhook::{app, config::Args};
 
 fn main() -> ExitCode {
@@ -41,7 +41,9 @@ fn run(args: &Args) -> anyhow::Result<()> {
         .context("tokio runtime")?;
     runtime.block_on(async {
         let stop = shutdown::on_signal().context("signal handlers")?;
-        let client = kubernetes::connect().await.context("kubernetes client")?;
+        let client = lull_kubernetes::connect()
+            .await
+            .context("kubernetes client")?;
         app::run(args, &client, stop).await.map_err(Into::into)
     })
 }

@@ -7,7 +7,7 @@ use std::sync::{
 
 use kube::{Api, Client, ResourceExt};
 use lull_contract::names::WORKLOAD_LABEL;
-use lull_process::{kubernetes, readiness::Readiness};
+use lull_process::readiness::Readiness;
 
 use super::{API_VERSION, MeshMode, WorkloadEntry, kinds::until_served};
 use crate::{
@@ -55,7 +55,7 @@ impl Entries {
                 "the cluster has a mesh: Istio is told of activators by WorkloadEntries"
             );
             let api = Api::<WorkloadEntry>::all(client);
-            let ours = kubernetes::watched().labels(WORKLOAD_LABEL);
+            let ours = lull_kubernetes::watched().labels(WORKLOAD_LABEL);
             let watch = Watch {
                 teller,
                 pending,

@@ -17,7 +17,7 @@ use std::{
 
 use kube::{Api, Client, ResourceExt, core::ApiResource, core::DynamicObject};
 use lull_contract::HumanDuration;
-use lull_process::{kubernetes, readiness::Readiness};
+use lull_process::readiness::Readiness;
 use serde_json::Value;
 
 pub use self::{
@@ -237,7 +237,7 @@ impl<K: Send + Sync + 'static> Kind<K> {
                 unplanned: Some(|_| None),
             };
             let api = Api::<DynamicObject>::all_with(client, &resource);
-            let what = (api, kubernetes::watched());
+            let what = (api, lull_kubernetes::watched());
             let kept = |object: DynamicObject| (self.kept)(&object);
             watch.run(what, writer, kept, || {}).await;
         });

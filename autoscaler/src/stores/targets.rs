@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use kube::{Api, Client, core::ApiResource, core::DynamicObject};
 use lull_contract::{scaled_workload, target_resource::TargetResource};
-use lull_process::{kubernetes, readiness::Pending};
+use lull_process::readiness::Pending;
 use parking_lot::RwLock;
 
 use super::{OnTouched, Teller, Touched, Watch};
@@ -133,7 +133,7 @@ impl Targets {
                     kinds.push(kind.clone());
                 }
             };
-            let what = (api, kubernetes::watched());
+            let what = (api, lull_kubernetes::watched());
             watch.run(what, writer, kept, on_listed).await;
         });
     }

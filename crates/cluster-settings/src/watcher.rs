@@ -11,10 +11,7 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
-use lull_process::{
-    kubernetes,
-    readiness::{Pending, Readiness},
-};
+use lull_process::readiness::{Pending, Readiness};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -74,7 +71,7 @@ impl Watcher {
     pub async fn run(mut self, stop: CancellationToken) {
         // RBAC by resourceNames allows lists and watches of this one name.
         let only = format!("metadata.name={}", self.name);
-        let config = kubernetes::watched().fields(&only);
+        let config = lull_kubernetes::watched().fields(&only);
         let mut events = pin!(watcher(self.maps.clone(), config).default_backoff());
         let mut listed = None;
         loop {

@@ -1,13 +1,10 @@
 //! What every Lull process needs: configuration from the environment, logging, a small HTTP server
-//! for admin and reports, readiness by name, pauses between tries, and shutdown; and for those who
-//! watch Kubernetes a client of the API server.
+//! for admin and reports, readiness by name, pauses between tries, and shutdown.
 
 pub mod backoff;
 #[cfg(any(test, feature = "doc-tests"))]
 pub mod docs;
 pub mod env;
-#[cfg(feature = "kubernetes")]
-pub mod kubernetes;
 pub mod logging;
 pub mod otlp;
 pub mod readiness;

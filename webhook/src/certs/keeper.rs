@@ -22,10 +22,7 @@ use kube::{
     },
 };
 use lull_contract::names::FIELD_MANAGER;
-use lull_process::{
-    kubernetes,
-    readiness::{Pending, Readiness},
-};
+use lull_process::readiness::{Pending, Readiness};
 use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -128,7 +125,7 @@ impl Keeper {
     /// Keeps everything right until `stop` is cancelled.
     pub async fn run(mut self, stop: CancellationToken) {
         let only = format!("metadata.name={}", self.names.configuration);
-        let config = kubernetes::watched().fields(&only);
+        let config = lull_kubernetes::watched().fields(&only);
         let events = watcher(self.configurations.clone(), config).default_backoff();
         let mut events = pin!(events);
         let (mut due, mut pause) = (Instant::now(), FIRST_PAUSE);
