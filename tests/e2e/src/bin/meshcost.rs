@@ -229,8 +229,7 @@ fn starts_table(meshed: &Starts, outside: &Starts) -> String {
         let _ = write!(text, "\n{name:<26}");
         for column in columns {
             let values = spread(column, of);
-            let cell = format!("{:.0} / {:.0}", values.p50, values.max);
-            let _ = write!(text, "{cell:>18}");
+            let _ = write!(text, "{:>18}", cell(values.p50, values.max));
         }
     }
     let [lull_mesh, plain_mesh, lull, plain] =
@@ -245,6 +244,14 @@ fn starts_table(meshed: &Starts, outside: &Starts) -> String {
         lull - plain
     );
     text
+}
+
+/// Nothing where there is no such phase.
+fn cell(p50: f64, max: f64) -> String {
+    if p50.is_nan() {
+        return String::new();
+    }
+    format!("{p50:.0} / {max:.0}")
 }
 
 #[cfg(test)]
@@ -273,6 +280,7 @@ mod tests {
         let adds = "adds 2050 ms to a plain start and 2100 ms to a wake; Lull adds 100 ms in the mesh \
                     and 50 ms outside";
         assert!(text.contains(adds), "{text}");
+        assert!(text.contains("patched") && !text.contains("NaN"), "{text}");
     }
 
     #[test]
