@@ -39,9 +39,9 @@ const REST: Duration = Duration::from_secs(5);
 const FORGOTTEN: Duration = Duration::from_secs(60);
 /// Answers under way at one time.
 const AT_ONCE: usize = 4;
-/// Longest list, bytes: a workload takes less than one KiB of it, and there are some ten thousand.
+/// Longest list, bytes: a workload takes about 600 of it, and there are some ten thousand.
 const MAX_LIST: usize = 16 << 20;
-/// Longest detail, bytes: a pod takes about 100 of it, and everything else less than 64 KiB.
+/// Longest detail, bytes: all that it has is bounded, and together mostly below 32 KiB.
 const MAX_DETAIL: usize = 1 << 20;
 
 /// The other replicas.
