@@ -23,20 +23,8 @@ proxy_up() { # sets page
   started+=($!)
   within 10 grep -q 'Starting to serve' "$work/proxy" || die "kubectl proxy did not start: $(cat "$work/proxy")"
   address=$(sed -n 's/.*Starting to serve on //p' "$work/proxy")
-  page="http://$address$(page_of)"
-}
-
-# Where the API server has the page of the replica that leads the workload: the others have no line of it.
-page_of() {
-  local pods=/api/v1/namespaces/$LULL_NAMESPACE/pods name
-  for name in $("$kubectl" -n "$LULL_NAMESPACE" get pods -l app.kubernetes.io/component=autoscaler -o name); do
-    name=$pods/${name#pod/}:8023/proxy/
-    if "$kubectl" get --raw "${name}workloads/$workload" | grep -q '"isLive":true'; then
-      echo "$name"
-      return
-    fi
-  done
-  die "no replica of the autoscaler leads $workload"
+  # Of whichever replica: each shows all workloads live.
+  page=http://$address/api/v1/namespaces/$LULL_NAMESPACE/services/lull-autoscaler:8023/proxy/
 }
 
 # Chromium is asked in its own protocol (https://chromedevtools.github.io/devtools-protocol) over two pipes: no
@@ -103,6 +91,7 @@ for scheme in light dark; do
   step "status-phone-$scheme.png" picture "status-phone-$scheme.png" 390 844 $scheme
 done
 step "one workload" go_to "#$workload"
+step "it is live" shows "document.querySelector('#source').textContent === 'Live.'"
 step "its line" shows "document.querySelector('polyline.load') !== null"
 step "its wakes" shows "document.querySelector('#wakes li') !== null"
 step status-workload.png picture status-workload.png 1280 1100 light

@@ -22,6 +22,7 @@ use kube::{
 };
 use lull_contract::Shards;
 use lull_process::readiness::Readiness;
+use parking_lot::Mutex;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     sync::{Notify, RwLock},
@@ -33,7 +34,7 @@ use crate::{
     cache::Cache,
     context::Key,
     pod::Pod,
-    shards::{HOLDS, Moment, Step, View},
+    shards::{HOLDS, Holders, Moment, Step, View},
 };
 
 /// How long a hand-over waits for the writes under way, while other leases have to be renewed.
@@ -45,6 +46,7 @@ pub struct Leadership {
     start: Instant,
     shards: Shards,
     led: Arc<[Shard]>,
+    holders: Arc<Mutex<Arc<Holders>>>,
     /// Told when leadership of a shard begins.
     pub began: Arc<Notify>,
 }
@@ -86,6 +88,7 @@ impl Leadership {
             start: Instant::now(),
             shards,
             led: shards.all().map(|_| Shard::default()).collect(),
+            holders: Arc::default(),
             began: Arc::default(),
         }
     }
@@ -103,6 +106,12 @@ impl Leadership {
         let shard = self.shard_of(key);
         // In this order: the number is that of the term seen, or of a later one.
         (!self.left(shard).is_zero()).then(|| shard.terms.load(Ordering::Acquire))
+    }
+
+    /// Who holds which shard, this replica or another one, as it was seen last.
+    #[must_use]
+    pub fn holders(&self) -> Arc<Holders> {
+        Arc::clone(&self.holders.lock())
     }
 
     /// Awaits `write` as the leader of `key`'s shard; `None` where this replica isn't, or not any
@@ -144,8 +153,9 @@ impl Leadership {
         self.start.elapsed()
     }
 
-    /// Tells everybody what `view` says is led.
+    /// Tells everybody what `view` says is led, and who holds the rest.
     fn tell(&self, view: &View) {
+        *self.holders.lock() = Arc::new(view.holders(self.now()));
         for (number, shard) in self.shards.all().zip(self.led.iter()) {
             let until = view.until(number);
             let (was, is) = (!self.left(shard).is_zero(), until > self.now());
@@ -288,12 +298,25 @@ mod tests {
         }
     }
 
+    impl Leadership {
+        /// Leads `shard` for `time`, as if its lease had been taken.
+        pub(crate) fn lead(&self, shard: u16, time: Duration) {
+            let until = self.now() + time;
+            let until_ms = u64::try_from(until.as_millis()).unwrap();
+            let shard = &self.led[usize::from(shard)];
+            shard.until_ms.store(until_ms, Ordering::Release);
+        }
+
+        /// Knows of these, as if it had seen their leases.
+        pub(crate) fn know(&self, holders: Holders) {
+            *self.holders.lock() = Arc::new(holders);
+        }
+    }
+
     /// Leads every shard for `time`.
     fn lead(leadership: &Leadership, time: Duration) {
-        let until = leadership.now() + time;
-        for shard in leadership.led.iter() {
-            let until_ms = u64::try_from(until.as_millis()).unwrap();
-            shard.until_ms.store(until_ms, Ordering::Release);
+        for shard in leadership.shards().all() {
+            leadership.lead(shard, time);
         }
     }
 
@@ -355,9 +378,12 @@ mod tests {
             view.see(vec![lease], now);
             leadership.tell(&view);
             terms.push(leadership.term(&key("shop")).unwrap());
+            let holders = leadership.holders();
+            assert_eq!(Vec::from_iter(holders.of("ns", "shop")), ["a"]);
             view.see(Vec::new(), now);
             leadership.tell(&view);
             assert_eq!(leadership.term(&key("shop")), None);
+            assert_eq!(*leadership.holders(), Holders::default());
         }
         assert_eq!(terms, [1, 2]);
     }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! ScaledWorkloads (every replica), journals (the leader's) --views--> JSON, page
+//! other leaders' JSON                                      --peers--> JSON, page
 //!                                          once a second   --events--> who looks on
 //! ```
 //!
@@ -10,22 +11,24 @@
 
 mod events;
 mod hosts;
+mod peers;
 mod views;
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use lull_contract::{
     scaled_workload::ScaledWorkload,
-    view::{EVENTS_PATH, LIST_PATH, WorkloadDetail},
+    view::{EVENTS_PATH, LED_QUERY, LIST_PATH, WorkloadDetail},
 };
 use lull_process::server::{self, Answer, Peer};
 use tokio::{
+    net::TcpListener,
     sync::{Semaphore, watch},
     time::{MissedTickBehavior, interval},
 };
@@ -34,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     events::{Board, Follower},
     hosts::Hosts,
+    peers::Peers,
     views::Live,
 };
 use crate::{
@@ -84,6 +88,7 @@ struct Page {
     /// Name of this replica.
     replica: String,
     hosts: Hosts,
+    peers: Peers,
     /// Built for those who look on, once for all of them.
     board: watch::Sender<Arc<Board>>,
     followers: Arc<Semaphore>,
@@ -98,38 +103,49 @@ pub async fn spawn(ctx: &Arc<Context>, args: &Args, stop: &CancellationToken) ->
         return Ok(());
     }
     let listener = server::bind(args.page_port).await?;
-    let replica = args.pod_name.as_str();
-    let page = Arc::new(Page {
-        ctx: Arc::clone(ctx),
-        replica: replica.to_owned(),
-        hosts: Hosts::new(&args.namespace, replica, &args.page_hosts),
-        board: watch::channel(Arc::default()).0,
-        followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
-    });
+    serve(Page::new(ctx, args), listener, stop);
+    Ok(())
+}
+
+/// Serves `page` on `listener` until `stop`.
+fn serve(page: Page, listener: TcpListener, stop: &CancellationToken) {
+    let page = Arc::new(page);
     tokio::spawn(Arc::clone(&page).keep_board(stop.clone()));
     let answer = move |request: Request<Incoming>| {
         let page = Arc::clone(&page);
-        async move { page.answer(&request) }
+        async move { page.answer(&request).await }
     };
     let serving = server::serve_at_most(MAX_CONNECTIONS, listener, stop.clone(), answer);
     tokio::spawn(serving);
-    Ok(())
 }
 
 // === impl Page ===
 
 impl Page {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
-        let path = request.uri().path();
+    fn new(ctx: &Arc<Context>, args: &Args) -> Self {
+        let replica = args.pod_name.as_str();
+        Self {
+            ctx: Arc::clone(ctx),
+            replica: replica.to_owned(),
+            hosts: Hosts::new(&args.namespace, replica, &args.page_hosts),
+            // All replicas have the same port.
+            peers: Peers::new(Arc::clone(ctx), replica, args.page_port),
+            board: watch::channel(Arc::default()).0,
+            followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
+        }
+    }
+
+    async fn answer(&self, request: &Request<Incoming>) -> Response<Body> {
+        let uri = request.uri();
         let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
-        let answer = match (request.method(), path) {
+        let answer = match (request.method(), uri.path()) {
             _ if !self.hosts.admit(request, peer) => {
                 let text = "asked for by a name that is not this page's: ask by its address, as \
                             localhost, or as its Service; others go into AUTOSCALER_PAGE_HOSTS\n";
                 whole(server::text(StatusCode::MISDIRECTED_REQUEST, text))
             }
-            (&Method::GET, EVENTS_PATH) => self.events(),
-            (&Method::GET | &Method::HEAD, _) => whole(self.page(path)),
+            (&Method::GET, EVENTS_PATH) => self.events().await,
+            (&Method::GET | &Method::HEAD, _) => whole(self.page(uri).await),
             _ => {
                 let text = "this port only answers GET\n";
                 whole(server::text(StatusCode::METHOD_NOT_ALLOWED, text))
@@ -138,21 +154,25 @@ impl Page {
         guarded(answer)
     }
 
-    fn page(&self, path: &str) -> Answer {
+    async fn page(&self, uri: &Uri) -> Answer {
+        let path = uri.path();
         if let Some(&(_, kind, text)) = FILES.iter().find(|(file, ..)| *file == path) {
             let mut answer = server::text(StatusCode::OK, text);
             set(&mut answer, header::CONTENT_TYPE, kind);
             return answer;
         }
+        // Another replica asks.
+        let is_of_led = uri.query() == Some(LED_QUERY);
         if path == LIST_PATH {
-            return server::json(&self.build().into_list(&self.replica));
+            let board = if is_of_led {
+                self.build(|live| live.is_led)
+            } else {
+                self.build_with_peers().await
+            };
+            return server::json(&board.into_list(&self.replica));
         }
-        let workload = path.strip_prefix(LIST_PATH).and_then(|rest| {
-            let (namespace, name) = rest.strip_prefix('/')?.split_once('/')?;
-            self.ctx.stores.workloads.get(namespace, name)
-        });
-        match workload {
-            Some(workload) => server::json(&self.detail(&workload)),
+        match self.detail_at(path, is_of_led).await {
+            Some(detail) => server::json(&detail),
             None => {
                 let text =
                     "no such page or workload: / /workloads /workloads/NAMESPACE/NAME /events\n";
@@ -162,14 +182,17 @@ impl Page {
     }
 
     /// A stream of what changes.
-    fn events(&self) -> Response<Body> {
+    async fn events(&self) -> Response<Body> {
         let Ok(permit) = Arc::clone(&self.followers).try_acquire_owned() else {
             let text = format!("{MAX_FOLLOWERS} look on already\n");
             let mut answer = whole(server::text(StatusCode::SERVICE_UNAVAILABLE, text));
             set(&mut answer, header::RETRY_AFTER, COME_AGAIN);
             return answer;
         };
-        let follower = Follower::new(self.board.subscribe(), Arc::new(self.build()), permit);
+        // In this order: what changes from now on is told after what there is.
+        let boards = self.board.subscribe();
+        let first = Arc::new(self.build_with_peers().await);
+        let follower = Follower::new(boards, first, permit);
         let mut answer = Response::new(StreamBody::new(follower.frames()).boxed_unsync());
         set(&mut answer, header::CONTENT_TYPE, "text/event-stream");
         answer
@@ -185,21 +208,55 @@ impl Page {
                 _ = tick.tick() => {}
             }
             if self.board.receiver_count() > 0 {
-                self.board.send_replace(Arc::new(self.build()));
+                let board = self.build_with_peers().await;
+                self.board.send_replace(Arc::new(board));
             }
         }
     }
 
-    fn build(&self) -> Board {
+    /// Every workload, as far as anybody who answers knows it.
+    async fn build_with_peers(&self) -> Board {
+        let led = self.peers.led().await;
+        self.build(|_| true).with_led(&led)
+    }
+
+    /// What this replica has itself of the workloads that are meant.
+    fn build(&self, is_meant: impl Fn(&Live) -> bool) -> Board {
         let workloads = self.ctx.stores.workloads.all();
-        let views = workloads.iter().map(|workload| {
+        let views = workloads.iter().filter_map(|workload| {
             let live = self.live(workload);
-            views::workload(workload, live)
+            is_meant(&live).then(|| views::workload(workload, live))
         });
         let board: Board = views.collect();
         board.with_silent(self.ctx.silent_activators())
     }
 
+    /// The workload of this path, where there is one; where `is_of_led`, only one that this replica leads.
+    async fn detail_at(&self, path: &str, is_of_led: bool) -> Option<WorkloadDetail> {
+        let (namespace, name) = path
+            .strip_prefix(LIST_PATH)?
+            .strip_prefix('/')?
+            .split_once('/')?;
+        let workload = self.ctx.stores.workloads.get(namespace, name)?;
+        if !is_of_led {
+            return Some(self.detail_with_peers(&workload).await);
+        }
+        let detail = self.detail(&workload);
+        detail.workload.is_live.then_some(detail)
+    }
+
+    /// The workload as its leader has it, where that answers.
+    async fn detail_with_peers(&self, workload: &ScaledWorkload) -> WorkloadDetail {
+        if !self.live(workload).is_led {
+            let (namespace, name) = place(workload);
+            if let Some(detail) = self.peers.detail(&namespace, &name).await {
+                return detail;
+            }
+        }
+        self.detail(workload)
+    }
+
+    /// What this replica has itself of the workload.
     fn detail(&self, workload: &ScaledWorkload) -> WorkloadDetail {
         let live = self.live(workload);
         let mut detail = WorkloadDetail {
@@ -270,82 +327,4 @@ fn set<B>(answer: &mut Response<B>, name: header::HeaderName, value: &'static st
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_page_loads_nothing_from_outside_and_runs_nothing_inline() {
-        for (path, _, text) in FILES {
-            for address in ["http://", "https://", "//cdn", "@import"] {
-                let text = text.replace("http://www.w3.org/2000/svg", "");
-                assert!(!text.contains(address), "{path} has {address}");
-            }
-        }
-        let (_, _, html) = FILES[0];
-        for inline in ["<style", "style=", "onclick", "onload", "javascript:"] {
-            assert!(!html.contains(inline), "{inline}");
-        }
-        assert_eq!(html.matches("<script").count(), 1);
-        assert!(html.contains(r#"<script src="app.js" defer></script>"#));
-    }
-
-    #[test]
-    fn the_script_never_makes_markup_of_what_the_cluster_says() {
-        let (_, _, script) = FILES[1];
-        for dangerous in [
-            "innerHTML",
-            "outerHTML",
-            "insertAdjacentHTML",
-            "document.write",
-            "eval(",
-        ] {
-            assert!(!script.contains(dangerous), "{dangerous}");
-        }
-    }
-
-    #[test]
-    fn a_link_to_the_page_can_not_make_it_ask_for_another_path() {
-        // `#../events` would open one stream after the other until nobody else is let in.
-        let (_, _, script) = FILES[1];
-        let names = r"/^[a-z0-9][^/]*\/[a-z0-9][^/]*$/.test(key)";
-        assert_eq!(script.matches(".test(key)").count(), 1);
-        assert!(script.contains(names));
-    }
-
-    #[test]
-    fn the_page_takes_a_connection_for_dead_on_which_nothing_is_said() {
-        let (_, _, script) = FILES[1];
-        for part in ["addEventListener('alive'", "SILENT_AFTER = 40000;"] {
-            assert!(script.contains(part), "{part}");
-        }
-        let alive = events::SIGN_OF_LIFE;
-        assert!(alive.starts_with("event: alive\ndata: "), "{alive:?}");
-        assert!(events::KEEP_ALIVE * 2 < Duration::from_millis(40_000));
-    }
-
-    #[test]
-    fn what_changes_each_second_is_not_read_aloud() {
-        let (_, _, html) = FILES[0];
-        assert!(html.contains(r#"<p id="totals">"#));
-        assert!(html.contains(r#"<p id="link" role="status""#));
-        assert!(html.contains(r#"<p id="notice" role="alert" hidden>"#));
-    }
-
-    #[test]
-    fn every_answer_carries_the_policy() {
-        let answer = guarded(whole(server::text(StatusCode::OK, "ok\n")));
-        let policy = answer
-            .headers()
-            .get(header::CONTENT_SECURITY_POLICY)
-            .unwrap();
-        let policy = policy.to_str().unwrap();
-        assert!(
-            policy.starts_with("default-src 'none'; script-src 'self'"),
-            "{policy}"
-        );
-        assert!(
-            !policy.contains("unsafe") && !policy.contains("  "),
-            "{policy}"
-        );
-    }
-}
+mod tests;

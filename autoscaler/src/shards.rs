@@ -26,8 +26,10 @@ use k8s_openapi::{
 use kube::ResourceExt;
 use lull_contract::Shards;
 
+mod holders;
 mod spread;
 
+pub use holders::{Holder, Holders};
 pub use spread::preferred;
 
 /// How long others wait for a lease that isn't renewed. A crashed holder is replaced within this
@@ -114,6 +116,10 @@ impl Seen {
     fn is_over(&self, now: Duration) -> bool {
         now.saturating_sub(self.at) > DURATION
     }
+
+    fn is_held(&self, now: Duration) -> bool {
+        !self.is_free() && !self.is_over(now)
+    }
 }
 
 // === impl View ===
@@ -151,6 +157,21 @@ impl View {
     pub fn is_ours(&self, shard: u16) -> bool {
         let seen = self.seen.get(&self.shards.lease(shard));
         seen.is_some_and(|seen| seen.holder() == self.identity)
+    }
+
+    /// Who holds which shard at `now`, those of other divisions among them.
+    #[must_use]
+    pub fn holders(&self, now: Duration) -> Holders {
+        let held = self.seen.iter().filter(|(_, seen)| seen.is_held(now));
+        held.filter_map(|(name, seen)| {
+            let (shards, shard) = Shards::of_lease(name)?;
+            Some(Holder {
+                shards,
+                shard,
+                replica: seen.holder().to_owned(),
+            })
+        })
+        .collect()
     }
 
     /// What is to be written now. What is to be given up isn't led any more when this returns.
@@ -227,8 +248,7 @@ impl View {
     fn others(&self, now: Duration) -> impl Iterator<Item = Shards> {
         self.seen.iter().filter_map(move |(name, seen)| {
             let (shards, _) = Shards::of_lease(name)?;
-            let is_held = !seen.is_free() && !seen.is_over(now);
-            (shards != self.shards && is_held).then_some(shards)
+            (shards != self.shards && seen.is_held(now)).then_some(shards)
         })
     }
 

@@ -247,7 +247,7 @@ impl Stores {
     }
 }
 
-const PODS: Keys<Pod> = Keys {
+pub(crate) const PODS: Keys<Pod> = Keys {
     place: |pod| (pod.namespace.clone(), pod.name.clone()),
     group: |pod| pod.workload.as_deref(),
     part: |pod| &pod.namespace,

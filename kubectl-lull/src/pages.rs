@@ -7,7 +7,7 @@ use http::StatusCode;
 use kube::api::ListParams;
 use lull_contract::{
     ports::STATUS_PAGE,
-    view::{LIST_PATH, WorkloadDetail, WorkloadList},
+    view::{LED_QUERY, LIST_PATH, WorkloadDetail, WorkloadList},
 };
 use serde::de::DeserializeOwned;
 
@@ -69,14 +69,16 @@ pub(crate) async fn list(cluster: &Cluster) -> Result<WorkloadList, NoPage> {
     Err(NoPage::NotReached(failed))
 }
 
-/// What every replica that answers has to list.
+/// What every replica that answers has to list by itself: what it leads, or everything where it is of a
+/// version that can't tell one from the other.
 ///
 /// # Errors
 /// Where none of them answers.
 pub(crate) async fn lists(cluster: &Cluster) -> Result<Vec<WorkloadList>, NoPage> {
     let (mut lists, mut failed) = (Vec::new(), "it has no list".to_owned());
+    let path = format!("{LIST_PATH}?{LED_QUERY}");
     for replica in replicas(cluster).await? {
-        match page(cluster, &replica, LIST_PATH).await {
+        match page(cluster, &replica, &path).await {
             Ok(Some(list)) => lists.push(list),
             Ok(None) => {}
             Err(why) => failed = why,
@@ -89,7 +91,7 @@ pub(crate) async fn lists(cluster: &Cluster) -> Result<Vec<WorkloadList>, NoPage
 }
 
 /// The workload called `name` (a ScaledWorkload's name), by the replica that leads it where that
-/// answers; `None` where no replica knows it.
+/// answers, whoever of them has asked it; `None` where no replica knows it.
 ///
 /// # Errors
 /// Where no replica answers.

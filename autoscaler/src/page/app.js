@@ -204,8 +204,8 @@ function showNow(view) {
     view.desired + ' pods · ' + view.inFlight + ' in flight, ' + view.held + ' held · ' +
     podHours(savedSeconds(view)) + ' saved');
   setText(byId('why'), view.reason);
-  const written = 'From the ScaledWorkload’s status: the replica that answers does not lead this workload, ' +
-    'so its history and line are another’s.';
+  const written = 'From the ScaledWorkload’s status: the replica that leads this workload does not answer, ' +
+    'and only it has the line and the history.';
   setText(byId('source'), view.isLive ? 'Live.' : written);
   fillList('conditions', view.conditions, (c) =>
     element('li', c.reason + ' (' + c.type + ' is ' + c.status + '): ' + (c.message || 'no message')));
@@ -291,7 +291,7 @@ function showDetail(detail) {
   fillList('pods', detail.pods, (pod) => element('li', pod.pod + ': ' + pod.inFlight + ' in flight, ' +
     pod.requests + ' since it started'), 'no pod has reported');
   fillList('history', detail.history, (change) => element('li', change.at + ': ' + change.from + ' → ' +
-    change.to + ', ' + change.reason), 'none since this replica leads');
+    change.to + ', ' + change.reason), 'none since its replica leads it');
 }
 
 let asked = 0;

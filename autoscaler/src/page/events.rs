@@ -1,6 +1,11 @@
 //! What has changed, for those who look on: server-sent events.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::Stream;
@@ -60,6 +65,21 @@ impl Board {
     /// The same where these activators are not heard.
     pub(super) fn with_silent(self, silent: Vec<String>) -> Self {
         Self { silent, ..self }
+    }
+
+    /// The same with what other replicas have told that they lead. What this one leads it knows best, and
+    /// what it does not know is new or gone: it hears of that itself.
+    pub(super) fn with_led(mut self, told: &[WorkloadList]) -> Self {
+        let led = told.iter().flat_map(|list| &list.workloads);
+        for view in led.filter(|view| view.is_live) {
+            let known = self.workloads.get_mut(&view.key());
+            if let Some(known) = known.filter(|known| !known.is_live) {
+                *known = view.clone();
+            }
+        }
+        let silent = told.iter().flat_map(|list| &list.silent_activators);
+        let silent: BTreeSet<String> = silent.chain(&self.silent).cloned().collect();
+        self.with_silent(silent.into_iter().collect())
     }
 
     /// As `replica` tells it to who asks once.
@@ -221,6 +241,50 @@ mod tests {
         assert_eq!(told(&change), (changed, vec!["ns/b".to_owned()]));
         drop(boards_tx);
         assert!(next().await.is_none());
+    }
+
+    #[test]
+    fn what_others_lead_is_shown_as_they_tell_it_where_this_replica_does_not_know_better() {
+        let told = |name, ready, is_live| WorkloadView {
+            is_live,
+            ..view(name, ready)
+        };
+        let (status, live) = (told("a", 1, false), told("a", 1, true));
+        // What this replica has, what others tell, and then how many pods are ready, and whether that is live.
+        let rows = [
+            (&status, vec![], (1, false)),
+            (&status, vec![told("a", 2, true)], (2, true)),
+            (&status, vec![told("a", 2, false)], (1, false)),
+            (&live, vec![told("a", 2, true)], (1, true)),
+            (&status, vec![told("b", 2, true)], (1, false)),
+            (
+                &status,
+                vec![told("a", 2, true), told("a", 3, true)],
+                (2, true),
+            ),
+        ];
+        for (own, others, expected) in rows {
+            let lists = others.into_iter().map(|other| WorkloadList {
+                workloads: vec![other],
+                ..WorkloadList::default()
+            });
+            let lists: Vec<WorkloadList> = lists.collect();
+            let board = Board::from_iter([own.clone()]).with_led(&lists);
+            let shown = board.workloads.values();
+            let shown: Vec<_> = shown.map(|view| (view.ready, view.is_live)).collect();
+            assert_eq!(shown, [expected], "{lists:?}");
+        }
+    }
+
+    #[test]
+    fn an_activator_that_any_replica_does_not_hear_is_shown_once() {
+        let list = |names: &[&str]| WorkloadList {
+            silent_activators: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..WorkloadList::default()
+        };
+        let own = Board::default().with_silent(vec!["b".to_owned()]);
+        let board = own.with_led(&[list(&["b", "c"]), list(&[]), list(&["a"])]);
+        assert_eq!(board.silent, ["a", "b", "c"]);
     }
 
     #[test]

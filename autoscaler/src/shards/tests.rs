@@ -95,6 +95,24 @@ fn a_lease_that_is_not_renewed_is_taken_by_anybody_and_one_that_is_by_nobody() {
 }
 
 #[test]
+fn a_shard_has_a_holder_from_when_its_lease_is_seen_until_that_is_over() {
+    let mut view = View::new("a".to_owned(), shards(2));
+    let listed = [("-0-of-2", "b"), ("-1-of-2", ""), ("", "old")];
+    let listed = listed.map(|(of, holder)| lease(&format!("lull-autoscaler{of}"), holder, 1));
+    view.see(listed.into(), SECOND);
+    let over = SECOND + DURATION;
+    let rows: [(Duration, &[&str]); 3] = [
+        (SECOND, &["b", "old"]),
+        (over, &["b", "old"]),
+        (over + Duration::from_millis(1), &[]),
+    ];
+    for (now, expected) in rows {
+        let holders = view.holders(now);
+        assert_eq!(Vec::from_iter(holders.names()), expected, "{now:?}");
+    }
+}
+
+#[test]
 fn a_shard_is_handed_over_once_another_should_have_had_it_for_long_and_not_again_soon() {
     let (mut view, alone) = (View::new("a".to_owned(), shards(1)), names(&["a"]));
     // One that should have the shard as soon as it is there.

@@ -7,9 +7,9 @@
 //! | [`EVENTS_PATH`] | server-sent events, each with a [`Change`] as its data |
 //!
 //! A field may be added at any time and a reader leaves alone what it does not know. What a replica
-//! does not lead it shows from the ScaledWorkload's status, at most two seconds old
-//! ([`WorkloadView::is_live`] says so); history and callers are then those that were written there.
-//! Times are RFC 3339 in UTC.
+//! does not lead it has from the one that does ([`LED_QUERY`]), and where that one does not answer from
+//! the ScaledWorkload's status ([`WorkloadView::is_live`] says so); the wakes are then those that were
+//! written there. Times are RFC 3339 in UTC.
 
 use std::fmt::Write as _;
 
@@ -17,6 +17,10 @@ use serde::{Deserialize, Serialize};
 
 /// Path of the list of workloads.
 pub const LIST_PATH: &str = "/workloads";
+/// Query of [`LIST_PATH`] and of what is below it, by which replicas ask each other: only for what the
+/// replica that is asked leads, and it asks nobody for more. One of a version that does not know it yet
+/// tells of everything; what it leads is live ([`WorkloadView::is_live`]).
+pub const LED_QUERY: &str = "led";
 /// Path of the stream of changes.
 pub const EVENTS_PATH: &str = "/events";
 /// The phase of a wake at whose end a pod could take what was held.
@@ -40,8 +44,8 @@ pub struct WorkloadList {
     pub replica: String,
     /// By namespace and name.
     pub workloads: Vec<WorkloadView>,
-    /// Pods of activators that are ready and that this replica has not heard for a while, by name: as
-    /// long as there is one, none of its workloads falls asleep.
+    /// Pods of activators that are ready and that this replica, or one that it has asked, has not heard
+    /// for a while, by name: as long as there is one, none of that replica's workloads falls asleep.
     pub silent_activators: Vec<String>,
 }
 
@@ -60,7 +64,7 @@ pub struct WorkloadView {
     pub target_kind: String,
     /// Its name, in the same namespace.
     pub target_name: String,
-    /// Whether the replica that answers leads it: else the numbers are from the status.
+    /// Whether this is told by the replica that leads it: else the numbers are from the status.
     pub is_live: bool,
     /// `Direct`, `Serve` or `Proxy`.
     pub mode: String,
@@ -105,14 +109,13 @@ pub struct ConditionView {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct WorkloadDetail {
-    /// Replica of the autoscaler that answers.
+    /// Replica of the autoscaler whose answer it is: the one that leads the workload, where that answers.
     pub replica: String,
     /// As it is now.
     pub workload: WorkloadView,
     /// At most [`MAX_WAKES`], the newest first.
     pub wakes: Vec<WakeView>,
-    /// Changes of the count since the replica that answers leads it, the newest first; at most
-    /// [`MAX_CHANGES`].
+    /// Changes of the count since that replica leads it, the newest first; at most [`MAX_CHANGES`].
     pub history: Vec<CountChange>,
     /// Callers who were held at activators, the busiest first; at most [`MAX_CALLERS`]. Who reaches
     /// the pods directly is counted there, by no caller: [`Self::pods`].

@@ -1,4 +1,4 @@
-//! The status page: every replica shows every workload, and who woke it.
+//! The status page: every replica shows every workload live, and who woke it.
 
 use std::{io, pin::pin, time::Duration};
 
@@ -15,10 +15,8 @@ use lull_e2e::{Agent, App, Cluster, Workload, autoscalers, eventually, in_namesp
 /// Longest wait for what must be shown: a status is written at most 2 s late.
 const FOLLOW: Duration = Duration::from_secs(30);
 
-async fn list(cluster: &Cluster, replica: &str) -> anyhow::Result<WorkloadList> {
-    let text = cluster
-        .page(replica, ports::STATUS_PAGE, "workloads")
-        .await?;
+async fn list(cluster: &Cluster, replica: &str, path: &str) -> anyhow::Result<WorkloadList> {
+    let text = cluster.page(replica, ports::STATUS_PAGE, path).await?;
     Ok(serde_json::from_str(&text)?)
 }
 
@@ -27,7 +25,7 @@ fn is_of(view: &WorkloadView, workload: &Workload) -> bool {
 }
 
 async fn view(workload: &Workload, replica: &str) -> anyhow::Result<WorkloadView> {
-    let list = list(&workload.cluster, replica).await?;
+    let list = list(&workload.cluster, replica, "workloads").await?;
     ensure!(list.replica == replica, "{} answers", list.replica);
     let mut views = list.workloads.into_iter();
     let view = views.find(|view| is_of(view, workload));
@@ -61,6 +59,40 @@ async fn told(
     bail!("the events have ended")
 }
 
+/// `replica` shows the sleeping workload live; of its own it has it where it is the leader.
+async fn sleeps_live(workload: &Workload, replica: &str, leader: &str) -> anyhow::Result<()> {
+    // One that did not answer lately is asked anew after a few seconds.
+    eventually("the workload, live", FOLLOW, async || {
+        let view = view(workload, replica).await?;
+        ensure!(view.state == "Asleep" && view.saving_pods > 0, "{view:?}");
+        ensure!(view.is_live, "{replica}: {view:?}");
+        Ok(())
+    })
+    .await?;
+    let led = list(&workload.cluster, replica, "workloads?led").await?;
+    let is_there = led.workloads.iter().any(|view| is_of(view, workload));
+    ensure!(is_there == (replica == leader), "{replica}: {led:?}");
+    Ok(())
+}
+
+/// `replica` shows of the workload what only the leader knows.
+async fn tells_for_the_leader(
+    workload: &Workload,
+    replica: &str,
+    leader: &str,
+) -> anyhow::Result<()> {
+    eventually("what only the leader knows", FOLLOW, async || {
+        let detail = detail(workload, replica).await?;
+        ensure!(detail.replica == leader, "{} tells", detail.replica);
+        ensure!(!detail.line.is_empty(), "no line");
+        let mut changes = detail.history.iter();
+        let has_slept = changes.any(|change| change.from > 0 && change.to == 0);
+        ensure!(has_slept, "{:?}", detail.history);
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn every_replica_shows_a_wake_and_who_began_it() -> anyhow::Result<()> {
     in_namespace("page", async |namespace| {
@@ -74,14 +106,13 @@ async fn every_replica_shows_a_wake_and_who_began_it() -> anyhow::Result<()> {
         let leader = autoscalers::lease(&workload).await?.holder_identity;
         let leader = leader.context("nobody leads")?;
         for replica in &replicas {
-            let view = view(&workload, replica).await?;
-            ensure!(view.state == "Asleep" && view.saving_pods > 0, "{view:?}");
-            ensure!(view.is_live == (*replica == leader), "{replica}: {view:?}");
+            sleeps_live(&workload, replica, &leader).await?;
         }
 
-        let events = cluster
-            .stream(&leader, ports::STATUS_PAGE, "events")
-            .await?;
+        // What the leader tells comes by another replica, too.
+        let other = replicas.iter().find(|replica| **replica != leader);
+        let other = other.unwrap_or(&leader);
+        let events = cluster.stream(other, ports::STATUS_PAGE, "events").await?;
         let events = pin!(events);
         let mut lines = events.lines();
         let asleep = told(&mut lines, &workload, |view| view.state == "Asleep");
@@ -124,13 +155,9 @@ async fn every_replica_shows_a_wake_and_who_began_it() -> anyhow::Result<()> {
             })
             .await?;
         }
-        let history = detail(&workload, &leader).await?.history;
-        ensure!(
-            history
-                .iter()
-                .any(|change| change.from > 0 && change.to == 0),
-            "{history:?}"
-        );
+        for replica in &replicas {
+            tells_for_the_leader(&workload, replica, &leader).await?;
+        }
         Ok(())
     })
     .await
