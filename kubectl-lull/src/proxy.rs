@@ -9,6 +9,9 @@ use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
 use kube::config::Kubeconfig;
 
+/// Port of an address that has none.
+const HTTPS: u16 = 443;
+
 /// What the environment says of proxies.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Environment {
@@ -28,7 +31,9 @@ pub(crate) fn proxy_for(
         return in_kubeconfig;
     }
     let proxy = environment.https_proxy.as_deref()?;
-    let no_proxy = environment.no_proxy.clone().unwrap_or_default();
+    let port = server.port_u16().unwrap_or(HTTPS);
+    let no_proxy = environment.no_proxy.as_deref().unwrap_or_default();
+    let no_proxy = hosts_at(no_proxy, port);
     let rules = Matcher::builder().https(proxy).no(no_proxy).build();
     if is_own(server.host()?) || rules.intercept(server).is_none() {
         return None;
@@ -48,6 +53,31 @@ pub(crate) fn in_kubeconfig(file: &Kubeconfig, context: Option<&str>) -> Option<
     let cluster = file.clusters.iter().find(|one| one.name == *wanted)?;
     let proxy = cluster.cluster.as_ref()?.proxy_url.clone();
     proxy.filter(|proxy| !proxy.is_empty())
+}
+
+/// What `NO_PROXY` names of servers at `port`, as the matcher reads it: kubectl (Go's `httpproxy`) also knows
+/// `*.corp`, and `api.corp:6443`.
+fn hosts_at(no_proxy: &str, port: u16) -> String {
+    let entries = no_proxy.split(',').map(str::trim);
+    let hosts = entries.filter_map(|entry| match with_port(entry) {
+        Some((host, its)) => (its == port).then(|| host.trim_matches(['[', ']'])),
+        None => Some(entry),
+    });
+    // With a dot before it, a domain stands for all below it.
+    let hosts = hosts.map(|host| match host.strip_prefix('*') {
+        Some(below) if below.starts_with('.') => below,
+        _ => host,
+    });
+    hosts.collect::<Vec<_>>().join(",")
+}
+
+/// Host and port of an entry that has both; not of an address or a network of IPv6.
+fn with_port(entry: &str) -> Option<(&str, u16)> {
+    if entry.parse::<IpAddr>().is_ok() {
+        return None;
+    }
+    let (host, port) = entry.rsplit_once(':')?;
+    Some((host, port.parse().ok()?))
 }
 
 /// Whether it is this machine.
@@ -82,6 +112,13 @@ mod tests {
             ("https://api.corp:6443", "corp,", true),
             ("https://api.corp:6443", ".corp", true),
             ("https://apicorp:6443", "corp", false),
+            ("https://api.corp:6443", "*.corp", true),
+            ("https://apicorp:6443", "*.corp", false),
+            ("https://api.corp:6443", "other, api.corp:6443", true),
+            ("https://api.corp:6443", "api.corp:443", false),
+            ("https://api.corp", "*.corp:443", true),
+            ("https://10.1.2.3:6443", "10.1.2.3:6443", true),
+            ("https://[fd00::1]:6443", "[fd00::1]:6443", true),
             ("https://api.corp:6443", "*", true),
             ("https://10.1.2.3:6443", "10.0.0.0/8", true),
             ("https://10.1.2.3:6443", "10.2.0.0/16", false),

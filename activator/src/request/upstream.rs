@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lull_contract::names;
 use pingora_core::{protocols::TcpKeepalive, upstreams::peer::HttpPeer};
-use pingora_error::Error;
+use pingora_error::{Error, ErrorSource};
 
 use crate::{keepalive, splice, workload::Slot};
 
@@ -38,9 +38,44 @@ pub(super) fn peer(slot: &Slot, is_http2: bool) -> HttpPeer {
 }
 
 /// Whether the pod has said that it has not begun the request (RFC 9113, 8.7): by REFUSED_STREAM, or by a
-/// GOAWAY that does not count it, whatever its reason; h2 ends no other streams with a pod's GOAWAY.
+/// GOAWAY that does not count it, whatever its reason; h2 ends no other streams with a pod's GOAWAY. A caller
+/// that takes its request back may give the same reason, and says nothing of the pod.
 pub(super) fn has_not_begun(error: &Error) -> bool {
+    if *error.esource() != ErrorSource::Upstream {
+        return false;
+    }
     let told = error.root_cause().downcast_ref::<h2::Error>();
     told.filter(|told| told.is_remote())
         .is_some_and(|told| told.is_go_away() || told.reason() == Some(h2::Reason::REFUSED_STREAM))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use pingora_error::ErrorType;
+
+    use super::*;
+
+    /// What is heard of a stream that the other side refuses.
+    async fn refusal() -> h2::Error {
+        let (near, far) = tokio::io::duplex(1 << 10);
+        tokio::spawn(async move {
+            let mut far = h2::server::handshake(far).await.unwrap();
+            while let Some(Ok((_request, mut answer))) = far.accept().await {
+                answer.send_reset(h2::Reason::REFUSED_STREAM);
+            }
+        });
+        let (mut sender, connection) = h2::client::handshake(near).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get("http://any.example/").body(()).unwrap();
+        let (response, _) = sender.send_request(request, true).unwrap();
+        response.await.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_pod_says_that_it_has_not_begun_a_request_and_a_caller_does_not() {
+        let error = || async { Error::because(ErrorType::H2Error, "read", refusal().await) };
+        assert!(has_not_begun(&error().await.into_up()));
+        assert!(!has_not_begun(&error().await.into_down()));
+    }
 }

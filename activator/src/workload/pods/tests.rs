@@ -1,6 +1,9 @@
 use std::{
     collections::BTreeMap,
+    future::{Future, poll_fn},
     net::{IpAddr, Ipv4Addr},
+    pin::pin,
+    task::Poll,
 };
 
 use lull_contract::Settings;
@@ -79,4 +82,23 @@ async fn news_of_a_pod_on_its_way_do_not_give_the_others_part_to_the_first() {
     assert_eq!(waiting(), 2, "the second is to have its part");
     workload.put_pod(&pod("second", None));
     assert_eq!(waiting(), 2, "it still is on its way");
+}
+
+#[tokio::test]
+async fn who_waits_for_the_turn_at_a_pod_that_could_not_be_reached_goes_elsewhere() {
+    let workload = workload();
+    workload.put_pod(&pod("shop", Some(Ipv4Addr::LOCALHOST.into())));
+    workload.trust("uid-shop");
+    let hold = Hold::new(WEB, Instant::now() + Duration::from_secs(60));
+    let [first, second, third] = [0; 3].map(|_| workload.slot_at_once(&hold).unwrap());
+    let turn = first.turn().await.unwrap();
+    let mut waiting = pin!(second.turn());
+    let looked = poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx)));
+    assert!(looked.await.is_pending(), "one after the other");
+    first.eject();
+    drop(turn);
+    assert!(waiting.await.is_none());
+    // Who has gone elsewhere has passed it on.
+    workload.trust("uid-shop");
+    assert!(third.turn().await.is_some());
 }
