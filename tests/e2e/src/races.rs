@@ -34,8 +34,6 @@ pub use self::{
 };
 use crate::{Agent, Workload, agent::Run, eventually};
 
-/// Longest wait for anything that must come, also where the API server stands still meanwhile.
-const FOLLOW: Duration = Duration::from_secs(240);
 /// Longest time of a request: it may be held while nothing can wake its workload.
 const REQUEST: Duration = Duration::from_secs(150);
 /// Seconds in which callers are refused by a process that has been killed (see `tally`).
@@ -167,7 +165,7 @@ impl Race {
         what: &str,
         check: impl AsyncFnMut() -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        eventually(what, FOLLOW, check).await
+        eventually(what, self.length.follow(), check).await
     }
 
     /// Sets annotations until the API server takes them; `None` removes one.
@@ -193,7 +191,9 @@ impl Race {
         agent: &'a Agent,
         (workload, shape): (&Workload, Shape),
     ) -> anyhow::Result<Steady<'a>> {
-        agent.is_answered(&workload.url("/"), FOLLOW).await?;
+        agent
+            .is_answered(&workload.url("/"), self.length.follow())
+            .await?;
         let mut runs = Vec::new();
         for spec in shape.specs(workload) {
             runs.push(agent.start(&spec).await?);

@@ -97,6 +97,15 @@ impl Length {
         u32::try_from(seconds).unwrap_or(u32::MAX)
     }
 
+    /// Longest wait for anything that must come. Meanwhile the controllers and the API server may stand
+    /// still one after the other, and plain pods that are replaced end before and after.
+    #[must_use]
+    pub(super) fn follow(&self) -> Duration {
+        const UNDISTURBED: Duration = Duration::from_secs(150);
+        let linger = Duration::from_secs(self.linger().into());
+        UNDISTURBED + 2 * (self.pause + linger)
+    }
+
     /// A steady load for each of the workloads that have one, which make `STEADY` together.
     #[must_use]
     pub fn share(&self) -> Shape {
