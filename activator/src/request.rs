@@ -4,6 +4,7 @@ mod answer;
 mod caller;
 mod downstream;
 mod forward;
+mod head;
 mod told;
 mod upstream;
 
@@ -30,8 +31,9 @@ use crate::{
     connection::{First, Route},
     hub::Hub,
 };
-use caller::{Caller, Head};
+use caller::Caller;
 use forward::Forward;
+use head::Head;
 
 /// Tries of one request. Only connects that failed and reused connections that had just closed are
 /// tried again; what ends it is the hold timeout.

@@ -2,16 +2,13 @@
 //!
 //! Pingora's own stream sends an answer's head and body one by one where they exceed a KiB
 //! together, and keeps its socket to itself: to see that a caller has left while it is held would
-//! take a second descriptor for each. And it takes a MiB for the head of a request.
+//! take a second descriptor for each.
 
 use std::{
     io::{self, IoSlice},
     os::fd::AsRawFd,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -28,11 +25,10 @@ use tokio::{
     time::timeout,
 };
 
+use super::head::Head;
+
 /// What is not yet sent is kept up to this: a head and a small body, which then go out together.
 const KEPT: usize = 4 << 10;
-/// Longest head of an HTTP/1 request, bytes; the queue-proxy takes no more either. What is not whole
-/// is not held yet, and in no budget.
-const MAX_HEAD: usize = 64 << 10;
 /// Longest wait for the last bytes to go out when the connection is closed.
 const LAST_BYTES: Duration = Duration::from_secs(5);
 
@@ -47,30 +43,6 @@ pub(super) struct Caller {
     head: Option<Arc<Head>>,
     /// What travels with the connection to each request.
     digest: Option<Arc<ProxyDigest>>,
-}
-
-/// Whether what is read belongs to the head of a request, which Pingora tells the request only.
-#[derive(Debug, Default)]
-pub(super) struct Head {
-    is_whole: AtomicBool,
-    /// Read while it was not.
-    bytes: AtomicUsize,
-}
-
-// === impl Head ===
-
-impl Head {
-    /// It is whole, or that of the next request begins.
-    pub(super) fn set_whole(&self, is_whole: bool) {
-        self.is_whole.store(is_whole, Ordering::Relaxed);
-        self.bytes.store(0, Ordering::Relaxed);
-    }
-
-    /// Whether it is too long, with `more` bytes that were read now.
-    fn is_too_long(&self, more: usize) -> bool {
-        let is_whole = self.is_whole.load(Ordering::Relaxed);
-        !is_whole && self.bytes.fetch_add(more, Ordering::Relaxed) + more > MAX_HEAD
-    }
 }
 
 // === impl Caller ===
