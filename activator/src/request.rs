@@ -30,10 +30,11 @@ use tokio::{net::TcpStream, sync::watch, time::sleep};
 use crate::{
     connection::{First, Route},
     hub::Hub,
+    metrics::Reason,
 };
 use caller::Caller;
 use forward::Forward;
-use head::Head;
+use head::{Head, Late};
 
 /// Tries of one request. Only connects that failed and reused connections that had just closed are
 /// tried again; what ends it is the hold timeout.
@@ -50,6 +51,7 @@ const FIRST_REQUEST: Duration = Duration::from_secs(5);
 
 /// Serves plain HTTP connections.
 pub(crate) struct Requests {
+    hub: Arc<Hub>,
     http1: Arc<HttpProxy<Forward>>,
     h2c: Arc<PriorKnowledge>,
     draining: ShutdownWatch,
@@ -93,12 +95,16 @@ impl Requests {
             threads: 1,
             ..ServerConf::default()
         };
-        let mut proxy = HttpProxy::new(Forward { hub }, Arc::new(conf));
+        let forward = Forward {
+            hub: Arc::clone(&hub),
+        };
+        let mut proxy = HttpProxy::new(forward, Arc::new(conf));
         proxy.handle_init_modules();
         let proxy = Arc::new(proxy);
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         Self {
+            hub,
             http1: Arc::clone(&proxy),
             h2c: Arc::new(PriorKnowledge {
                 proxy,
@@ -110,14 +116,28 @@ impl Requests {
     }
 
     pub(crate) async fn serve_http1(&self, first: First, peer: SocketAddr, route: Route) {
-        let stream = wrap(first, peer, route, Steers::Http1(Arc::default()));
-        self.http1.process_new(stream, &self.draining).await;
+        let head = Arc::<Head>::default();
+        let steers = Steers::Http1(Arc::clone(&head));
+        let socket = Arc::new(first.stream);
+        let stream = wrap((Arc::clone(&socket), first.read), peer, route, steers);
+        let late = tokio::select! {
+            // Who is late is known once all that has come is read.
+            biased;
+            _ = self.http1.process_new(stream, &self.draining) => return,
+            late = head.late() => late,
+        };
+        tracing::debug!(?late, "a connection is closed whose caller took too long");
+        if late == Late::Head {
+            self.hub.metrics.rejected(Reason::SlowHead);
+            caller::refuse(&socket, "408 Request Timeout", Some(Reason::SlowHead));
+        }
     }
 
     pub(crate) async fn serve_h2c(&self, first: First, peer: SocketAddr, route: Route) {
         let (goodbye, moves_on) = watch::channel(false);
         let goodbye = Arc::new(goodbye);
-        let stream = wrap(first, peer, route, Steers::H2(Arc::clone(&goodbye)));
+        let steers = Steers::H2(Arc::clone(&goodbye));
+        let stream = wrap((Arc::new(first.stream), first.read), peer, route, steers);
         tokio::select! {
             _ = self.h2c.process_new(stream, &moves_on) => {}
             () = self.drain(&goodbye) => {}
@@ -155,12 +175,16 @@ impl fmt::Debug for Requests {
 
 /// Pingora has a place for what a CONNECT proxy in between told us: with none there, it is where
 /// our own data travels with the connection.
-fn wrap(first: First, peer: SocketAddr, route: Route, steers: Steers) -> Stream {
+fn wrap(
+    (socket, read): (Arc<TcpStream>, Vec<u8>),
+    peer: SocketAddr,
+    route: Route,
+    steers: Steers,
+) -> Stream {
     let head = match &steers {
         Steers::Http1(head) => Some(Arc::clone(head)),
         Steers::H2(_) => None,
     };
-    let socket = Arc::new(first.stream);
     // A status code that is in range can't fail; without the header the connection has no route
     // and is answered with 500.
     let digest = ResponseHeader::build(200, None).ok().map(|header| {
@@ -172,7 +196,7 @@ fn wrap(first: First, peer: SocketAddr, route: Route, steers: Steers) -> Stream 
         };
         ProxyDigest::new(Box::new(header), Some(Box::new(Arc::new(connection))))
     });
-    Box::new(Caller::new(socket, first.read, head, digest))
+    Box::new(Caller::new(socket, read, head, digest))
 }
 
 // === impl Connection ===

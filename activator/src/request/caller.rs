@@ -14,7 +14,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use lull_contract::headers::{ERROR_SOURCE_HEADER, ErrorSource};
+use lull_contract::headers::{ERROR_SOURCE_HEADER, ErrorSource, REASON_HEADER};
 use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, raw_connect::ProxyDigest,
@@ -26,6 +26,7 @@ use tokio::{
 };
 
 use super::head::Head;
+use crate::metrics::Reason;
 
 /// What is not yet sent is kept up to this: a head and a small body, which then go out together.
 const KEPT: usize = 4 << 10;
@@ -43,6 +44,20 @@ pub(super) struct Caller {
     head: Option<Arc<Head>>,
     /// What travels with the connection to each request.
     digest: Option<Arc<ProxyDigest>>,
+}
+
+/// Answers a head that is not taken in; the connection is to be closed.
+pub(super) fn refuse(socket: &TcpStream, status: &str, reason: Option<Reason>) {
+    let source = ErrorSource::Client.as_str();
+    let reason = reason.map_or_else(String::new, |reason| {
+        format!("{REASON_HEADER}: {}\r\n", reason.as_str())
+    });
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\
+         {ERROR_SOURCE_HEADER}: {source}\r\n{reason}\r\n"
+    );
+    // There is room for it, or the caller reads nothing anyway.
+    let _ = socket.try_write(answer.as_bytes());
 }
 
 // === impl Caller ===
@@ -96,13 +111,7 @@ impl Caller {
         if !head.is_some_and(|head| head.is_too_long(read)) {
             return Ok(());
         }
-        let source = ErrorSource::Client.as_str();
-        let answer = format!(
-            "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\
-             content-length: 0\r\n{ERROR_SOURCE_HEADER}: {source}\r\n\r\n"
-        );
-        // There is room for it, or the caller reads nothing anyway.
-        let _ = self.socket.try_write(answer.as_bytes());
+        refuse(&self.socket, "431 Request Header Fields Too Large", None);
         Err(io::Error::other("the head of the request is too long"))
     }
 
