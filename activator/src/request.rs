@@ -5,6 +5,7 @@ mod caller;
 mod downstream;
 mod forward;
 mod head;
+mod streams;
 mod told;
 mod upstream;
 
@@ -35,6 +36,7 @@ use crate::{
 use caller::Caller;
 use forward::Forward;
 use head::{Head, Late};
+use streams::Streams;
 
 /// Tries of one request. Only connects that failed and reused connections that had just closed are
 /// tried again; what ends it is the hold timeout.
@@ -46,6 +48,9 @@ const CALLER_STREAMS: u32 = 1_024;
 /// What a caller may send on one of them before it is read, bytes. Whoever is held is not read: the
 /// connection has room for the windows of all its streams, so that those that are let through go on.
 const CALLER_WINDOW: u32 = 32 << 10;
+/// Longest time between two requests, as the queue-proxy has it. Longer than Envoy's hour, so that it
+/// is always the caller who closes an idle connection: if we did, a request could be on its way.
+const IDLE: Duration = Duration::from_secs(65 * 60);
 /// Longest time until the first request on an HTTP/2 connection that comes during a drain.
 const FIRST_REQUEST: Duration = Duration::from_secs(5);
 
@@ -72,8 +77,8 @@ pub(crate) struct Connection {
 enum Steers {
     /// How far it has been read.
     Http1(Arc<Head>),
-    /// To end by GOAWAY: what is under way is answered, nothing new comes.
-    H2(Arc<watch::Sender<bool>>),
+    /// That it is under way, and when the connection is to end.
+    H2(Arc<Streams>),
 }
 
 /// The proxy, for connections that are known to begin with HTTP/2's preface: Pingora would wait
@@ -134,13 +139,16 @@ impl Requests {
     }
 
     pub(crate) async fn serve_h2c(&self, first: First, peer: SocketAddr, route: Route) {
-        let (goodbye, moves_on) = watch::channel(false);
-        let goodbye = Arc::new(goodbye);
-        let steers = Steers::H2(Arc::clone(&goodbye));
+        let streams = Arc::<Streams>::default();
+        let moves_on = streams.goodbye();
+        let steers = Steers::H2(Arc::clone(&streams));
         let stream = wrap((Arc::new(first.stream), first.read), peer, route, steers);
         tokio::select! {
             _ = self.h2c.process_new(stream, &moves_on) => {}
-            () = self.drain(&goodbye) => {}
+            () = self.drain(&streams) => {}
+            () = streams.idle() => {
+                tracing::debug!("a connection is closed whose caller asks for nothing");
+            }
         }
     }
 
@@ -148,7 +156,7 @@ impl Requests {
     /// is served all the same: its first answer moves it on.
     ///
     /// It does not end: the connection does.
-    async fn drain(&self, goodbye: &watch::Sender<bool>) {
+    async fn drain(&self, streams: &Streams) {
         let mut draining = self.draining.clone();
         let has_begun = *draining.borrow();
         if has_begun {
@@ -157,7 +165,7 @@ impl Requests {
             // Where the sender is gone, all of this is about to end.
             let _ = draining.wait_for(|draining| *draining).await;
         }
-        goodbye.send_replace(true);
+        streams.say_goodbye();
         pending::<()>().await;
     }
 
@@ -215,15 +223,24 @@ impl Connection {
 
     /// Its caller had better open the next one elsewhere.
     fn move_on(&self) {
-        if let Steers::H2(goodbye) = &self.steers {
-            goodbye.send_if_modified(|said| !std::mem::replace(said, true));
+        if let Steers::H2(streams) = &self.steers {
+            streams.say_goodbye();
         }
     }
 
-    /// The head of a request has been read, or that of the next one begins.
-    fn set_head_whole(&self, is_whole: bool) {
-        if let Steers::Http1(head) = &self.steers {
-            head.set_whole(is_whole);
+    /// The head of a request has been read.
+    fn begins(&self) {
+        match &self.steers {
+            Steers::Http1(head) => head.set_whole(true),
+            Steers::H2(streams) => streams.begins(),
+        }
+    }
+
+    /// A request that had begun is over; in HTTP/1 the next one may come.
+    fn ended(&self) {
+        match &self.steers {
+            Steers::Http1(head) => head.set_whole(false),
+            Steers::H2(streams) => streams.ended(),
         }
     }
 }

@@ -14,14 +14,12 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::IDLE;
 use crate::connection::FIRST_BYTES;
 
 /// Longest head of an HTTP/1 request, bytes; the queue-proxy takes no more either. What is not whole
 /// is not held yet, and in no budget.
 const MAX_HEAD: usize = 64 << 10;
-/// Longest time between two requests, as the queue-proxy has it. Longer than Envoy's hour, so that it
-/// is always the caller who closes an idle connection: if we did, a request could be on its way.
-const IDLE: Duration = Duration::from_secs(65 * 60);
 
 /// Whether what is read belongs to the head of a request, which Pingora tells the request only.
 #[derive(Debug, Default)]
