@@ -21,8 +21,9 @@ use crate::{
     workload::Workload,
 };
 
-/// Longest time until a connection has said what it is, a whole ClientHello included.
-const FIRST_BYTES: Duration = Duration::from_secs(5);
+/// Longest time until a connection has said what it is, a whole ClientHello included; and, where that
+/// is HTTP/1, from the first byte of a request's head to its end.
+pub(crate) const FIRST_BYTES: Duration = Duration::from_secs(5);
 /// A connection on a TCP port that has been open for so long is meant: its server may speak first.
 const MEANT: Duration = Duration::from_millis(200);
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113, 3.4).

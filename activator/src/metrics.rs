@@ -86,6 +86,8 @@ pub(crate) enum Reason {
     BadHello,
     /// Its TLS ClientHello asked for another namespace.
     WrongSni,
+    /// The head of a request had begun and did not end in time.
+    SlowHead,
     /// We failed.
     Internal,
 }
@@ -312,7 +314,7 @@ impl EncodeLabelValue for CodeClass {
 // === impl Reason ===
 
 impl Reason {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::HoldFull,
         Self::HoldTimeout,
         Self::Asleep,
@@ -321,6 +323,7 @@ impl Reason {
         Self::Garbage,
         Self::BadHello,
         Self::WrongSni,
+        Self::SlowHead,
         Self::Internal,
     ];
 
@@ -335,6 +338,7 @@ impl Reason {
             Self::Garbage => "garbage",
             Self::BadHello => "bad-hello",
             Self::WrongSni => "wrong-sni",
+            Self::SlowHead => "slow-head",
             Self::Internal => "internal",
         }
     }
@@ -344,7 +348,9 @@ impl Reason {
         match self {
             Self::HoldTimeout | Self::PodError => ErrorSource::App,
             Self::HoldFull | Self::Asleep | Self::Internal => ErrorSource::Activator,
-            Self::Silent | Self::Garbage | Self::BadHello | Self::WrongSni => ErrorSource::Client,
+            Self::Silent | Self::Garbage | Self::BadHello | Self::WrongSni | Self::SlowHead => {
+                ErrorSource::Client
+            }
         }
     }
 }

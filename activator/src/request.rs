@@ -4,6 +4,8 @@ mod answer;
 mod caller;
 mod downstream;
 mod forward;
+mod head;
+mod streams;
 mod told;
 mod upstream;
 
@@ -29,9 +31,12 @@ use tokio::{net::TcpStream, sync::watch, time::sleep};
 use crate::{
     connection::{First, Route},
     hub::Hub,
+    metrics::Reason,
 };
-use caller::{Caller, Head};
+use caller::Caller;
 use forward::Forward;
+use head::{Head, Late};
+use streams::Streams;
 
 /// Tries of one request. Only connects that failed and reused connections that had just closed are
 /// tried again; what ends it is the hold timeout.
@@ -43,11 +48,15 @@ const CALLER_STREAMS: u32 = 1_024;
 /// What a caller may send on one of them before it is read, bytes. Whoever is held is not read: the
 /// connection has room for the windows of all its streams, so that those that are let through go on.
 const CALLER_WINDOW: u32 = 32 << 10;
+/// Longest time between two requests, as the queue-proxy has it. Longer than Envoy's hour, so that it
+/// is always the caller who closes an idle connection: if we did, a request could be on its way.
+const IDLE: Duration = Duration::from_secs(65 * 60);
 /// Longest time until the first request on an HTTP/2 connection that comes during a drain.
 const FIRST_REQUEST: Duration = Duration::from_secs(5);
 
 /// Serves plain HTTP connections.
 pub(crate) struct Requests {
+    hub: Arc<Hub>,
     http1: Arc<HttpProxy<Forward>>,
     h2c: Arc<PriorKnowledge>,
     draining: ShutdownWatch,
@@ -68,8 +77,8 @@ pub(crate) struct Connection {
 enum Steers {
     /// How far it has been read.
     Http1(Arc<Head>),
-    /// To end by GOAWAY: what is under way is answered, nothing new comes.
-    H2(Arc<watch::Sender<bool>>),
+    /// That it is under way, and when the connection is to end.
+    H2(Arc<Streams>),
 }
 
 /// The proxy, for connections that are known to begin with HTTP/2's preface: Pingora would wait
@@ -91,12 +100,16 @@ impl Requests {
             threads: 1,
             ..ServerConf::default()
         };
-        let mut proxy = HttpProxy::new(Forward { hub }, Arc::new(conf));
+        let forward = Forward {
+            hub: Arc::clone(&hub),
+        };
+        let mut proxy = HttpProxy::new(forward, Arc::new(conf));
         proxy.handle_init_modules();
         let proxy = Arc::new(proxy);
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         Self {
+            hub,
             http1: Arc::clone(&proxy),
             h2c: Arc::new(PriorKnowledge {
                 proxy,
@@ -108,17 +121,34 @@ impl Requests {
     }
 
     pub(crate) async fn serve_http1(&self, first: First, peer: SocketAddr, route: Route) {
-        let stream = wrap(first, peer, route, Steers::Http1(Arc::default()));
-        self.http1.process_new(stream, &self.draining).await;
+        let head = Arc::<Head>::default();
+        let steers = Steers::Http1(Arc::clone(&head));
+        let socket = Arc::new(first.stream);
+        let stream = wrap((Arc::clone(&socket), first.read), peer, route, steers);
+        let late = tokio::select! {
+            // Who is late is known once all that has come is read.
+            biased;
+            _ = self.http1.process_new(stream, &self.draining) => return,
+            late = head.late() => late,
+        };
+        tracing::debug!(?late, "a connection is closed whose caller took too long");
+        if late == Late::Head {
+            self.hub.metrics.rejected(Reason::SlowHead);
+            caller::refuse(&socket, "408 Request Timeout", Some(Reason::SlowHead));
+        }
     }
 
     pub(crate) async fn serve_h2c(&self, first: First, peer: SocketAddr, route: Route) {
-        let (goodbye, moves_on) = watch::channel(false);
-        let goodbye = Arc::new(goodbye);
-        let stream = wrap(first, peer, route, Steers::H2(Arc::clone(&goodbye)));
+        let streams = Arc::<Streams>::default();
+        let moves_on = streams.goodbye();
+        let steers = Steers::H2(Arc::clone(&streams));
+        let stream = wrap((Arc::new(first.stream), first.read), peer, route, steers);
         tokio::select! {
             _ = self.h2c.process_new(stream, &moves_on) => {}
-            () = self.drain(&goodbye) => {}
+            () = self.drain(&streams) => {}
+            () = streams.idle() => {
+                tracing::debug!("a connection is closed whose caller asks for nothing");
+            }
         }
     }
 
@@ -126,7 +156,7 @@ impl Requests {
     /// is served all the same: its first answer moves it on.
     ///
     /// It does not end: the connection does.
-    async fn drain(&self, goodbye: &watch::Sender<bool>) {
+    async fn drain(&self, streams: &Streams) {
         let mut draining = self.draining.clone();
         let has_begun = *draining.borrow();
         if has_begun {
@@ -135,7 +165,7 @@ impl Requests {
             // Where the sender is gone, all of this is about to end.
             let _ = draining.wait_for(|draining| *draining).await;
         }
-        goodbye.send_replace(true);
+        streams.say_goodbye();
         pending::<()>().await;
     }
 
@@ -153,12 +183,16 @@ impl fmt::Debug for Requests {
 
 /// Pingora has a place for what a CONNECT proxy in between told us: with none there, it is where
 /// our own data travels with the connection.
-fn wrap(first: First, peer: SocketAddr, route: Route, steers: Steers) -> Stream {
+fn wrap(
+    (socket, read): (Arc<TcpStream>, Vec<u8>),
+    peer: SocketAddr,
+    route: Route,
+    steers: Steers,
+) -> Stream {
     let head = match &steers {
         Steers::Http1(head) => Some(Arc::clone(head)),
         Steers::H2(_) => None,
     };
-    let socket = Arc::new(first.stream);
     // A status code that is in range can't fail; without the header the connection has no route
     // and is answered with 500.
     let digest = ResponseHeader::build(200, None).ok().map(|header| {
@@ -170,7 +204,7 @@ fn wrap(first: First, peer: SocketAddr, route: Route, steers: Steers) -> Stream 
         };
         ProxyDigest::new(Box::new(header), Some(Box::new(Arc::new(connection))))
     });
-    Box::new(Caller::new(socket, first.read, head, digest))
+    Box::new(Caller::new(socket, read, head, digest))
 }
 
 // === impl Connection ===
@@ -189,15 +223,24 @@ impl Connection {
 
     /// Its caller had better open the next one elsewhere.
     fn move_on(&self) {
-        if let Steers::H2(goodbye) = &self.steers {
-            goodbye.send_if_modified(|said| !std::mem::replace(said, true));
+        if let Steers::H2(streams) = &self.steers {
+            streams.say_goodbye();
         }
     }
 
-    /// The head of a request has been read, or that of the next one begins.
-    fn set_head_whole(&self, is_whole: bool) {
-        if let Steers::Http1(head) = &self.steers {
-            head.set_whole(is_whole);
+    /// The head of a request has been read.
+    fn begins(&self) {
+        match &self.steers {
+            Steers::Http1(head) => head.set_whole(true),
+            Steers::H2(streams) => streams.begins(),
+        }
+    }
+
+    /// A request that had begun is over; in HTTP/1 the next one may come.
+    fn ended(&self) {
+        match &self.steers {
+            Steers::Http1(head) => head.set_whole(false),
+            Steers::H2(streams) => streams.ended(),
         }
     }
 }

@@ -2,22 +2,19 @@
 //!
 //! Pingora's own stream sends an answer's head and body one by one where they exceed a KiB
 //! together, and keeps its socket to itself: to see that a caller has left while it is held would
-//! take a second descriptor for each. And it takes a MiB for the head of a request.
+//! take a second descriptor for each.
 
 use std::{
     io::{self, IoSlice},
     os::fd::AsRawFd,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use lull_contract::headers::{ERROR_SOURCE_HEADER, ErrorSource};
+use lull_contract::headers::{ERROR_SOURCE_HEADER, ErrorSource, REASON_HEADER};
 use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, raw_connect::ProxyDigest,
@@ -28,11 +25,11 @@ use tokio::{
     time::timeout,
 };
 
+use super::head::Head;
+use crate::metrics::Reason;
+
 /// What is not yet sent is kept up to this: a head and a small body, which then go out together.
 const KEPT: usize = 4 << 10;
-/// Longest head of an HTTP/1 request, bytes; the queue-proxy takes no more either. What is not whole
-/// is not held yet, and in no budget.
-const MAX_HEAD: usize = 64 << 10;
 /// Longest wait for the last bytes to go out when the connection is closed.
 const LAST_BYTES: Duration = Duration::from_secs(5);
 
@@ -49,28 +46,18 @@ pub(super) struct Caller {
     digest: Option<Arc<ProxyDigest>>,
 }
 
-/// Whether what is read belongs to the head of a request, which Pingora tells the request only.
-#[derive(Debug, Default)]
-pub(super) struct Head {
-    is_whole: AtomicBool,
-    /// Read while it was not.
-    bytes: AtomicUsize,
-}
-
-// === impl Head ===
-
-impl Head {
-    /// It is whole, or that of the next request begins.
-    pub(super) fn set_whole(&self, is_whole: bool) {
-        self.is_whole.store(is_whole, Ordering::Relaxed);
-        self.bytes.store(0, Ordering::Relaxed);
-    }
-
-    /// Whether it is too long, with `more` bytes that were read now.
-    fn is_too_long(&self, more: usize) -> bool {
-        let is_whole = self.is_whole.load(Ordering::Relaxed);
-        !is_whole && self.bytes.fetch_add(more, Ordering::Relaxed) + more > MAX_HEAD
-    }
+/// Answers a head that is not taken in; the connection is to be closed.
+pub(super) fn refuse(socket: &TcpStream, status: &str, reason: Option<Reason>) {
+    let source = ErrorSource::Client.as_str();
+    let reason = reason.map_or_else(String::new, |reason| {
+        format!("{REASON_HEADER}: {}\r\n", reason.as_str())
+    });
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\
+         {ERROR_SOURCE_HEADER}: {source}\r\n{reason}\r\n"
+    );
+    // There is room for it, or the caller reads nothing anyway.
+    let _ = socket.try_write(answer.as_bytes());
 }
 
 // === impl Caller ===
@@ -124,13 +111,7 @@ impl Caller {
         if !head.is_some_and(|head| head.is_too_long(read)) {
             return Ok(());
         }
-        let source = ErrorSource::Client.as_str();
-        let answer = format!(
-            "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\
-             content-length: 0\r\n{ERROR_SOURCE_HEADER}: {source}\r\n\r\n"
-        );
-        // There is room for it, or the caller reads nothing anyway.
-        let _ = self.socket.try_write(answer.as_bytes());
+        refuse(&self.socket, "431 Request Header Fields Too Large", None);
         Err(io::Error::other("the head of the request is too long"))
     }
 

@@ -71,7 +71,7 @@ impl ProxyHttp for Forward {
         let Some(connection) = connection_of(session) else {
             return Err(Error::explain(ErrorType::InternalError, "no route"));
         };
-        connection.set_head_whole(true);
+        connection.begins();
         // A quiet WebSocket or a slow upload is none of our business: the queue-proxy has the
         // workload's timeouts.
         session.set_read_timeout(None);
@@ -267,7 +267,7 @@ impl ProxyHttp for Forward {
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, ctx: &mut Ctx) {
         ctx.slot = None;
         if let Some(connection) = connection_of(session) {
-            connection.set_head_whole(false);
+            connection.ended();
         }
         let status = session.response_written().map(|response| response.status);
         let class = status.map_or(CodeClass::None, CodeClass::of);

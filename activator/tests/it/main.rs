@@ -5,6 +5,8 @@ mod connections;
 #[cfg(test)]
 mod harness;
 #[cfg(test)]
+mod heads;
+#[cfg(test)]
 mod http2;
 #[cfg(test)]
 mod life;

@@ -336,11 +336,12 @@ async fn connections_stay_open_in_proxy_mode_and_close_in_serve_mode() {
 }
 
 /// Reads an answer whose body has a length.
-async fn read_head(stream: &mut TcpStream) -> String {
+pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
     let mut text = String::new();
     loop {
         let mut buffer = [0; 4096];
         let length = soon(stream.read(&mut buffer)).await.unwrap();
+        assert_ne!(length, 0, "the connection ended: {text}");
         text.push_str(&String::from_utf8_lossy(&buffer[..length]).to_ascii_lowercase());
         let Some((head, body)) = text.split_once("\r\n\r\n") else {
             continue;
