@@ -343,7 +343,7 @@ pub(crate) fn label<'a>(object: &'a impl Resource, key: &str) -> Option<&'a str>
 #[cfg(test)]
 mod tests {
     use kube::runtime::watcher::Event;
-    use lull_contract::names::ORIGINAL_ANNOTATION;
+    use lull_contract::names::{MANAGED_BY, ORIGINAL_ANNOTATION, SLICE_MANAGED_BY_LABEL};
     use serde_json::json;
 
     use super::*;
@@ -369,6 +369,28 @@ mod tests {
             (json!({}), Touched::Namespace(ns())),
         ] {
             assert_eq!(touched_by_slice(&slice(labels)), expected);
+        }
+    }
+
+    #[test]
+    fn slices_of_lull_are_found_by_their_workload_and_all_others_by_their_service() {
+        let ours = json!({
+            SLICE_MANAGED_BY_LABEL: MANAGED_BY, SERVICE_NAME_LABEL: "web", WORKLOAD_LABEL: "shop",
+        });
+        let rows = [
+            (ours, Some("shop")),
+            (
+                json!({ SERVICE_NAME_LABEL: "web", WORKLOAD_LABEL: "shop" }),
+                Some("web"),
+            ),
+            (json!({ SERVICE_NAME_LABEL: "web" }), Some("web")),
+            (json!({}), None),
+        ];
+        for (labels, expected) in rows {
+            let metadata = json!({ "name": "s", "namespace": "ns", "labels": labels });
+            let slice = json!({ "metadata": metadata, "addressType": "IPv4", "endpoints": [] });
+            let slice: EndpointSlice = serde_json::from_value(slice).unwrap();
+            assert_eq!(slices_group(&slice), expected, "{labels}");
         }
     }
 
