@@ -1,5 +1,7 @@
 //! The objects that Lull writes for a workload, as server-side apply takes them.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{Resource, ResourceExt};
 use lull_contract::{
@@ -187,6 +189,24 @@ pub fn slice_is(slice: &EndpointSlice, wanted: &Value) -> bool {
     slice.endpoints == wanted.endpoints && slice.ports == wanted.ports
 }
 
+/// Whether a slice of ours misleads whoever comes by it, `service` being the one behind which it stands and
+/// `labels` those of the workload's pods.
+///
+/// One `is_spare` where the workload is awake, so that nobody is to come by activators, and its Service
+/// is not among those that are looked after: nobody would refresh it. While the sentinel keeps pods
+/// out of the Service, the slice is all there is.
+pub(crate) fn misleads(
+    service: Option<&Service>,
+    labels: &BTreeMap<String, String>,
+    is_spare: bool,
+) -> bool {
+    let Some(service) = service else {
+        // The next one of its name may be for another app.
+        return true;
+    };
+    !plan::selects(service, labels) || (is_spare && !plan::is_held(service))
+}
+
 /// Ready addresses that Kubernetes itself lists in `slices`, which are those of one Service.
 pub fn native_ready<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice>,
@@ -288,6 +308,34 @@ mod tests {
         let slice: EndpointSlice = serde_json::from_value(slice).unwrap();
         assert!(belongs_to(&slice, "shop") && !belongs_to(&slice, "bank"));
         assert!(!belongs_to(&EndpointSlice::default(), "shop"));
+    }
+
+    #[test]
+    fn a_slice_misleads_where_its_service_is_gone_or_leads_elsewhere_or_needs_none() {
+        let service = |selector: Value| -> Service {
+            let note = r#"{"ports":[],"selector":{"app":"shop"}}"#;
+            serde_json::from_value(json!({
+                "metadata": { "name": "web", "annotations": { ORIGINAL_ANNOTATION: note } },
+                "spec": { "selector": selector },
+            }))
+            .unwrap()
+        };
+        let labels = BTreeMap::from([("app".to_owned(), "shop".to_owned())]);
+        let (ours, held) = (json!({ "app": "shop" }), json!({ HELD_LABEL: "uid" }));
+        let (other, none) = (json!({ "app": "bank" }), json!({}));
+        // The Service's selector, and what is to become of the slice: at other times, and where it is spare.
+        let rows = [
+            (None, [true, true]),
+            (Some(other), [true, true]),
+            (Some(none), [true, true]),
+            (Some(ours), [false, true]),
+            (Some(held), [false, false]),
+        ];
+        for (selector, expected) in rows {
+            let service = selector.clone().map(service);
+            let found = [false, true].map(|is_spare| misleads(service.as_ref(), &labels, is_spare));
+            assert_eq!(found, expected, "{selector:?}");
+        }
     }
 
     #[test]

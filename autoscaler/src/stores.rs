@@ -38,7 +38,7 @@ use crate::{
     cache::{Cache, Keys},
     mesh::{Entries, MeshOptions, Rules},
     namespaces::Namespaces,
-    objects::SERVICE_NAME_LABEL,
+    objects::{self, SERVICE_NAME_LABEL},
     plan,
     pod::Pod,
 };
@@ -50,7 +50,7 @@ pub struct Stores {
     pub targets: Targets,
     /// All Services.
     pub services: Cache<Service>,
-    /// All EndpointSlices, grouped by their Service.
+    /// All EndpointSlices: Lull's own grouped by their workload's label value, all others by their Service.
     pub slices: Cache<EndpointSlice>,
     /// All ScaledWorkloads.
     pub workloads: Cache<ScaledWorkload>,
@@ -129,7 +129,7 @@ impl Stores {
             }
             .start(
                 (Api::all(client.clone()), all()),
-                by_name(service_of),
+                by_name(slices_group),
                 bare::<EndpointSlice>,
             ),
             workloads: Watch {
@@ -289,8 +289,18 @@ pub(crate) fn bare<K: Resource>(mut object: K) -> K {
     object
 }
 
-fn service_of(slice: &EndpointSlice) -> Option<&str> {
+/// Name of the Service behind which `slice` stands.
+pub(crate) fn service_of(slice: &EndpointSlice) -> Option<&str> {
     label(slice, SERVICE_NAME_LABEL)
+}
+
+/// What slices are found by. A workload finds its own ones also where their Service is gone.
+fn slices_group(slice: &EndpointSlice) -> Option<&str> {
+    if objects::is_lulls(slice) {
+        label(slice, WORKLOAD_LABEL)
+    } else {
+        service_of(slice)
+    }
 }
 
 /// Whom a Service is about of which plans are made anew.
@@ -333,7 +343,7 @@ pub(crate) fn label<'a>(object: &'a impl Resource, key: &str) -> Option<&'a str>
 #[cfg(test)]
 mod tests {
     use kube::runtime::watcher::Event;
-    use lull_contract::names::ORIGINAL_ANNOTATION;
+    use lull_contract::names::{MANAGED_BY, ORIGINAL_ANNOTATION, SLICE_MANAGED_BY_LABEL};
     use serde_json::json;
 
     use super::*;
@@ -359,6 +369,28 @@ mod tests {
             (json!({}), Touched::Namespace(ns())),
         ] {
             assert_eq!(touched_by_slice(&slice(labels)), expected);
+        }
+    }
+
+    #[test]
+    fn slices_of_lull_are_found_by_their_workload_and_all_others_by_their_service() {
+        let ours = json!({
+            SLICE_MANAGED_BY_LABEL: MANAGED_BY, SERVICE_NAME_LABEL: "web", WORKLOAD_LABEL: "shop",
+        });
+        let rows = [
+            (ours, Some("shop")),
+            (
+                json!({ SERVICE_NAME_LABEL: "web", WORKLOAD_LABEL: "shop" }),
+                Some("web"),
+            ),
+            (json!({ SERVICE_NAME_LABEL: "web" }), Some("web")),
+            (json!({}), None),
+        ];
+        for (labels, expected) in rows {
+            let metadata = json!({ "name": "s", "namespace": "ns", "labels": labels });
+            let slice = json!({ "metadata": metadata, "addressType": "IPv4", "endpoints": [] });
+            let slice: EndpointSlice = serde_json::from_value(slice).unwrap();
+            assert_eq!(slices_group(&slice), expected, "{labels}");
         }
     }
 

@@ -12,6 +12,7 @@ mod leave;
 mod look;
 mod mesh;
 mod planning;
+mod slices;
 mod status;
 mod waking;
 

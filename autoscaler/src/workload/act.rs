@@ -134,6 +134,7 @@ impl Task {
         .map(drop)
     }
 
+    /// Takes the activators out of the endpoints of `services`.
     pub(super) async fn remove_activators(
         &self,
         services: &[PlannedService],
@@ -160,7 +161,7 @@ impl Task {
     }
 
     /// Our slice of this name; one that another workload has taken over is not ours.
-    pub(super) fn slice_of_ours(&self, name: &str) -> Option<Arc<EndpointSlice>> {
+    fn slice_of_ours(&self, name: &str) -> Option<Arc<EndpointSlice>> {
         let slice = self.ctx.stores.slices.get(&self.key.namespace, name)?;
         objects::belongs_to(&*slice, &self.key.name).then_some(slice)
     }

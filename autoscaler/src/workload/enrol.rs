@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::api::core::v1::Service;
 use kube::{Api, ResourceExt, api::Patch};
 use lull_contract::{
     AppPort,
@@ -157,13 +157,7 @@ impl Task {
     /// Whether callers are told of this workload's activators, or were until a while ago.
     fn may_be_called_at_activators(&self) -> bool {
         let is_direct = matches!(self.state, Some(State::Enrolling | State::Awake));
-        let is_listed = || {
-            let slices = self.ctx.stores.slices.in_namespace(&self.key.namespace);
-            let is_ours = |slice: &Arc<EndpointSlice>| {
-                objects::is_lulls(slice) && objects::belongs_to(&**slice, &self.key.name)
-            };
-            slices.iter().any(is_ours) || !self.entries().is_empty()
-        };
+        let is_listed = || !self.slices_of_ours().is_empty() || !self.entries().is_empty();
         !is_direct || self.state_since.elapsed() < STRAGGLERS || is_listed()
     }
 
@@ -194,10 +188,11 @@ impl Task {
                     .await?;
             }
         }
-        self.let_go(target, workload).await
+        self.let_go(target, workload).await?;
+        self.take_back_slices(target, services).await
     }
 
-    /// Gives back the Services that its user has pointed elsewhere: nothing of Lull answers there.
+    /// Gives back the Services that its user has pointed elsewhere.
     async fn let_go(&self, target: &Target, workload: &ScaledWorkload) -> Result<(), WriteError> {
         let Some(template) = &target.template else {
             return Ok(());
@@ -213,10 +208,6 @@ impl Task {
                 self.patch_service(&service, patch, Purpose::RestoreService)
                     .await?;
             }
-            // WorkloadEntries are for all its Services, and this one selects them no more.
-            for slice in self.slices_of_ours(&service) {
-                self.remove(&*slice, Purpose::DeleteSlice).await?;
-            }
         }
         Ok(())
     }
@@ -228,7 +219,7 @@ impl Task {
         let template = target.as_ref().and_then(|target| target.template.as_ref());
         template.is_some_and(|template| !plan::selects(service, &template.plan.labels))
             && (plan::restore_patch(service).is_none() || self.has_another(service))
-            && self.slices_of_ours(service).is_empty()
+            && !self.has_slice_of_ours(service)
     }
 
     /// Whether `service` selects the pods of another workload of Lull, which looks after it.
@@ -238,13 +229,6 @@ impl Task {
             let labels = target.template.as_ref().map(|t| &t.plan.labels);
             target.is_injected() && labels.is_some_and(|labels| plan::selects(service, labels))
         })
-    }
-
-    /// The slices by which this workload's activators stand behind `service`.
-    fn slices_of_ours(&self, service: &Service) -> Vec<Arc<EndpointSlice>> {
-        let name = service.name_any();
-        let names = objects::slice_names(&name);
-        names.filter_map(|name| self.slice_of_ours(&name)).collect()
     }
 
     /// Writes the private Service; not where another object has its name, of which the plan tells.

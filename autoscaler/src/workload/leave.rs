@@ -73,7 +73,7 @@ impl Task {
         if !heard || !served {
             return Ok(());
         }
-        self.remove_activators(&planned).await?;
+        self.remove_all_activators().await?;
         if target.is_injected() {
             return self.uninject(target).await;
         }
@@ -95,7 +95,7 @@ impl Task {
                     .await?;
             }
         }
-        self.remove_activators(&only_names(&services)).await?;
+        self.remove_all_activators().await?;
         self.delete(workload).await
     }
 

@@ -4,6 +4,7 @@
 //! Nothing here may kill, replace or reconfigure what others use, count what they do, load the machine to
 //! its limit, or hold what it sees to a limit that a busy machine breaks.
 
+mod anew;
 mod apps;
 mod cycles;
 mod dashboards;

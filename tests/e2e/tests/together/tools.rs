@@ -82,7 +82,7 @@ async fn enrolled(app: &App, namespace: &Namespace) -> anyhow::Result<Workload> 
 }
 
 /// Waits until the Service's first port targets `target`, and what Lull has noted of it.
-async fn targets(workload: &Workload, target: &str) -> anyhow::Result<Original> {
+pub(crate) async fn targets(workload: &Workload, target: &str) -> anyhow::Result<Original> {
     eventually("the Service's new target", FOLLOW, async || {
         let service = workload.service_json().await?;
         let now = &service["spec"]["ports"][0]["targetPort"];
@@ -287,7 +287,12 @@ async fn answered_on(agent: &Agent, workload: &Workload, port: u16) -> anyhow::R
     .await
 }
 
-async fn answered_by(agent: &Agent, workload: &Workload, by: &Workload) -> anyhow::Result<()> {
+/// Waits until a ready pod of `by` answers whoever calls the Service of `workload`.
+pub(crate) async fn answered_by(
+    agent: &Agent,
+    workload: &Workload,
+    by: &Workload,
+) -> anyhow::Result<()> {
     eventually("an answer of the new pods", FOLLOW, async || {
         let answer = agent.get(&workload.url("/")).await?;
         let pods = by.ready_pods().await?;
