@@ -20,10 +20,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::{CustomResource, ResourceExt};
 use lull_contract::{
-    names::{HELD_LABEL, ISTIO_INJECT, POD_LABEL, activator_entry, connect_rule},
+    names::{
+        HELD_LABEL, INJECTED_ANNOTATION, ISTIO_INJECT, POD_LABEL, activator_entry, connect_rule,
+    },
     ports::traffic_port_name,
     scaled_workload::ScaledWorkload,
 };
+use lull_injection::{Record, Renumbered};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -73,6 +76,8 @@ pub struct PodIdentity {
     pub service_account: String,
     /// What the template itself says about Istio's container, if anything.
     pub inject: Option<bool>,
+    /// App ports that Services may target by the numbers that they had.
+    pub renumbered: Vec<Renumbered>,
 }
 
 /// What tells whether a workload is in the mesh.
@@ -107,12 +112,16 @@ pub fn is_meshed(signs: &Signs<'_>) -> bool {
 pub fn entry(workload: &ScaledWorkload, identity: &PodIdentity, activator: &Pod) -> Option<Value> {
     let address = activator.ip.as_ref()?;
     let name = activator_entry(&workload.name_any(), &activator.name);
-    let ports: BTreeMap<String, u16> = workload
-        .spec
-        .ports
-        .iter()
-        .map(|port| (traffic_port_name(port.app_port), port.activator_port))
-        .collect();
+    let named = |number: u16, app_port: u16| {
+        let mut ports = workload.spec.ports.iter();
+        let port = ports.find(|port| port.app_port == app_port)?;
+        Some((traffic_port_name(number), port.activator_port))
+    };
+    let own = workload.spec.ports.iter().map(|port| port.app_port);
+    let own = own.filter_map(|port| named(port, port));
+    let earlier = identity.renumbered.iter();
+    let earlier = earlier.filter_map(|port| named(port.was, port.is));
+    let ports: BTreeMap<String, u16> = earlier.chain(own).collect();
     let mut labels = identity.labels.clone();
     // The private Service is for pods alone.
     labels.remove(POD_LABEL);
@@ -187,7 +196,10 @@ impl PodIdentity {
             let names = [&spec.service_account_name, &spec.service_account];
             names.into_iter().flatten().find(|name| !name.is_empty())
         });
+        let record = annotations.get(INJECTED_ANNOTATION);
+        let record = record.and_then(|text| Record::parse(text));
         Self {
+            renumbered: record.map(|record| record.renumbered).unwrap_or_default(),
             inject: inject.and_then(|value| value.parse().ok()),
             service_account: account.map_or_else(|| "default".to_owned(), Clone::clone),
             labels,

@@ -9,7 +9,6 @@ use lull_contract::{
         FIELD_MANAGER, MANAGED_BY, MULTICLUSTER_SERVICE_LABEL, POD_LABEL, SLICE_MANAGED_BY_LABEL,
         WORKLOAD_LABEL, activator_slice, hidden_activator_slice, label_value, private_service,
     },
-    ports::traffic_port_name,
     scaled_workload::ScaledWorkload,
 };
 use serde_json::{Value, json};
@@ -73,9 +72,14 @@ pub(crate) fn belongs_to(object: &impl Resource, workload: &str) -> bool {
     object.labels().get(WORKLOAD_LABEL) == Some(&label_value(workload))
 }
 
-/// The private Service: the public one's ports on the pods that carry our label.
+/// The private Service: the public one's ports on the pods that carry our label; `settled` as for
+/// [`plan::switch_patch`].
 #[must_use]
-pub fn private(workload: &ScaledWorkload, public: &Service, planned: &PlannedService) -> Value {
+pub fn private(
+    workload: &ScaledWorkload,
+    (public, planned): (&Service, &PlannedService),
+    settled: bool,
+) -> Value {
     let name = workload.name_any();
     let ports: Vec<Value> = planned
         .ports
@@ -84,7 +88,7 @@ pub fn private(workload: &ScaledWorkload, public: &Service, planned: &PlannedSer
             let mut value = json!({
                 "port": port.port,
                 "protocol": "TCP",
-                "targetPort": traffic_port_name(port.app_port),
+                "targetPort": plan::target_name(public, port, settled),
             });
             if let Some(name) = &port.name {
                 value["name"] = json!(name);
@@ -275,6 +279,7 @@ mod tests {
                 app_protocol: None,
                 port: 80,
                 app_port: 8080,
+                earlier: Vec::new(),
             }],
         }
     }
@@ -362,16 +367,16 @@ mod tests {
             }))
             .unwrap()
         };
-        let plain = private(&workload(), &public(json!({ "app": "shop" })), &service());
+        let private = |public: &Service, planned: &PlannedService| {
+            super::private(&workload(), (public, planned), true)
+        };
+        let plain = private(&public(json!({ "app": "shop" })), &service());
         let there: Service = serde_json::from_value(plain.clone()).unwrap();
         assert!(private_is(&there, &plain));
         let held = public(json!({ HELD_LABEL: "uid" }));
-        assert!(private_is(&there, &private(&workload(), &held, &service())));
+        assert!(private_is(&there, &private(&held, &service())));
         let mut other_port = service();
         other_port.ports[0].port = 81;
-        assert!(!private_is(
-            &there,
-            &private(&workload(), &held, &other_port)
-        ));
+        assert!(!private_is(&there, &private(&held, &other_port)));
     }
 }

@@ -30,13 +30,14 @@ use std::{
 
 use k8s_openapi::api::core::v1::Service;
 use lull_contract::{AppPort, Class, names::connect_rule, ports::traffic_port_name};
+use lull_injection::Renumbered;
 
 pub use asks::Asks;
 pub use finding::{Finding, Reason, Severity};
 pub use mesh::Mesh;
 pub use names::taken;
 pub use patch::{hold_patch, is_held, is_switched, release_patch, restore_patch, switch_patch};
-pub(crate) use patch::{is_noted, is_planned_alike, user_selector};
+pub(crate) use patch::{is_noted, is_planned_alike, target_name, user_selector};
 pub use services::selecting;
 pub(crate) use services::selects;
 pub use wakes::longest_wake;
@@ -60,6 +61,8 @@ pub struct Template {
     pub app_ports: Vec<AppPort>,
     /// The sidecar's port for each of them, in the same order.
     pub traffic_ports: Vec<u16>,
+    /// App ports that older pods know by another number.
+    pub renumbered: Vec<Renumbered>,
     /// The sidecar's port for probes.
     pub admin_port: u16,
     /// The sidecar's port for reports.
@@ -198,6 +201,8 @@ pub struct PlannedPort {
     pub port: i32,
     /// App port behind it.
     pub app_port: u16,
+    /// Numbers that the app port had.
+    pub earlier: Vec<u16>,
 }
 
 /// Works out which Services would be switched, and everything that stands in the way.
@@ -384,14 +389,6 @@ impl Plan {
         }
         let services: Vec<String> = self.services.iter().map(ToString::to_string).collect();
         format!("dry-run: would switch {}{warnings}", services.join(", "))
-    }
-}
-
-impl std::fmt::Display for PlannedService {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let port = |port: &PlannedPort| format!("{} -> {}", port.port, port.app_port);
-        let ports: Vec<String> = self.ports.iter().map(port).collect();
-        write!(f, "Service {} ({})", self.name, ports.join(", "))
     }
 }
 

@@ -8,6 +8,7 @@ use lull_contract::{
     names::{ISTIO_PROXY_CONTAINER, POD_LABEL},
     ports,
 };
+use lull_injection::Renumbered;
 
 /// A pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct Pod {
     pub is_ready: bool,
     /// Where its queue-proxy tells its load.
     pub report_port: u16,
+    /// App ports that its queue-proxy serves, also those that it calls by an earlier number.
+    pub app_ports: Vec<u16>,
     /// It is on its way out.
     pub is_leaving: bool,
     /// It has Istio's container.
@@ -50,6 +53,7 @@ impl From<api::Pod> for Pod {
         Self {
             is_ready: is_ready(&pod),
             report_port: port_of(&pod, "lull-report", ports::REPORT),
+            app_ports: app_ports(&pod),
             is_leaving: pod.metadata.deletion_timestamp.is_some(),
             is_meshed: has_container(&pod, ISTIO_PROXY_CONTAINER),
             workload: pod.labels().get(POD_LABEL).cloned(),
@@ -75,6 +79,14 @@ impl Pod {
             labels,
             ..Self::from(pod)
         }
+    }
+
+    /// Whether it takes traffic, or may in a moment, and does not serve one of `ports` by its new number:
+    /// it is of an earlier template.
+    #[must_use]
+    pub fn is_behind(&self, ports: &[Renumbered]) -> bool {
+        let is_known = |port: &Renumbered| self.app_ports.contains(&port.is);
+        self.ip.is_some() && !self.is_leaving && !ports.iter().all(is_known)
     }
 
     /// Whether `address` is one of the pod's.
@@ -106,14 +118,22 @@ fn has_container(pod: &api::Pod, name: &str) -> bool {
     containers.any(|container| container.name == name)
 }
 
+fn container_ports(pod: &api::Pod) -> impl Iterator<Item = &api::ContainerPort> {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    containers.flat_map(|container| container.ports.iter().flatten())
+}
+
 /// The number behind the container port called `name`, else `default`.
 fn port_of(pod: &api::Pod, name: &str, default: u16) -> u16 {
-    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-    containers
-        .flat_map(|container| container.ports.iter().flatten())
+    container_ports(pod)
         .find(|port| port.name.as_deref() == Some(name))
         .and_then(|port| u16::try_from(port.container_port).ok())
         .unwrap_or(default)
+}
+
+fn app_ports(pod: &api::Pod) -> Vec<u16> {
+    let names = container_ports(pod).filter_map(|port| port.name.as_deref());
+    names.filter_map(ports::app_port_of).collect()
 }
 
 #[cfg(test)]
@@ -147,6 +167,29 @@ mod tests {
             json!({ "podIP": "10.0.0.1", "podIPs": [{ "ip": "10.0.0.1" }], "phase": "Failed" });
         let evicted = pod(json!({ "metadata": { "name": "p" }, "status": status }));
         assert_eq!((evicted.ip, evicted.more_ips.len()), (None, 0));
+    }
+
+    #[test]
+    fn a_pod_that_lacks_the_new_number_is_behind_while_it_may_take_traffic() {
+        let (was, is) = (8080, 8081);
+        let renumbered = [Renumbered { was, is }];
+        let served = |first: &str, second: &str| {
+            let port = |name: &str| json!({ "name": name, "containerPort": 8012 });
+            let ports = [port(first), port(second)];
+            pod(json!({
+                "metadata": { "name": "p" },
+                "spec": { "containers": [{ "name": "lull-queue-proxy", "ports": ports }] },
+                "status": { "podIP": "10.0.0.1" },
+            }))
+        };
+        let mut older = served("lull-8080", "lull-admin");
+        assert_eq!(older.app_ports, [8080]);
+        assert!(older.is_behind(&renumbered) && !older.is_behind(&[]));
+        assert!(!served("lull-8081", "lull-8080").is_behind(&renumbered));
+        older.is_leaving = true;
+        assert!(!older.is_behind(&renumbered));
+        (older.is_leaving, older.ip) = (false, None);
+        assert!(!older.is_behind(&renumbered));
     }
 
     #[test]

@@ -16,13 +16,14 @@ use lull_contract::{
     annotations::{self, Defaults, Leave, Wanted},
     injected::Sidecar,
 };
-use lull_injection::{shape, strip};
+use lull_injection::{Renumbered, shape, strip};
 use lull_process::otlp::Endpoint;
 use serde_json::Value;
 
 mod ports;
 mod probes;
 mod render;
+mod renumbered;
 mod sidecar;
 
 pub use lull_injection::{Image, Record};
@@ -68,6 +69,8 @@ struct Before<'a> {
     record: Option<Record>,
     /// The template without our parts.
     base: Value,
+    /// No pod is of another template.
+    is_rolled_out: bool,
 }
 
 /// Decides what becomes of `new`, which replaces `old`.
@@ -182,15 +185,18 @@ fn enrol(
     }
     let sidecar = sidecar::resolve(wanted, &base, config.otlp_endpoint.as_ref())
         .map_err(|why| refusal(new, &[why]))?;
+    let renumbered = before.map(|before| before.renumbered(&base, &sidecar.ports));
+    let renumbered = renumbered.unwrap_or_default();
+    let warnings = before.map(|before| before.no_longer_served(&sidecar, &renumbered));
     let template = match before {
         Some(before) if before.base == base && before.still_fits(&sidecar, new) => {
             before.template.clone()
         }
-        _ => render(&base, &name, &sidecar, &config.image).map_err(|why| refusal(new, &[why]))?,
+        _ => render(&base, &name, &sidecar, renumbered, &config.image)
+            .map_err(|why| refusal(new, &[why]))?,
     };
     let mut mutation = with_template(new, template);
-    let warning = before.and_then(|before| before.no_longer_served(&sidecar));
-    mutation.warnings.extend(warning);
+    mutation.warnings.extend(warnings.unwrap_or_default());
     if before.is_some() && wanted.settings.class != Class::None {
         keep_replicas(old, &mut mutation);
     }
@@ -216,7 +222,8 @@ fn keep_injected(before: &Before<'_>, new: &Value) -> Result<Mutation, Refusal> 
     if let Err(why) = shape::understood(Some(&base)) {
         return Ok(left_alone(new, &why));
     }
-    render(&base, &name, &record.sidecar, &record.image)
+    let renumbered = before.renumbered(&base, &record.sidecar.ports);
+    render(&base, &name, &record.sidecar, renumbered, &record.image)
         .map(|template| with_template(new, template))
         .map_err(|why| refusal(new, &[why]))
 }
@@ -281,6 +288,7 @@ impl<'a> Before<'a> {
             annotations: annotations_of(old),
             record,
             base,
+            is_rolled_out: renumbered::is_rolled_out(old),
         })
     }
 
@@ -295,20 +303,28 @@ impl<'a> Before<'a> {
             })
     }
 
-    /// What to say where the sidecar served ports that it will not serve: Services still lead to its
-    /// named ports for them, which new pods don't have.
-    fn no_longer_served(&self, sidecar: &Sidecar) -> Option<String> {
-        let served = &self.record.as_ref()?.sidecar.ports;
+    /// What to say where the sidecar served ports that it will not serve: a Service that targets such a
+    /// one by its number leads to no new pod, or will lead to none when another template comes.
+    fn no_longer_served(&self, sidecar: &Sidecar, renumbered: &[Renumbered]) -> Vec<String> {
+        let served = self.record.iter().flat_map(|record| &record.sidecar.ports);
         let is_gone = |number: u16| sidecar.ports.iter().all(|port| port.number != number);
-        let gone = served.iter().filter(|port| is_gone(port.number));
-        let gone: Vec<String> = gone.map(|port| port.number.to_string()).collect();
-        (!gone.is_empty()).then(|| {
-            format!(
+        let (mut gone, mut warnings) = (Vec::new(), Vec::new());
+        for number in served.map(|port| port.number).filter(|n| is_gone(*n)) {
+            match renumbered.iter().find(|port| port.was == number) {
+                Some(Renumbered { was, is }) => warnings.push(format!(
+                    "port {was} is {is} now: a Service that targets it by its number needs the new one"
+                )),
+                None => gone.push(number.to_string()),
+            }
+        }
+        if !gone.is_empty() {
+            warnings.push(format!(
                 "the sidecar serves port {} no more: a Service that targets it leads to no new pod, \
                  unless lull.dev/ports names it",
                 gone.join(", ")
-            )
-        })
+            ));
+        }
+        warnings
     }
 }
 

@@ -43,6 +43,18 @@ fn identity() -> PodIdentity {
 }
 
 #[test]
+fn an_entry_knows_a_port_by_the_number_that_it_had_too() {
+    let renumbered = |was, is| Renumbered { was, is };
+    let identity = PodIdentity {
+        renumbered: vec![renumbered(8000, 8080), renumbered(8001, 8081)],
+        ..identity()
+    };
+    let entry = entry(&workload(), &identity, &activator()).unwrap();
+    let ports = json!({ "lull-8000": 10_001, "lull-8080": 10_001, "lull-5432": 10_002 });
+    assert_eq!(entry["spec"]["ports"], ports);
+}
+
+#[test]
 fn an_entry_has_the_pods_identity_but_for_the_label_of_pods() {
     let entry = entry(&workload(), &identity(), &activator()).unwrap();
     assert_eq!(

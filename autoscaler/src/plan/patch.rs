@@ -13,7 +13,7 @@ use lull_contract::{
 };
 use serde_json::{Value, json};
 
-use super::PlannedService;
+use super::{PlannedPort, PlannedService};
 
 type Labels = BTreeMap<String, String>;
 
@@ -89,15 +89,31 @@ fn noted(target: IntOrString) -> TargetPort {
     }
 }
 
-/// Whether every planned port of `service` is switched to its named port.
+/// The named port that `planned` is to target in `service`: that of its app port's number, but for one
+/// that has the number of before in it. That one stays until things are `settled`, when all pods have
+/// both.
+pub(crate) fn target_name(service: &Service, planned: &PlannedPort, settled: bool) -> String {
+    let port = ports(service).get(planned.index);
+    let earlier = planned.earlier.iter().filter(|_| !settled);
+    let mut names = earlier.map(|number| traffic_port_name(*number));
+    names
+        .find(|name| port.is_some_and(|port| targets(port, name)))
+        .unwrap_or_else(|| traffic_port_name(planned.app_port))
+}
+
+fn targets(port: &ServicePort, name: &str) -> bool {
+    matches!(&port.target_port, Some(IntOrString::String(target)) if target == name)
+}
+
+/// Whether every planned port of `service` is switched to its named port; `settled` as for
+/// [`switch_patch`].
 #[must_use]
-pub fn is_switched(service: &Service, planned: &PlannedService) -> bool {
+pub fn is_switched(service: &Service, planned: &PlannedService, settled: bool) -> bool {
     let ports = ports(service);
     is_noted(service)
         && planned.ports.iter().all(|p| {
-            ports.get(p.index).is_some_and(|port| {
-                port.target_port == Some(IntOrString::String(traffic_port_name(p.app_port)))
-            })
+            let name = target_name(service, p, settled);
+            ports.get(p.index).is_some_and(|port| targets(port, &name))
         })
 }
 
@@ -110,8 +126,11 @@ pub fn is_held(service: &Service) -> bool {
 
 /// JSON patch that points the planned ports of `service` at the named ports and writes down what
 /// was there; the patch fails if the Service has changed since it was read.
+///
+/// One that has an app port's earlier number is replaced when things are `settled`: every pod has the
+/// new one, too, and no activator is among the endpoints.
 #[must_use]
-pub fn switch_patch(service: &Service, planned: &PlannedService) -> Value {
+pub fn switch_patch(service: &Service, planned: &PlannedService, settled: bool) -> Value {
     let mut ops = guarded(service);
     let ports = ports(service);
     let original = Original {
@@ -132,7 +151,8 @@ pub fn switch_patch(service: &Service, planned: &PlannedService) -> Value {
     ops.push(json!({ "op": "add", "path": original_path(), "value": original.to_text() }));
     for port in &planned.ports {
         let path = format!("/spec/ports/{}/targetPort", port.index);
-        ops.push(json!({ "op": "add", "path": path, "value": traffic_port_name(port.app_port) }));
+        let name = target_name(service, port, settled);
+        ops.push(json!({ "op": "add", "path": path, "value": name }));
     }
     Value::Array(ops)
 }

@@ -1,6 +1,6 @@
 //! Which Services carry a workload's traffic, and what of them can't be switched.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort, ServiceSpec},
@@ -223,6 +223,7 @@ fn plan_port(
             app_protocol: port.app_protocol.clone(),
             port: port.port,
             app_port,
+            earlier: earlier_numbers(template, app_port),
         }),
         Some(other) => Err((
             Reason::UndeclaredPort,
@@ -244,6 +245,12 @@ fn plan_port(
             ),
         )),
     }
+}
+
+fn earlier_numbers(template: &Template, app_port: u16) -> Vec<u16> {
+    let renumbered = template.renumbered.iter();
+    let of_it = renumbered.filter(|port| port.is == app_port);
+    of_it.map(|port| port.was).collect()
 }
 
 /// What is with a port that its Service says speaks no HTTP, where Lull would read it so: its callers
@@ -290,4 +297,14 @@ fn list(ports: &[AppPort], more: Option<u16>) -> String {
     });
     let all: Vec<String> = known.chain(more.map(|port| port.to_string())).collect();
     all.join(",")
+}
+
+// === impl PlannedService ===
+
+impl fmt::Display for PlannedService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let port = |port: &PlannedPort| format!("{} -> {}", port.port, port.app_port);
+        let ports: Vec<String> = self.ports.iter().map(port).collect();
+        write!(f, "Service {} ({})", self.name, ports.join(", "))
+    }
 }

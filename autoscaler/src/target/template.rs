@@ -64,12 +64,14 @@ impl PodTemplate {
             .flat_map(ports_of)
             .filter_map(|port| Some((port.name.clone()?, number_of(port)?)))
             .collect();
+        let identity = PodIdentity::of(template);
         Self {
             plan: plan::Template {
                 labels: metadata.and_then(|m| m.labels.clone()).unwrap_or_default(),
                 named_ports,
                 app_ports,
                 traffic_ports,
+                renumbered: identity.renumbered.clone(),
                 admin_port: small("lull-admin", ports::ADMIN),
                 report_port: small("lull-report", ports::REPORT),
                 headless_sibling: is_stateful,
@@ -88,7 +90,7 @@ impl PodTemplate {
                 rollout,
             },
             served,
-            identity: PodIdentity::of(template),
+            identity,
             injected: metadata
                 .and_then(|m| m.annotations.as_ref()?.get(INJECTED_ANNOTATION).cloned()),
         }
@@ -204,6 +206,7 @@ fn served_port(item: &str) -> Option<(u16, AppPort)> {
 
 #[cfg(test)]
 mod tests {
+    use lull_injection::Renumbered;
     use serde_json::json;
 
     use super::*;
@@ -229,6 +232,31 @@ mod tests {
             protocol: AppProtocol::Http,
         }];
         assert_eq!(template(&spec, Some(named.clone())).app_ports, named);
+    }
+
+    #[test]
+    fn numbers_that_ports_had_are_read_from_the_record() {
+        let record = json!({
+            "version": "1", "image": "x", "imagePullPolicy": "Never",
+            "sidecar": {
+                "ports": [{ "number": 8081, "protocol": "http" }], "containerConcurrency": 0,
+                "queueDepth": 0, "timeout": "300s", "ignore": { "paths": [], "userAgents": [] },
+                "resources": {
+                    "cpuRequest": "25m", "memoryRequest": "16Mi", "memoryLimit": "256Mi",
+                },
+            },
+            "smallPorts": { "admin": 8022, "report": 9090, "metrics": 9091 },
+            "renumbered": [{ "was": 8080, "is": 8081 }],
+        });
+        let object = json!({
+            "metadata": { "annotations": { INJECTED_ANNOTATION: record.to_string() } },
+            "spec": { "containers": [] },
+        });
+        let object = serde_json::from_value(object).unwrap();
+        let template = PodTemplate::new(&object, None, (false, Rollout::Automatic));
+        let (was, is) = (8080, 8081);
+        assert_eq!(template.plan.renumbered, [Renumbered { was, is }]);
+        assert_eq!(template.identity.renumbered, template.plan.renumbered);
     }
 
     #[test]

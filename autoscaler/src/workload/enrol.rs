@@ -175,21 +175,36 @@ impl Task {
         {
             return Ok(());
         }
+        let settled = self.are_numbers_settled(target);
         if let Some(first) = services.first() {
-            self.ensure_private(workload, first).await?;
+            self.ensure_private(workload, first, settled).await?;
         }
         for planned in services {
             let Some(service) = self.service(&planned.name) else {
                 continue;
             };
-            if !plan::is_switched(&service, planned) {
-                let patch = plan::switch_patch(&service, planned);
+            if !plan::is_switched(&service, planned, settled) {
+                let patch = plan::switch_patch(&service, planned, settled);
                 self.patch_service(&service, patch, Purpose::SwitchService)
                     .await?;
             }
         }
         self.let_go(target, workload).await?;
         self.take_back_slices(target, services).await
+    }
+
+    /// Whether Services may target app ports by the numbers that they have got: every pod has those, and
+    /// no activator is among the endpoints, which Istio may know by the earlier ones alone.
+    pub(super) fn are_numbers_settled(&self, target: &Target) -> bool {
+        self.state == Some(State::Awake) && !self.is_renumbering(target)
+    }
+
+    /// Whether pods are there that know an app port by an earlier number alone.
+    pub(super) fn is_renumbering(&self, target: &Target) -> bool {
+        let template = target.template.as_ref();
+        let renumbered = template.map(|template| template.plan.renumbered.as_slice());
+        let renumbered = renumbered.unwrap_or_default();
+        !renumbered.is_empty() && self.pods().iter().any(|pod| pod.is_behind(renumbered))
     }
 
     /// Gives back the Services that its user has pointed elsewhere.
@@ -236,12 +251,13 @@ impl Task {
         &self,
         workload: &ScaledWorkload,
         planned: &PlannedService,
+        settled: bool,
     ) -> Result<(), WriteError> {
         let name = private_service(&self.key.name);
         let Some(public) = self.service(&planned.name) else {
             return Ok(());
         };
-        let private = objects::private(workload, &public, planned);
+        let private = objects::private(workload, (&*public, planned), settled);
         let there = self.service(&name);
         let is_settled = |there: &Service| {
             let is_ours = objects::belongs_to(there, &self.key.name);

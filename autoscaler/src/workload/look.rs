@@ -236,9 +236,10 @@ impl Task {
             demand.measure(settings, reporters(&pods), heard, now)
         };
         let verdict = self.policy.verdict(settings, &measured, seen, now);
+        let settled = self.are_numbers_settled(target);
         let switched = |planned: &PlannedService| {
             self.service(&planned.name)
-                .is_some_and(|s| plan::is_switched(&s, planned))
+                .is_some_and(|s| plan::is_switched(&s, planned, settled))
         };
         let seen = verdict.facts(settings, &measured, seen);
         let no_activator = self.ctx.no_activator();
@@ -246,7 +247,8 @@ impl Task {
         let facts = Facts {
             // What stands in the way of enrolment keeps it from sleep later.
             may_sleep: seen.may_sleep && !plan.is_refused() && !no_activator && !has_shared_port,
-            burst_short: seen.burst_short && !has_shared_port,
+            // Activators go to pods that serve the port by its new number.
+            burst_short: seen.burst_short && !has_shared_port && !self.is_renumbering(target),
             no_activator,
             arrived: measured.totals.arrivals != self.arrivals_at_state,
             rolling: target.is_rolling,

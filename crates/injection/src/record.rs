@@ -15,6 +15,9 @@ pub struct Record {
     pub sidecar: Sidecar,
     /// The sidecar's own ports.
     pub small_ports: SmallPorts,
+    /// App ports that older pods know by another number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub renumbered: Vec<Renumbered>,
     /// Containers that got our preStop.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pre_stop: Vec<String>,
@@ -30,6 +33,18 @@ pub struct Record {
     /// Maps that the user's template had although they were empty: these don't go with our parts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep_empty: Vec<String>,
+}
+
+/// An app port that has got another number under the name that it had.
+///
+/// Pods with the older template have no named port for the new number, and a Service targets one named
+/// port of all its pods. So the sidecar's port has a name for each of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renumbered {
+    /// The number that it had.
+    pub was: u16,
+    /// The number that it has.
+    pub is: u16,
 }
 
 /// The sidecar's ports that carry no traffic.
@@ -76,6 +91,12 @@ impl Record {
             .pointer("/metadata/annotations")?
             .get(INJECTED_ANNOTATION)?
             .as_str()?;
+        Self::parse(text)
+    }
+
+    /// The record that `text`, the annotation's value, is; `None` where it can't be read.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
 

@@ -44,14 +44,25 @@ pub(super) fn app_ports(
     Ok(found)
 }
 
+/// Names and numbers of the app's TCP ports that have a name.
+pub(super) fn named(template: &Value) -> impl Iterator<Item = (&str, u16)> {
+    let ports = shape::app_containers(template).flat_map(|app| shape::list(app, "ports"));
+    let ports = ports.filter(|port| transport(port) == "TCP");
+    ports.filter_map(|port| {
+        let name = port.get("name")?.as_str()?;
+        Some((name, shape::port_number(port.get("containerPort"))?))
+    })
+}
+
+fn transport(port: &Value) -> &str {
+    let named = port.get("protocol").and_then(Value::as_str);
+    named.unwrap_or("TCP")
+}
+
 fn declared(port: &Value) -> Option<AppPort> {
-    let transport = port
-        .get("protocol")
-        .and_then(Value::as_str)
-        .unwrap_or("TCP");
     let name = port.get("name").and_then(Value::as_str).unwrap_or_default();
     let number = shape::port_number(port.get("containerPort"))?;
-    AppPort::declared(name, number, transport)
+    AppPort::declared(name, number, transport(port))
 }
 
 /// Numbers for the sidecar that nothing in the template uses; `None` where none are left.

@@ -10,7 +10,7 @@ use lull_contract::{
     ports::traffic_port_name,
 };
 use lull_injection::{
-    Image, Included, Record,
+    Image, Included, Record, Renumbered,
     parts::{excluded_ports, included_ports, lifecycle_place},
     shape,
 };
@@ -31,7 +31,7 @@ const USER: u32 = 65532;
 const PROBE_TIMEOUT_SECONDS: u32 = 5;
 
 /// `base`, which [`shape::understood`] has passed, with the sidecar; `id` is what Lull calls the
-/// workload.
+/// workload, and ports are called by the numbers that they had, too.
 ///
 /// # Errors
 /// Why this template can't carry one.
@@ -39,6 +39,7 @@ pub(super) fn render(
     base: &Value,
     id: &str,
     sidecar: &Sidecar,
+    renumbered: Vec<Renumbered>,
     image: &Image,
 ) -> Result<Value, String> {
     if base.pointer("/spec/hostNetwork") == Some(&Value::Bool(true)) {
@@ -57,11 +58,13 @@ pub(super) fn render(
     }
     let allocation =
         ports::allocate(&sidecar.ports, base).ok_or("no port number is left for the sidecar")?;
-    let container = container(base, sidecar, image, &allocation)?;
+    let ports = container_ports(sidecar, &renumbered, &allocation);
+    let container = container(base, (sidecar, &ports), image, &allocation)?;
     let mut record = Record {
         image: image.clone(),
         sidecar: sidecar.clone(),
         small_ports: allocation.small,
+        renumbered,
         pre_stop: Vec::new(),
         exclude_inbound_ports: None,
         excluded_traffic: Vec::new(),
@@ -203,7 +206,7 @@ fn listed(list: &str) -> impl Iterator<Item = &str> {
 
 fn container(
     base: &Value,
-    sidecar: &Sidecar,
+    (sidecar, ports): (&Sidecar, &[Value]),
     image: &Image,
     allocation: &Allocation,
 ) -> Result<Value, String> {
@@ -212,7 +215,7 @@ fn container(
         "name": QUEUE_PROXY_CONTAINER,
         "image": image.reference,
         "imagePullPolicy": image.pull_policy,
-        "ports": container_ports(sidecar, allocation),
+        "ports": ports,
         "env": environment(base, sidecar, allocation)?,
         "resources": resources(&sidecar.resources, base),
         "readinessProbe": {
@@ -235,14 +238,21 @@ fn container(
     }))
 }
 
-fn container_ports(sidecar: &Sidecar, allocation: &Allocation) -> Vec<Value> {
+fn container_ports(
+    sidecar: &Sidecar,
+    renumbered: &[Renumbered],
+    allocation: &Allocation,
+) -> Vec<Value> {
     let small = allocation.small;
-    let traffic = sidecar
-        .ports
-        .iter()
-        .zip(&allocation.traffic)
-        .map(|(app, number)| (traffic_port_name(app.number), *number));
+    let doors = || sidecar.ports.iter().zip(&allocation.traffic);
+    let traffic = doors().map(|(app, number)| (traffic_port_name(app.number), *number));
+    // The same number again, under the name that older pods have.
+    let earlier = renumbered.iter().filter_map(|port| {
+        let (_, number) = doors().find(|(app, _)| app.number == port.is)?;
+        Some((traffic_port_name(port.was), *number))
+    });
     traffic
+        .chain(earlier)
         .chain([
             ("lull-admin".to_owned(), small.admin),
             ("lull-report".to_owned(), small.report),

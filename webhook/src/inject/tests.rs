@@ -10,6 +10,7 @@ mod captured;
 mod defaults;
 mod leave;
 mod properties;
+mod renumbered;
 mod resources;
 mod rules;
 mod sticky;

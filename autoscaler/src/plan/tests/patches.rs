@@ -57,9 +57,9 @@ fn apply(service: &Service, patch: &Value) -> Service {
 fn a_switched_service_comes_back_byte_for_byte() {
     let before = plain();
     let plan = planned(&[&before]);
-    assert!(!is_switched(&before, &plan[0]));
-    let switched = apply(&before, &switch_patch(&before, &plan[0]));
-    assert!(is_switched(&switched, &plan[0]));
+    assert!(!is_switched(&before, &plan[0], true));
+    let switched = apply(&before, &switch_patch(&before, &plan[0], true));
+    assert!(is_switched(&switched, &plan[0], true));
     assert_eq!(planned(&[&switched]), plan, "planning is stable");
     let held = apply(&switched, &hold_patch(&switched, "uid-1"));
     assert!(is_held(&held));
@@ -78,11 +78,11 @@ fn a_switched_service_comes_back_byte_for_byte() {
 fn a_target_that_the_user_changed_meanwhile_is_the_new_original() {
     let before = plain();
     let plan = planned(&[&before]);
-    let mut changed = apply(&before, &switch_patch(&before, &plan[0]));
+    let mut changed = apply(&before, &switch_patch(&before, &plan[0], true));
     changed.spec.as_mut().unwrap().ports.as_mut().unwrap()[0].target_port =
         Some(IntOrString::Int(8080));
-    assert!(!is_switched(&changed, &plan[0]));
-    let again = apply(&changed, &switch_patch(&changed, &plan[0]));
+    assert!(!is_switched(&changed, &plan[0], true));
+    let again = apply(&changed, &switch_patch(&changed, &plan[0], true));
     let restored = apply(&again, &restore_patch(&again).unwrap());
     let ports = restored.spec.unwrap().ports.unwrap();
     assert_eq!(ports[0].target_port, Some(IntOrString::Int(8080)));
@@ -90,10 +90,40 @@ fn a_target_that_the_user_changed_meanwhile_is_the_new_original() {
 }
 
 #[test]
+fn a_service_goes_on_by_a_ports_earlier_number_until_things_are_settled() {
+    let before = plain();
+    let older = planned(&[&before]);
+    let first = apply(&before, &switch_patch(&before, &older[0], false));
+    // `web` is 8081 in the next template.
+    let mut newer = older;
+    let port = &mut newer[0].ports[0];
+    (port.app_port, port.earlier) = (8081, vec![8080]);
+    let target = |service: &Service| {
+        let ports = service.spec.as_ref().unwrap().ports.as_ref().unwrap();
+        ports[0].target_port.clone().unwrap()
+    };
+    let named = |name: &str| IntOrString::String(name.to_owned());
+
+    assert!(is_switched(&first, &newer[0], false));
+    let kept = apply(&first, &switch_patch(&first, &newer[0], false));
+    assert_eq!(target(&kept), named("lull-8080"));
+    assert!(!is_switched(&kept, &newer[0], true));
+    let settled = apply(&kept, &switch_patch(&kept, &newer[0], true));
+    assert_eq!(target(&settled), named("lull-8081"));
+    // It doesn't go back when another older pod turns up.
+    assert!(is_switched(&settled, &newer[0], false));
+    let restored = apply(&settled, &restore_patch(&settled).unwrap());
+    assert_eq!(restored.spec, before.spec);
+    // What isn't Lull's is switched to what it means now.
+    let switched = apply(&before, &switch_patch(&before, &newer[0], false));
+    assert_eq!(target(&switched), named("lull-8081"));
+}
+
+#[test]
 fn what_lull_writes_into_a_service_is_no_news_to_plans_and_what_its_user_writes_is() {
     let before = plain();
     let plan = planned(&[&before]);
-    let switched = apply(&before, &switch_patch(&before, &plan[0]));
+    let switched = apply(&before, &switch_patch(&before, &plan[0], true));
     let held = apply(&switched, &hold_patch(&switched, "uid-1"));
     for ours in [&switched, &held] {
         assert!(is_planned_alike(&before, ours) && is_planned_alike(ours, &before));

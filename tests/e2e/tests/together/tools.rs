@@ -276,6 +276,45 @@ async fn another_target_and_another_selector_are_taken_over() -> anyhow::Result<
     .await
 }
 
+#[tokio::test]
+async fn a_named_port_that_gets_another_number_loses_no_request() -> anyhow::Result<()> {
+    in_namespace("renumbered", async |namespace| {
+        let cluster = &namespace.cluster;
+        let listening = |port: u16| {
+            let named = Port {
+                container: port,
+                by_name: true,
+                ..Port::http()
+            };
+            // While new pods start, the older ones are all there is.
+            let app = App::new("shop").arg("--delay-listen=5s");
+            let app = app.arg(&format!("--port={port}")).ports([named]);
+            app.manifests(&namespace.name)
+        };
+        let agent = Agent::deploy(namespace).await?;
+        gitops::apply(cluster, &listening(8080)).await?;
+        let workload = Workload::new(namespace, "shop");
+        workload.enrolled().await?;
+        workload.rolled_out().await?;
+        targets(&workload, "lull-8080").await?;
+        let load = load(&agent, &workload).await?;
+        some_more(&load).await?;
+
+        for port in [8081, 8082] {
+            gitops::apply(cluster, &listening(port)).await?;
+            let noted = targets(&workload, &format!("lull-{port}")).await?;
+            let name = TargetPort::Name("http".to_owned());
+            ensure!(noted.target(80) == Some(&name), "{noted:?}");
+            answered_on(&agent, &workload, port).await?;
+            // The sidecar's port has two names now, and nobody minds.
+            gitops::apply(cluster, &listening(port)).await?;
+            some_more(&load).await?;
+        }
+        all_answered(&load.stop().await?)
+    })
+    .await
+}
+
 /// kube-proxy follows within a second or so.
 async fn answered_on(agent: &Agent, workload: &Workload, port: u16) -> anyhow::Result<()> {
     eventually("an answer on the new port", FOLLOW, async || {
