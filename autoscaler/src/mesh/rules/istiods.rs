@@ -84,7 +84,8 @@ pub fn ignores_entries(istiod: &PodSpec) -> bool {
 fn variable<'a>(pods: &'a PodSpec, name: &str) -> Option<&'a str> {
     let containers = pods.containers.iter();
     let mut variables = containers.flat_map(|container| container.env.iter().flatten());
-    let variable = variables.find(|variable| variable.name == name)?;
+    // Of two of one name, as charts write them, the last one holds.
+    let variable = variables.rfind(|variable| variable.name == name)?;
     variable.value.as_deref()
 }
 
