@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Label that Kubernetes puts on every namespace.
-const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+pub(crate) const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// Lull's controller: enrols workloads, scales them and switches their Services.
 #[derive(Debug, Clone, Parser)]

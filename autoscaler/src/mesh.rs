@@ -37,8 +37,9 @@ pub use kinds::MeshMode;
 #[cfg(test)]
 pub(crate) use rules::tests::object;
 pub use rules::{
-    Around, AuthorizationPolicy, DestinationRule, MeshOptions, Ours, PeerAuthentication, RuleKind,
-    Rules, Sidecar, TimedRoute, VirtualService,
+    Around, AuthorizationPolicy, DestinationRule, ISTIOD, Istiod, MESH_CONFIG, MeshConfig,
+    MeshOptions, Ours, PeerAuthentication, RuleKind, Rules, SELECT_ENTRIES, Sidecar, TimedRoute,
+    VirtualService, ignores_entries,
 };
 
 /// Group and version of what Lull writes of Istio's.

@@ -6,11 +6,17 @@ use std::{
 };
 
 use autoscaler::{
-    mesh::{Around, DestinationRule, PodIdentity, RuleKind, Signs, WorkloadEntry, is_meshed},
+    mesh::{
+        Around, DestinationRule, ISTIOD, Istiod, MESH_CONFIG, MeshConfig, PodIdentity, RuleKind,
+        Signs, WorkloadEntry, is_meshed,
+    },
     pod::Pod,
     target::Target,
 };
-use k8s_openapi::api::core::v1::{self as core, Namespace};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{self as core, ConfigMap, Namespace},
+};
 use kube::{
     Api,
     api::ListParams,
@@ -110,6 +116,8 @@ pub(crate) async fn around(
     }
     let root = told.mesh_root.as_str();
     let listed = rules(cluster, root, missing).await?;
+    let istiods = istiods(cluster, root, missing).await?;
+    let config = mesh_config(cluster, root, missing).await?;
     let inject = is_injected(cluster, &template.identity, missing).await?;
     let is_member = if is_enrolled {
         is_member(cluster, target, inject, missing).await?
@@ -118,7 +126,19 @@ pub(crate) async fn around(
         is_meshed(&signs(&[], inject, false))
     };
     Ok(Some(Seen {
-        rules: Around::among(&listed, &cluster.namespace, root),
+        rules: Around {
+            istiods: istiods
+                .into_iter()
+                .map(Istiod::from)
+                .map(Arc::new)
+                .collect(),
+            configs: config
+                .into_iter()
+                .map(MeshConfig::from)
+                .map(Arc::new)
+                .collect(),
+            ..Around::among(&listed, &cluster.namespace, root)
+        },
         others_rules: DestinationRule::of_others(&listed, &cluster.namespace),
         is_member,
     }))
@@ -189,6 +209,47 @@ async fn objects(
         Err(error) if error.is(403) => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Istiod's Deployments.
+async fn istiods(
+    cluster: &Cluster,
+    root: &str,
+    missing: &mut Vec<String>,
+) -> anyhow::Result<Vec<Deployment>> {
+    let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), root);
+    let (reading, params) = (Reading::Istiods, ListParams::default().labels(ISTIOD));
+    match call(&reading.right().text(), api.list(&params)).await {
+        Ok(list) => Ok(list.items),
+        Err(error) => of_istiod(cluster, (reading, error), missing),
+    }
+}
+
+/// The mesh's configuration.
+async fn mesh_config(
+    cluster: &Cluster,
+    root: &str,
+    missing: &mut Vec<String>,
+) -> anyhow::Result<Option<ConfigMap>> {
+    let api: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), root);
+    let reading = Reading::MeshConfig;
+    match call(&reading.right().text(), api.get_opt(MESH_CONFIG)).await {
+        Ok(config) => Ok(config),
+        Err(error) => of_istiod(cluster, (reading, error), missing),
+    }
+}
+
+/// What is known of istiod where that can't be read: nothing, where it is for want of a right.
+fn of_istiod<T: Default>(
+    cluster: &Cluster,
+    (reading, error): (Reading, CallError),
+    missing: &mut Vec<String>,
+) -> anyhow::Result<T> {
+    if !error.is(403) {
+        return Err(error.into());
+    }
+    missing.push(reading.lacked(cluster, "what istiod is told is left out"));
+    Ok(T::default())
 }
 
 /// Whether Istio would give the pods its container; `None` where that can't be seen.

@@ -1,7 +1,7 @@
 //! Rights as RBAC names them. What a plan reads stands here once: for those who read it, who say what
 //! they may not read by it, and for `doctor`, which asks for it beforehand.
 
-use autoscaler::mesh::RuleKind;
+use autoscaler::mesh::{MESH_CONFIG, RuleKind};
 use lull_contract::target_resource::TargetResource;
 
 use crate::{cluster::Cluster, gather::SETTINGS, told::AUTOSCALER};
@@ -66,6 +66,10 @@ pub(crate) enum Reading {
     Pods,
     /// Of a mesh: its WorkloadEntries.
     Entries,
+    /// Of a mesh: istiod's Deployments.
+    Istiods,
+    /// Of a mesh: its configuration.
+    MeshConfig,
 }
 
 /// Rights to look at `kinds` of workloads.
@@ -96,7 +100,7 @@ pub(crate) fn of_rules(kind: RuleKind) -> Vec<Right> {
 
 impl Reading {
     /// Every one.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Services,
         Self::Scalers,
         Self::Policies,
@@ -110,16 +114,21 @@ impl Reading {
         Self::Namespace,
         Self::Pods,
         Self::Entries,
+        Self::Istiods,
+        Self::MeshConfig,
     ];
 
     /// Whether it is read of a mesh alone.
     pub(crate) fn is_of_mesh(self) -> bool {
-        matches!(self, Self::Namespace | Self::Pods | Self::Entries)
+        matches!(
+            self,
+            Self::Namespace | Self::Pods | Self::Entries | Self::Istiods | Self::MeshConfig
+        )
     }
 
     /// The right to do so.
     pub(crate) fn right(self) -> Right {
-        use Place::{Here, Lull};
+        use Place::{Here, Lull, MeshRoot};
         let (verb, resource, place) = match self {
             Self::Services => ("list", ("", "services"), Here),
             Self::Scalers => ("list", ("autoscaling", "horizontalpodautoscalers"), Here),
@@ -134,6 +143,8 @@ impl Reading {
             Self::Namespace => ("get", ("", "namespaces"), Here),
             Self::Pods => ("list", ("", "pods"), Here),
             Self::Entries => ("list", ("networking.istio.io", "workloadentries"), Here),
+            Self::Istiods => ("list", ("apps", "deployments"), MeshRoot),
+            Self::MeshConfig => ("get", ("", "configmaps"), MeshRoot),
         };
         let purpose = match self {
             Self::LullPods => "plan, why, history, ui",
@@ -142,6 +153,7 @@ impl Reading {
         let name = match self {
             Self::Autoscaler => Some(AUTOSCALER),
             Self::Settings => Some(SETTINGS),
+            Self::MeshConfig => Some(MESH_CONFIG),
             _ => None,
         };
         Right {
@@ -248,8 +260,8 @@ mod tests {
                 Reading::Budgets => of::<PodDisruptionBudget>(),
                 Reading::Slices => of::<EndpointSlice>(),
                 Reading::Scaled => of::<ScaledWorkload>(),
-                Reading::Autoscaler => of::<Deployment>(),
-                Reading::Settings => of::<ConfigMap>(),
+                Reading::Autoscaler | Reading::Istiods => of::<Deployment>(),
+                Reading::Settings | Reading::MeshConfig => of::<ConfigMap>(),
                 Reading::LullPods | Reading::Pods => of::<Pod>(),
                 Reading::LullNamespace | Reading::Namespace => of::<Namespace>(),
                 Reading::Entries => of::<WorkloadEntry>(),

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// What the API server calls them in paths.
-const PLURAL: &str = "workloadentries";
+pub(super) const PLURAL: &str = "workloadentries";
 
 /// Our WorkloadEntries; none as long as the cluster doesn't know the kind.
 #[derive(Debug, Clone)]

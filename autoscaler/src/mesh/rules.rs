@@ -4,6 +4,7 @@
 //! They are read as JSON, field by field: one that is odd in a field must not end the watch of all.
 
 mod destination_rule;
+mod istiods;
 mod listed;
 mod policies;
 mod sidecar;
@@ -22,6 +23,7 @@ use serde_json::Value;
 
 pub use self::{
     destination_rule::{DestinationRule, Ours},
+    istiods::{ISTIOD, Istiod, MESH_CONFIG, MeshConfig, SELECT_ENTRIES, ignores_entries},
     listed::RuleKind,
     policies::{AuthorizationPolicy, PeerAuthentication},
     sidecar::Sidecar,
@@ -55,6 +57,8 @@ pub struct Rules {
     peer_authentications: Cache<PeerAuthentication>,
     authorization_policies: Cache<AuthorizationPolicy>,
     sidecars: Cache<Sidecar>,
+    istiods: Cache<Istiod>,
+    configs: Cache<MeshConfig>,
 }
 
 /// Those that may be about a namespace's workloads and Services.
@@ -70,6 +74,10 @@ pub struct Around {
     pub authorization_policies: Vec<Arc<AuthorizationPolicy>>,
     /// Of the namespace and the root namespace.
     pub sidecars: Vec<Arc<Sidecar>>,
+    /// Of the root namespace, as far as they are known.
+    pub istiods: Vec<Arc<Istiod>>,
+    /// The mesh's configuration, where it is known.
+    pub configs: Vec<Arc<MeshConfig>>,
     /// Namespace whose policies hold in all others.
     pub root_namespace: String,
 }
@@ -109,13 +117,16 @@ impl Rules {
             readiness,
             on_touched,
         };
+        let root = options.root_namespace.as_str();
         Self {
-            root_namespace: options.root_namespace.clone(),
+            root_namespace: root.to_owned(),
             destination_rules: DestinationRule::KIND.watch(&start),
             virtual_services: VirtualService::KIND.watch(&start),
             peer_authentications: PeerAuthentication::KIND.watch(&start),
             authorization_policies: AuthorizationPolicy::KIND.watch(&start),
             sidecars: Sidecar::KIND.watch(&start),
+            istiods: Istiod::watch(&start, root),
+            configs: MeshConfig::watch(&start, root),
         }
     }
 
@@ -134,6 +145,8 @@ impl Rules {
             self.authorization_policies.version(root),
             self.sidecars.version(namespace),
             self.sidecars.version(root),
+            self.istiods.version(root),
+            self.configs.version(root),
         ];
         versions.into_iter().sum()
     }
@@ -170,6 +183,8 @@ impl Rules {
             peer_authentications: of(&self.peer_authentications, namespace, root),
             authorization_policies: of(&self.authorization_policies, namespace, root),
             sidecars: of(&self.sidecars, namespace, root),
+            istiods: self.istiods.all(),
+            configs: self.configs.all(),
             root_namespace: root.clone(),
         }
     }
@@ -299,6 +314,7 @@ fn duration(text: &Value) -> Option<Duration> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
     use kube::runtime::watcher::Event;
     use serde_json::json;
 
@@ -307,6 +323,20 @@ pub(crate) mod tests {
     /// `object` as the API server would send it.
     pub(crate) fn object(object: &Value) -> DynamicObject {
         serde_json::from_value(object.clone()).unwrap()
+    }
+
+    /// Where nobody has written any.
+    fn none() -> Rules {
+        Rules {
+            root_namespace: "root".to_owned(),
+            destination_rules: Writer::new(DestinationRule::KIND.keys).cache(),
+            virtual_services: Writer::new(VirtualService::KIND.keys).cache(),
+            peer_authentications: Writer::new(PeerAuthentication::KIND.keys).cache(),
+            authorization_policies: Writer::new(AuthorizationPolicy::KIND.keys).cache(),
+            sidecars: Writer::new(Sidecar::KIND.keys).cache(),
+            istiods: Writer::new(Istiod::KEYS).cache(),
+            configs: Writer::new(MeshConfig::KEYS).cache(),
+        }
     }
 
     #[test]
@@ -340,12 +370,12 @@ pub(crate) mod tests {
         let mut policies = Writer::new(AuthorizationPolicy::KIND.keys);
         let mut sidecars = Writer::new(Sidecar::KIND.keys);
         let rules = Rules {
-            root_namespace: "root".to_owned(),
             destination_rules: destinations.cache(),
             virtual_services: routes.cache(),
             peer_authentications: peers.cache(),
             authorization_policies: policies.cache(),
             sidecars: sidecars.cache(),
+            ..none()
         };
         let mut before = rules.version("team");
         let mut is_another = || {
@@ -368,6 +398,40 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn another_istiod_is_another_version_for_all_namespaces_and_its_rollout_is_none() {
+        let metadata = json!({ "name": "one", "namespace": "root" });
+        let istiod = |status: &Value| -> Istiod {
+            let istiod = json!({ "metadata": metadata, "status": status });
+            serde_json::from_value::<Deployment>(istiod).unwrap().into()
+        };
+        let config = |labels: &Value| -> MeshConfig {
+            let mesh = json!({ "discoverySelectors": [{ "matchLabels": labels }] }).to_string();
+            let config = json!({ "metadata": metadata, "data": { "mesh": mesh } });
+            serde_json::from_value::<ConfigMap>(config).unwrap().into()
+        };
+        let mut istiods = Writer::new(Istiod::KEYS);
+        let mut configs = Writer::new(MeshConfig::KEYS);
+        let rules = Rules {
+            istiods: istiods.cache(),
+            configs: configs.cache(),
+            ..none()
+        };
+        let mut before = rules.version("team");
+        let mut is_another = || {
+            let now = rules.version("team");
+            std::mem::replace(&mut before, now) != now
+        };
+        istiods.take(Event::Apply(istiod(&json!({}))));
+        assert!(is_another());
+        istiods.take(Event::Apply(istiod(&json!({ "readyReplicas": 1 }))));
+        assert!(!is_another());
+        configs.take(Event::Apply(config(&json!({ "mesh": "a" }))));
+        assert!(is_another());
+        configs.take(Event::Apply(config(&json!({ "mesh": "b" }))));
+        assert!(is_another());
+    }
+
+    #[test]
     fn a_rule_of_ours_is_no_other_version_for_plans_and_touches_its_workload_alone() {
         let rule = |is_ours: bool| {
             let labels = if is_ours {
@@ -381,12 +445,8 @@ pub(crate) mod tests {
         };
         let mut writer = Writer::new(DestinationRule::KIND.keys);
         let rules = Rules {
-            root_namespace: "root".to_owned(),
             destination_rules: writer.cache(),
-            virtual_services: Writer::new(VirtualService::KIND.keys).cache(),
-            peer_authentications: Writer::new(PeerAuthentication::KIND.keys).cache(),
-            authorization_policies: Writer::new(AuthorizationPolicy::KIND.keys).cache(),
-            sidecars: Writer::new(Sidecar::KIND.keys).cache(),
+            ..none()
         };
         let versions = || {
             let ours = ["team", "other"].map(|namespace| rules.version_of_ours(namespace));

@@ -60,6 +60,8 @@ pub enum Reason {
     PolicyByAddress,
     /// Istio's listeners are named, and the sidecar's ports are not among them.
     SidecarIngress,
+    /// Istiod lets Services select no activators.
+    EntriesIgnored,
     /// A Service has ports that are not TCP.
     NotHeld,
     /// Nodes lead callers to the app's ports, past every Service.
@@ -94,6 +96,10 @@ pub enum Reason {
     ShortRouteTimeout,
     /// Callers' Envoys don't know the Service.
     HiddenHost,
+    /// Istiod looks at some namespaces only.
+    DiscoverySelectors,
+    /// The mesh may have callers in other clusters.
+    OtherClusters,
     /// There is no activator at all, so the workload is kept awake.
     NoActivator,
 }
@@ -114,7 +120,7 @@ pub struct Finding {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Self; 41] = [
+    pub const ALL: [Self; 44] = [
         Self::BadAnnotation,
         Self::NoTemplate,
         Self::NoPort,
@@ -138,6 +144,7 @@ impl Reason {
         Self::PolicyByPort,
         Self::PolicyByAddress,
         Self::SidecarIngress,
+        Self::EntriesIgnored,
         Self::NotHeld,
         Self::HostPort,
         Self::SessionAffinity,
@@ -155,6 +162,8 @@ impl Reason {
         Self::LongWakes,
         Self::ShortRouteTimeout,
         Self::HiddenHost,
+        Self::DiscoverySelectors,
+        Self::OtherClusters,
         Self::NoActivator,
     ];
 
@@ -179,6 +188,8 @@ impl Reason {
             | Self::LongWakes
             | Self::ShortRouteTimeout
             | Self::HiddenHost
+            | Self::DiscoverySelectors
+            | Self::OtherClusters
             | Self::NoActivator => Severity::Warn,
             _ => Severity::Refuse,
         }

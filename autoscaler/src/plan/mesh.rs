@@ -3,10 +3,12 @@
 //! ```text
 //! pods.rs      rules at the pods, by port and by address   callers.rs      how callers reach them
 //! connect.rs   for how long callers try to connect         long_wakes.rs   wakes that take longer
+//! istiods.rs   what istiod itself is told
 //! ```
 
 mod callers;
 mod connect;
+mod istiods;
 mod long_wakes;
 mod pods;
 
@@ -51,6 +53,7 @@ pub(super) fn find(
     };
     if mesh.is_member {
         pods::find(situation, &mesh, findings);
+        istiods::find(&mesh, findings);
     }
     callers::find(situation, &mesh, services, findings);
 }

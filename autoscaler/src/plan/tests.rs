@@ -10,8 +10,9 @@ use std::{collections::BTreeSet, fs, path::Path};
 
 use k8s_openapi::{
     api::{
-        autoscaling::v2::HorizontalPodAutoscaler, discovery::v1::EndpointSlice,
-        networking::v1 as networking, policy::v1::PodDisruptionBudget,
+        apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::ConfigMap,
+        discovery::v1::EndpointSlice, networking::v1 as networking,
+        policy::v1::PodDisruptionBudget,
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
@@ -24,8 +25,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     mesh::{
-        Around, AuthorizationPolicy, DestinationRule, PeerAuthentication, Sidecar, VirtualService,
-        object as istio_object,
+        Around, AuthorizationPolicy, DestinationRule, Istiod, MeshConfig, PeerAuthentication,
+        Sidecar, VirtualService, object as istio_object,
     },
     objects::is_lulls,
     stores::Hpa,
@@ -93,6 +94,9 @@ fn base(kind: &str) -> Value {
             "metadata": { "name": "shop", "namespace": "ns" },
             "addressType": "IPv4", "endpoints": [],
         }),
+        // A Deployment is a workload.
+        "Istiod" => json!({ "metadata": { "name": "istiod", "namespace": "istio-system" } }),
+        "ConfigMap" => json!({ "metadata": { "name": "istio", "namespace": "istio-system" } }),
         "PodDisruptionBudget"
         | "NetworkPolicy"
         | "DestinationRule"
@@ -167,15 +171,27 @@ fn components() -> Components {
     }
 }
 
+/// A case's objects of a kind.
+fn of_kind(case: &Case, kind: &str) -> impl Iterator<Item = Value> {
+    let objects = case.objects.iter();
+    let of_kind = objects.filter(move |object| kind_of(object) == kind);
+    of_kind.map(merged)
+}
+
 /// Istio's objects of a case.
 fn rules_of(case: &Case) -> Around {
-    fn of<K>(case: &Case, kind: &str, read: fn(&DynamicObject) -> K) -> Vec<Arc<K>> {
-        let objects = case.objects.iter();
-        let of_kind = objects.filter(|object| kind_of(object) == kind);
-        of_kind
-            .map(|object| Arc::new(read(&istio_object(&merged(object)))))
+    fn of<K>(case: &Case, kind: &str, kept: fn(&DynamicObject) -> K) -> Vec<Arc<K>> {
+        let objects = of_kind(case, kind);
+        objects
+            .map(|object| Arc::new(kept(&istio_object(&object))))
             .collect()
     }
+    let istiods = of_kind(case, "Istiod").map(|mut object| {
+        object["kind"] = json!("Deployment");
+        Arc::new(Istiod::from(read::<Deployment>(object)))
+    });
+    let configs = of_kind(case, "ConfigMap").map(read::<ConfigMap>);
+    let configs = configs.map(|config| Arc::new(MeshConfig::from(config)));
     Around {
         destination_rules: of(case, "DestinationRule", DestinationRule::from_object),
         virtual_services: of(case, "VirtualService", VirtualService::from_object),
@@ -186,6 +202,8 @@ fn rules_of(case: &Case) -> Around {
             AuthorizationPolicy::from_object,
         ),
         sidecars: of(case, "Sidecar", Sidecar::from_object),
+        istiods: istiods.collect(),
+        configs: configs.collect(),
         root_namespace: "istio-system".into(),
     }
 }
@@ -213,13 +231,7 @@ fn plan_of(case: &Case) -> Plan {
 fn plan_with(case: &Case, lull: &Components) -> Plan {
     let target = read_target(&case.workload);
     let settings = annotations::parse(&target.annotations).unwrap().settings;
-    let of_kind = |kind: &'static str| {
-        let objects = case
-            .objects
-            .iter()
-            .filter(move |object| kind_of(object) == kind);
-        objects.map(merged)
-    };
+    let of_kind = |kind: &'static str| of_kind(case, kind);
     let services: Vec<Arc<Service>> = of_kind("Service").map(read).map(Arc::new).collect();
     let scalers = of_kind("HorizontalPodAutoscaler").map(read::<HorizontalPodAutoscaler>);
     let group = Hpa::target_of(&target.resource.kind, &target.name);

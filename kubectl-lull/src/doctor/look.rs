@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, fmt::Debug, time::Duration};
 
-use autoscaler::{mesh::WorkloadEntry, target::Target};
+use autoscaler::{
+    mesh::{ISTIOD, WorkloadEntry},
+    target::Target,
+};
 use jiff::Timestamp;
 use k8s_openapi::{
     api::{
@@ -44,8 +47,6 @@ use crate::{
 const OF_WEBHOOK: &str = "kubernetes.io/service-name=lull-webhook";
 /// A Lease that is held is renewed each half second.
 const RENEWED_WITHIN: Duration = Duration::from_secs(2);
-/// Labels of istiod's pods, as Istio's own installations set them.
-const ISTIOD: &str = "app=istiod";
 /// The webhook's configuration.
 const WEBHOOK: &str = "lull-webhook";
 

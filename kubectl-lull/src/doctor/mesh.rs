@@ -1,13 +1,11 @@
 //! Whether Istio is there as Lull needs it, and Lull's own pods outside of it.
 
+use autoscaler::mesh::{SELECT_ENTRIES, ignores_entries};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use lull_contract::names::ISTIO_PROXY_CONTAINER;
 
 use super::{Area, Finding, Seen};
-
-/// Istiod's variable for whether Services select WorkloadEntries; on by default.
-const SELECT_ENTRIES: &str = "PILOT_ENABLE_K8S_SELECT_WORKLOAD_ENTRIES";
 
 /// Findings about Istio.
 pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
@@ -41,7 +39,10 @@ pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
 fn istio(seen: &Seen) -> Finding {
     let istiods = seen.istiods.as_ref();
     let has_istiod = istiods.map(|pods| pods.iter().any(is_ready));
-    let is_deaf = istiods.is_ok_and(|pods| pods.iter().any(ignores_entries));
+    let is_deaf = istiods.is_ok_and(|pods| {
+        let mut specs = pods.iter().filter_map(|pod| pod.spec.as_ref());
+        specs.any(ignores_entries)
+    });
     match (&seen.knows_istio, has_istiod) {
         (Ok(true), _) if seen.is_without_mesh => Area::Mesh.warning(
             "Istio is there, and Lull is told to leave it alone (mesh.mode is none): workloads in the \
@@ -79,19 +80,6 @@ fn istio(seen: &Seen) -> Finding {
 
 fn is_ready(pod: &Pod) -> bool {
     autoscaler::pod::Pod::from(pod.clone()).is_ready
-}
-
-/// Whether an istiod's Services select pods alone.
-fn ignores_entries(istiod: &Pod) -> bool {
-    let containers = istiod.spec.iter().flat_map(|spec| &spec.containers);
-    let mut variables = containers.flat_map(|container| container.env.iter().flatten());
-    variables.any(|variable| {
-        let value = variable.value.as_deref().unwrap_or_default();
-        variable.name == SELECT_ENTRIES
-            && ["false", "f", "0"]
-                .iter()
-                .any(|no| value.eq_ignore_ascii_case(no))
-    })
 }
 
 /// Kinds that the cluster lacks though it has WorkloadEntries.

@@ -1,0 +1,67 @@
+//! What istiod itself is told: by it callers in the mesh find activators, or don't.
+
+use super::{Finding, Mesh, Reason};
+use crate::mesh::{Istiod, MeshConfig, SELECT_ENTRIES};
+
+/// Findings about istiod, for a workload in the mesh.
+pub(super) fn find(mesh: &Mesh<'_>, findings: &mut Vec<Finding>) {
+    let mut found: Vec<Finding> = Vec::new();
+    for istiod in &mesh.rules.istiods {
+        found.extend(ignored_entries(mesh, istiod));
+        found.extend(other_clusters(mesh, istiod));
+    }
+    for config in &mesh.rules.configs {
+        found.extend(discovery(mesh, config));
+    }
+    // A cache has no order.
+    found.sort_by(|a, b| (a.reason, &a.object).cmp(&(b.reason, &b.object)));
+    findings.extend(found);
+}
+
+fn object_of(mesh: &Mesh<'_>, istiod: &Istiod) -> String {
+    mesh.object("Deployment", (&istiod.namespace, &istiod.name))
+}
+
+fn ignored_entries(mesh: &Mesh<'_>, istiod: &Istiod) -> Option<Finding> {
+    istiod.ignores_entries.then(|| {
+        Finding::new(
+            Reason::EntriesIgnored,
+            object_of(mesh, istiod),
+            format!(
+                "is told by {SELECT_ENTRIES}=false not to select WorkloadEntries by Services: callers \
+                 in the mesh would reach nothing while the workload sleeps; take the variable out of \
+                 istiod's environment, or set it to \"true\""
+            ),
+        )
+    })
+}
+
+/// Other clusters themselves can't be seen: their credentials are Secrets.
+fn other_clusters(mesh: &Mesh<'_>, istiod: &Istiod) -> Option<Finding> {
+    let cluster = istiod.cluster.as_ref()?;
+    Some(Finding::new(
+        Reason::OtherClusters,
+        object_of(mesh, istiod),
+        format!(
+            "calls its cluster {cluster} (CLUSTER_ID), as one has to in a mesh of several clusters: \
+             callers in other ones wake the workload only where their Envoys reach the activators' \
+             pods; where this cluster is the only one, there is nothing to do"
+        ),
+    ))
+}
+
+fn discovery(mesh: &Mesh<'_>, config: &MeshConfig) -> Option<Finding> {
+    let (namespace, selectors) = (mesh.namespace, config.selectors());
+    (!config.discovers(namespace)).then(|| {
+        Finding::new(
+            Reason::DiscoverySelectors,
+            mesh.object("ConfigMap", (&config.namespace, &config.name)),
+            format!(
+                "has istiod look only at namespaces with the labels {selectors} (discoverySelectors), \
+                 and Lull may not read those of {namespace}: without them callers in the mesh know \
+                 neither the Services nor the activators, and come in plain text; see that the \
+                 namespace has them"
+            ),
+        )
+    })
+}
