@@ -170,10 +170,8 @@ mod tests {
 
     use super::*;
 
-    const MINUTE: &str = "2026-11-26T15:00:";
-
     fn at(second: u32) -> String {
-        format!("{MINUTE}{second:02}Z")
+        format!("2026-11-26T15:00:{second:02}Z")
     }
 
     fn status(name: &str, restarts: u32, state: &Value) -> Value {

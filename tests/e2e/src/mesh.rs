@@ -13,6 +13,8 @@ use crate::{Agent, Cluster, Namespace, Workload, app::APP_LABEL, cluster::has_co
 const TRUST_DOMAIN: &str = "cluster.local";
 /// Header in which a pod's Envoy says who called.
 pub const CALLER_HEADER: &str = "x-forwarded-client-cert";
+/// Kind of what says who may call whom.
+const POLICY: &str = "AuthorizationPolicy";
 /// Where policies are for the whole mesh.
 const ROOT_NAMESPACE: &str = "istio-system";
 /// Name of the policy that denies everything to everybody.
@@ -110,8 +112,9 @@ pub async fn allow_only(workload: &Workload, principal: &str) -> anyhow::Result<
         "action": "ALLOW",
         "rules": [{ "from": [{ "source": { "principals": [principal] } }] }],
     });
-    let policy = ("AuthorizationPolicy", format!("{name}-callers"));
-    secure(&workload.cluster, (namespace, policy), &spec).await
+    let callers = format!("{name}-callers");
+    let policy = (namespace.as_str(), POLICY, callers.as_str());
+    secure(&workload.cluster, policy, &spec).await
 }
 
 /// Sets the mutual TLS that the pods of `namespace` take, such as `PERMISSIVE`.
@@ -120,8 +123,8 @@ pub async fn allow_only(workload: &Workload, principal: &str) -> anyhow::Result<
 /// Where the API server refuses.
 pub async fn mutual_tls(namespace: &Namespace, mode: &str) -> anyhow::Result<()> {
     let spec = json!({ "mtls": { "mode": mode } });
-    let policy = ("PeerAuthentication", "default".to_owned());
-    secure(&namespace.cluster, (&namespace.name, policy), &spec).await
+    let policy = (namespace.name.as_str(), "PeerAuthentication", "default");
+    secure(&namespace.cluster, policy, &spec).await
 }
 
 /// Runs `during` while nobody in the mesh may be called, but by policies that allow it. That ends with it,
@@ -133,15 +136,14 @@ pub async fn denied_to_all<T>(
     cluster: &Cluster,
     during: impl AsyncFnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let policy = ("AuthorizationPolicy", DENIAL.to_owned());
-    let made = secure(cluster, (ROOT_NAMESPACE, policy), &json!({})).await;
-    match made {
+    // Without a rule it allows nothing.
+    match secure(cluster, (ROOT_NAMESPACE, POLICY, DENIAL), &json!({})).await {
         // A run that was killed has left it.
         Err(error) if !has_code(&error, 409) => return Err(error),
         _ => {}
     }
     let outcome = Box::pin(during()).await;
-    let path = policies(ROOT_NAMESPACE, "AuthorizationPolicy") + "/" + DENIAL;
+    let path = policies(ROOT_NAMESPACE, POLICY) + "/" + DENIAL;
     let gone = cluster.text("DELETE", &path, Vec::new()).await;
     outcome.and_then(|done| gone.map(|_| done))
 }
@@ -158,7 +160,7 @@ fn policies(namespace: &str, kind: &str) -> String {
 /// Creates an object of Istio's that says who may call.
 async fn secure(
     cluster: &Cluster,
-    (namespace, (kind, name)): (&str, (&str, String)),
+    (namespace, kind, name): (&str, &str, &str),
     spec: &Value,
 ) -> anyhow::Result<()> {
     let object = json!({
@@ -177,7 +179,7 @@ mod tests {
     #[test]
     fn kinds_have_their_plurals_in_paths() {
         let rows = [
-            ("AuthorizationPolicy", "authorizationpolicies"),
+            (POLICY, "authorizationpolicies"),
             ("PeerAuthentication", "peerauthentications"),
         ];
         for (kind, plural) in rows {

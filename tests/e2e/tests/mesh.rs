@@ -211,8 +211,8 @@ async fn a_workload_that_leaves_in_its_sleep_leaves_nothing_behind() -> anyhow::
 }
 
 #[tokio::test]
-async fn istiod_knows_each_service_s_pods_or_activators_once_and_never_both() -> anyhow::Result<()>
-{
+async fn istiod_has_the_pods_or_the_activators_for_each_service_and_each_of_them_once()
+-> anyhow::Result<()> {
     in_mesh("endpoints", async |namespace| {
         second_service(namespace, "shop").await?;
         let workload = App::new("shop").deploy_awake(namespace).await?;
@@ -290,10 +290,11 @@ async fn addresses(workload: &Workload, behind: Behind) -> anyhow::Result<Vec<So
         Behind::Pods => {
             let pods = workload.pods().await?.into_iter().filter(is_ready);
             let addresses = pods.filter_map(|pod| pod.status?.pod_ip);
-            let addresses = addresses.map(|address| address.parse());
-            let addresses = addresses.collect::<Result<Vec<IpAddr>, _>>()?;
-            let door = |address| SocketAddr::new(address, QUEUE_PROXY_TRAFFIC_FIRST);
-            addresses.into_iter().map(door).collect()
+            let doors = addresses.map(|address| {
+                let address: IpAddr = address.parse()?;
+                Ok(SocketAddr::new(address, QUEUE_PROXY_TRAFFIC_FIRST))
+            });
+            doors.collect::<anyhow::Result<Vec<_>>>()?
         }
     };
     ensure!(!found.is_empty(), "there are no {behind:?}");
