@@ -1,21 +1,27 @@
-//! Istio's control plane: it can be taken away for a while, and says what it has sent to the Envoys.
+//! Istio's control plane: it can be taken away for a while, and says what it has sent to the Envoys and
+//! which endpoints it knows.
 
 use std::{
     collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
-use anyhow::{anyhow, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{
     Api, ResourceExt as _,
     api::{DeleteParams, ListParams},
 };
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::{
+    process::Command,
+    time::{sleep, timeout},
+};
 
 use crate::{
-    Cluster,
+    Cluster, Workload,
+    background::{PlainClient, Program, Scratch},
     cluster::{call, is_ready},
     counters, eventually,
 };
@@ -26,8 +32,11 @@ const NAMESPACE: &str = "istio-system";
 const SCALE: &str = "/apis/apps/v1/namespaces/istio-system/deployments/istiod/scale";
 /// By which its pods are found.
 const PODS: &str = "app=istiod";
-/// Where it has its metrics.
+/// Where it has its metrics and its debug pages.
 const MONITORING: u16 = 15_014;
+/// What it says of the health of endpoints that it sends to nobody: not ready, and going. Endpoints that
+/// are no pods have none.
+const NOT_SENT: [i32; 2] = [2, 4];
 /// Where an Envoy's agent has its own.
 const AGENT: u16 = 15_020;
 /// Longest wait for it to go or to come.
@@ -44,6 +53,15 @@ pub struct Pushes(pub BTreeMap<&'static str, f64>);
 
 /// Kinds of pushes, in the order of a table's columns.
 pub const KINDS: [&str; 4] = ["cds", "eds", "lds", "rds"];
+
+/// Its debug pages. They are for callers on its own loopback alone, so a port of this machine leads there.
+#[derive(Debug)]
+pub struct DebugPages {
+    client: PlainClient,
+    /// Stops forwarding when dropped.
+    _forwarder: Program,
+    _scratch: Scratch,
+}
 
 /// Runs `during` without an istiod, which comes back `absence` after it went, whatever came of it.
 ///
@@ -194,6 +212,74 @@ pub fn certificates_for(lifetime: Duration) -> (&'static str, String) {
     ("proxy.istio.io/config", config.to_string())
 }
 
+// === impl DebugPages ===
+
+impl DebugPages {
+    /// Those of one of its pods.
+    ///
+    /// # Errors
+    /// Where none is ready, or no port of it can be forwarded.
+    pub async fn open(cluster: &Cluster) -> anyhow::Result<Self> {
+        let kubectl = std::env::var_os("E2E_KUBECTL");
+        let kubectl = kubectl.context("E2E_KUBECTL must be the path of kubectl")?;
+        let pods = pods(cluster).await?;
+        let pod = pods.iter().find(|pod| is_ready(pod));
+        let pod = format!("pod/{}", pod.context("no istiod is ready")?.name_any());
+        let any_to = format!(":{MONITORING}");
+        let mut command = Command::new(kubectl);
+        command.args(["port-forward", "--namespace", NAMESPACE]);
+        command.args(["--address", "127.0.0.1", pod.as_str(), any_to.as_str()]);
+        let scratch = Scratch::try_new("istiod")?;
+        let mut forwarder = Program::start("kubectl", command, &scratch)?;
+        let address = forwarder.address(&["Forwarding from "]).await?;
+        Ok(Self {
+            client: PlainClient::try_new(address)?,
+            _forwarder: forwarder,
+            _scratch: scratch,
+        })
+    }
+
+    /// The endpoints of `service`, one of the workload's, that callers are told of, in order; one that
+    /// istiod has twice is there twice.
+    ///
+    /// # Errors
+    /// Where it doesn't say.
+    pub async fn endpoints(
+        &self,
+        workload: &Workload,
+        service: &str,
+    ) -> anyhow::Result<Vec<SocketAddr>> {
+        let page = self.client.get("/debug/endpointShardz").await?;
+        let page: Value = serde_json::from_str(&page).context("read the page of endpoints")?;
+        let host = workload.within_cluster(service);
+        endpoints(&page, (&host, &workload.namespace))
+    }
+}
+
+fn endpoints(page: &Value, (host, namespace): (&str, &str)) -> anyhow::Result<Vec<SocketAddr>> {
+    // A Service that never had an endpoint isn't there, nor is a shard that has lost them all.
+    let shards = page[host][namespace]["Shards"].as_object();
+    let shards = shards.into_iter().flat_map(serde_json::Map::values);
+    let mut found = Vec::new();
+    for endpoint in shards.filter_map(Value::as_array).flatten() {
+        if NOT_SENT
+            .iter()
+            .any(|health| endpoint["HealthStatus"] == *health)
+        {
+            continue;
+        }
+        let port = endpoint["EndpointPort"].as_u64();
+        let port = u16::try_from(port.context("an endpoint has no port")?)?;
+        let addresses = endpoint["Addresses"].as_array();
+        for address in addresses.context("an endpoint has no address")? {
+            let address: IpAddr = address.as_str().unwrap_or_default().parse()?;
+            found.push(SocketAddr::new(address, port));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
 // === impl Pushes ===
 
 impl Pushes {
@@ -228,6 +314,33 @@ mod tests {
             (since.of("eds"), since.of("cds"), since.of("lds")),
             (2.0, 1.0, 0.0)
         );
+    }
+
+    #[test]
+    fn endpoints_that_callers_are_told_of_are_read_from_all_shards() {
+        fn endpoint(address: &str, port: u16, health: i32) -> Value {
+            json!({ "Addresses": [address], "EndpointPort": port, "HealthStatus": health })
+        }
+        let shards = json!({
+            "Kubernetes/one": [
+                endpoint("10.0.0.2", 8012, 1),
+                endpoint("10.0.0.3", 8012, 2),
+                endpoint("10.0.0.4", 8012, 4),
+                endpoint("10.0.0.1", 10_001, 0),
+            ],
+            "External/one": [endpoint("10.0.0.1", 10_001, 1)],
+        });
+        let page = json!({ "shop.ns.svc": { "ns": { "Shards": shards, "ServiceAccounts": {} } } });
+        let of = |host: &str| {
+            let found = endpoints(&page, (host, "ns")).unwrap();
+            let texts = found.iter().map(ToString::to_string);
+            texts.collect::<Vec<_>>()
+        };
+        let activator = "10.0.0.1:10001";
+        assert_eq!(of("shop.ns.svc"), [activator, activator, "10.0.0.2:8012"]);
+        assert!(of("other.ns.svc").is_empty());
+        let odd = json!({ "shop.ns.svc": { "ns": { "Shards": { "a/b": [{}] } } } });
+        assert!(endpoints(&odd, ("shop.ns.svc", "ns")).is_err());
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! drives load through the agent by way of the API server's pod proxy; so the suite runs wherever
 //! a kubeconfig reaches, with no route into the cluster's network. [`workload`] waits for the steps
 //! of a workload's life, [`slices`] says who answers for a Service, [`mesh`] what Istio is told,
-//! [`istiod`] stops it and counts what it sends,
+//! [`istiod`] stops it, counts what it sends and asks whom it knows, [`containers`] when those of a pod
+//! began and ended,
 //! [`routes`] what else users tell it, [`original`] whether everything is as it was before Lull,
 //! [`leftovers`] what Lull left behind, [`timeline`] when each step of a cold start was seen,
 //! [`coldstarts`] how long they took,
@@ -23,6 +24,7 @@ pub mod cluster;
 pub mod coldstarts;
 pub mod command;
 pub mod components;
+pub mod containers;
 pub mod counters;
 pub mod course;
 pub mod crashes;

@@ -1,16 +1,24 @@
 //! What Istio is told of a workload, and what a workload sees of its callers.
 
+use std::net::{IpAddr, SocketAddr};
+
 use anyhow::{Context as _, ensure};
-use lull_contract::names;
+use lull_contract::{names, ports::traffic_port_name};
 use sample_app::wire::Hello;
 use serde_json::{Value, json};
 
-use crate::{Agent, Namespace, Workload, app::APP_LABEL};
+use crate::{Agent, Cluster, Namespace, Workload, app::APP_LABEL, cluster::has_code};
 
 /// Trust domain of a mesh that names no other.
 const TRUST_DOMAIN: &str = "cluster.local";
 /// Header in which a pod's Envoy says who called.
-const CALLER_HEADER: &str = "x-forwarded-client-cert";
+pub const CALLER_HEADER: &str = "x-forwarded-client-cert";
+/// Kind of what says who may call whom.
+const POLICY: &str = "AuthorizationPolicy";
+/// Where policies are for the whole mesh.
+const ROOT_NAMESPACE: &str = "istio-system";
+/// Name of the policy that denies everything to everybody.
+const DENIAL: &str = "lull-e2e-deny-all";
 
 /// Who a service account of `namespace` is for the mesh, without a scheme.
 #[must_use]
@@ -24,6 +32,23 @@ pub fn principal(namespace: &Namespace, account: &str) -> String {
 /// Where they can't be listed.
 pub async fn entries(workload: &Workload) -> anyhow::Result<Vec<Value>> {
     written(workload, "workloadentries").await
+}
+
+/// The activators in Lull's WorkloadEntries for `workload`, each with its port for `app_port`, in order.
+///
+/// # Errors
+/// Where the entries can't be listed, or one says neither.
+pub async fn activators(workload: &Workload, app_port: u16) -> anyhow::Result<Vec<SocketAddr>> {
+    let key = traffic_port_name(app_port);
+    let mut found = Vec::new();
+    for entry in entries(workload).await? {
+        let (address, port) = (&entry["spec"]["address"], &entry["spec"]["ports"][&key]);
+        let address: IpAddr = address.as_str().unwrap_or_default().parse()?;
+        let port = port.as_u64().context("an entry has no port")?;
+        found.push(SocketAddr::new(address, u16::try_from(port)?));
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 /// Connect timeouts of Lull's DestinationRules for `workload`, as they write them.
@@ -82,20 +107,84 @@ pub async fn allow_only(workload: &Workload, principal: &str) -> anyhow::Result<
     let Workload {
         namespace, name, ..
     } = workload;
-    let policy = json!({
-        "apiVersion": "security.istio.io/v1",
-        "kind": "AuthorizationPolicy",
-        "metadata": { "name": format!("{name}-callers") },
-        "spec": {
-            "selector": { "matchLabels": { APP_LABEL: name } },
-            "action": "ALLOW",
-            "rules": [{ "from": [{ "source": { "principals": [principal] } }] }],
-        },
+    let spec = json!({
+        "selector": { "matchLabels": { APP_LABEL: name } },
+        "action": "ALLOW",
+        "rules": [{ "from": [{ "source": { "principals": [principal] } }] }],
     });
-    let path = format!("/apis/security.istio.io/v1/namespaces/{namespace}/authorizationpolicies");
-    let cluster = &workload.cluster;
-    cluster
-        .text("POST", &path, serde_json::to_vec(&policy)?)
-        .await
-        .map(drop)
+    let callers = format!("{name}-callers");
+    let policy = (namespace.as_str(), POLICY, callers.as_str());
+    secure(&workload.cluster, policy, &spec).await
+}
+
+/// Sets the mutual TLS that the pods of `namespace` take, such as `PERMISSIVE`.
+///
+/// # Errors
+/// Where the API server refuses.
+pub async fn mutual_tls(namespace: &Namespace, mode: &str) -> anyhow::Result<()> {
+    let spec = json!({ "mtls": { "mode": mode } });
+    let policy = (namespace.name.as_str(), "PeerAuthentication", "default");
+    secure(&namespace.cluster, policy, &spec).await
+}
+
+/// Runs `during` while nobody in the mesh may be called, but by policies that allow it. That ends with it,
+/// whatever came of it; a limit for its time must be its own.
+///
+/// # Errors
+/// Those of `during`, or that the API server refuses the policy or its end.
+pub async fn denied_to_all<T>(
+    cluster: &Cluster,
+    during: impl AsyncFnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    // Without a rule it allows nothing.
+    match secure(cluster, (ROOT_NAMESPACE, POLICY, DENIAL), &json!({})).await {
+        // A run that was killed has left it.
+        Err(error) if !has_code(&error, 409) => return Err(error),
+        _ => {}
+    }
+    let outcome = Box::pin(during()).await;
+    let path = policies(ROOT_NAMESPACE, POLICY) + "/" + DENIAL;
+    let gone = cluster.text("DELETE", &path, Vec::new()).await;
+    outcome.and_then(|done| gone.map(|_| done))
+}
+
+fn policies(namespace: &str, kind: &str) -> String {
+    // "ies" of a policy, "s" of the rest.
+    let kind = kind.to_lowercase();
+    let plural = kind
+        .strip_suffix('y')
+        .map_or_else(|| format!("{kind}s"), |stem| format!("{stem}ies"));
+    format!("/apis/security.istio.io/v1/namespaces/{namespace}/{plural}")
+}
+
+/// Creates an object of Istio's that says who may call.
+async fn secure(
+    cluster: &Cluster,
+    (namespace, kind, name): (&str, &str, &str),
+    spec: &Value,
+) -> anyhow::Result<()> {
+    let object = json!({
+        "apiVersion": "security.istio.io/v1",
+        "kind": kind,
+        "metadata": { "name": name },
+        "spec": spec,
+    });
+    cluster.create(&policies(namespace, kind), &object).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_have_their_plurals_in_paths() {
+        let rows = [
+            (POLICY, "authorizationpolicies"),
+            ("PeerAuthentication", "peerauthentications"),
+        ];
+        for (kind, plural) in rows {
+            let path = policies("ns", kind);
+            assert!(path.ends_with(&format!("/ns/{plural}")), "{path}");
+        }
+    }
 }

@@ -76,7 +76,8 @@ impl Workload {
         self.within_cluster(&format!("{name}-{ordinal}.{}", peers(name)))
     }
 
-    fn within_cluster(&self, name: &str) -> String {
+    /// The address of the Service `name` of its namespace, without a scheme.
+    pub(crate) fn within_cluster(&self, name: &str) -> String {
         let named = std::env::var("E2E_CLUSTER_DOMAIN")
             .ok()
             .filter(|name: &String| !name.is_empty());

@@ -8,7 +8,8 @@ use anyhow::{Context as _, ensure};
 use lull_e2e::{
     Agent, App, Namespace, Workload, all_answered,
     app::Port,
-    eventually, in_mesh, in_namespace_for, mesh,
+    eventually, in_mesh, in_namespace_for,
+    mesh::{self, CALLER_HEADER},
     routes::{self, Door, ROUTE_HEADER},
 };
 use sample_app::wire::{Hello, ProbeAnswer, ProbeSpec, RunSpec};
@@ -245,9 +246,6 @@ fn refused(answer: &ProbeAnswer) -> anyhow::Result<()> {
     ensure!(answer.status == Some(403), "wanted 403: {answer:?}");
     Ok(())
 }
-
-/// Header in which a pod's Envoy says who called.
-const CALLER_HEADER: &str = "x-forwarded-client-cert";
 
 #[tokio::test]
 async fn the_app_sees_the_same_headers_awake_and_woken() -> anyhow::Result<()> {

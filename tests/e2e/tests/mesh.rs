@@ -1,15 +1,23 @@
 //! Inside an Istio mesh that requires mutual TLS: callers, policies and the app see no difference
 //! between a workload that is awake and one that is woken by the request.
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
-use anyhow::ensure;
-use lull_contract::annotations::SCALE;
+use anyhow::{Context as _, ensure};
+use lull_contract::{
+    annotations::SCALE, names::private_service, ports::QUEUE_PROXY_TRAFFIC_FIRST,
+    settings::DRAIN_MIN,
+};
 use lull_e2e::{
-    Agent, App, Workload, all_answered, eventually, in_mesh, in_mesh_for, in_namespace, leftovers,
-    mesh, rounds::rounds,
+    Agent, App, Namespace, Workload, all_answered, app::APP_LABEL, cluster::is_ready,
+    containers::Lives, eventually, evict, in_mesh, in_mesh_for, in_namespace, istiod::DebugPages,
+    leftovers, mesh, rounds::rounds, slices,
 };
 use sample_app::wire::{ProbeAnswer, ProbeSpec, RunSpec};
+use serde_json::json;
 
 /// Longest wait for what Istio, Kubernetes or Lull is about to do.
 const FOLLOW: Duration = Duration::from_secs(60);
@@ -17,6 +25,20 @@ const FOLLOW: Duration = Duration::from_secs(60);
 const SET_UP: Duration = Duration::from_secs(180);
 /// Longest time of one cycle of sleep and wake, on a busy machine.
 const CYCLE: Duration = Duration::from_secs(60);
+/// The app's port.
+const APP_PORT: u16 = 8080;
+/// Name of the second Service of a workload.
+const SECOND: &str = "till";
+/// By how much clocks of two nodes may differ.
+const CLOCKS: Duration = Duration::from_secs(1);
+
+/// Whom callers of a Service reach by what istiod tells them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Behind {
+    Pods,
+    Activators,
+    Nobody,
+}
 
 /// One request; what became of it is in the answer.
 async fn call(agent: &Agent, workload: &Workload) -> anyhow::Result<ProbeAnswer> {
@@ -184,6 +206,148 @@ async fn a_workload_that_leaves_in_its_sleep_leaves_nothing_behind() -> anyhow::
         })
         .await?;
         agent.is_answered(&workload.url("/"), FOLLOW).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn istiod_has_the_pods_or_the_activators_for_each_service_and_each_of_them_once()
+-> anyhow::Result<()> {
+    in_mesh("endpoints", async |namespace| {
+        second_service(namespace, "shop").await?;
+        let workload = App::new("shop").deploy_awake(namespace).await?;
+        let pages = DebugPages::open(&namespace.cluster).await?;
+        let pods_alone = [Behind::Pods; 3];
+        has_all(&pages, &workload, pods_alone)
+            .await
+            .context("awake")?;
+
+        let burst = "lull.dev/target-burst-capacity";
+        workload.annotate(&[(burst, Some("-1"))]).await?;
+        let public_held = [Behind::Activators, Behind::Activators, Behind::Pods];
+        has_all(&pages, &workload, public_held)
+            .await
+            .context("held")?;
+        workload.annotate(&[(burst, None)]).await?;
+        has_all(&pages, &workload, pods_alone)
+            .await
+            .context("let go")?;
+
+        workload.put_to_sleep().await?;
+        let private_empty = [Behind::Activators, Behind::Activators, Behind::Nobody];
+        has_all(&pages, &workload, private_empty)
+            .await
+            .context("asleep")
+    })
+    .await
+}
+
+/// One more Service for the pods of the app called `name`.
+async fn second_service(namespace: &Namespace, name: &str) -> anyhow::Result<()> {
+    let ports = [json!({ "name": "http", "port": 8081, "targetPort": APP_PORT })];
+    let service = json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": { "name": SECOND },
+        "spec": { "selector": { APP_LABEL: name }, "ports": ports },
+    });
+    let path = format!("/api/v1/namespaces/{}/services", namespace.name);
+    namespace.cluster.create(&path, &service).await
+}
+
+/// Waits until istiod has just these for the public, the second and the private Service.
+async fn has_all(
+    pages: &DebugPages,
+    workload: &Workload,
+    wanted: [Behind; 3],
+) -> anyhow::Result<()> {
+    let private = private_service(&workload.name);
+    let services = [workload.name.as_str(), SECOND, private.as_str()];
+    eventually("istiod to know whom to call", FOLLOW, async || {
+        for (service, behind) in services.into_iter().zip(wanted) {
+            let wanted = addresses(workload, behind).await?;
+            let known = pages.endpoints(workload, service).await?;
+            ensure!(
+                known == wanted,
+                "{service}: wanted {behind:?} {wanted:?}, istiod has {known:?}; {}",
+                workload.status_line().await
+            );
+        }
+        // Whoever doesn't ask Istio finds them, too: in the slice that istiod must not read.
+        let hidden = !slices::backends(workload).await?.activators.is_empty();
+        let public = wanted.first() == Some(&Behind::Activators);
+        ensure!(hidden == public, "activators in slices: {hidden}");
+        Ok(())
+    })
+    .await
+}
+
+/// Where they are now, in order.
+async fn addresses(workload: &Workload, behind: Behind) -> anyhow::Result<Vec<SocketAddr>> {
+    let mut found = match behind {
+        Behind::Nobody => return Ok(Vec::new()),
+        Behind::Activators => mesh::activators(workload, APP_PORT).await?,
+        Behind::Pods => {
+            let pods = workload.pods().await?.into_iter().filter(is_ready);
+            let addresses = pods.filter_map(|pod| pod.status?.pod_ip);
+            let doors = addresses.map(|address| {
+                let address: IpAddr = address.parse()?;
+                Ok(SocketAddr::new(address, QUEUE_PROXY_TRAFFIC_FIRST))
+            });
+            doors.collect::<anyhow::Result<Vec<_>>>()?
+        }
+    };
+    ensure!(!found.is_empty(), "there are no {behind:?}");
+    found.sort_unstable();
+    Ok(found)
+}
+
+#[tokio::test]
+async fn istio_s_proxy_is_the_first_to_begin_and_the_last_to_end_under_load() -> anyhow::Result<()>
+{
+    in_mesh("order", async |namespace| {
+        let agent = Agent::deploy(namespace).await?;
+        let app = App::new("shop").annotate("lull.dev/max-scale", "1");
+        let workload = app.deploy_awake(namespace).await?;
+        agent.is_answered(&workload.url("/"), FOLLOW).await?;
+        workload.put_to_sleep().await?;
+        let lives = Lives::start(&workload).await?;
+        let without_end = RunSpec {
+            seconds: Some(500.0),
+            ..load(&workload)
+        };
+        // The first of its requests wakes.
+        let run = agent.start(&without_end).await?;
+        let woken = alone(&workload, None).await?;
+        evict(&workload, &woken).await?;
+        let next = alone(&workload, Some(woken.as_str())).await?;
+        let drain = DRAIN_MIN.0.saturating_sub(CLOCKS);
+        eventually("the pod's last words", FOLLOW, async || {
+            let life = lives.of(&woken)?;
+            ensure!(life.istio_proxy.ended.is_some(), "{life:?}");
+            Ok(())
+        })
+        .await?;
+        let result = run.stop().await?;
+        all_answered(&result)?;
+        let (first, second) = (lives.of(&woken)?, lives.of(&next)?);
+        eprintln!("{} answered; {first:?}, then {second:?}", result.ok);
+        first.began_in_order()?;
+        first.ended_in_order(drain)?;
+        second.began_in_order()
+    })
+    .await
+}
+
+/// Waits until a pod that is not `before` is alone behind the Service.
+async fn alone(workload: &Workload, before: Option<&str>) -> anyhow::Result<String> {
+    eventually("one pod alone", FOLLOW, async || {
+        let pods = slices::pods_only(workload, 1).await?.pods;
+        let mut pods = pods.into_iter();
+        let (pod, more) = (pods.next().context("no pod")?, pods.count());
+        let is_new = before != Some(pod.as_str());
+        ensure!(is_new && more == 0, "{pod} and {more} more");
+        Ok(pod)
     })
     .await
 }
