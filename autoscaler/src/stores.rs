@@ -4,6 +4,7 @@
 //! other programs note on it): the caches are nearly all of this process's memory.
 
 mod budget;
+mod guard;
 mod hpa;
 mod network_policy;
 mod targets;
@@ -25,7 +26,9 @@ use lull_contract::{
     target_resource::TargetResource,
 };
 use lull_process::readiness::Readiness;
+use prometheus_client::metrics::gauge::Gauge;
 
+use self::guard::Guard;
 pub use self::{
     budget::Budget,
     hpa::Hpa,
@@ -52,7 +55,7 @@ pub struct Stores {
     pub services: Cache<Service>,
     /// All EndpointSlices, grouped by their Service.
     pub slices: Cache<EndpointSlice>,
-    /// All ScaledWorkloads.
+    /// All ScaledWorkloads, each as it could be read last.
     pub workloads: Cache<ScaledWorkload>,
     /// Pods that carry our label, grouped by its value.
     pub pods: Cache<Pod>,
@@ -89,6 +92,8 @@ pub struct Watched<'a> {
     pub namespaces: &'a Namespaces,
     /// Of a mesh.
     pub mesh: &'a MeshOptions,
+    /// Shows how many ScaledWorkloads can't be read.
+    pub unread: &'a Gauge,
 }
 
 // === impl Stores ===
@@ -138,10 +143,10 @@ impl Stores {
                 },
                 ..Watch::new("scaledworkloads", (readiness, on_touched))
             }
-            .start(
+            .start_guarded(
                 (Api::all(client.clone()), all()),
                 by_name(|_| None),
-                bare::<ScaledWorkload>,
+                Guard::new(watched.unread.clone()),
             ),
             pods: Watch {
                 touched: |pod: &Pod| {
