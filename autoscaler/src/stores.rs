@@ -28,7 +28,6 @@ use lull_contract::{
 use lull_process::readiness::Readiness;
 use prometheus_client::metrics::gauge::Gauge;
 
-use self::guard::Guard;
 pub use self::{
     budget::Budget,
     hpa::Hpa,
@@ -36,7 +35,7 @@ pub use self::{
     targets::Targets,
     touched::{Changes, OnTouched, Touched},
 };
-pub(crate) use self::{touched::Teller, watch::Watch};
+pub(crate) use self::{guard::Guard, touched::Teller, watch::Watch};
 use crate::{
     cache::{Cache, Keys},
     mesh::{Entries, MeshOptions, Rules},

@@ -21,7 +21,7 @@ type Place = (String, String);
 
 /// Reads the objects of one watch.
 #[derive(Debug, Default)]
-pub(super) struct Guard {
+pub(crate) struct Guard {
     /// Those that can't be read, and why, which has been told.
     told: BTreeMap<Place, String>,
     /// Those of the list that is under way.
@@ -134,7 +134,7 @@ impl Guard {
         } else {
             tracing::warn!(
                 %kind, namespace, name, error,
-                "object can't be read, and nothing is known of it: its workload is left as it is, and woken where somebody is held"
+                "object can't be read, and nothing is known of it: it is left alone"
             );
         }
         self.told.insert(place, error);

@@ -64,18 +64,14 @@ impl<K: Send + Sync + 'static> Watch<K> {
         self,
         what: (Api<DeserializeGuard<K>>, watcher::Config),
         keys: Keys<K>,
-        mut guard: Guard,
+        guard: Guard,
     ) -> Cache<K>
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
     {
         let writer = Writer::new(keys);
         let cache = writer.cache();
-        let read = move |event: Event<DeserializeGuard<K>>, writer: &mut Writer<K>| {
-            let event = guard.read(event, writer);
-            event.map(|event| converted(event, bare::<K>))
-        };
-        tokio::spawn(self.follow(what, writer, read, || {}));
+        tokio::spawn(self.run_guarded(what, writer, guard));
         cache
     }
 
@@ -91,6 +87,22 @@ impl<K: Send + Sync + 'static> Watch<K> {
     {
         let read = move |event: Event<R>, _: &mut Writer<K>| Some(converted(event, &kept));
         self.follow(what, writer, read, on_listed).await;
+    }
+
+    /// The same with [`bare`] objects; one that can't be read is for `guard` to deal with.
+    pub(crate) async fn run_guarded(
+        self,
+        what: (Api<DeserializeGuard<K>>, watcher::Config),
+        writer: Writer<K>,
+        mut guard: Guard,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        let read = move |event: Event<DeserializeGuard<K>>, writer: &mut Writer<K>| {
+            let event = guard.read(event, writer);
+            event.map(|event| converted(event, bare::<K>))
+        };
+        self.follow(what, writer, read, || {}).await;
     }
 
     /// The same where `read` says what is made of each event, if anything.
