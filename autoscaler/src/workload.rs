@@ -229,14 +229,15 @@ fn cached(ctx: &Context, key: &Key) -> (Option<Arc<Target>>, Found<ScaledWorkloa
 }
 
 fn stage(ctx: &Context, target: Option<&Target>, workload: &Found<ScaledWorkload>) -> Stage {
-    let workload = match workload {
-        Found::Known(workload) => Some(&**workload),
+    match workload {
+        Found::Known(workload) => {
+            let knows_kind = ctx.stores.targets.knows_kind_of(&workload.spec.target);
+            stage_of(target, Some(workload.as_ref()), knows_kind)
+        }
         // It may be anything's, so nothing is made anew, taken back or put to sleep.
-        Found::Unread => return Stage::Unread,
-        Found::Nothing => None,
-    };
-    let knows_kind = |w: &ScaledWorkload| ctx.stores.targets.knows_kind_of(&w.spec.target);
-    stage_of(target, workload, workload.is_none_or(knows_kind))
+        Found::Unread => Stage::Unread,
+        Found::Nothing => stage_of(target, None, true),
+    }
 }
 
 /// Whether a workload that is run again begins anew from this state: it was leaving, or only planned.
