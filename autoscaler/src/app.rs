@@ -53,7 +53,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let shown = (args.clone(), settings.clone(), crash.clone());
     spawn_admin(shown, &stop, &readiness, registry, &on_touched).await?;
 
-    let stores = start_stores(&args, &client, &readiness, &on_touched);
+    let stores = start_stores(&args, (&client, &metrics), &readiness, &on_touched);
     metrics.shards.set(args.shards.count().into());
     let leadership = Leadership::new(args.shards);
     let election = election(&args, (&client, &stores), &readiness, &metrics);
@@ -89,7 +89,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
 fn start_stores(
     args: &Args,
-    client: &Client,
+    (client, metrics): (&Client, &Metrics),
     readiness: &Readiness,
     on_touched: &OnTouched,
 ) -> Stores {
@@ -100,6 +100,7 @@ fn start_stores(
         targets: &args.targets.0,
         namespaces: &args.namespaces.clone().beside(&args.namespace),
         mesh: &args.mesh_options(),
+        unread: &metrics.unread,
     };
     Stores::start(client, &watched, readiness, on_touched)
 }

@@ -1,6 +1,9 @@
 //! What a watch has told, found by namespace, name or group without looking at anything else.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use kube::runtime::watcher::Event;
 use parking_lot::RwLock;
@@ -37,6 +40,8 @@ struct Index<K> {
     namespaces: HashMap<String, Names<K>>,
     /// Namespace and group.
     groups: HashMap<(String, String), Names<K>>,
+    /// Namespace and name of objects that can't be read and of which nothing is known.
+    unread: HashSet<(String, String)>,
     /// Changes so far, lists that were complete among them.
     changes: u64,
     /// What that was at the last list.
@@ -53,6 +58,17 @@ pub(crate) struct Writer<K> {
     cache: Cache<K>,
     /// A list that is not complete yet; what was known holds until it is.
     listing: Option<Index<K>>,
+}
+
+/// What is known of an object.
+#[derive(Debug)]
+pub enum Found<K> {
+    /// What it says.
+    Known(Arc<K>),
+    /// That it is there, and no more: it can't be read.
+    Unread,
+    /// It is not there.
+    Nothing,
 }
 
 /// What became of an event.
@@ -90,6 +106,26 @@ impl<K> Cache<K> {
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
         let known = self.shared.known.read();
         known.namespaces.get(namespace)?.get(name).cloned()
+    }
+
+    /// The same where an object that can't be read must not be taken for none.
+    #[must_use]
+    pub fn look_up(&self, namespace: &str, name: &str) -> Found<K> {
+        let known = self.shared.known.read();
+        let names = known.namespaces.get(namespace);
+        if let Some(object) = names.and_then(|names| names.get(name)) {
+            return Found::Known(Arc::clone(object));
+        }
+        // Mostly there is none, and nothing to copy.
+        let is_unread = !known.unread.is_empty() && {
+            let place = (namespace.to_owned(), name.to_owned());
+            known.unread.contains(&place)
+        };
+        if is_unread {
+            Found::Unread
+        } else {
+            Found::Nothing
+        }
     }
 
     /// Every object of a namespace.
@@ -181,6 +217,39 @@ impl<K> Writer<K> {
             Event::Delete(object) => known.write().delete(&object, *keys),
         }
     }
+
+    /// Takes note that an object is there that can't be read; what was known under its name was another
+    /// one. Where a list is under way, the object is of that.
+    pub(crate) fn leave_out(&mut self, place: (String, String)) {
+        let Shared { keys, known } = &*self.cache.shared;
+        if let Some(listing) = &mut self.listing {
+            listing.unread.insert(place);
+            return;
+        }
+        let mut known = known.write();
+        if let Some(other) = known.remove_at(&place, *keys) {
+            known.note_change(None, &other, keys.part);
+        }
+        known.unread.insert(place);
+    }
+
+    /// Takes note that an object is gone that could not be read.
+    pub(crate) fn forget(&mut self, place: &(String, String)) {
+        self.cache.shared.known.write().unread.remove(place);
+    }
+}
+
+// === impl Found ===
+
+impl<K> Found<K> {
+    /// The object, where it is known.
+    #[must_use]
+    pub fn known(self) -> Option<Arc<K>> {
+        match self {
+            Self::Known(object) => Some(object),
+            Self::Unread | Self::Nothing => None,
+        }
+    }
 }
 
 // === impl Taken ===
@@ -202,6 +271,7 @@ impl<K> Default for Index<K> {
         Self {
             namespaces: HashMap::new(),
             groups: HashMap::new(),
+            unread: HashSet::new(),
             changes: 0,
             listed: 0,
             changed: HashMap::new(),
@@ -243,6 +313,7 @@ impl<K> Index<K> {
     /// Forgets the object of this name.
     fn delete(&mut self, object: &K, keys: Keys<K>) -> Taken<K> {
         let replaced = self.remove(object, keys);
+        self.unread.remove(&(keys.place)(object));
         self.note_change(replaced.as_deref(), object, keys.part);
         Taken {
             is_news: true,
@@ -251,7 +322,9 @@ impl<K> Index<K> {
     }
 
     fn insert(&mut self, object: K, keys: Keys<K>) {
-        let (namespace, name) = (keys.place)(&object);
+        let place = (keys.place)(&object);
+        self.unread.remove(&place);
+        let (namespace, name) = place;
         let object = Arc::new(object);
         if let Some(group) = (keys.group)(&object) {
             let names = self.groups.entry((namespace.clone(), group.to_owned()));
@@ -263,17 +336,21 @@ impl<K> Index<K> {
 
     /// Removes what is known of the object of this name, which may have been in another group.
     fn remove(&mut self, object: &K, keys: Keys<K>) -> Option<Arc<K>> {
-        let (namespace, name) = (keys.place)(object);
-        let names = self.namespaces.get_mut(&namespace)?;
-        let known = names.remove(&name);
+        self.remove_at(&(keys.place)(object), keys)
+    }
+
+    /// The same for the object at this place.
+    fn remove_at(&mut self, (namespace, name): &(String, String), keys: Keys<K>) -> Option<Arc<K>> {
+        let names = self.namespaces.get_mut(namespace)?;
+        let known = names.remove(name);
         if names.is_empty() {
-            self.namespaces.remove(&namespace);
+            self.namespaces.remove(namespace);
         }
         let known = known?;
         if let Some(group) = (keys.group)(&known) {
-            let key = (namespace, group.to_owned());
+            let key = (namespace.clone(), group.to_owned());
             if let Some(names) = self.groups.get_mut(&key) {
-                names.remove(&name);
+                names.remove(name);
                 if names.is_empty() {
                     self.groups.remove(&key);
                 }

@@ -54,6 +54,8 @@ pub struct Metrics {
     series: Workloads,
     /// Workloads with a task of their own.
     pub workloads: Gauge,
+    /// ScaledWorkloads that can't be read.
+    pub unread: Gauge,
     /// Shards that there are.
     pub shards: Gauge,
     /// Shards of the workloads that this replica leads.
@@ -100,6 +102,7 @@ impl Metrics {
             reports_refused: Family::default(),
             series: Workloads::default(),
             workloads: Gauge::default(),
+            unread: Gauge::default(),
             shards: Gauge::default(),
             shards_held: Gauge::default(),
             errors: Counter::default(),
@@ -193,6 +196,11 @@ impl Metrics {
             "workloads",
             "Workloads that are looked after",
             self.workloads.clone(),
+        );
+        own.register(
+            "unread_workloads",
+            "ScaledWorkloads that can't be read: what was known of them holds",
+            self.unread.clone(),
         );
         own.register(
             "shards",

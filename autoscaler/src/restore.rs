@@ -22,7 +22,7 @@ use k8s_openapi::api::{
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
-    core::{ApiResource, DynamicObject, ObjectList},
+    core::{ApiResource, DeserializeGuard, DynamicObject, ObjectList},
 };
 use lull_contract::{
     Shards,
@@ -148,7 +148,7 @@ async fn look(client: &Client, options: &Options<'_>) -> anyhow::Result<Seen> {
         entries: list::<WorkloadEntry>(client, &ours).await?,
         rules: rules(client, &ours).await?,
         pods: pods.into_iter().map(Pod::from).collect(),
-        workloads: list::<ScaledWorkload>(client, &all).await?,
+        workloads: list::<DeserializeGuard<ScaledWorkload>>(client, &all).await?,
     })
 }
 

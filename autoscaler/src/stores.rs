@@ -4,6 +4,7 @@
 //! other programs note on it): the caches are nearly all of this process's memory.
 
 mod budget;
+mod guard;
 mod hpa;
 mod network_policy;
 mod targets;
@@ -25,6 +26,7 @@ use lull_contract::{
     target_resource::TargetResource,
 };
 use lull_process::readiness::Readiness;
+use prometheus_client::metrics::gauge::Gauge;
 
 pub use self::{
     budget::Budget,
@@ -33,7 +35,7 @@ pub use self::{
     targets::Targets,
     touched::{Changes, OnTouched, Touched},
 };
-pub(crate) use self::{touched::Teller, watch::Watch};
+pub(crate) use self::{guard::Guard, touched::Teller, watch::Watch};
 use crate::{
     cache::{Cache, Keys},
     mesh::{Entries, MeshOptions, Rules},
@@ -52,7 +54,7 @@ pub struct Stores {
     pub services: Cache<Service>,
     /// All EndpointSlices: Lull's own grouped by their workload's label value, all others by their Service.
     pub slices: Cache<EndpointSlice>,
-    /// All ScaledWorkloads.
+    /// All ScaledWorkloads, each as it could be read last.
     pub workloads: Cache<ScaledWorkload>,
     /// Pods that carry our label, grouped by its value.
     pub pods: Cache<Pod>,
@@ -89,6 +91,8 @@ pub struct Watched<'a> {
     pub namespaces: &'a Namespaces,
     /// Of a mesh.
     pub mesh: &'a MeshOptions,
+    /// Shows how many ScaledWorkloads can't be read.
+    pub unread: &'a Gauge,
 }
 
 // === impl Stores ===
@@ -138,10 +142,10 @@ impl Stores {
                 },
                 ..Watch::new("scaledworkloads", (readiness, on_touched))
             }
-            .start(
+            .start_guarded(
                 (Api::all(client.clone()), all()),
                 by_name(|_| None),
-                bare::<ScaledWorkload>,
+                Guard::new(watched.unread.clone()),
             ),
             pods: Watch {
                 touched: |pod: &Pod| {

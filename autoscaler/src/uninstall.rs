@@ -13,7 +13,7 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
-    core::{ApiResource, DynamicObject},
+    core::{ApiResource, DeserializeGuard, DynamicObject},
 };
 use lull_contract::{
     annotations::{self, LEAVE},
@@ -191,16 +191,20 @@ async fn annotate(client: &Client, object: &Found, value: Value) -> anyhow::Resu
 /// Workloads that have not left: those with a ScaledWorkload, none where the CRD is gone already, and
 /// those that have been asked and nobody has dealt with.
 async fn left(client: &Client, scope: Scope<'_>) -> anyhow::Result<BTreeSet<String>> {
-    let api: Api<ScaledWorkload> = Api::all(client.clone());
+    let api: Api<DeserializeGuard<ScaledWorkload>> = Api::all(client.clone());
     let scaled = match api.list(&ListParams::default()).await {
         Ok(list) => list.items,
         Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
         Err(error) => return Err(error).context("listing ScaledWorkloads"),
     };
-    // A plan holds nothing, and goes with the CRD.
+    // A plan holds nothing, and goes with the CRD. What can't be read may be anything.
+    let is_plan = |w: &DeserializeGuard<ScaledWorkload>| {
+        let workload = w.0.as_ref();
+        workload.is_ok_and(|workload| workload.spec.is_dry_run())
+    };
     let scaled = scaled
         .iter()
-        .filter(|w| !w.spec.is_dry_run())
+        .filter(|w| !is_plan(w))
         .map(|w| format!("{}/{}", w.namespace().unwrap_or_default(), w.name_any()));
     let asked = ours(client, scope).await?.into_iter();
     let asked = asked

@@ -37,6 +37,7 @@ use self::{
     status::PutOff, waking::Untold,
 };
 use crate::{
+    cache::Found,
     context::{Context, Key, Mailbox, WriteError},
     journal::Journal,
     machine::{self, Action, Step},
@@ -74,6 +75,8 @@ enum Stage {
     Gone,
     /// Its kind is not watched, so nobody can say whether its object is there.
     Unknown,
+    /// Its ScaledWorkload can't be read, and nothing is known of it.
+    Unread,
     /// Nothing, ever.
     Done,
 }
@@ -199,7 +202,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
 #[must_use]
 pub fn is_relevant(ctx: &Context, key: &Key) -> bool {
     let (target, workload) = cached(ctx, key);
-    stage(ctx, target.as_deref(), workload.as_deref()) != Stage::Done
+    stage(ctx, target.as_deref(), &workload) != Stage::Done
 }
 
 /// Whether a workload can do without an evaluation for a while, `state` being what its leader knows.
@@ -218,17 +221,24 @@ fn rest_of(key: &Key) -> u32 {
     REST + u32::try_from(own).unwrap_or(0)
 }
 
-fn cached(ctx: &Context, key: &Key) -> (Option<Arc<Target>>, Option<Arc<ScaledWorkload>>) {
+fn cached(ctx: &Context, key: &Key) -> (Option<Arc<Target>>, Found<ScaledWorkload>) {
     let Key { namespace, name } = key;
     (
         ctx.stores.targets.get(namespace, name),
-        ctx.stores.workloads.get(namespace, name),
+        ctx.stores.workloads.look_up(namespace, name),
     )
 }
 
-fn stage(ctx: &Context, target: Option<&Target>, workload: Option<&ScaledWorkload>) -> Stage {
-    let knows_kind = |w: &ScaledWorkload| ctx.stores.targets.knows_kind_of(&w.spec.target);
-    stage_of(target, workload, workload.is_none_or(knows_kind))
+fn stage(ctx: &Context, target: Option<&Target>, workload: &Found<ScaledWorkload>) -> Stage {
+    match workload {
+        Found::Known(workload) => {
+            let knows_kind = ctx.stores.targets.knows_kind_of(&workload.spec.target);
+            stage_of(target, Some(workload.as_ref()), knows_kind)
+        }
+        // It may be anything's, so nothing is made anew, taken back or put to sleep.
+        Found::Unread => Stage::Unread,
+        Found::Nothing => stage_of(target, None, true),
+    }
 }
 
 /// Whether a workload that is run again begins anew from this state: it was leaving, or only planned.
@@ -266,7 +276,8 @@ impl Task {
     async fn evaluate(&mut self) -> Result<bool, WriteError> {
         self.note_objects();
         let (target, workload) = cached(&self.ctx, &self.key);
-        let stage = stage(&self.ctx, target.as_deref(), workload.as_deref());
+        let stage = stage(&self.ctx, target.as_deref(), &workload);
+        let workload = workload.known();
         let term = self.ctx.leadership.term(&self.key);
         if self.term != term {
             // What another leader has done is in the ScaledWorkload.
@@ -285,7 +296,8 @@ impl Task {
             // Whoever leads hears of its end, or that there is none.
             self.untold = None;
             if let (Stage::Run, Some(target), Some(workload)) = (stage, target, workload) {
-                self.wake_as_follower(&target, &workload).await?;
+                self.wake_as_follower(&target, &workload.spec.settings)
+                    .await?;
             }
             return Ok(stage != Stage::Done);
         }
@@ -305,6 +317,7 @@ impl Task {
                 self.gone(&workload).await?;
             }
             (Stage::Unknown, _, Some(workload)) => self.say_unknown(&workload).await?,
+            (Stage::Unread, Some(target), _) => self.wake_unread(&target).await?,
             _ => return Ok(stage != Stage::Done),
         }
         Ok(true)

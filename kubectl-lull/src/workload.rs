@@ -1,12 +1,12 @@
 //! A workload as the cluster has it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context, bail};
 use autoscaler::target::{Target, discover};
 use kube::{
-    Api, Resource,
-    core::{ApiResource, DynamicObject},
+    Api, Resource, ResourceExt,
+    core::{ApiResource, DeserializeGuard, DynamicObject},
 };
 use lull_contract::{
     annotations,
@@ -36,6 +36,18 @@ pub(crate) struct Workload {
     pub(crate) resource: TargetResource,
     /// What Lull reads of it.
     pub(crate) target: Target,
+}
+
+/// Why ScaledWorkloads can't be read, by namespace and name.
+pub(crate) type Unread = BTreeMap<(String, String), String>;
+
+/// What a list of ScaledWorkloads holds. One that can't be read keeps no other from being shown.
+#[derive(Debug, Default)]
+pub(crate) struct Scaled {
+    /// Those that can be read.
+    pub(crate) read: Vec<ScaledWorkload>,
+    /// Why the others can't.
+    pub(crate) unread: Unread,
 }
 
 /// The kind that the API server has for `resource`.
@@ -135,6 +147,27 @@ fn not_run(target: &Target) -> String {
     format!("{target} is not run by Lull: `kubectl lull on` lets Lull run it")
 }
 
+// === impl Scaled ===
+
+impl FromIterator<DeserializeGuard<ScaledWorkload>> for Scaled {
+    fn from_iter<I>(objects: I) -> Self
+    where
+        I: IntoIterator<Item = DeserializeGuard<ScaledWorkload>>,
+    {
+        let mut scaled = Self::default();
+        for object in objects {
+            let place = (object.namespace().unwrap_or_default(), object.name_any());
+            match object.0 {
+                Ok(object) => scaled.read.push(object),
+                Err(invalid) => {
+                    scaled.unread.insert(place, invalid.error);
+                }
+            }
+        }
+        scaled
+    }
+}
+
 // === impl Workload ===
 
 impl Workload {
@@ -209,6 +242,27 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn one_that_cannot_be_read_keeps_no_other_of_the_list_from_being_shown() {
+        let spec = json!({
+            "target": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": "1" },
+            "podSelector": {}, "ports": [], "settings": {}, "originalReplicas": 1,
+        });
+        let object = |name: &str, spec: &serde_json::Value| {
+            json!({
+                "apiVersion": "lull.dev/v1alpha1", "kind": "ScaledWorkload",
+                "metadata": { "name": name, "namespace": "web" }, "spec": spec,
+            })
+        };
+        let list = json!([object("odd", &json!({})), object("shop", &spec)]);
+        let list: Vec<DeserializeGuard<ScaledWorkload>> = serde_json::from_value(list).unwrap();
+        let scaled: Scaled = list.into_iter().collect();
+        let read: Vec<String> = scaled.read.iter().map(ResourceExt::name_any).collect();
+        assert_eq!(read, ["shop"]);
+        let unread: Vec<(String, String)> = scaled.unread.into_keys().collect();
+        assert_eq!(unread, [("web".to_owned(), "odd".to_owned())]);
+    }
 
     #[test]
     fn a_workload_that_asks_for_it_and_has_no_scaled_workload_is_not_told_to_ask() {

@@ -5,14 +5,14 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, ResourceExt, core::DeserializeGuard};
 use lull_contract::names::WORKLOAD_LABEL;
 use lull_process::readiness::Readiness;
 
 use super::{API_VERSION, MeshMode, WorkloadEntry, kinds::until_served};
 use crate::{
     cache::{Cache, Writer},
-    stores::{OnTouched, Teller, Touched, Watch, bare, by_name, label},
+    stores::{Guard, OnTouched, Teller, Touched, Watch, by_name, label},
 };
 
 /// What the API server calls them in paths.
@@ -54,7 +54,7 @@ impl Entries {
             tracing::info!(
                 "the cluster has a mesh: Istio is told of activators by WorkloadEntries"
             );
-            let api = Api::<WorkloadEntry>::all(client);
+            let api = Api::<DeserializeGuard<WorkloadEntry>>::all(client);
             let ours = lull_kubernetes::watched().labels(WORKLOAD_LABEL);
             let watch = Watch {
                 teller,
@@ -63,9 +63,9 @@ impl Entries {
                 is_vital: true,
                 unplanned: None,
             };
-            watch
-                .run((api, ours), writer, bare::<WorkloadEntry>, || {})
-                .await;
+            // Anybody may put our label on one of his own.
+            let guard = Guard::default();
+            watch.run_guarded((api, ours), writer, guard).await;
         });
         entries
     }

@@ -12,7 +12,7 @@ use std::{
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{
     ResourceExt,
-    core::{ApiResource, DynamicObject},
+    core::{ApiResource, DeserializeGuard, DynamicObject},
 };
 use lull_contract::{
     annotations::LEAVE,
@@ -44,8 +44,8 @@ pub(super) struct Seen {
     pub(super) rules: Vec<DynamicObject>,
     /// Pods with the sidecar.
     pub(super) pods: Vec<Pod>,
-    /// Where the CRD is still there.
-    pub(super) workloads: Vec<ScaledWorkload>,
+    /// Where the CRD is still there. One that can't be read goes like the others.
+    pub(super) workloads: Vec<DeserializeGuard<ScaledWorkload>>,
 }
 
 /// An object to write.
@@ -253,6 +253,7 @@ impl<'a> Target<'a> {
     fn replicas_before(&self, seen: &Seen) -> u32 {
         let place = (self.object.namespace().unwrap_or_default(), self.id.clone());
         let workload = seen.workloads.iter().find(|w| self::place(*w) == place);
+        let workload = workload.and_then(|workload| workload.0.as_ref().ok());
         workload.map_or(1, |w| w.spec.original_replicas.max(1))
     }
 

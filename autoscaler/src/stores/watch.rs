@@ -5,6 +5,7 @@ use std::{fmt::Debug, pin::pin};
 use futures::TryStreamExt;
 use kube::{
     Api, Resource,
+    core::DeserializeGuard,
     runtime::{
         WatchStreamExt,
         watcher::{self, Event},
@@ -13,7 +14,7 @@ use kube::{
 use lull_process::readiness::{Pending, Readiness};
 use serde::de::DeserializeOwned;
 
-use super::{OnTouched, Teller, Touched};
+use super::{OnTouched, Teller, Touched, bare, guard::Guard};
 use crate::cache::{Cache, Keys, Taken, Writer};
 
 /// How one kind is watched.
@@ -58,12 +59,58 @@ impl<K: Send + Sync + 'static> Watch<K> {
         cache
     }
 
+    /// Starts it; an object that can't be read is for `guard` to deal with, and keeps no other out of the cache.
+    pub(super) fn start_guarded(
+        self,
+        what: (Api<DeserializeGuard<K>>, watcher::Config),
+        keys: Keys<K>,
+        guard: Guard,
+    ) -> Cache<K>
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        let writer = Writer::new(keys);
+        let cache = writer.cache();
+        tokio::spawn(self.run_guarded(what, writer, guard));
+        cache
+    }
+
     /// Fills `writer` until the process ends, which it does with the watch; `on_listed` is called after each complete list.
     pub(crate) async fn run<R>(
+        self,
+        what: (Api<R>, watcher::Config),
+        writer: Writer<K>,
+        kept: impl Fn(R) -> K,
+        on_listed: impl Fn(),
+    ) where
+        R: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let read = move |event: Event<R>, _: &mut Writer<K>| Some(converted(event, &kept));
+        self.follow(what, writer, read, on_listed).await;
+    }
+
+    /// The same with [`bare`] objects; one that can't be read is for `guard` to deal with.
+    pub(crate) async fn run_guarded(
+        self,
+        what: (Api<DeserializeGuard<K>>, watcher::Config),
+        writer: Writer<K>,
+        mut guard: Guard,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        let read = move |event: Event<DeserializeGuard<K>>, writer: &mut Writer<K>| {
+            let event = guard.read(event, writer);
+            event.map(|event| converted(event, bare::<K>))
+        };
+        self.follow(what, writer, read, || {}).await;
+    }
+
+    /// The same where `read` says what is made of each event, if anything.
+    async fn follow<R>(
         mut self,
         (api, config): (Api<R>, watcher::Config),
         mut writer: Writer<K>,
-        kept: impl Fn(R) -> K,
+        mut read: impl FnMut(Event<R>, &mut Writer<K>) -> Option<Event<K>>,
         on_listed: impl Fn(),
     ) where
         R: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -71,7 +118,7 @@ impl<K: Send + Sync + 'static> Watch<K> {
         let mut stream = pin!(watcher::watcher(api, config).default_backoff());
         loop {
             let event = match stream.try_next().await {
-                Ok(Some(event)) => converted(event, &kept),
+                Ok(Some(event)) => event,
                 Ok(None) => break,
                 Err(error) => {
                     // The watcher comes back by itself, with backoff.
@@ -81,6 +128,9 @@ impl<K: Send + Sync + 'static> Watch<K> {
                     }
                     continue;
                 }
+            };
+            let Some(event) = read(event, &mut writer) else {
+                continue;
             };
             let is_listed = matches!(event, Event::InitDone);
             let now = touched_by(&event, self.touched);

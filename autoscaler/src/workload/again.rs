@@ -86,7 +86,7 @@ impl Task {
         let led = self.lead(target, workload).await;
         if let (Err(error), Some(there)) = (&led, there)
             && !error.is_of_count()
-            && let Err(error) = self.wake_as_follower(target, &there).await
+            && let Err(error) = self.wake_as_follower(target, &there.spec.settings).await
         {
             self.tell_failed(&error, 0);
         }

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use kube::{
     Api, Resource, ResourceExt,
     api::{DeleteParams, Preconditions},
+    core::DeserializeGuard,
 };
 use serde::de::DeserializeOwned;
 
@@ -35,8 +36,9 @@ impl Task {
             + Debug,
     {
         let name = object.name_any();
-        self.remove_from(&self.api::<K>(), (&name, as_read(object)), what)
-            .await
+        // The answer is the object, which need not be one that can be read.
+        let api = self.api::<DeserializeGuard<K>>();
+        self.remove_from(&api, (&name, as_read(object)), what).await
     }
 
     /// The same by name, of a kind that is known only while this runs.

@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::Service;
-use kube::{Api, ResourceExt, api::Patch};
+use kube::{Api, ResourceExt, api::Patch, core::DeserializeGuard};
 use lull_contract::{
-    AppPort,
+    AppPort, Settings,
+    annotations::AnnotationError,
     names::{FINALIZER, POD_LABEL, label_value, private_service},
     scaled_workload::{ScaledWorkload, ScaledWorkloadSpec, State, WorkloadPort},
 };
@@ -36,10 +37,7 @@ impl Task {
         there: Option<Arc<ScaledWorkload>>,
         is_dry_run: bool,
     ) -> Result<Option<Arc<ScaledWorkload>>, WriteError> {
-        let defaults = Arc::clone(&self.ctx.settings.borrow().defaults);
-        let template = target.template.as_ref();
-        let record = template.and_then(|template| template.injected.as_deref());
-        let settings = match injected::settings(&target.annotations, &defaults, record) {
+        let settings = match self.settings(target) {
             Ok(settings) => settings,
             Err(faults) => {
                 // The webhook refuses these; it can only have been away.
@@ -80,14 +78,26 @@ impl Task {
         workload.metadata.namespace = Some(self.key.namespace.clone());
         workload.metadata.finalizers = (!is_dry_run).then(|| vec![FINALIZER.to_owned()]);
         workload.metadata.owner_references = Some(vec![target.owner_reference()]);
-        let api: Api<ScaledWorkload> = self.api();
+        let api: Api<DeserializeGuard<ScaledWorkload>> = self.api();
         let written = self
             .call(
                 Purpose::WriteWorkload,
                 api.patch(&self.key.name, &apply(), &Patch::Apply(&workload)),
             )
             .await?;
+        let written = as_written(written, workload, there.as_deref());
         Ok(Some(Arc::new(written)))
+    }
+
+    /// The settings that the annotations and the cluster-wide defaults ask for.
+    ///
+    /// # Errors
+    /// Every wrong annotation.
+    pub(super) fn settings(&self, target: &Target) -> Result<Settings, Vec<AnnotationError>> {
+        let defaults = Arc::clone(&self.ctx.settings.borrow().defaults);
+        let template = target.template.as_ref();
+        let record = template.and_then(|template| template.injected.as_deref());
+        injected::settings(&target.annotations, &defaults, record)
     }
 
     /// Activator ports: those there are stay, new ones are allocated.
@@ -280,7 +290,8 @@ impl Task {
         if workload.finalizers().is_empty() {
             return Ok(());
         }
-        let api: Api<ScaledWorkload> = self.api();
+        // Whatever it says by now.
+        let api: Api<DeserializeGuard<ScaledWorkload>> = self.api();
         // The uid can't be changed: another object of this name refuses the patch.
         let patch = json!({ "metadata": { "uid": workload.uid(), "finalizers": null } });
         let name = workload.name_any();
@@ -297,6 +308,56 @@ impl Task {
         {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
+        }
+    }
+}
+
+/// The object as the API server has it; where its answer can't be read, which is then for what stood
+/// `there` already, as far as that is known.
+fn as_written(
+    DeserializeGuard(answer): DeserializeGuard<ScaledWorkload>,
+    sent: ScaledWorkload,
+    there: Option<&ScaledWorkload>,
+) -> ScaledWorkload {
+    answer.unwrap_or_else(|invalid| ScaledWorkload {
+        metadata: invalid.metadata,
+        status: there.and_then(|there| there.status.clone()),
+        ..sent
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    /// What the API server answers of an object in this state.
+    fn answer(state: &str) -> Value {
+        json!({
+            "apiVersion": "lull.dev/v1alpha1", "kind": "ScaledWorkload",
+            "metadata": { "name": "shop", "namespace": "ns", "uid": "7" },
+            "spec": {
+                "target": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": "u" },
+                "podSelector": {}, "ports": [], "settings": Settings::default(),
+                "originalReplicas": 2,
+            },
+            "status": { "state": state },
+        })
+    }
+
+    #[test]
+    fn what_was_written_is_known_also_where_the_answer_cannot_be_read() {
+        let known: ScaledWorkload = serde_json::from_value(answer("Asleep")).unwrap();
+        let sent = ScaledWorkload::new("shop", known.spec.clone());
+        let rows = [("Waking", State::Waking), ("Dreaming", State::Asleep)];
+        for (state, expected) in rows {
+            let answer = serde_json::from_value(answer(state)).unwrap();
+            let written = as_written(answer, sent.clone(), Some(&known));
+            assert_eq!(written.metadata.uid.as_deref(), Some("7"), "{state}");
+            assert_eq!(written.spec, known.spec, "{state}");
+            let status = written.status.unwrap();
+            assert_eq!(status.state, expected, "{state}");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lull_contract::{Class, scaled_workload::ScaledWorkload};
+use lull_contract::{Class, Settings};
 
 use super::Task;
 use crate::{context::WriteError, policy::wanted_for_held, target::Target};
@@ -51,13 +51,12 @@ impl Task {
     pub(super) async fn wake_as_follower(
         &mut self,
         target: &Target,
-        workload: &ScaledWorkload,
+        settings: &Settings,
     ) -> Result<(), WriteError> {
         let (held, since) = {
             let demand = self.mailbox.demand.lock();
             (demand.held(), demand.held_since().unwrap_or_default())
         };
-        let settings = &workload.spec.settings;
         if held == 0 || settings.class == Class::None {
             self.patience.forget();
             return Ok(());
@@ -74,6 +73,16 @@ impl Task {
         }
         self.scale(target, 0, wanted_for_held(settings, held).max(1))
             .await
+    }
+
+    /// All that is done for a workload whose ScaledWorkload can't be read: who is held is let in, as its
+    /// annotations say, and everything else stays as it is.
+    pub(super) async fn wake_unread(&mut self, target: &Target) -> Result<(), WriteError> {
+        self.series.hide();
+        // What comes in its place is looked at anew.
+        self.state = None;
+        let settings = self.settings(target).unwrap_or_default();
+        self.wake_as_follower(target, &settings).await
     }
 }
 

@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
+    core::DeserializeGuard,
 };
 use lull_contract::scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State};
 use serde_json::json;
@@ -234,7 +235,8 @@ impl Task {
         if !self.is_to_be_written(workload, &status) {
             return Ok(());
         }
-        let api: Api<ScaledWorkload> = self.api();
+        // What is written here may be all that could be read of it.
+        let api: Api<DeserializeGuard<ScaledWorkload>> = self.api();
         let patch = json!({ "status": status });
         let name = workload.name_any();
         self.call(

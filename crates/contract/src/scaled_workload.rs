@@ -19,6 +19,9 @@ use crate::{
     view::WakeView,
 };
 
+// Objects that are stored outlive the version that wrote them, and for a while two versions run side by side:
+// a field that is added has a default, in the spec its own `#[serde(default)]` (tests/formats.rs).
+
 /// Desired state, made from a workload's annotations.
 #[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -260,6 +263,17 @@ mod tests {
             let duration = &settings[name];
             assert!(duration["pattern"].is_string(), "{name}: {duration}");
         }
+    }
+
+    #[test]
+    fn the_crd_asks_for_no_setting_that_an_older_version_may_not_have_written() {
+        let crd = crd().unwrap();
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let spec = &schema["properties"]["spec"];
+        assert!(spec["required"].is_array(), "{spec}");
+        let settings = &spec["properties"]["settings"];
+        assert!(settings["required"].is_null(), "{settings}");
+        assert_eq!(settings["properties"]["window"]["default"], "60s");
     }
 
     #[test]

@@ -78,7 +78,7 @@ pub struct AppPort {
 /// What neither wakes a workload nor counts as traffic.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct Ignore {
     /// Request paths, exact.
     pub paths: Vec<String>,
@@ -86,10 +86,11 @@ pub struct Ignore {
     pub user_agents: Vec<String>,
 }
 
-/// Everything that can be set for a workload, resolved.
+/// Everything that can be set for a workload, resolved. What an older version did not write yet is as
+/// it is by default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", default)]
 pub struct Settings {
     /// Who decides about the number of pods.
     pub class: Class,
@@ -141,7 +142,6 @@ pub struct Settings {
     pub connect_timeout: Option<HumanDuration>,
     /// Answers that came through an activator say how long they were held, and why
     /// (`Server-Timing`).
-    #[serde(default = "yes")]
     pub server_timing: bool,
     /// Age after which an activator closes a TLS or TCP connection that is quiet; at twice the age
     /// it closes it in any case.
@@ -149,10 +149,6 @@ pub struct Settings {
     pub splice_max_age: Option<HumanDuration>,
     /// What neither wakes nor counts.
     pub ignore: Ignore,
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// Knative's `container-concurrency-target-default`.
@@ -223,10 +219,7 @@ impl Default for Settings {
             connect_timeout: None,
             server_timing: true,
             splice_max_age: None,
-            ignore: Ignore {
-                paths: Vec::new(),
-                user_agents: DEFAULT_IGNORED_USER_AGENTS.map(str::to_owned).to_vec(),
-            },
+            ignore: Ignore::default(),
         }
     }
 }
@@ -268,6 +261,15 @@ impl Settings {
 }
 
 // === impl Ignore ===
+
+impl Default for Ignore {
+    fn default() -> Self {
+        Self {
+            paths: Vec::new(),
+            user_agents: DEFAULT_IGNORED_USER_AGENTS.map(str::to_owned).to_vec(),
+        }
+    }
+}
 
 impl Ignore {
     /// Whether a request with this path and user agent is named here.

@@ -127,3 +127,64 @@ impl Default for SmallPorts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// As versions of Lull have written them (`crates/contract/tests/formats.rs`).
+    const FULL: &str = include_str!("../../contract/tests/formats/injected.json");
+    const FIRST: &str = include_str!("../../contract/tests/formats/injected-first.json");
+
+    fn read(text: &str) -> Record {
+        let annotations = json!({ INJECTED_ANNOTATION: text });
+        let template = json!({ "metadata": { "annotations": annotations } });
+        Record::of(&template).unwrap()
+    }
+
+    fn image() -> Image {
+        Image {
+            version: "0.1.0".into(),
+            reference: "lull/queue-proxy:0.1.0".into(),
+            pull_policy: "IfNotPresent".into(),
+        }
+    }
+
+    #[test]
+    fn a_record_that_an_earlier_version_wrote_is_read() {
+        let expected = Record {
+            image: image(),
+            sidecar: Sidecar::recorded(FULL).unwrap(),
+            small_ports: SmallPorts {
+                metrics: 9095,
+                ..SmallPorts::default()
+            },
+            pre_stop: vec!["app".into()],
+            exclude_inbound_ports: Some("6379".into()),
+            excluded_traffic: vec![8013],
+            include_inbound_ports: Some(Included {
+                before: "8080".into(),
+                added: vec![8012],
+            }),
+            keep_empty: vec!["/metadata/annotations".into()],
+        };
+        assert_eq!(read(FULL), expected);
+    }
+
+    #[test]
+    fn the_least_that_was_ever_written_is_a_record() {
+        let expected = Record {
+            image: image(),
+            sidecar: Sidecar::recorded(FIRST).unwrap(),
+            small_ports: SmallPorts::default(),
+            pre_stop: Vec::new(),
+            exclude_inbound_ports: None,
+            excluded_traffic: Vec::new(),
+            include_inbound_ports: None,
+            keep_empty: Vec::new(),
+        };
+        assert_eq!(read(FIRST), expected);
+    }
+}

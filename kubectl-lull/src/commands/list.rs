@@ -1,7 +1,7 @@
 //! `list`: every workload that Lull runs.
 
 use jiff::Timestamp;
-use kube::{Api, api::ListParams};
+use kube::{Api, api::ListParams, core::DeserializeGuard};
 use lull_contract::{
     scaled_workload::ScaledWorkload,
     view::{WorkloadList, WorkloadView},
@@ -18,7 +18,7 @@ use crate::{
     style::{Paint, Style},
     table::{Cell, Table},
     words::{ago, count, hours, since},
-    workload::NOT_INSTALLED,
+    workload::{NOT_INSTALLED, Scaled},
 };
 
 /// Longest reason that is shown whole.
@@ -43,9 +43,10 @@ pub(super) async fn run(asked: Asked<'_>, args: ListArgs) -> anyhow::Result<Outp
     let (list, missing) = match pages::list(cluster).await {
         Ok(list) => (list, Vec::new()),
         Err(error) => {
-            let missing = format!("{error}; what the ScaledWorkloads say is shown");
-            let list = from_status(cluster, args.all_namespaces).await?;
-            (list, vec![missing])
+            let instead = format!("{error}; what the ScaledWorkloads say is shown");
+            let scaled = from_status(cluster, args.all_namespaces).await?;
+            let missing: Vec<String> = [instead].into_iter().chain(unread(&scaled)).collect();
+            (shown_from(&scaled), missing)
         }
     };
     let notices = Vec::from_iter(silence(&list.silent_activators));
@@ -78,18 +79,30 @@ fn silence(activators: &[String]) -> Option<String> {
     })
 }
 
-async fn from_status(cluster: &Cluster, is_for_all: bool) -> anyhow::Result<WorkloadList> {
+/// What the ScaledWorkloads say of themselves.
+fn shown_from(scaled: &Scaled) -> WorkloadList {
+    WorkloadList {
+        workloads: scaled.read.iter().map(ScaledWorkload::view).collect(),
+        ..WorkloadList::default()
+    }
+}
+
+/// A line for each that can't be read.
+fn unread(scaled: &Scaled) -> impl Iterator<Item = String> {
+    scaled.unread.iter().map(|((namespace, name), why)| {
+        format!("the ScaledWorkload {namespace}/{name} can't be read: {why} (kubectl lull doctor)")
+    })
+}
+
+async fn from_status(cluster: &Cluster, is_for_all: bool) -> anyhow::Result<Scaled> {
     let client = cluster.client.clone();
-    let api: Api<ScaledWorkload> = if is_for_all {
+    let api: Api<DeserializeGuard<ScaledWorkload>> = if is_for_all {
         Api::all(client)
     } else {
         Api::namespaced(client, &cluster.namespace)
     };
     match call("list ScaledWorkloads", api.list(&ListParams::default())).await {
-        Ok(list) => Ok(WorkloadList {
-            workloads: list.items.iter().map(ScaledWorkload::view).collect(),
-            ..WorkloadList::default()
-        }),
+        Ok(list) => Ok(list.items.into_iter().collect()),
         Err(error) if error.is(404) => anyhow::bail!(NOT_INSTALLED),
         Err(error) => Err(error.into()),
     }

@@ -35,6 +35,7 @@ pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
     };
     slices(seen, workloads, findings);
     conditions(workloads, findings);
+    unread(seen, findings);
     forgotten(seen, workloads, findings);
 }
 
@@ -158,6 +159,18 @@ fn conditions(workloads: &[ScaledWorkload], findings: &mut Vec<Finding>) {
     }
 }
 
+/// Those that this program can't read, and so mostly nobody of its version.
+fn unread(seen: &Seen, findings: &mut Vec<Finding>) {
+    let unread = seen.unread.iter();
+    findings.extend(unread.map(|((namespace, name), why)| {
+        Area::Workloads.warning(
+            format!("the ScaledWorkload {namespace}/{name} can't be read: {why}"),
+            "docs/failures.md, A ScaledWorkload that can't be read; where Lull is newer than this \
+             kubectl lull, take its own",
+        )
+    }));
+}
+
 /// Where it is said what a condition's `reason` means and what to do.
 fn explained(reason: &str) -> String {
     match reason {
@@ -173,7 +186,8 @@ fn forgotten(seen: &Seen, workloads: &[ScaledWorkload], findings: &mut Vec<Findi
         Ok(opted_in) => opted_in,
         Err(why) => return findings.push(Area::Workloads.unknown("annotated workloads", why)),
     };
-    let known: BTreeSet<(String, String)> = workloads.iter().map(place).collect();
+    let read = workloads.iter().map(place);
+    let known: BTreeSet<(String, String)> = read.chain(seen.unread.keys().cloned()).collect();
     let is_unknown = |one: &&OptedIn| !known.contains(&(one.namespace.clone(), one.id.clone()));
     findings.extend(opted_in.found.iter().filter(is_unknown).map(unseen));
     findings.extend(opted_in.left_alone.iter().map(|what| {

@@ -20,7 +20,7 @@ use k8s_openapi::{
 use kube::{
     Api, CustomResourceExt, Resource,
     api::{ListParams, PostParams},
-    core::DynamicObject,
+    core::{DeserializeGuard, DynamicObject},
 };
 use lull_contract::{
     annotations::{self, DefaultError, Defaults, SCALE},
@@ -40,7 +40,7 @@ use crate::{
     mesh, pages,
     rights::Right,
     told::{Told, told},
-    workload::kind,
+    workload::{Scaled, Unread, kind},
 };
 
 /// Endpoints of the webhook's Service.
@@ -62,11 +62,13 @@ pub(crate) async fn look(cluster: &Cluster) -> Seen {
     let known = known(cluster).await;
     let (leases, renewed) = leases(cluster).await;
     let knows_istio = read(mesh::is_known(cluster).await);
+    let (workloads, unread) = workloads(cluster).await;
     Seen {
         namespace: own.clone(),
         now: Timestamp::now(),
         unknown_fields: unknown_fields(cluster).await,
-        workloads: workloads(cluster).await,
+        workloads,
+        unread,
         opted_in: opted_in(cluster, &known).await,
         deployments: listed(Api::namespaced(client(), own), &lull).await,
         pods: listed(Api::namespaced(client(), own), &lull).await,
@@ -168,12 +170,16 @@ where
     read(call(&what, api.list(params)).await).map(|list| list.items)
 }
 
-async fn workloads(cluster: &Cluster) -> Read<Option<Vec<ScaledWorkload>>> {
-    let api: Api<ScaledWorkload> = Api::all(cluster.client.clone());
+/// The ScaledWorkloads, and why some of them can't be read.
+async fn workloads(cluster: &Cluster) -> (Read<Option<Vec<ScaledWorkload>>>, Unread) {
+    let api: Api<DeserializeGuard<ScaledWorkload>> = Api::all(cluster.client.clone());
     match call("list ScaledWorkloads", api.list(&ListParams::default())).await {
-        Ok(list) => Ok(Some(list.items)),
-        Err(error) if error.is(404) => Ok(None),
-        Err(error) => Err(error.line()),
+        Ok(list) => {
+            let scaled: Scaled = list.items.into_iter().collect();
+            (Ok(Some(scaled.read)), scaled.unread)
+        }
+        Err(error) if error.is(404) => (Ok(None), Unread::new()),
+        Err(error) => (Err(error.line()), Unread::new()),
     }
 }
 

@@ -30,7 +30,7 @@ use serde::Serialize;
 
 pub(crate) use look::look;
 
-use crate::{rights::Right, told::LeftOut};
+use crate::{rights::Right, told::LeftOut, workload::Unread};
 
 /// What was read; else why it could not be.
 pub(crate) type Read<T> = Result<T, String>;
@@ -116,8 +116,10 @@ pub(crate) struct Seen {
     /// What ScaledWorkloads of the cluster don't have and this program knows; `None`: the cluster doesn't
     /// know the kind.
     pub(crate) unknown_fields: Read<Option<Vec<String>>>,
-    /// Every ScaledWorkload; `None`: the cluster doesn't know the kind.
+    /// Every ScaledWorkload that can be read; `None`: the cluster doesn't know the kind.
     pub(crate) workloads: Read<Option<Vec<ScaledWorkload>>>,
+    /// Why others can't be read, by namespace and name.
+    pub(crate) unread: Unread,
     /// Workloads with the annotation.
     pub(crate) opted_in: Read<OptedInKinds>,
     /// Lull's own Deployments.

@@ -108,6 +108,7 @@ fn well() -> Seen {
         now: NOW.parse().unwrap(),
         unknown_fields: Ok(Some(Vec::new())),
         workloads: Ok(Some(vec![asleep()])),
+        unread: Unread::new(),
         opted_in: Ok(OptedInKinds::default()),
         deployments: Ok(components.map(|name| deployment(name, (2, 2), "1")).into()),
         pods: Ok(components.map(|name| pod(name, &[name])).into()),
@@ -427,6 +428,12 @@ fn workloads_that_nobody_took_note_of_are_named() {
         .filter(|finding| finding.message.contains("has no ScaledWorkload"))
         .count();
     assert_eq!(count, 1);
+    let cart = ("web".to_owned(), "cart".to_owned());
+    seen.unread = [(cart, "Missing field target".to_owned())].into();
+    let why = "web/cart can't be read: Missing field target";
+    has(&seen, Area::Workloads, Level::Warning, why);
+    let is_missed = |finding: &Finding| finding.message.contains("has no ScaledWorkload");
+    assert!(!findings(&seen).iter().any(is_missed), "it is there");
 }
 
 #[test]

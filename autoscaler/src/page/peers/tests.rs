@@ -16,7 +16,7 @@ use lull_process::{
     readiness::Readiness,
     server::{self, Answer},
 };
-use prometheus_client::registry::Registry;
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
 use serde_json::json;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -114,6 +114,7 @@ fn context(args: &Args, shard: u16) -> Arc<Context> {
         targets: &[],
         namespaces: &args.namespaces,
         mesh: &mesh,
+        unread: &Gauge::default(),
     };
     let workloads = [0, 1].map(|shard| scaled_workload(&name_in(shard)));
     let stores = Stores {

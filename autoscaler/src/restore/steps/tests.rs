@@ -90,7 +90,7 @@ fn pod() -> Pod {
     })))
 }
 
-fn workload(replicas: u32) -> ScaledWorkload {
+fn workload(replicas: u32) -> DeserializeGuard<ScaledWorkload> {
     let spec = of(json!({
         "target": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": "u" },
         "podSelector": {}, "ports": [], "settings": lull_contract::Settings::default(),
@@ -98,7 +98,7 @@ fn workload(replicas: u32) -> ScaledWorkload {
     }));
     let mut workload = ScaledWorkload::new("shop", spec);
     workload.metadata.namespace = Some("ns".into());
-    workload
+    DeserializeGuard(Ok(workload))
 }
 
 fn asleep() -> Seen {
@@ -219,6 +219,18 @@ fn what_a_scaled_workload_still_knows_is_used_and_it_goes_last() {
         ..Seen::default()
     };
     assert_eq!(now(&alone), ["delete ScaledWorkload ns/shop"]);
+}
+
+#[test]
+fn a_scaled_workload_that_cannot_be_read_stops_nothing_and_goes_last_as_well() {
+    let mut seen = asleep();
+    let unread = json!({ "metadata": { "name": "shop", "namespace": "ns" }, "spec": {} });
+    seen.workloads = vec![of(unread)];
+    assert!(seen.workloads[0].0.is_err());
+    let steps = told(&seen, false);
+    let first = ("wake Deployment ns/shop with 1 pods".to_owned(), true);
+    let last = ("delete ScaledWorkload ns/shop".to_owned(), false);
+    assert_eq!((steps.first(), steps.last()), (Some(&first), Some(&last)));
 }
 
 #[test]
