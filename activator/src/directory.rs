@@ -46,7 +46,7 @@ pub struct WorkloadEntry {
     pub settings: Settings,
     /// Names of its public Services.
     pub services: Vec<String>,
-    /// Its Services point at the pods.
+    /// Its Services point at the pods, be it by way of Lull or not.
     pub serve: bool,
 }
 
@@ -106,7 +106,7 @@ impl WorkloadEntry {
             ports: object.spec.ports.clone(),
             settings: object.spec.settings.clone(),
             services: status.map_or_else(Vec::new, |status| status.services.clone()),
-            serve: status.is_some_and(|status| status.mode == Mode::Serve),
+            serve: status.is_some_and(|status| status.mode != Mode::Proxy),
         })
     }
 }

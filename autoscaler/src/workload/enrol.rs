@@ -157,14 +157,16 @@ impl Task {
     /// Whether callers are told of this workload's activators, or were until a while ago.
     fn may_be_called_at_activators(&self) -> bool {
         let is_direct = matches!(self.state, Some(State::Enrolling | State::Awake));
-        let is_listed = || {
-            let slices = self.ctx.stores.slices.in_namespace(&self.key.namespace);
-            let is_ours = |slice: &Arc<EndpointSlice>| {
-                objects::is_lulls(slice) && objects::belongs_to(&**slice, &self.key.name)
-            };
-            slices.iter().any(is_ours) || !self.entries().is_empty()
+        !is_direct || self.state_since.elapsed() < STRAGGLERS || self.lists_activators()
+    }
+
+    /// Whether callers are told of this workload's activators.
+    pub(super) fn lists_activators(&self) -> bool {
+        let slices = self.ctx.stores.slices.in_namespace(&self.key.namespace);
+        let is_ours = |slice: &Arc<EndpointSlice>| {
+            objects::is_lulls(slice) && objects::belongs_to(&**slice, &self.key.name)
         };
-        !is_direct || self.state_since.elapsed() < STRAGGLERS || is_listed()
+        slices.iter().any(is_ours) || !self.entries().is_empty()
     }
 
     /// Makes the private Service and switches the public ones, once every ready pod has the sidecar.

@@ -195,9 +195,25 @@ impl Task {
 
     /// Every Service has a ready pod in Kubernetes' own slices.
     pub(super) fn native_ready(&self, services: &[PlannedService]) -> bool {
+        self.each_has_ready(services, |_| true)
+    }
+
+    /// The same of pods that have a port which the Service asks for.
+    pub(super) fn native_reached(&self, services: &[PlannedService]) -> bool {
+        self.each_has_ready(services, objects::has_ports)
+    }
+
+    /// Whether every one of `services`, of which there are some, has a ready pod in those of Kubernetes'
+    /// own slices that count.
+    fn each_has_ready(
+        &self,
+        services: &[PlannedService],
+        counts: impl Fn(&EndpointSlice) -> bool,
+    ) -> bool {
         let is_ready = |service: &PlannedService| {
             let slices = self.slices_of(service);
-            let mut ready = objects::native_ready(slices.iter().map(Arc::as_ref));
+            let slices = slices.iter().map(Arc::as_ref);
+            let mut ready = objects::native_ready(slices.filter(|slice| counts(slice)));
             ready.next().is_some()
         };
         !services.is_empty() && services.iter().all(is_ready)
@@ -256,6 +272,8 @@ impl Task {
                     .is_some_and(|service| plan::is_held(&service))
             }),
             native_ready: self.native_ready(services),
+            // Asked of the caches only where it matters.
+            listed: self.state == Some(State::Enrolling) && self.lists_activators(),
             activators: count(self.usable_activators(workload).len()),
             since: self.state_since.elapsed(),
             podless,

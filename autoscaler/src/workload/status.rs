@@ -67,6 +67,14 @@ impl Say {
             reason,
         }
     }
+
+    /// It is not enrolled, and has been.
+    pub(super) fn unenrolled(reason: &'static str) -> Self {
+        Self {
+            state: State::Enrolling,
+            reason,
+        }
+    }
 }
 
 // === impl Task ===
@@ -161,10 +169,18 @@ impl Task {
         say: Say,
     ) -> Result<(), WriteError> {
         let (before, began) = (self.status_before(workload), self.state_began());
+        let conditions = match say.state {
+            State::Enrolling => {
+                let waits = Enrolled::NotYet(say.reason);
+                conditions(&before, &Plan::default(), waits)
+            }
+            _ => before.conditions.clone(),
+        };
         let status = ScaledWorkloadStatus {
             mode: say.state.mode(),
             state: say.state,
             reason: say.reason.to_owned(),
+            conditions,
             state_since: since(&before, say.state, began),
             saved_pod_seconds: saved(&before, say.state, (began, workload)),
             ..before
