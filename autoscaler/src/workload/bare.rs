@@ -2,7 +2,8 @@
 //!
 //! Its new pods have none of the named ports that the Services ask for, so no caller would be sent to
 //! them. Until the sidecar is back they are reached as without Lull, and then the workload is enrolled
-//! anew. As with leaving ([`super::leave`]), every step looks at the objects and does what is missing.
+//! anew. Activators, who know pods by a label that these don't have, are told of their addresses by the
+//! status. As with leaving ([`super::leave`]), every step looks at the objects and does what is missing.
 
 use std::{
     sync::Arc,
@@ -42,7 +43,7 @@ struct Seen {
     is_switched: bool,
     /// A Service's selector is the sentinel, so no pod is in its endpoints.
     is_held: bool,
-    /// Activators are in the Services' endpoints. They know no pod without the sidecar.
+    /// Activators are in the Services' endpoints.
     is_listed: bool,
     /// It has no pods, and it is Lull that wakes it.
     may_wake: bool,
@@ -120,9 +121,10 @@ impl Task {
             self.policy = Policy::new(true, self.ctx.now());
             self.restored_at = None;
         }
-        self.say(workload, Say::unenrolled(SIDECAR_LOST)).await?;
         let services = self.our_services(Some(workload), target);
         let named = only_names(&services);
+        let say = Say::unenrolled(SIDECAR_LOST, self.plain_pods(&named));
+        self.say(workload, say).await?;
         let replicas = self.replicas(target);
         let class = workload.spec.settings.class;
         let may_wake = replicas == 0 && class != Class::None;

@@ -1,6 +1,7 @@
 //! What is seen of a workload: from the watch caches and the reports to [`Facts`].
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -33,6 +34,9 @@ use crate::{
 const PULL_TIMEOUT: Duration = Duration::from_millis(900);
 /// How long a count that we wrote is believed over the watch cache.
 const WRITTEN_BELIEVED: Duration = Duration::from_secs(5);
+/// How many pods without a sidecar activators are told of: enough for those whom they hold, and a status
+/// stays small.
+const PLAIN_PODS: usize = 16;
 
 /// One look.
 #[derive(Debug)]
@@ -228,6 +232,20 @@ impl Task {
             let slices = self.slices_of(service);
             objects::native_ready(slices.iter().map(Arc::as_ref)).all(is_ours)
         })
+    }
+
+    /// Ready addresses in Kubernetes' own slices of `services` that are no pods with the sidecar, in
+    /// order; not all of many.
+    pub(super) fn plain_pods(&self, services: &[PlannedService]) -> Vec<String> {
+        let pods = self.pods();
+        let is_plain = |address: &&str| !pods.iter().any(|pod| pod.has_address(address));
+        let mut plain = BTreeSet::new();
+        for service in services {
+            let slices = self.slices_of(service);
+            let ready = objects::native_ready(slices.iter().map(Arc::as_ref));
+            plain.extend(ready.filter(is_plain).map(str::to_owned));
+        }
+        plain.into_iter().take(PLAIN_PODS).collect()
     }
 
     fn slices_of(&self, service: &PlannedService) -> Vec<Arc<EndpointSlice>> {

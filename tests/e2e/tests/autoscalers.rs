@@ -139,25 +139,21 @@ async fn templates_without_a_sidecar_are_reached_and_injected_later(
     let asleep = asleep.replicas(0);
     let away = async {
         components::scale(cluster, WEBHOOK, 0).await?;
-        let steady = replaced_under_load(&agent, (&awake, &apps.0)).await?;
-        let held = replaced_asleep(&agent, (&asleep, &apps.1)).await?;
-        anyhow::Ok((steady, held))
+        let loads = replaced_under_load(&agent, (&awake, &apps.0)).await?;
+        replaced_asleep(&agent, (&asleep, &apps.1)).await?;
+        anyhow::Ok(loads)
     };
-    let away = away.await;
+    let loads = away.await;
     let back = components::scale(cluster, WEBHOOK, there).await;
-    let (([kept, fresh], held), ()) = (away?, back?);
+    let (loads, ()) = (loads?, back?);
     apps.0.enrolled().await?;
     runs(&apps.0, true).await?;
-    for load in [kept, fresh] {
+    for load in loads {
         let result = load.stop().await?;
         all_answered(&result)?;
         let sent = result.sent;
         eprintln!("{sent} requests without and with a sidecar, 0 failed");
     }
-    // Activators know no pod without a sidecar: whom one holds, a pod with it answers.
-    let result = held.finished().await?;
-    all_answered(&result).context("held until there was a sidecar")?;
-    ensure!(result.via_activator == 1, "by whom? {result:?}");
     apps.1.enrolled().await
 }
 
@@ -179,37 +175,34 @@ async fn replaced_under_load<'a>(
     Ok(loads)
 }
 
-/// The template of `workload`, which sleeps, is replaced: who calls at once is held, and it is woken so
-/// that everybody else is answered.
-async fn replaced_asleep<'a>(
-    agent: &'a Agent,
-    (app, workload): (&App, &Workload),
-) -> anyhow::Result<Run<'a>> {
+/// The template of `workload`, which sleeps, is replaced: who calls at once is held, and let through to a
+/// pod without a sidecar; whoever comes later reaches that directly.
+async fn replaced_asleep(agent: &Agent, (app, workload): (&App, &Workload)) -> anyhow::Result<()> {
     workload.is_asleep().await?;
     replace(app, workload).await?;
     let once = RunSpec {
         url: workload.url("/"),
         requests: Some(1),
-        timeout_ms: 280_000,
+        timeout_ms: 60_000,
         ..RunSpec::default()
     };
-    let held = agent.start(&once).await?;
+    let held = agent.run(&once).await?;
+    all_answered(&held).context("held without a webhook")?;
+    ensure!(held.via_activator == 1, "by whom? {held:?}");
     reached_without_a_sidecar(workload).await?;
-    // The activators have just left the endpoints, which callers' kube-proxy hears a moment later.
+    let several = RunSpec {
+        requests: Some(20),
+        keep_alive: false,
+        ..once
+    };
+    // The activators have just left the endpoints, which callers hear a moment later.
     eventually("pods alone to answer", PLAIN, async || {
-        let several = RunSpec {
-            requests: Some(20),
-            keep_alive: false,
-            timeout_ms: 2_000,
-            ..once.clone()
-        };
         let result = agent.run(&several).await?;
         all_answered(&result)?;
         ensure!(result.via_activator == 0, "by what? {result:?}");
         Ok(())
     })
-    .await?;
-    Ok(held)
+    .await
 }
 
 /// Writes `app` over its `workload`, as `kubectl replace` does.
