@@ -77,7 +77,7 @@ async fn serve(config: Config, args: &Args) -> anyhow::Result<()> {
         node: Some("node".to_owned()),
         running: true,
         ports: BTreeMap::from([(80, args.app.port())]),
-        admin_port,
+        admin_port: Some(admin_port),
     });
     for number in 0..args.asleep {
         let name = format!("asleep-{number}");
@@ -105,6 +105,7 @@ fn workload(name: String, protocol: AppProtocol, port: u16) -> WorkloadEntry {
         },
         services: vec![],
         serve: false,
+        plain: vec![],
         name,
     }
 }

@@ -2,14 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use lull_contract::{
     assignment::{self, Activator},
     report::HeldWorkload,
-    scaled_workload::{Mode, ScaledWorkload, WorkloadPort},
+    scaled_workload::{Mode, ScaledWorkload, ScaledWorkloadStatus, WorkloadPort},
     settings::Settings,
 };
 use parking_lot::Mutex;
@@ -46,8 +46,10 @@ pub struct WorkloadEntry {
     pub settings: Settings,
     /// Names of its public Services.
     pub services: Vec<String>,
-    /// Its Services point at the pods.
+    /// Its Services point at the pods, be it by way of Lull or not.
     pub serve: bool,
+    /// Addresses of ready pods without a queue-proxy, where its template has lost it.
+    pub plain: Vec<IpAddr>,
 }
 
 /// All workloads and pods. Clones share them.
@@ -106,8 +108,15 @@ impl WorkloadEntry {
             ports: object.spec.ports.clone(),
             settings: object.spec.settings.clone(),
             services: status.map_or_else(Vec::new, |status| status.services.clone()),
-            serve: status.is_some_and(|status| status.mode == Mode::Serve),
+            serve: status.is_some_and(|status| status.mode != Mode::Proxy),
+            plain: status.map_or_else(Vec::new, plain_addresses),
         })
+    }
+
+    fn plain_pods(&self) -> Vec<Arc<Pod>> {
+        let app_ports = || self.ports.iter().map(|port| port.app_port);
+        let pod = |ip: &IpAddr| Arc::new(Pod::plain(&self.namespace, *ip, app_ports()));
+        self.plain.iter().map(pod).collect()
     }
 }
 
@@ -127,6 +136,7 @@ impl Directory {
 
     /// Takes note of a workload as it is now.
     pub fn apply_workload(&self, entry: WorkloadEntry) {
+        let plain = entry.plain_pods();
         let spec = Spec {
             uid: entry.uid,
             selector: entry.selector,
@@ -148,6 +158,7 @@ impl Directory {
                 && !workload.has_left();
             workload.set_spec(spec);
             if is_as_before {
+                workload.keep_plain(&plain);
                 return;
             }
             workload
@@ -161,6 +172,7 @@ impl Directory {
         for pod in index.pods(&entry.namespace) {
             offer(&workload, pod);
         }
+        workload.keep_plain(&plain);
         drop(index);
         self.changed();
     }
@@ -353,6 +365,14 @@ impl Directory {
     fn changed(&self) {
         self.inner.changes.send_modify(|change| *change += 1);
     }
+}
+
+/// What can't be read is nobody's address.
+fn plain_addresses(status: &ScaledWorkloadStatus) -> Vec<IpAddr> {
+    let addresses = status.plain_pods.iter();
+    addresses
+        .filter_map(|address| address.parse().ok())
+        .collect()
 }
 
 /// Gives `pod` to `workload` if it is one of its own, else makes sure that it is not.

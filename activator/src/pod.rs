@@ -31,8 +31,8 @@ pub struct Pod {
     pub running: bool,
     /// Where the queue-proxy serves each app port: app port to container port.
     pub ports: BTreeMap<u16, u16>,
-    /// Where the queue-proxy answers `/ready`.
-    pub admin_port: u16,
+    /// Where the queue-proxy answers `/ready`; `None` = there is no queue-proxy, and it takes traffic.
+    pub admin_port: Option<u16>,
 }
 
 // === impl Pod ===
@@ -61,8 +61,29 @@ impl Pod {
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
             running: status.is_some_and(runs_queue_proxy),
             ports,
-            admin_port: admin_port.unwrap_or(ports::ADMIN),
+            admin_port: Some(admin_port.unwrap_or(ports::ADMIN)),
         })
+    }
+
+    /// A ready pod without a queue-proxy, of which nothing but its address is known; it serves
+    /// `app_ports` itself.
+    #[must_use]
+    pub(crate) fn plain(namespace: &str, ip: IpAddr, app_ports: impl Iterator<Item = u16>) -> Self {
+        // No object has such a name.
+        let name = format!("plain {ip}");
+        Self {
+            namespace: namespace.to_owned(),
+            uid: name.clone(),
+            name,
+            labels: BTreeMap::new(),
+            ip: Some(ip),
+            leaving: false,
+            ready: true,
+            node: None,
+            running: false,
+            ports: app_ports.map(|port| (port, port)).collect(),
+            admin_port: None,
+        }
     }
 
     /// Whether it carries all labels of `selector`; an empty selector selects nothing, since one
@@ -128,7 +149,7 @@ mod tests {
     fn ports_are_found_by_name() {
         let pod = pod(&json!({"podIP": "10.0.0.3", "phase": "Running"}));
         assert_eq!(pod.ports, BTreeMap::from([(8080, 8012)]));
-        assert_eq!(pod.admin_port, 8030);
+        assert_eq!(pod.admin_port, Some(8030));
         assert_eq!(pod.ip, Some([10, 0, 0, 3].into()));
         assert!(!pod.leaving && !pod.ready);
     }

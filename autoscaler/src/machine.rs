@@ -60,6 +60,8 @@ pub struct Facts {
     pub selector_held: bool,
     /// Kubernetes' own slices of every public Service list a ready pod.
     pub native_ready: bool,
+    /// While it is being enrolled: activators are in the public Services' endpoints from before.
+    pub listed: bool,
     /// Activators that can be listed: ready and listening on the workload's ports.
     pub activators: u32,
     /// Time since the state began.
@@ -228,6 +230,8 @@ fn enrolling(facts: &Facts) -> Step {
             Step::new(State::Asleep, [Action::AddActivators])
         }
         (true, 0) => Step::new(State::Enrolling, []).why("waiting for an activator"),
+        // They go as after a wake.
+        (true, _) if facts.listed => Step::new(State::Settling, []),
         (true, _) => Step::new(State::Awake, []),
     }
 }

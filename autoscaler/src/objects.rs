@@ -211,6 +211,12 @@ pub(crate) fn misleads(
     !plan::selects(service, labels) || (is_spare && !plan::is_held(service))
 }
 
+/// Whether who is in `slice` is reached at a port. Pods that have none of the named ports that a Service
+/// asks for are in slices of their own, which have no ports.
+pub(crate) fn has_ports(slice: &EndpointSlice) -> bool {
+    slice.ports.as_ref().is_some_and(|ports| !ports.is_empty())
+}
+
 /// Ready addresses that Kubernetes itself lists in `slices`, which are those of one Service.
 pub fn native_ready<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice>,

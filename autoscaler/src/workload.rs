@@ -4,6 +4,7 @@
 
 mod act;
 mod again;
+mod bare;
 mod delete;
 mod enrol;
 mod follow;
@@ -65,7 +66,8 @@ const OBSTACLE_PATIENCE: Duration = Duration::from_secs(5);
 enum Stage {
     /// It is ours: run it.
     Run,
-    /// It wants to be ours, but its template has no sidecar: the webhook was not there.
+    /// It wants to be ours, but its template has no sidecar: the webhook was not there. It may have been
+    /// ours before.
     NotInjected,
     /// It wants to be told what would be done, and nothing of ours is there.
     Plan,
@@ -295,7 +297,8 @@ impl Task {
             self.keep_woken(workload.as_deref());
             // Whoever leads hears of its end, or that there is none.
             self.untold = None;
-            if let (Stage::Run, Some(target), Some(workload)) = (stage, target, workload) {
+            let is_woken_here = matches!(stage, Stage::Run | Stage::NotInjected);
+            if let (true, Some(target), Some(workload)) = (is_woken_here, target, workload) {
                 self.wake_as_follower(&target, &workload.spec.settings)
                     .await?;
             }
@@ -305,7 +308,9 @@ impl Task {
             (Stage::Run, Some(target), workload) => {
                 self.lead_or_wake(&target, workload).await?;
             }
-            (Stage::NotInjected, Some(target), _) => self.ask_for_injection(&target).await?,
+            (Stage::NotInjected, Some(target), workload) => {
+                self.without_sidecar(&target, workload.as_deref()).await?;
+            }
             (Stage::Plan, Some(target), workload) => self.show_plan(&target, workload).await?,
             (Stage::Leave, Some(target), workload) => {
                 self.leave(&target, workload.as_deref()).await?;

@@ -36,6 +36,7 @@ fn entry(name: &str, uid: &str) -> WorkloadEntry {
         settings: Settings::default(),
         services: vec![name.to_owned()],
         serve: false,
+        plain: Vec::new(),
     }
 }
 
@@ -51,7 +52,7 @@ fn pod(namespace: &str, name: &str, app: &str) -> Pod {
         node: Some("node".to_owned()),
         running: true,
         ports: BTreeMap::from([(80, 8012)]),
-        admin_port: 1,
+        admin_port: Some(1),
     }
 }
 

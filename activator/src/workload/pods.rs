@@ -120,6 +120,23 @@ impl Workload {
         self.dispatch();
     }
 
+    /// Those without a queue-proxy are these, and no others.
+    pub(crate) fn keep_plain(self: &Arc<Self>, plain: &[Arc<Pod>]) {
+        let mut gone: Vec<String> = {
+            let state = self.state.lock();
+            let known = state.pods.iter().map(|entry| &entry.pod);
+            let known = known.filter(|pod| pod.admin_port.is_none());
+            known.map(|pod| pod.name.clone()).collect()
+        };
+        gone.retain(|name| plain.iter().all(|pod| pod.name != *name));
+        for name in &gone {
+            self.drop_pod(name);
+        }
+        for pod in plain {
+            self.put_pod(pod);
+        }
+    }
+
     /// A slot at the pod whose turn it is.
     pub(super) fn take(self: &Arc<Self>, state: &mut State, ask: Ask) -> Option<Slot> {
         let limit = state.spec.settings.container_concurrency;
@@ -217,11 +234,16 @@ impl Workload {
     fn distrust(self: &Arc<Self>, entry: &mut Entry, pause: Duration) {
         entry.trusted = false;
         let Some(ip) = entry.pod.ip else { return };
-        let admin = SocketAddr::new(ip, entry.pod.admin_port);
+        let admin = entry.pod.admin_port;
+        let admin = admin.map(|port| SocketAddr::new(ip, port));
         let (workload, pod) = (Arc::downgrade(self), Arc::clone(&entry.pod));
         let hub = Arc::clone(&self.hub);
         entry.prober = Some(self.hub.spawn(async move {
-            probe::until_ready(admin, pause, &hub.probes).await;
+            match admin {
+                Some(admin) => probe::until_ready(admin, pause, &hub.probes).await,
+                // There is nobody to ask: whether it takes traffic shows when it gets some.
+                None => tokio::time::sleep(pause).await,
+            }
             if let Some(workload) = workload.upgrade() {
                 workload.trust(&pod.uid);
             }

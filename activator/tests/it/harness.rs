@@ -101,6 +101,7 @@ pub(crate) fn workload(name: &str) -> WorkloadEntry {
         settings: settings(),
         services: vec![name.to_owned()],
         serve: false,
+        plain: vec![],
     }
 }
 
@@ -326,7 +327,7 @@ impl FakePod {
             node: Some("node".to_owned()),
             running: true,
             ports: BTreeMap::from([(APP, self.app.port())]),
-            admin_port: self.admin.port(),
+            admin_port: Some(self.admin.port()),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Which pods are used, and when.
 
-use std::{net::SocketAddr, sync::atomic::Ordering};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::atomic::Ordering,
+};
 
 use activator::Pod;
 use tokio::{
@@ -9,7 +12,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::harness::{Activator, FakePod, get, loopback, soon, until, workload};
+use crate::harness::{Activator, FakePod, get, local, loopback, soon, until, workload};
 
 async fn page_says(activator: &Activator, text: &str) -> bool {
     activator.page("/workloads").await.body.contains(text)
@@ -35,6 +38,31 @@ async fn a_pod_that_cannot_be_reached_is_passed_over() {
     let raw = soon(caller).await.unwrap();
     raw.assert_status(200);
     assert!(raw.body.starts_with("shop-2"), "{raw:?}");
+    activator.stop().await;
+}
+
+#[tokio::test]
+async fn who_is_held_is_let_through_to_a_pod_without_a_queue_proxy() {
+    let activator = Activator::start(&[]).await;
+    let pod = FakePod::start("plain").await;
+    let app_port = pod.app.port();
+    let mut entry = workload("shop");
+    entry.ports[0].app_port = app_port;
+    activator.directory.apply_workload(entry.clone());
+    let listening = || activator.directory.listening("default", "shop", app_port);
+    until(|| async { listening().is_some() }).await;
+    let port = local(listening().unwrap());
+    let caller = tokio::spawn(async move { get(port, "/", "").await });
+    activator.until_held(1).await;
+    let none = entry.clone();
+    entry.plain = vec![Ipv4Addr::LOCALHOST.into()];
+    activator.directory.apply_workload(entry);
+    let raw = soon(caller).await.unwrap();
+    raw.assert_status(200);
+    assert!(raw.body.starts_with("plain"), "{raw:?}");
+    assert!(page_says(&activator, r#""podsKnown":1"#).await);
+    activator.directory.apply_workload(none);
+    assert!(page_says(&activator, r#""podsKnown":0"#).await);
     activator.stop().await;
 }
 

@@ -150,6 +150,31 @@ fn activators_leave_only_when_the_pods_are_in_the_native_slice() {
 }
 
 #[test]
+fn activators_from_before_it_is_enrolled_anew_leave_as_after_a_wake() {
+    let left = Facts {
+        listed: true,
+        ..busy()
+    };
+    let unswitched = Facts {
+        services_switched: false,
+        ..left
+    };
+    let asleep = Facts {
+        replicas: 0,
+        ready: 0,
+        ..left
+    };
+    for (facts, then) in [
+        (busy(), State::Awake),
+        (left, State::Settling),
+        (unswitched, State::Enrolling),
+        (asleep, State::Asleep),
+    ] {
+        assert_eq!(next(State::Enrolling, facts), then, "{facts:?}");
+    }
+}
+
+#[test]
 fn short_burst_capacity_holds_the_selector_and_gives_it_back() {
     let short = Facts {
         burst_short: true,
@@ -421,7 +446,7 @@ prop_compose! {
     fn any_facts()(
         (replicas, ready, want, activators) in (0u32..4, 0u32..4, 0u32..4, 0u32..3),
         (in_flight, held, forwarding) in (0u64..2, 0u64..2, 0u64..2),
-        flags in any::<[bool; 13]>(),
+        flags in any::<[bool; 14]>(),
         (since, podless) in (0u64..700, 0u64..40),
     ) -> Facts {
         Facts {
@@ -431,7 +456,7 @@ prop_compose! {
             known: flags[4], rolling: flags[5], services_switched: flags[6],
             selector_held: flags[7], native_ready: flags[8], bypassed: flags[9],
             may_shrink: flags[4] || flags[10], may_wake: flags[11],
-            no_activator: flags[12],
+            no_activator: flags[12], listed: flags[13],
             since: Duration::from_secs(since),
             podless: Duration::from_secs(podless),
         }

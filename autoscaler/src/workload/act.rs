@@ -21,7 +21,7 @@ use lull_contract::{
 };
 use serde_json::{Value, json};
 
-use super::{Task, Written, waking::Untold};
+use super::{Task, Written, bare::SIDECAR_LOST, waking::Untold};
 use crate::{
     context::WriteError,
     machine::NO_ACTIVATOR,
@@ -234,6 +234,7 @@ impl Task {
             // A replica that does not lead has no verdict.
             Some(_) if from == 0 => HELD.to_owned(),
             _ if self.state == Some(State::Leaving) => "it leaves Lull".to_owned(),
+            _ if self.state == Some(State::Enrolling) => SIDECAR_LOST.to_owned(),
             _ if from == 0 && self.ctx.no_activator() => NO_ACTIVATOR.to_owned(),
             _ => verdict.unwrap_or_default(),
         };

@@ -167,8 +167,12 @@ impl Task {
     /// Whether callers are told of this workload's activators, or were until a while ago.
     fn may_be_called_at_activators(&self) -> bool {
         let is_direct = matches!(self.state, Some(State::Enrolling | State::Awake));
-        let is_listed = || !self.slices_of_ours().is_empty() || !self.entries().is_empty();
-        !is_direct || self.state_since.elapsed() < STRAGGLERS || is_listed()
+        !is_direct || self.state_since.elapsed() < STRAGGLERS || self.lists_activators()
+    }
+
+    /// Whether callers are told of this workload's activators.
+    pub(super) fn lists_activators(&self) -> bool {
+        !self.slices_of_ours().is_empty() || !self.entries().is_empty()
     }
 
     /// Makes the private Service and switches the public ones, once every ready pod has the sidecar.

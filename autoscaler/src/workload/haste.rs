@@ -33,6 +33,8 @@ pub(super) fn haste(there: &ScaledWorkloadStatus, wanted: &ScaledWorkloadStatus)
     let goes_on_alike = is_resumed_alike(there.state, wanted.state)
         && (there.mode, &there.services) == (wanted.mode, &wanted.services)
         && decisive(there).eq(decisive(wanted))
+        // Whoever is held is let through to these.
+        && there.plain_pods == wanted.plain_pods
         && tells_no_activator(there) == tells_no_activator(wanted);
     if !goes_on_alike {
         Haste::Now
@@ -133,6 +135,11 @@ mod tests {
             ),
             ("mode", with(|s| s.mode = State::Asleep.mode()), Haste::Now),
             ("services", with(|s| s.services.clear()), Haste::Now),
+            (
+                "plain pods",
+                with(|s| s.plain_pods.push("10.0.0.1".to_owned())),
+                Haste::Now,
+            ),
             (
                 "conditions",
                 with(|s| s.conditions.push(condition("Enrolled", ""))),

@@ -57,13 +57,7 @@ impl Task {
         } else if !self.is_awake_unlisted(target, &services).await? {
             return Ok(());
         }
-        for service in &services {
-            if let Some(patch) = plan::restore_patch(service) {
-                self.patch_service(service, patch, Purpose::RestoreService)
-                    .await?;
-                self.restored_at = Some(Instant::now());
-            }
-        }
+        self.give_back(&services).await?;
         // The caches must show it, and every proxy must have heard of it.
         let restored_at = *self.restored_at.get_or_insert_with(Instant::now);
         let heard = restored_at.elapsed() >= self.ctx.delays.propagation;
@@ -86,15 +80,22 @@ impl Task {
         }
     }
 
-    /// Its object is gone: only Services and our own objects are left to look after.
-    pub(super) async fn gone(&mut self, workload: &ScaledWorkload) -> Result<(), WriteError> {
-        let services = self.services_left(workload);
-        for service in &services {
+    /// Gives those of `services` back that Lull has switched, and takes note of when.
+    pub(super) async fn give_back(&mut self, services: &[Arc<Service>]) -> Result<(), WriteError> {
+        for service in services {
             if let Some(patch) = plan::restore_patch(service) {
                 self.patch_service(service, patch, Purpose::RestoreService)
                     .await?;
+                self.restored_at = Some(Instant::now());
             }
         }
+        Ok(())
+    }
+
+    /// Its object is gone: only Services and our own objects are left to look after.
+    pub(super) async fn gone(&mut self, workload: &ScaledWorkload) -> Result<(), WriteError> {
+        let services = self.services_left(workload);
+        self.give_back(&services).await?;
         self.remove_all_activators().await?;
         self.delete(workload).await
     }
@@ -154,7 +155,7 @@ impl Task {
     }
 
     /// While it wakes on its way out, activators stay where they are, and dead ones leave.
-    async fn add_activators_as_planned(
+    pub(super) async fn add_activators_as_planned(
         &mut self,
         target: &Target,
         workload: &ScaledWorkload,
@@ -168,7 +169,7 @@ impl Task {
 
     /// Services that are the workload's by its status, or that carry our note and select its pods: the
     /// status may not have been written since they were switched.
-    fn our_services(
+    pub(super) fn our_services(
         &self,
         workload: Option<&ScaledWorkload>,
         target: &Target,
@@ -248,7 +249,7 @@ fn is_orphan(service: &Service, labels: &[&BTreeMap<String, String>]) -> bool {
 }
 
 /// Services by name: families and ports don't matter for taking away.
-fn only_names(services: &[Arc<Service>]) -> Vec<PlannedService> {
+pub(super) fn only_names(services: &[Arc<Service>]) -> Vec<PlannedService> {
     services
         .iter()
         .map(|service| PlannedService {

@@ -1,6 +1,7 @@
 //! What is seen of a workload: from the watch caches and the reports to [`Facts`].
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -33,6 +34,9 @@ use crate::{
 const PULL_TIMEOUT: Duration = Duration::from_millis(900);
 /// How long a count that we wrote is believed over the watch cache.
 const WRITTEN_BELIEVED: Duration = Duration::from_secs(5);
+/// How many pods without a sidecar activators are told of: enough for those whom they hold, and a status
+/// stays small.
+const PLAIN_PODS: usize = 16;
 
 /// One look.
 #[derive(Debug)]
@@ -195,9 +199,25 @@ impl Task {
 
     /// Every Service has a ready pod in Kubernetes' own slices.
     pub(super) fn native_ready(&self, services: &[PlannedService]) -> bool {
+        self.each_has_ready(services, |_| true)
+    }
+
+    /// The same of pods that have a port which the Service asks for.
+    pub(super) fn native_reached(&self, services: &[PlannedService]) -> bool {
+        self.each_has_ready(services, objects::has_ports)
+    }
+
+    /// Whether every one of `services`, of which there are some, has a ready pod in those of Kubernetes'
+    /// own slices that count.
+    fn each_has_ready(
+        &self,
+        services: &[PlannedService],
+        counts: impl Fn(&EndpointSlice) -> bool,
+    ) -> bool {
         let is_ready = |service: &PlannedService| {
             let slices = self.slices_of(service);
-            let mut ready = objects::native_ready(slices.iter().map(Arc::as_ref));
+            let slices = slices.iter().map(Arc::as_ref);
+            let mut ready = objects::native_ready(slices.filter(|slice| counts(slice)));
             ready.next().is_some()
         };
         !services.is_empty() && services.iter().all(is_ready)
@@ -212,6 +232,20 @@ impl Task {
             let slices = self.slices_of(service);
             objects::native_ready(slices.iter().map(Arc::as_ref)).all(is_ours)
         })
+    }
+
+    /// Ready addresses in Kubernetes' own slices of `services` that are no pods with the sidecar, in
+    /// order; not all of many.
+    pub(super) fn plain_pods(&self, services: &[PlannedService]) -> Vec<String> {
+        let pods = self.pods();
+        let is_plain = |address: &&str| !pods.iter().any(|pod| pod.has_address(address));
+        let mut plain = BTreeSet::new();
+        for service in services {
+            let slices = self.slices_of(service);
+            let ready = objects::native_ready(slices.iter().map(Arc::as_ref));
+            plain.extend(ready.filter(is_plain).map(str::to_owned));
+        }
+        plain.into_iter().take(PLAIN_PODS).collect()
     }
 
     fn slices_of(&self, service: &PlannedService) -> Vec<Arc<EndpointSlice>> {
@@ -258,6 +292,8 @@ impl Task {
                     .is_some_and(|service| plan::is_held(&service))
             }),
             native_ready: self.native_ready(services),
+            // Asked of the caches only where it matters.
+            listed: self.state == Some(State::Enrolling) && self.lists_activators(),
             activators: count(self.usable_activators(workload).len()),
             since: self.state_since.elapsed(),
             podless,

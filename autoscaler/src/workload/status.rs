@@ -33,6 +33,8 @@ pub(super) const WARNINGS: &str = "Warnings";
 pub(super) struct Say {
     state: State,
     reason: &'static str,
+    /// Addresses of pods without a sidecar that activators may reach.
+    plain_pods: Vec<String>,
 }
 
 /// A status that is put off.
@@ -66,6 +68,16 @@ impl Say {
         Self {
             state: State::Leaving,
             reason,
+            plain_pods: Vec::new(),
+        }
+    }
+
+    /// It is not enrolled, and has been.
+    pub(super) fn unenrolled(reason: &'static str, plain_pods: Vec<String>) -> Self {
+        Self {
+            state: State::Enrolling,
+            reason,
+            plain_pods,
         }
     }
 }
@@ -98,6 +110,7 @@ impl Task {
             held: look.facts.held,
             conditions: conditions(&before, plan, told),
             services: self.listed(&before, plan),
+            plain_pods: Vec::new(),
             state_since: since(&before, state, began),
             saved_pod_seconds: saved(&before, state, (began, workload)),
             wakes: self.wakes(&mut before),
@@ -153,7 +166,13 @@ impl Task {
         let state = self.status_before(workload).state;
         let reason =
             "nobody looks after it: its kind is not in the chart's targets, or not there yet";
-        self.say(workload, Say { state, reason }).await
+        let plain_pods = Vec::new();
+        let say = Say {
+            state,
+            reason,
+            plain_pods,
+        };
+        self.say(workload, say).await
     }
 
     pub(super) async fn say(
@@ -162,10 +181,19 @@ impl Task {
         say: Say,
     ) -> Result<(), WriteError> {
         let (before, began) = (self.status_before(workload), self.state_began());
+        let conditions = match say.state {
+            State::Enrolling => {
+                let waits = Enrolled::NotYet(say.reason);
+                conditions(&before, &Plan::default(), waits)
+            }
+            _ => before.conditions.clone(),
+        };
         let status = ScaledWorkloadStatus {
             mode: say.state.mode(),
             state: say.state,
             reason: say.reason.to_owned(),
+            conditions,
+            plain_pods: say.plain_pods,
             state_since: since(&before, say.state, began),
             saved_pod_seconds: saved(&before, say.state, (began, workload)),
             ..before

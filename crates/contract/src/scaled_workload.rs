@@ -101,6 +101,8 @@ pub struct ScaledWorkloadStatus {
     pub reason: String,
     /// Public Services that Lull has switched to named ports.
     pub services: Vec<String>,
+    /// Addresses of ready pods without a sidecar, where the template has lost it.
+    pub plain_pods: Vec<String>,
     /// Last change of `state`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_since: Option<Time>,

@@ -1,4 +1,5 @@
-//! The autoscaler's replicas: who leads what, and what happens when a leader dies.
+//! The autoscaler's replicas: who leads what, what happens when a leader dies, and what they do for
+//! workloads that lose their sidecars while the webhook is away.
 
 use std::{
     collections::BTreeSet,
@@ -7,10 +8,17 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use futures::future::{join_all, try_join_all};
+use lull_contract::{names::ORIGINAL_ANNOTATION, scaled_workload::State};
 use lull_e2e::{
-    Agent, App, Workload, autoscalers, eventually, in_namespace, process,
+    Agent, App, Namespace, Workload,
+    agent::Run,
+    all_answered, autoscalers,
+    cluster::is_ready,
+    components, eventually, in_namespace, in_namespace_for, process, slices,
     two_pods::{self, TwoPods},
+    workload::has_sidecar,
 };
+use sample_app::wire::RunSpec;
 
 /// The promise of issue 6: another one decides so long after the leader's crash.
 const TAKEOVER: Duration = Duration::from_secs(3);
@@ -18,6 +26,15 @@ const TAKEOVER: Duration = Duration::from_secs(3);
 const LOAD: Duration = Duration::from_secs(240);
 /// For what the test itself needs to see it: API calls on a busy machine.
 const SIGHT: Duration = Duration::from_millis(750);
+/// As [`COMPONENTS`](lull_e2e::cluster::COMPONENTS) has it.
+const WEBHOOK: &str = "webhook";
+/// Longest wait for plain pods that callers reach: a wake that nobody has asked for, a rollout, what
+/// callers need to hear of both.
+const PLAIN: Duration = Duration::from_secs(90);
+/// Seconds that a plain pod still answers after it was told to end: callers hear of it later.
+const LINGER: u32 = 15;
+/// Longest time of the test without a webhook: pods linger each time they go.
+const WITHOUT: Duration = Duration::from_secs(600);
 
 /// Kills the replica that leads `workload`'s shard, and waits for one that leads it after that.
 async fn replace_leader(workload: &Workload) -> anyhow::Result<()> {
@@ -37,33 +54,43 @@ async fn replace_leader(workload: &Workload) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Nothing else can run beside it: it kills a replica.
+/// One after the other, and nothing else beside them: a replica is killed, and the webhook taken away.
 #[tokio::test]
-async fn replicas_share_the_work_and_replace_each_other() -> anyhow::Result<()> {
+async fn replicas_replace_each_other_and_go_on_without_the_webhook() -> anyhow::Result<()> {
     in_namespace("autoscalers", async |namespace| {
-        let cluster = &namespace.cluster;
-        let leaders = autoscalers::spread(cluster).await?;
-        let replicas = BTreeSet::from_iter(leaders.values());
-        ensure!(replicas.len() > 1, "one leads alone: {leaders:?}");
-        let (shards, agent) = (
-            autoscalers::shards(cluster).await?,
-            Agent::deploy(namespace).await?,
-        );
-        let of_shard = |shard| autoscalers::name_in((shards, shard), &namespace.name, "shop");
-        let apps: Vec<App> = shards
-            .all()
-            .map(|shard| App::new(&of_shard(shard)))
-            .collect();
-        let deployed = apps.iter().map(|app| app.deploy_asleep(namespace));
-        let busy = two_pods::app("busy");
-        let (one_of_each, busy) =
-            tokio::try_join!(try_join_all(deployed), busy.deploy_asleep(namespace))?;
-        wake_and_sleep(&agent, &one_of_each).await?;
-        // A pod that ends still answers what comes in the first moment after sleep.
-        busy.pods_gone().await?;
-        another_leads_after_a_crash_and_no_count_moves(&agent, &busy, &one_of_each).await
+        replicas_share_the_work_and_replace_each_other(namespace).await
+    })
+    .await?;
+    in_namespace_for(WITHOUT, "webhookless", async |namespace| {
+        templates_without_a_sidecar_are_reached_and_injected_later(namespace).await
     })
     .await
+}
+
+async fn replicas_share_the_work_and_replace_each_other(
+    namespace: &Namespace,
+) -> anyhow::Result<()> {
+    let cluster = &namespace.cluster;
+    let leaders = autoscalers::spread(cluster).await?;
+    let replicas = BTreeSet::from_iter(leaders.values());
+    ensure!(replicas.len() > 1, "one leads alone: {leaders:?}");
+    let (shards, agent) = (
+        autoscalers::shards(cluster).await?,
+        Agent::deploy(namespace).await?,
+    );
+    let of_shard = |shard| autoscalers::name_in((shards, shard), &namespace.name, "shop");
+    let apps: Vec<App> = shards
+        .all()
+        .map(|shard| App::new(&of_shard(shard)))
+        .collect();
+    let deployed = apps.iter().map(|app| app.deploy_asleep(namespace));
+    let busy = two_pods::app("busy");
+    let (one_of_each, busy) =
+        tokio::try_join!(try_join_all(deployed), busy.deploy_asleep(namespace))?;
+    wake_and_sleep(&agent, &one_of_each).await?;
+    // A pod that ends still answers what comes in the first moment after sleep.
+    busy.pods_gone().await?;
+    another_leads_after_a_crash_and_no_count_moves(&agent, &busy, &one_of_each).await
 }
 
 /// Wakes one workload of each shard, and waits until all of them sleep again: only the leader of its
@@ -91,4 +118,133 @@ async fn another_leads_after_a_crash_and_no_count_moves(
     wake_and_sleep(agent, one_of_each).await?;
     load.stop().await?;
     busy.asleep().await.map(drop)
+}
+
+/// The webhook is back when this has tried: every other test needs it.
+async fn templates_without_a_sidecar_are_reached_and_injected_later(
+    namespace: &Namespace,
+) -> anyhow::Result<()> {
+    let (cluster, agent) = (&namespace.cluster, Agent::deploy(namespace).await?);
+    let awake = App::new("awake").annotate("lull.dev/min-scale", "1");
+    let (awake, asleep) = (
+        awake.lingering(LINGER),
+        App::new("asleep").lingering(LINGER),
+    );
+    let apps = tokio::try_join!(awake.deploy(namespace), asleep.deploy_asleep(namespace))?;
+    apps.0.enrolled().await?;
+    apps.0.rolled_out().await?;
+    apps.1.pods_gone().await?;
+    let there = cluster.ready_names(WEBHOOK).await?.len();
+    // Its manifest says so, as an old revision would.
+    let asleep = asleep.replicas(0);
+    let away = async {
+        components::scale(cluster, WEBHOOK, 0).await?;
+        let loads = replaced_under_load(&agent, (&awake, &apps.0)).await?;
+        replaced_asleep(&agent, (&asleep, &apps.1)).await?;
+        anyhow::Ok(loads)
+    };
+    let loads = away.await;
+    let back = components::scale(cluster, WEBHOOK, there).await;
+    let (loads, ()) = (loads?, back?);
+    apps.0.enrolled().await?;
+    runs(&apps.0, true).await?;
+    for load in loads {
+        let result = load.stop().await?;
+        all_answered(&result)?;
+        let sent = result.sent;
+        eprintln!("{sent} requests without and with a sidecar, 0 failed");
+    }
+    apps.1.enrolled().await
+}
+
+/// The template of `workload` is replaced under a load, which goes on.
+async fn replaced_under_load<'a>(
+    agent: &'a Agent,
+    (app, workload): (&App, &Workload),
+) -> anyhow::Result<[Run<'a>; 2]> {
+    let spec = RunSpec {
+        url: workload.url("/?sleep_ms=5"),
+        connections: 10,
+        rate: Some(50.0),
+        seconds: Some(WITHOUT.as_secs_f64()),
+        ..RunSpec::default()
+    };
+    let loads = agent.start_kept_and_new(spec).await?;
+    replace(app, workload).await?;
+    reached_without_a_sidecar(workload).await?;
+    Ok(loads)
+}
+
+/// The template of `workload`, which sleeps, is replaced: who calls at once is held, and let through to a
+/// pod without a sidecar; whoever comes later reaches that directly.
+async fn replaced_asleep(agent: &Agent, (app, workload): (&App, &Workload)) -> anyhow::Result<()> {
+    workload.is_asleep().await?;
+    replace(app, workload).await?;
+    let once = RunSpec {
+        url: workload.url("/"),
+        requests: Some(1),
+        timeout_ms: 60_000,
+        ..RunSpec::default()
+    };
+    let held = agent.run(&once).await?;
+    all_answered(&held).context("held without a webhook")?;
+    ensure!(held.via_activator == 1, "by whom? {held:?}");
+    reached_without_a_sidecar(workload).await?;
+    let several = RunSpec {
+        requests: Some(20),
+        keep_alive: false,
+        ..once
+    };
+    // The activators have just left the endpoints, which callers hear a moment later.
+    eventually("pods alone to answer", PLAIN, async || {
+        let result = agent.run(&several).await?;
+        all_answered(&result)?;
+        ensure!(result.via_activator == 0, "by what? {result:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Writes `app` over its `workload`, as `kubectl replace` does.
+async fn replace(app: &App, workload: &Workload) -> anyhow::Result<()> {
+    let manifests = app.manifests(&workload.namespace);
+    let (path, object) = manifests.last().context("nothing is deployed")?;
+    let path = format!("{path}/{}", workload.name);
+    let body = serde_json::to_vec(object)?;
+    workload.cluster.text("PUT", &path, body).await.map(drop)
+}
+
+/// Waits until plain pods alone answer for `workload`, by the Service as its user had it, and its status
+/// tells why.
+async fn reached_without_a_sidecar(workload: &Workload) -> anyhow::Result<()> {
+    let what = format!("plain pods of {}", workload.name);
+    eventually(&what, PLAIN, async || {
+        let service = workload.service_json().await?;
+        let target = &service["spec"]["ports"][0]["targetPort"];
+        let note = &service["metadata"]["annotations"][ORIGINAL_ANNOTATION];
+        ensure!(*target == 8080 && note.is_null(), "to {target}, {note}");
+        let status = workload.status().await?;
+        let (state, reason) = (status.state, &status.reason);
+        ensure!(
+            state == State::Enrolling && reason.contains("lost the sidecar"),
+            "{state}: {reason}"
+        );
+        ensure!(workload.is_rolled_out().await? > 0, "it sleeps");
+        runs(workload, false).await?;
+        slices::pods_only(workload, 1).await.map(drop)
+    })
+    .await
+}
+
+/// Fails unless there are ready pods, and all of them have a sidecar or none has.
+async fn runs(workload: &Workload, with_sidecar: bool) -> anyhow::Result<()> {
+    let mut pods = workload.pods().await?;
+    pods.retain(is_ready);
+    let is_so = pods.iter().all(|pod| has_sidecar(pod) == with_sidecar);
+    ensure!(
+        !pods.is_empty() && is_so,
+        "with a sidecar: {with_sidecar}? {:?}",
+        pods.iter().map(has_sidecar).collect::<Vec<_>>()
+    );
+    Ok(())
 }

@@ -57,7 +57,7 @@ fn pod(name: &str, ip: Option<IpAddr>) -> Arc<Pod> {
         node: None,
         running: false,
         ports: BTreeMap::from([(80, 8012)]),
-        admin_port: 1,
+        admin_port: Some(1),
     })
 }
 
