@@ -14,6 +14,9 @@ use lull_contract::scaled_workload::State;
 pub(crate) const NO_ACTIVATOR: &str =
     "no activator has been ready for a while: it is kept awake until one is back";
 
+/// Why activators stay in the way though burst capacity looks like enough.
+const BURST_UNKNOWN: &str = "not all load is known: activators stay until burst capacity is enough";
+
 /// What is seen of a workload at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[expect(
@@ -38,6 +41,9 @@ pub struct Facts {
     pub no_activator: bool,
     /// Excess burst capacity is negative.
     pub burst_short: bool,
+    /// It is not, and that is known: nothing that is unheard could make it so. Neither this nor
+    /// `burst_short` where nobody can say.
+    pub burst_enough: bool,
     /// In flight at pods plus held at activators.
     pub in_flight: u64,
     /// Held at activators.
@@ -62,6 +68,8 @@ pub struct Facts {
     pub native_ready: bool,
     /// Activators that can be listed: ready and listening on the workload's ports.
     pub activators: u32,
+    /// One that is ready is not heard, so it may be one more of them.
+    pub activators_unheard: bool,
     /// Time since the state began.
     pub since: Duration,
     /// For so long there has been no pod at all, though the count is above zero.
@@ -170,6 +178,12 @@ impl Facts {
         self.burst_short && !self.no_activator
     }
 
+    /// No activator can bring traffic, for all that is known. A process that has just started has
+    /// heard none yet: that is unknown.
+    fn is_without_activators(&self) -> bool {
+        self.no_activator || (self.activators == 0 && !self.activators_unheard)
+    }
+
     /// Somebody waits for pods of which none is made. The next one to ask for them must be us.
     fn is_stuck(&self, delays: &Delays) -> bool {
         // Who may not sleep is at zero for no moment either.
@@ -269,7 +283,7 @@ fn awake(facts: &Facts) -> Step {
 
 fn bursting(facts: &Facts, delays: &Delays) -> Step {
     use Action::{AddActivators, HoldSelector, RestoreSelector};
-    if facts.activators == 0 || facts.no_activator {
+    if facts.is_without_activators() {
         return Step::new(State::Settling, [RestoreSelector]).why("no activator is ready");
     }
     if facts.replicas == 0 {
@@ -281,9 +295,14 @@ fn bursting(facts: &Facts, delays: &Delays) -> Step {
     if facts.ready == 0 {
         return Step::new(State::Waking, [AddActivators]).why("no pod is ready");
     }
+    if facts.activators == 0 {
+        // Those that are listed stay: all traffic may come by them.
+        return Step::new(State::Bursting, Vec::from_iter(facts.scale()))
+            .why("no activator is heard: those that are listed stay");
+    }
     let mut actions = vec![AddActivators];
     actions.extend(facts.scale());
-    if !facts.burst_short && facts.since >= delays.burst_hold {
+    if facts.burst_enough && facts.since >= delays.burst_hold {
         if facts.selector_held {
             actions.push(RestoreSelector);
         }
@@ -292,7 +311,12 @@ fn bursting(facts: &Facts, delays: &Delays) -> Step {
     if facts.burst_short && !facts.selector_held && facts.since >= delays.propagation {
         actions.push(HoldSelector);
     }
-    Step::new(State::Bursting, actions)
+    let step = Step::new(State::Bursting, actions);
+    if facts.burst_short || facts.burst_enough {
+        step
+    } else {
+        step.why(BURST_UNKNOWN)
+    }
 }
 
 fn falling_asleep(facts: &Facts, delays: &Delays) -> Step {
@@ -405,6 +429,9 @@ fn settling(facts: &Facts, delays: &Delays) -> Step {
     if facts.selector_held {
         actions.push(RestoreSelector);
         return Step::new(State::Settling, actions);
+    }
+    if !facts.burst_enough && !facts.is_without_activators() {
+        return Step::new(State::Settling, actions).why(BURST_UNKNOWN);
     }
     if facts.native_ready && facts.since >= delays.propagation {
         return Step::new(State::Awake, [RemoveActivators]);

@@ -83,6 +83,8 @@ pub struct Verdict {
 pub struct Policy {
     decider: Option<Decider>,
     decision: Option<(Duration, Decision)>,
+    /// What was unheard when it was made, as [`unheard`] counts it.
+    unheard: u32,
     /// The last verdict.
     verdict: Option<Verdict>,
     begun: Duration,
@@ -105,6 +107,7 @@ impl Policy {
         Self {
             decider: None,
             decision: None,
+            unheard: 0,
             verdict: None,
             begun: now,
             known_since: now,
@@ -129,6 +132,12 @@ impl Policy {
         let overruled = self.note_replicas(settings, measured, seen.replicas, now);
         let is_window_known = now >= self.known_since + settings.window.0;
         let (decision, decided) = self.decide(settings, measured, seen.ready, now);
+        let unheard = unheard(measured, is_window_known);
+        if decided {
+            self.unheard = unheard;
+        }
+        // One that is kept from a moment when less was heard lacks what is heard now.
+        let is_of_now = self.unheard <= unheard;
         let (want, rule) = match self.respected(settings, now) {
             Some(count) => (count, Rule::Others),
             None => self.want(settings, measured, (&decision, seen), now),
@@ -138,8 +147,8 @@ impl Policy {
             rule,
             decision,
             decided,
-            known: measured.heard && is_window_known,
-            may_shrink: measured.mostly_heard && is_window_known,
+            known: measured.heard && is_window_known && is_of_now,
+            may_shrink: measured.mostly_heard && is_window_known && is_of_now,
             silent: measured.silent,
             overruled,
         };
@@ -281,6 +290,15 @@ impl Policy {
     }
 }
 
+/// Pods whose load a decision made now would lack; all of them where too much is unheard to shrink.
+fn unheard(measured: &Measured, is_window_known: bool) -> u32 {
+    if measured.mostly_heard && is_window_known {
+        measured.silent
+    } else {
+        u32::MAX
+    }
+}
+
 /// Pods for `held` requests that wait right now, at least the activation scale; one where a
 /// HorizontalPodAutoscaler takes over from there.
 #[must_use]
@@ -323,14 +341,29 @@ impl Verdict {
             may_sleep: settings.min_scale == 0 && settings.class != Class::None,
             may_wake: settings.class != Class::None,
             burst_short: self.decision.excess_burst_capacity < 0,
+            burst_enough: self.has_burst_capacity(settings),
             in_flight: totals.in_flight,
             held: totals.held,
             forwarding: totals.forwarding,
             bypassed: totals.bypassed,
             known: self.known,
             may_shrink: self.may_shrink,
+            activators_unheard: measured.silent_activators > 0,
             ..Facts::default()
         }
+    }
+
+    /// Whether burst capacity is enough for all that is known. What is not known counts as busy: a
+    /// silent pod is full. Where none is asked for, no load is needed to say so.
+    fn has_burst_capacity(&self, settings: &Settings) -> bool {
+        let full = (f64::from(self.silent) * settings.total_per_pod()).ceil();
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a saturating cast of a whole number"
+        )]
+        let full = full as i64;
+        let is_enough = self.may_shrink && self.decision.excess_burst_capacity >= full;
+        is_enough || settings.target_burst_capacity == 0
     }
 }
 

@@ -247,6 +247,7 @@ impl Task {
             // What stands in the way of enrolment keeps it from sleep later.
             may_sleep: seen.may_sleep && !plan.is_refused() && !no_activator && !has_shared_port,
             burst_short: seen.burst_short && !has_shared_port,
+            burst_enough: seen.burst_enough || has_shared_port,
             no_activator,
             arrived: measured.totals.arrivals != self.arrivals_at_state,
             rolling: target.is_rolling,
