@@ -15,7 +15,8 @@ pub(crate) const NO_ACTIVATOR: &str =
     "no activator has been ready for a while: it is kept awake until one is back";
 
 /// Why activators stay in the way though burst capacity looks like enough.
-const BURST_UNKNOWN: &str = "not all load is known: activators stay until burst capacity is enough";
+const BURST_UNKNOWN: &str =
+    "burst capacity is not known to have been enough for a window: activators stay";
 
 /// What is seen of a workload at one moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,8 +42,8 @@ pub struct Facts {
     pub no_activator: bool,
     /// Excess burst capacity is negative.
     pub burst_short: bool,
-    /// It is not, and that is known: nothing that is unheard could make it so. Neither this nor
-    /// `burst_short` where nobody can say.
+    /// It has not been for a window, and that is known: nothing that is unheard could make it so.
+    /// Neither this nor `burst_short` where nobody can say.
     pub burst_enough: bool,
     /// In flight at pods plus held at activators.
     pub in_flight: u64,

@@ -3,10 +3,13 @@
 //!
 //! Pure: everything seen and `now` are arguments. [`crate::machine`] turns a [`Verdict`] into steps.
 
+mod burst;
+
 use std::{fmt, time::Duration};
 
 use lull_contract::{Class, Settings};
 
+use self::burst::Burst;
 use crate::{
     demand::Measured,
     kpa::{Decider, Decision, Observed},
@@ -68,6 +71,8 @@ pub struct Verdict {
     pub decision: Decision,
     /// It said so just now: the decision is not one that is kept until the next is due.
     pub decided: bool,
+    /// Excess burst capacity is known not to have been negative for a window.
+    pub burst_enough: bool,
     /// Every pod and activator was heard lately and for a whole window: it may sleep.
     pub known: bool,
     /// The same of activators and most pods: it may shrink.
@@ -85,6 +90,7 @@ pub struct Policy {
     decision: Option<(Duration, Decision)>,
     /// What was unheard when it was made, as [`unheard`] counts it.
     unheard: u32,
+    burst: Burst,
     /// The last verdict.
     verdict: Option<Verdict>,
     begun: Duration,
@@ -108,6 +114,7 @@ impl Policy {
             decider: None,
             decision: None,
             unheard: 0,
+            burst: Burst::default(),
             verdict: None,
             begun: now,
             known_since: now,
@@ -135,6 +142,7 @@ impl Policy {
         let unheard = unheard(measured, is_window_known);
         if decided {
             self.unheard = unheard;
+            self.burst.note(&decision, seen.ready, now);
         }
         // One that is kept from a moment when less was heard lacks what is heard now.
         let is_of_now = self.unheard <= unheard;
@@ -142,16 +150,18 @@ impl Policy {
             Some(count) => (count, Rule::Others),
             None => self.want(settings, measured, (&decision, seen), now),
         };
-        let verdict = Verdict {
+        let mut verdict = Verdict {
             want,
             rule,
             decision,
             decided,
+            burst_enough: false,
             known: measured.heard && is_window_known && is_of_now,
             may_shrink: measured.mostly_heard && is_window_known && is_of_now,
             silent: measured.silent,
             overruled,
         };
+        verdict.burst_enough = self.burst.is_enough(settings, &verdict, now);
         self.verdict = Some(verdict.clone());
         verdict
     }
@@ -341,7 +351,7 @@ impl Verdict {
             may_sleep: settings.min_scale == 0 && settings.class != Class::None,
             may_wake: settings.class != Class::None,
             burst_short: self.decision.excess_burst_capacity < 0,
-            burst_enough: self.has_burst_capacity(settings),
+            burst_enough: self.burst_enough,
             in_flight: totals.in_flight,
             held: totals.held,
             forwarding: totals.forwarding,
@@ -351,19 +361,6 @@ impl Verdict {
             activators_unheard: measured.silent_activators > 0,
             ..Facts::default()
         }
-    }
-
-    /// Whether burst capacity is enough for all that is known. What is not known counts as busy: a
-    /// silent pod is full. Where none is asked for, no load is needed to say so.
-    fn has_burst_capacity(&self, settings: &Settings) -> bool {
-        let full = (f64::from(self.silent) * settings.total_per_pod()).ceil();
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "a saturating cast of a whole number"
-        )]
-        let full = full as i64;
-        let is_enough = self.may_shrink && self.decision.excess_burst_capacity >= full;
-        is_enough || settings.target_burst_capacity == 0
     }
 }
 

@@ -261,6 +261,28 @@ fn a_silent_pod_is_taken_for_full_before_activators_leave() {
     assert_eq!(enough, (false, false, true));
 }
 
+#[test]
+fn burst_capacity_is_enough_when_it_has_not_been_short_for_a_window() {
+    let settings = with_burst_capacity(50);
+    let mut policy = Policy::new(true, at(0));
+    let mut judge = |(count, measured): (u32, f64), second| {
+        judged(&mut policy, (&settings, &load(measured)), count, second)
+    };
+    let (short, not_yet, enough) = (
+        (true, true, false),
+        (true, false, false),
+        (true, false, true),
+    );
+    assert_eq!(judge((2, 160.0), 100), short);
+    assert_eq!(judge((2, 149.0), 130), not_yet);
+    assert_eq!(judge((2, 151.0), 140), short);
+    assert_eq!(judge((2, 149.0), 199), not_yet);
+    assert_eq!(judge((2, 149.0), 201), enough);
+    // What sleeps has no capacity, which says nothing about the pods that come.
+    assert_eq!(judge((0, 0.0), 300), short);
+    assert_eq!(judge((1, 1.0), 303), enough);
+}
+
 /// Section 3: 0 and 1 have the same sign, 0 and -42 don't.
 #[test]
 fn the_sign_of_excess_burst_capacity_is_the_mode() {
