@@ -270,6 +270,7 @@ fn waking(facts: &Facts, delays: &Delays) -> Step {
         && facts.ready == 0
         && facts.may_sleep
         && facts.in_flight == 0
+        && !facts.activators_unheard
         && facts.since >= delays.wake_deadline;
     if given_up {
         return Step::new(

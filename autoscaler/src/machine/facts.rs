@@ -55,7 +55,7 @@ pub struct Facts {
     pub native_ready: bool,
     /// Activators that can be listed: ready and listening on the workload's ports.
     pub activators: u32,
-    /// One that is ready is not heard, so it may be one more of them.
+    /// One that is ready is not heard, so it may be one more of them, and hold somebody.
     pub activators_unheard: bool,
     /// Time since the state began.
     pub since: Duration,

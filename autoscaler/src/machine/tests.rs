@@ -260,17 +260,19 @@ fn a_wake_that_never_gets_ready_is_given_up_when_nobody_waits() {
     let step_ = step(State::Waking, &stuck, &delays());
     assert_eq!(step_.state, State::Asleep);
     assert!(step_.reason.unwrap().contains("no pod became ready"));
-    assert_eq!(
-        next(
-            State::Waking,
-            Facts {
-                in_flight: 1,
-                held: 1,
-                ..stuck
-            }
-        ),
-        State::Waking
-    );
+    for somebody_may_wait in [
+        Facts {
+            in_flight: 1,
+            held: 1,
+            ..stuck
+        },
+        Facts {
+            activators_unheard: true,
+            ..stuck
+        },
+    ] {
+        assert_eq!(next(State::Waking, somebody_may_wait), State::Waking);
+    }
 }
 
 #[test]
@@ -531,7 +533,7 @@ proptest! {
                 }
                 Action::HoldSelector => prop_assert!(facts.activators > 0 && facts.ready > 0),
                 Action::Scale { to: 0, .. } => {
-                    prop_assert!(facts.in_flight == 0 && facts.may_sleep);
+                    prop_assert!(facts.in_flight == 0 && facts.may_sleep && !facts.activators_unheard);
                     let quiet = facts.known && facts.forwarding == 0 && !facts.bypassed;
                     prop_assert!(quiet || facts.ready == 0);
                 }
