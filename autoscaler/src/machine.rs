@@ -192,8 +192,8 @@ fn bursting(facts: &Facts, delays: &Delays) -> Step {
     if facts.ready == 0 {
         return Step::new(State::Waking, [AddActivators]).why("no pod is ready");
     }
-    if facts.activators == 0 {
-        // Those that are listed stay: all traffic may come by them.
+    if !facts.can_list() {
+        // All traffic may come by those that are listed.
         return Step::new(State::Bursting, Vec::from_iter(facts.scale()))
             .why("no activator is heard: those that are listed stay");
     }
@@ -319,9 +319,9 @@ fn settling(facts: &Facts, delays: &Delays) -> Step {
     if facts.ready == 0 {
         return Step::new(State::Waking, [AddActivators]);
     }
-    let mut actions = vec![AddActivators];
+    let mut actions = Vec::from_iter(facts.can_list().then_some(AddActivators));
     actions.extend(facts.scale());
-    if facts.needs_burst() && facts.activators > 0 {
+    if facts.needs_burst() && !facts.is_without_activators() {
         return Step::new(State::Bursting, actions);
     }
     if facts.selector_held {

@@ -87,6 +87,11 @@ impl Facts {
         self.no_activator || (self.activators == 0 && !self.activators_unheard)
     }
 
+    /// Whether it is known who can be listed. Until then those that are listed stay.
+    pub(super) fn can_list(&self) -> bool {
+        self.activators > 0 || !self.activators_unheard
+    }
+
     /// Somebody waits for pods of which none is made. The next one to ask for them must be us.
     pub(super) fn is_stuck(&self, delays: &Delays) -> bool {
         // Who may not sleep is at zero for no moment either.

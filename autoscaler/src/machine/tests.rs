@@ -230,6 +230,15 @@ fn a_burst_goes_on_while_a_new_process_has_heard_no_activator_yet() {
         let kept = step(State::Bursting, &Facts { since, ..new }, &delays());
         assert_eq!((kept.state, kept.actions), (State::Bursting, vec![]));
     }
+    let short = Facts {
+        burst_short: true,
+        ..new
+    };
+    for (facts, then) in [(new, State::Settling), (short, State::Bursting)] {
+        let step = step(State::Settling, &facts, &delays());
+        let adds = step.actions.contains(&Action::AddActivators);
+        assert_eq!((step.state, adds), (then, false), "{step:?}");
+    }
     let none = Facts {
         activators_unheard: false,
         ..new
