@@ -6,69 +6,21 @@
 //! missing data); each state can be resumed by another replica, because an action is repeated until
 //! what it does is seen.
 
+mod facts;
+
 use std::time::Duration;
 
 use lull_contract::scaled_workload::State;
+
+pub use self::facts::Facts;
 
 /// Why a workload is awake while there is no activator at all.
 pub(crate) const NO_ACTIVATOR: &str =
     "no activator has been ready for a while: it is kept awake until one is back";
 
-/// What is seen of a workload at one moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "independent facts, not a hidden enum"
-)]
-pub struct Facts {
-    /// `spec.replicas` of the target.
-    pub replicas: u32,
-    /// Ready pods with a queue-proxy.
-    pub ready: u32,
-    /// Pods that the decision wants, within min and max.
-    pub want: u32,
-    /// Whether anything but us scales between 1 and n (class `hpa`).
-    pub zero_only: bool,
-    /// Whether the workload may go to zero at all.
-    pub may_sleep: bool,
-    /// Whether it is Lull that wakes it from zero.
-    pub may_wake: bool,
-    /// There is no activator at all ([`crate::absence`]), and so `may_sleep` is false: asleep it
-    /// would be reached by nobody. One that has just come back may be among `activators` already.
-    pub no_activator: bool,
-    /// Excess burst capacity is negative.
-    pub burst_short: bool,
-    /// In flight at pods plus held at activators.
-    pub in_flight: u64,
-    /// Held at activators.
-    pub held: u64,
-    /// Let through by activators and not ended.
-    pub forwarding: u64,
-    /// Connections went round a queue-proxy within the stable window.
-    pub bypassed: bool,
-    /// Something arrived since the state began.
-    pub arrived: bool,
-    /// Every pod and activator was heard lately and for a whole window.
-    pub known: bool,
-    /// The same of every activator and most pods, which is enough to shrink, but not to sleep.
-    pub may_shrink: bool,
-    /// A rollout is under way.
-    pub rolling: bool,
-    /// Public Services are as Lull left them.
-    pub services_switched: bool,
-    /// A public Service's selector is the sentinel.
-    pub selector_held: bool,
-    /// Kubernetes' own slices of every public Service list a ready pod.
-    pub native_ready: bool,
-    /// While it is being enrolled: activators are in the public Services' endpoints from before.
-    pub listed: bool,
-    /// Activators that can be listed: ready and listening on the workload's ports.
-    pub activators: u32,
-    /// Time since the state began.
-    pub since: Duration,
-    /// For so long there has been no pod at all, though the count is above zero.
-    pub podless: Duration,
-}
+/// Why activators stay in the way though burst capacity looks like enough.
+const BURST_UNKNOWN: &str =
+    "burst capacity is not known to have been enough for a window: activators stay";
 
 /// Waits that can't be observed.
 #[derive(Debug, Clone, Copy)]
@@ -154,49 +106,6 @@ impl Step {
     }
 }
 
-// === impl Facts ===
-
-impl Facts {
-    /// Nothing in flight anywhere, everybody heard, no rollout: pods may go.
-    fn idle(&self) -> bool {
-        self.in_flight == 0 && self.forwarding == 0 && !self.bypassed && self.known && !self.rolling
-    }
-
-    fn should_sleep(&self) -> bool {
-        self.may_sleep && self.want == 0 && self.idle()
-    }
-
-    /// All traffic is to come by the activators. Not by one that has just come back after there was
-    /// none: where it goes again, nobody is reached.
-    fn needs_burst(&self) -> bool {
-        self.burst_short && !self.no_activator
-    }
-
-    /// Somebody waits for pods of which none is made. The next one to ask for them must be us.
-    fn is_stuck(&self, delays: &Delays) -> bool {
-        // Who may not sleep is at zero for no moment either.
-        let is_ours = self.may_wake && self.may_sleep && self.activators > 0;
-        let is_asked = self.replicas > 0 && self.ready == 0;
-        is_ours && is_asked && self.held > 0 && self.podless >= delays.ask_again
-    }
-
-    /// The scale action that the decision asks for above zero, if any.
-    fn scale(&self) -> Option<Action> {
-        let to = self.want.max(1);
-        let (up, down) = (to > self.replicas, to < self.replicas);
-        let allowed = if self.replicas == 0 {
-            up && self.may_wake
-        } else {
-            !self.zero_only
-        };
-        let shrink = down && self.may_shrink && !self.rolling;
-        (allowed && (up || shrink)).then_some(Action::Scale {
-            from: self.replicas,
-            to,
-        })
-    }
-}
-
 /// The next step of an enrolled workload. `Leaving` and `Planned` have their own drivers; `Enrolling`
 /// only waits for its Services here.
 #[must_use]
@@ -273,7 +182,7 @@ fn awake(facts: &Facts) -> Step {
 
 fn bursting(facts: &Facts, delays: &Delays) -> Step {
     use Action::{AddActivators, HoldSelector, RestoreSelector};
-    if facts.activators == 0 || facts.no_activator {
+    if facts.is_without_activators() {
         return Step::new(State::Settling, [RestoreSelector]).why("no activator is ready");
     }
     if facts.replicas == 0 {
@@ -285,9 +194,14 @@ fn bursting(facts: &Facts, delays: &Delays) -> Step {
     if facts.ready == 0 {
         return Step::new(State::Waking, [AddActivators]).why("no pod is ready");
     }
+    if !facts.can_list() {
+        // All traffic may come by those that are listed.
+        return Step::new(State::Bursting, Vec::from_iter(facts.scale()))
+            .why("no activator is heard: those that are listed stay");
+    }
     let mut actions = vec![AddActivators];
     actions.extend(facts.scale());
-    if !facts.burst_short && facts.since >= delays.burst_hold {
+    if facts.burst_enough && facts.since >= delays.burst_hold {
         if facts.selector_held {
             actions.push(RestoreSelector);
         }
@@ -296,7 +210,12 @@ fn bursting(facts: &Facts, delays: &Delays) -> Step {
     if facts.burst_short && !facts.selector_held && facts.since >= delays.propagation {
         actions.push(HoldSelector);
     }
-    Step::new(State::Bursting, actions)
+    let step = Step::new(State::Bursting, actions);
+    if facts.burst_short || facts.burst_enough {
+        step
+    } else {
+        step.why(BURST_UNKNOWN)
+    }
 }
 
 fn falling_asleep(facts: &Facts, delays: &Delays) -> Step {
@@ -353,6 +272,7 @@ fn waking(facts: &Facts, delays: &Delays) -> Step {
         && facts.ready == 0
         && facts.may_sleep
         && facts.in_flight == 0
+        && !facts.activators_unheard
         && facts.since >= delays.wake_deadline;
     if given_up {
         return Step::new(
@@ -401,14 +321,17 @@ fn settling(facts: &Facts, delays: &Delays) -> Step {
     if facts.ready == 0 {
         return Step::new(State::Waking, [AddActivators]);
     }
-    let mut actions = vec![AddActivators];
+    let mut actions = Vec::from_iter(facts.can_list().then_some(AddActivators));
     actions.extend(facts.scale());
-    if facts.needs_burst() && facts.activators > 0 {
+    if facts.needs_burst() && !facts.is_without_activators() {
         return Step::new(State::Bursting, actions);
     }
     if facts.selector_held {
         actions.push(RestoreSelector);
         return Step::new(State::Settling, actions);
+    }
+    if !facts.burst_enough && !facts.is_without_activators() {
+        return Step::new(State::Settling, actions).why(BURST_UNKNOWN);
     }
     if facts.native_ready && facts.since >= delays.propagation {
         return Step::new(State::Awake, [RemoveActivators]);

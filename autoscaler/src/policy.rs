@@ -3,10 +3,13 @@
 //!
 //! Pure: everything seen and `now` are arguments. [`crate::machine`] turns a [`Verdict`] into steps.
 
+mod burst;
+
 use std::{fmt, time::Duration};
 
 use lull_contract::{Class, Settings};
 
+use self::burst::Burst;
 use crate::{
     demand::Measured,
     kpa::{Decider, Decision, Observed},
@@ -68,6 +71,8 @@ pub struct Verdict {
     pub decision: Decision,
     /// It said so just now: the decision is not one that is kept until the next is due.
     pub decided: bool,
+    /// Excess burst capacity is known not to have been negative for a window.
+    pub burst_enough: bool,
     /// Every pod and activator was heard lately and for a whole window: it may sleep.
     pub known: bool,
     /// The same of activators and most pods: it may shrink.
@@ -83,6 +88,9 @@ pub struct Verdict {
 pub struct Policy {
     decider: Option<Decider>,
     decision: Option<(Duration, Decision)>,
+    /// What was unheard when it was made, as [`unheard`] counts it.
+    unheard: u32,
+    burst: Burst,
     /// The last verdict.
     verdict: Option<Verdict>,
     begun: Duration,
@@ -105,6 +113,8 @@ impl Policy {
         Self {
             decider: None,
             decision: None,
+            unheard: 0,
+            burst: Burst::default(),
             verdict: None,
             begun: now,
             known_since: now,
@@ -129,20 +139,29 @@ impl Policy {
         let overruled = self.note_replicas(settings, measured, seen.replicas, now);
         let is_window_known = now >= self.known_since + settings.window.0;
         let (decision, decided) = self.decide(settings, measured, seen.ready, now);
+        let unheard = unheard(measured, is_window_known);
+        if decided {
+            self.unheard = unheard;
+            self.burst.note(&decision, seen.ready, now);
+        }
+        // One that is kept from a moment when less was heard lacks what is heard now.
+        let is_of_now = self.unheard <= unheard;
         let (want, rule) = match self.respected(settings, now) {
             Some(count) => (count, Rule::Others),
             None => self.want(settings, measured, (&decision, seen), now),
         };
-        let verdict = Verdict {
+        let mut verdict = Verdict {
             want,
             rule,
             decision,
             decided,
-            known: measured.heard && is_window_known,
-            may_shrink: measured.mostly_heard && is_window_known,
+            burst_enough: false,
+            known: measured.heard && is_window_known && is_of_now,
+            may_shrink: measured.mostly_heard && is_window_known && is_of_now,
             silent: measured.silent,
             overruled,
         };
+        verdict.burst_enough = self.burst.is_enough(settings, &verdict, now);
         self.verdict = Some(verdict.clone());
         verdict
     }
@@ -281,6 +300,15 @@ impl Policy {
     }
 }
 
+/// Pods whose load a decision made now would lack; all of them where too much is unheard to shrink.
+fn unheard(measured: &Measured, is_window_known: bool) -> u32 {
+    if measured.mostly_heard && is_window_known {
+        measured.silent
+    } else {
+        u32::MAX
+    }
+}
+
 /// Pods for `held` requests that wait right now, at least the activation scale; one where a
 /// HorizontalPodAutoscaler takes over from there.
 #[must_use]
@@ -323,12 +351,14 @@ impl Verdict {
             may_sleep: settings.min_scale == 0 && settings.class != Class::None,
             may_wake: settings.class != Class::None,
             burst_short: self.decision.excess_burst_capacity < 0,
+            burst_enough: self.burst_enough,
             in_flight: totals.in_flight,
             held: totals.held,
             forwarding: totals.forwarding,
             bypassed: totals.bypassed,
             known: self.known,
             may_shrink: self.may_shrink,
+            activators_unheard: measured.silent_activators > 0,
             ..Facts::default()
         }
     }

@@ -183,6 +183,7 @@ mod tests {
                 reason,
             },
             decided: true,
+            burst_enough: true,
             known: true,
             may_shrink: true,
             silent: 0,

@@ -57,6 +57,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// all that matters then comes as a change, so thousands of them are no load. Up to as many more, so
 /// that they drift apart.
 const REST: u32 = 15;
+/// Moments within a tick at which workloads are pulled, so that a process that has just started doesn't
+/// pull all of them in the same one.
+const PHASES: u32 = 1_000;
 
 /// A Service that is applied a moment after its Deployment is no obstacle.
 const OBSTACLE_PATIENCE: Duration = Duration::from_secs(5);
@@ -172,8 +175,14 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         pull: None,
         rest: 0,
     };
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // At once, and then at a moment of its own.
+    if !task.start_pull() {
+        mailbox.changed.notify_one();
+    }
+    let first = tokio::time::Instant::now() + phase_of(&task.key);
+    let mut tick = tokio::time::interval_at(first, TICK);
+    // A delay of the whole process, as of its start, would bring all workloads into step.
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut failures = 0;
     loop {
         tokio::select! {
@@ -221,6 +230,12 @@ fn may_rest(leads: bool, state: Option<State>, held: u64) -> bool {
 fn rest_of(key: &Key) -> u32 {
     let own = fnv1a(key.to_string().as_bytes()) % u64::from(REST);
     REST + u32::try_from(own).unwrap_or(0)
+}
+
+/// Where in each tick the workload is pulled; less than a [`TICK`].
+fn phase_of(key: &Key) -> Duration {
+    let own = fnv1a(key.to_string().as_bytes()) % u64::from(PHASES);
+    TICK * u32::try_from(own).unwrap_or(0) / PHASES
 }
 
 fn cached(ctx: &Context, key: &Key) -> (Option<Arc<Target>>, Found<ScaledWorkload>) {
@@ -613,6 +628,27 @@ mod tests {
             let rests = may_rest(leads, state, held);
             assert_eq!(rests, expected, "{leads} {state:?} {held}");
         }
+    }
+
+    #[test]
+    fn workloads_are_pulled_at_moments_spread_over_the_whole_tick() {
+        let key = |index: u32| Key {
+            namespace: format!("team-{}", index % 20),
+            name: format!("app-{index}"),
+        };
+        let mut tenths = [0; 10];
+        for index in 0..1_000 {
+            let phase = phase_of(&key(index));
+            assert!(phase < TICK, "{phase:?}");
+            assert_eq!(phase, phase_of(&key(index)), "the same after a restart");
+            let tenth = phase.as_millis() * 10 / TICK.as_millis();
+            tenths[usize::try_from(tenth).unwrap()] += 1;
+        }
+        let evenly = 80..=120;
+        assert!(
+            tenths.iter().all(|count| evenly.contains(count)),
+            "{tenths:?}"
+        );
     }
 
     #[test]

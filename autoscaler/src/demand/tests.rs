@@ -97,6 +97,54 @@ fn an_average_is_what_happened() {
     }
 }
 
+/// Whoever is held arrives at a pod in the end, and counts there.
+#[test]
+fn requests_per_second_are_those_that_arrive_at_pods() {
+    let settings = Settings {
+        metric: Metric::Rps,
+        ..settings()
+    };
+    let at = Duration::from_secs;
+    let mut demand = Demand::new(&settings);
+    for second in 1..=8 {
+        // Five at a time, twenty a second.
+        let load = (5, 5 * second * SEC, 20 * second);
+        demand.pod_reported("p", &report(1, second * SEC, load), at(100 + second));
+    }
+    let mut last = None;
+    for (second, in_flight) in [(107, 3), (108, 9)] {
+        let heard = hearing(1, second);
+        let reports = (last.replace(heard), heard);
+        demand.activator_reported("a", reports, &held(in_flight, in_flight * SEC));
+    }
+    let [p, a] = ["p", "a"].map(|name| Reporter { name, ready: true });
+    let activators = [(a, last)].into_iter();
+    let measured = demand.measure(&settings, [p].into_iter(), activators, at(108));
+    assert_eq!((measured.stable, measured.panic), (20.0, 20.0));
+    assert_eq!((measured.totals.held, measured.totals.in_flight), (9, 14));
+    assert!(!measured.restarted, "{measured:?}");
+}
+
+#[test]
+fn a_pod_that_begins_anew_or_is_late_loses_no_request() {
+    let settings = Settings {
+        metric: Metric::Rps,
+        ..settings()
+    };
+    let at = Duration::from_secs;
+    let mut demand = Demand::new(&settings);
+    demand.pod_reported("p", &report(1, SEC, (0, 0, 10)), at(101));
+    // Two pulls have failed.
+    demand.pod_reported("p", &report(1, 4 * SEC, (0, 0, 40)), at(104));
+    demand.pod_reported("p", &report(2, SEC, (0, 0, 10)), at(105));
+    let p = Reporter {
+        name: "p",
+        ready: true,
+    };
+    let measured = demand.measure(&settings, [p].into_iter(), [].into_iter(), at(105));
+    assert_eq!((measured.stable, measured.totals.arrivals), (10.0, 50));
+}
+
 #[test]
 fn an_old_process_is_known_from_now_on_and_a_restart_is_no_drop() {
     let at = Duration::from_secs;

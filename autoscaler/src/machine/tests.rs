@@ -1,6 +1,8 @@
 use super::*;
 use proptest::prelude::*;
 
+mod vectors;
+
 fn delays() -> Delays {
     Delays::default()
 }
@@ -14,6 +16,7 @@ fn busy() -> Facts {
         may_sleep: true,
         may_wake: true,
         in_flight: 3,
+        burst_enough: true,
         known: true,
         may_shrink: true,
         services_switched: true,
@@ -178,6 +181,7 @@ fn activators_from_before_it_is_enrolled_anew_leave_as_after_a_wake() {
 fn short_burst_capacity_holds_the_selector_and_gives_it_back() {
     let short = Facts {
         burst_short: true,
+        burst_enough: false,
         ..busy()
     };
     assert_eq!(next(State::Awake, short), State::Bursting);
@@ -206,6 +210,79 @@ fn short_burst_capacity_holds_the_selector_and_gives_it_back() {
 }
 
 #[test]
+fn activators_leave_only_when_burst_capacity_is_known_to_be_enough() {
+    let unknown = Facts {
+        burst_enough: false,
+        known: false,
+        may_shrink: false,
+        since: Duration::from_secs(3600),
+        ..busy()
+    };
+    let held = Facts {
+        selector_held: true,
+        ..unknown
+    };
+    for (state, facts) in [
+        (State::Bursting, unknown),
+        (State::Bursting, held),
+        (State::Settling, unknown),
+    ] {
+        let kept = step(state, &facts, &delays());
+        assert_eq!(kept.state, state, "{facts:?}");
+        assert_eq!(kept.actions, [Action::AddActivators], "{facts:?}");
+        assert_eq!(kept.reason.as_deref(), Some(BURST_UNKNOWN));
+    }
+    let grown = Facts { want: 2, ..held };
+    let grown = step(State::Bursting, &grown, &delays());
+    let grows = Action::Scale { from: 1, to: 2 };
+    assert_eq!(grown.actions, [Action::AddActivators, grows]);
+    // Nor do they come in on what is unknown.
+    assert_eq!(next(State::Awake, unknown), State::Awake);
+}
+
+#[test]
+fn a_burst_goes_on_while_a_new_process_has_heard_no_activator_yet() {
+    let new = Facts {
+        burst_enough: false,
+        known: false,
+        may_shrink: false,
+        selector_held: true,
+        activators: 0,
+        activators_unheard: true,
+        ..busy()
+    };
+    for since in [Duration::ZERO, delays().burst_hold] {
+        let kept = step(State::Bursting, &Facts { since, ..new }, &delays());
+        assert_eq!((kept.state, kept.actions), (State::Bursting, vec![]));
+    }
+    let short = Facts {
+        burst_short: true,
+        ..new
+    };
+    for (facts, then) in [(new, State::Settling), (short, State::Bursting)] {
+        let step = step(State::Settling, &facts, &delays());
+        let adds = step.actions.contains(&Action::AddActivators);
+        assert_eq!((step.state, adds), (then, false), "{step:?}");
+    }
+    let none = Facts {
+        activators_unheard: false,
+        ..new
+    };
+    let certain = Facts {
+        no_activator: true,
+        may_sleep: false,
+        ..new
+    };
+    for facts in [none, certain] {
+        let given_up = step(State::Bursting, &facts, &delays());
+        assert_eq!(
+            (given_up.state, given_up.actions),
+            (State::Settling, vec![Action::RestoreSelector])
+        );
+    }
+}
+
+#[test]
 fn a_wake_that_never_gets_ready_is_given_up_when_nobody_waits() {
     let stuck = Facts {
         ready: 0,
@@ -217,17 +294,19 @@ fn a_wake_that_never_gets_ready_is_given_up_when_nobody_waits() {
     let step_ = step(State::Waking, &stuck, &delays());
     assert_eq!(step_.state, State::Asleep);
     assert!(step_.reason.unwrap().contains("no pod became ready"));
-    assert_eq!(
-        next(
-            State::Waking,
-            Facts {
-                in_flight: 1,
-                held: 1,
-                ..stuck
-            }
-        ),
-        State::Waking
-    );
+    for somebody_may_wait in [
+        Facts {
+            in_flight: 1,
+            held: 1,
+            ..stuck
+        },
+        Facts {
+            activators_unheard: true,
+            ..stuck
+        },
+    ] {
+        assert_eq!(next(State::Waking, somebody_may_wait), State::Waking);
+    }
 }
 
 #[test]
@@ -446,17 +525,18 @@ prop_compose! {
     fn any_facts()(
         (replicas, ready, want, activators) in (0u32..4, 0u32..4, 0u32..4, 0u32..3),
         (in_flight, held, forwarding) in (0u64..2, 0u64..2, 0u64..2),
-        flags in any::<[bool; 14]>(),
+        flags in any::<[bool; 16]>(),
         (since, podless) in (0u64..700, 0u64..40),
     ) -> Facts {
         Facts {
             replicas, ready: ready.min(replicas), want, activators,
             in_flight: in_flight + held, held, forwarding,
             zero_only: flags[0], may_sleep: flags[1] && !flags[12], burst_short: flags[2], arrived: flags[3],
-            known: flags[4], rolling: flags[5], services_switched: flags[6],
+            burst_enough: flags[13] && !flags[2],
+            known: flags[4] && !flags[14], rolling: flags[5], services_switched: flags[6],
             selector_held: flags[7], native_ready: flags[8], bypassed: flags[9],
-            may_shrink: flags[4] || flags[10], may_wake: flags[11],
-            no_activator: flags[12], listed: flags[13],
+            may_shrink: (flags[4] || flags[10]) && !flags[14], may_wake: flags[11],
+            no_activator: flags[12], activators_unheard: flags[14], listed: flags[15],
             since: Duration::from_secs(since),
             podless: Duration::from_secs(podless),
         }
@@ -482,11 +562,12 @@ proptest! {
             match action {
                 Action::RemoveActivators => {
                     prop_assert!(facts.ready > 0 && facts.native_ready && !facts.selector_held);
+                    prop_assert!(facts.burst_enough || facts.is_without_activators());
                     prop_assert_eq!(step.state, State::Awake);
                 }
                 Action::HoldSelector => prop_assert!(facts.activators > 0 && facts.ready > 0),
                 Action::Scale { to: 0, .. } => {
-                    prop_assert!(facts.in_flight == 0 && facts.may_sleep);
+                    prop_assert!(facts.in_flight == 0 && facts.may_sleep && !facts.activators_unheard);
                     let quiet = facts.known && facts.forwarding == 0 && !facts.bypassed;
                     prop_assert!(quiet || facts.ready == 0);
                 }
@@ -500,6 +581,19 @@ proptest! {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// All traffic comes by activators until it is known that it need not, or can't.
+    #[test]
+    fn a_burst_is_not_given_up_on_doubt(facts in any_facts()) {
+        let step = step(State::Bursting, &facts, &delays());
+        let is_without_pods = facts.ready == 0 || facts.replicas == 0;
+        let sleeps = facts.known && step.state == State::FallingAsleep;
+        let may_leave = facts.burst_enough || facts.is_without_activators();
+        prop_assert!(step.state == State::Bursting || is_without_pods || sleeps || may_leave, "{:?}", step);
+        if !may_leave {
+            prop_assert!(!step.actions.contains(&Action::RestoreSelector), "{:?}", step);
         }
     }
 

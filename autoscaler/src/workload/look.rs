@@ -283,6 +283,7 @@ impl Task {
             may_sleep: seen.may_sleep && !plan.is_refused() && !no_activator && !has_shared_port,
             // Activators go to pods that serve the port by its new number.
             burst_short: seen.burst_short && !has_shared_port && !self.is_renumbering(target),
+            burst_enough: seen.burst_enough || has_shared_port,
             no_activator,
             arrived: measured.totals.arrivals != self.arrivals_at_state,
             rolling: target.is_rolling,

@@ -344,24 +344,34 @@ mod tests {
     #[test]
     fn target_follows_knatives_vectors() {
         use Metric::{Concurrency, Rps};
-        let near = |(a, b): (f64, f64), (x, y): (f64, f64)| {
-            assert!(
-                (a - x).abs() < 1e-9 && (b - y).abs() < 1e-9,
-                "({a}, {b}) != ({x}, {y})"
-            );
-        };
-        near(settings(10, Concurrency, 100.0, 80.0), (8.0, 10.0));
-        near(settings(10, Concurrency, 1.0, 100.0), (1.0, 1.0));
-        near(settings(1, Concurrency, 10.0, 100.0), (1.0, 1.0));
-        near(settings(1, Rps, 200.0, 70.0), (140.0, 200.0));
-        near(settings(0, Rps, 1.0, 70.0), (0.7, 1.0));
-        near(settings(0, Rps, 200.0, 75.0), (150.0, 200.0));
-        near(settings(0, Rps, 300.0, 70.0), (210.0, 300.0));
+        // Section 5; (row, limit, metric, target, utilisation, target and total per pod). Row 2 is
+        // not: a limit of 1 is used whole here.
+        let rows = [
+            (1, 10, Concurrency, 100.0, 80.0, (8.0, 10.0)),
+            (3, 1, Concurrency, 100.0, 100.0, (1.0, 1.0)),
+            (4, 10, Concurrency, 100.0, 100.0, (10.0, 10.0)),
+            (5, 10, Concurrency, 1.0, 100.0, (1.0, 1.0)),
+            (6, 1, Concurrency, 10.0, 100.0, (1.0, 1.0)),
+            (7, 1, Rps, 200.0, 70.0, (140.0, 200.0)),
+            (8, 1, Rps, 1.0, 70.0, (0.7, 1.0)),
+            (8, 0, Rps, 1.0, 70.0, (0.7, 1.0)),
+            (9, 1, Rps, 200.0, 75.0, (150.0, 200.0)),
+            (9, 0, Rps, 200.0, 75.0, (150.0, 200.0)),
+            (10, 1, Rps, 300.0, 70.0, (210.0, 300.0)),
+            (10, 0, Rps, 300.0, 70.0, (210.0, 300.0)),
+        ];
+        for (row, limit, metric, target, utilization, (per_pod, total)) in rows {
+            let got = settings(limit, metric, target, utilization);
+            let is_near = (got.0 - per_pod).abs() < 1e-9 && (got.1 - total).abs() < 1e-9;
+            assert!(is_near, "5, row {row}: {got:?} is not ({per_pod}, {total})");
+        }
     }
 
     #[test]
     fn a_limit_of_one_is_used_whole() {
         assert_eq!(settings(1, Metric::Concurrency, 100.0, 70.0), (1.0, 1.0));
+        // Section 5, row 2.
+        assert_eq!(settings(1, Metric::Concurrency, 100.0, 80.0), (1.0, 1.0));
     }
 
     #[test]

@@ -3,6 +3,7 @@ use std::{
     time::Duration,
 };
 
+use lull_contract::settings::QUEUE_DEPTH_PER_SLOT;
 use proptest::prelude::*;
 
 use super::*;
@@ -58,6 +59,33 @@ fn over_slots_and_queue_a_request_is_refused_at_once() {
         poll(&mut start(&limiter)),
         Poll::Ready(Err(QueueFull))
     ));
+}
+
+/// Section 10 of `KPA numeric test vectors`. That a fresh pod lets more wait is Lull's own.
+#[test]
+fn of_so_many_that_come_at_once_the_rest_is_refused() {
+    // (row, limit, depth, admitted)
+    let rows = [
+        ("concurrency 1, depth 1", 1, 1, 2),
+        ("CC 1", 1, QUEUE_DEPTH_PER_SLOT, 11),
+        ("CC 2", 2, 2 * QUEUE_DEPTH_PER_SLOT, 22),
+        ("CC 10", 10, 10 * QUEUE_DEPTH_PER_SLOT, 110),
+    ];
+    for (row, limit, depth, admitted) in rows {
+        let limiter = limiter(limit, depth);
+        let mut all: Vec<Waiting> = (0..=admitted).map(|_| start(&limiter)).collect();
+        let polled: Vec<_> = all.iter_mut().map(poll).collect();
+        let served = polled
+            .iter()
+            .filter(|polled| matches!(polled, Poll::Ready(Ok(_))));
+        assert_eq!(u32::try_from(served.count()).unwrap(), limit, "10, {row}");
+        let refused = polled
+            .iter()
+            .filter(|polled| matches!(polled, Poll::Ready(Err(_))));
+        assert_eq!(refused.count(), 1, "10, {row}");
+        let is_last = matches!(polled.last(), Some(Poll::Ready(Err(QueueFull))));
+        assert!(is_last, "10, {row}: the last one is");
+    }
 }
 
 #[test]

@@ -9,7 +9,7 @@ use autoscaler::{
 };
 use lull_contract::{Settings, scaled_workload::State};
 
-use crate::cluster::{ACTIVATOR, Cluster};
+use crate::cluster::{ACTIVATOR, Cluster, STEP};
 
 /// One workload's controller.
 #[derive(Debug)]
@@ -22,6 +22,9 @@ pub struct Controller {
     state_since: f64,
     arrivals_at_state: u64,
     hearing: Option<Hearing>,
+    begun: f64,
+    /// When a pod was heard last.
+    pod_heard_at: f64,
     /// Pods that the last verdict wanted.
     pub desired: u32,
     /// Why.
@@ -43,6 +46,8 @@ impl Controller {
             state_since: now,
             arrivals_at_state: 0,
             hearing: None,
+            begun: now,
+            pod_heard_at: now,
             desired: 0,
             reason: String::new(),
         }
@@ -57,9 +62,19 @@ impl Controller {
     /// Takes the reports of the pods that `is_heard` lets through.
     pub fn pull(&mut self, cluster: &Cluster, mut is_heard: impl FnMut(&str) -> bool) {
         for report in cluster.reports().filter(|report| is_heard(&report.pod)) {
+            self.pod_heard_at = cluster.now();
             self.demand
                 .pod_reported(&report.pod, &report, at(cluster.now()));
         }
+    }
+
+    /// Whether it has watched for less than a window, or has had no report of any pod for so many
+    /// seconds: what load there is, it can't know then.
+    #[must_use]
+    pub fn is_blind(&self, now: f64, seconds: f64) -> bool {
+        // Sums of steps are not exact.
+        let watched = now - self.begun + STEP / 2.0;
+        watched < self.settings.window.0.as_secs_f64() || now - self.pod_heard_at > seconds
     }
 
     /// Takes the activator's report.
@@ -100,7 +115,8 @@ impl Controller {
             services_switched: true,
             selector_held: cluster.selector_held,
             native_ready: seen.ready > 0 && !cluster.selector_held,
-            activators: 2,
+            // What listens says so in its report.
+            activators: if self.hearing.is_some() { 2 } else { 0 },
             since: at(now - self.state_since),
             ..verdict.facts(&self.settings, &measured, seen)
         };

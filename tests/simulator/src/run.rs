@@ -98,8 +98,14 @@ pub fn run(scenario: &Scenario, seed: u64, faults: Faults) -> Outcome {
             controller.hear(&cluster);
         }
         let (oldest, held) = (cluster.oldest_in_flight(), cluster.held());
+        let before = controller.state();
         let actions = controller.evaluate(&mut cluster);
         outcome.judge(&actions, (oldest, held), &cluster);
+        let is_blind = controller.is_blind(cluster.now(), KNOWN_AFTER);
+        // Where no burst capacity is asked for, it takes no data to say that there is enough.
+        if is_blind && settings.target_burst_capacity != 0 {
+            outcome.judge_blind((before, controller.state()), &actions, &cluster);
+        }
         if is_pull {
             outcome.points.push(Point {
                 load: (cluster.in_flight() + cluster.held()) as f64,
@@ -146,6 +152,21 @@ impl Outcome {
         if !callers_find {
             let when = cluster.now();
             self.broken.push(format!("{when:.1} s: no ready endpoint"));
+        }
+    }
+
+    /// A controller that doesn't know the load keeps its mode.
+    fn judge_blind(
+        &mut self,
+        (before, after): (State, State),
+        actions: &[Action],
+        cluster: &Cluster,
+    ) {
+        let ends_burst = (before, after) == (State::Bursting, State::Settling);
+        if ends_burst || actions.contains(&Action::RemoveActivators) {
+            let when = cluster.now();
+            let broken = format!("{when:.1} s: Proxy given up on an unknown load");
+            self.broken.push(broken);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What must hold whatever comes: nothing lost, no sleep on a request, always a ready endpoint.
 
-use lull_contract::{HumanDuration, Settings};
-use lull_simulator::{Faults, Scenario, all, run, table};
+use lull_contract::{HumanDuration, Settings, scaled_workload::Mode};
+use lull_simulator::{Faults, Scenario, all, run, scenario::Rate, table};
 use proptest::prelude::*;
 
 /// The scenarios as the documentation shows them.
@@ -42,6 +42,53 @@ fn modes_do_not_flap() {
             scenario.name
         );
     }
+}
+
+/// Three pods of ten slots, of which ten shall be spare; the load takes about all the others.
+fn edge(rate: Rate) -> Scenario {
+    Scenario {
+        name: "edge",
+        what: "about as much as leaves the burst capacity asked for",
+        seconds: 900,
+        rate,
+        service: 0.5,
+        start: (0.6, 3.0),
+        settings: Settings {
+            container_concurrency: 10,
+            queue_depth: 100,
+            target_burst_capacity: 10,
+            min_scale: 3,
+            max_scale: 3,
+            ..Settings::default()
+        },
+    }
+}
+
+/// Each change of mode there is a push to all Envoys: Proxy lasts for a window at least.
+#[test]
+fn modes_do_not_flap_where_burst_capacity_is_about_zero() {
+    // In the mean 16, 17, 18, 19 and 20 in flight.
+    let rates: [Rate; 5] = [|_| 32.0, |_| 34.0, |_| 36.0, |_| 38.0, |_| 40.0];
+    let window = Settings::default().window.0.as_secs();
+    let mut changes = 0;
+    for (rate, seed) in rates.into_iter().zip(1..) {
+        let scenario = edge(rate);
+        let outcome = run(&scenario, seed, Faults::default());
+        assert_eq!((outcome.lost, outcome.broken), (0, vec![]), "seed {seed}");
+        let modes: Vec<_> = outcome.points.iter().map(|p| p.state.mode()).collect();
+        let stays: Vec<_> = modes.chunk_by(|a, b| a == b).collect();
+        // The first one began before, the last one has not ended.
+        let whole = stays.iter().take(stays.len() - 1).skip(1);
+        for stay in whole {
+            let seconds = u64::try_from(stay.len()).unwrap();
+            let is_long = stay[0] == Mode::Serve || seconds >= window;
+            assert!(is_long, "seed {seed}: {seconds} s in {:?}", stay[0]);
+        }
+        changes += stays.len() - 1;
+        let most = 2 * u64::from(scenario.seconds) / window;
+        assert!(u64::try_from(stays.len()).unwrap() <= most, "seed {seed}");
+    }
+    assert!(changes > 0, "that is not the edge");
 }
 
 prop_compose! {

@@ -3,6 +3,7 @@
 
 use super::*;
 use lull_contract::HumanDuration;
+use proptest::prelude::*;
 
 /// A calm decider with rates of 10, total = target / 0.75 unless a row says otherwise.
 struct Case {
@@ -202,6 +203,43 @@ fn the_delay_is_a_sliding_maximum() {
     let row_4 = [(6, 0), (5, 1), (2, 2), (1, 6)]
         .map(|(want, slot)| decider.delayed(delay, want, DELAY_SLOT * slot));
     assert_eq!(row_4, [6, 6, 6, 2], "6.3 row 4");
+    let timed = |input: [(u32, Duration); 2]| {
+        let mut decider = Decider::new(0, Duration::ZERO);
+        input.map(|(want, at)| decider.delayed(Duration::from_secs(5), want, at))
+    };
+    let row_7 = [(5, Duration::ZERO), (4, Duration::from_secs(6))];
+    assert_eq!(timed(row_7), [5, 4], "6.3 row 7");
+    let row_8 = [(6, Duration::ZERO), (5, Duration::from_millis(900))];
+    assert_eq!(timed(row_8), [6, 6], "6.3 row 8");
+}
+
+/// Section 1, after the table: what a decider is before its first decision.
+#[test]
+fn a_new_decider_panics_where_there_is_more_than_one_pod() {
+    let rows = [(0, false, 0), (1, false, 1), (2, true, 2)];
+    for (ready, in_panic, most) in rows {
+        let decider = Decider::new(ready, Duration::ZERO);
+        let state = (decider.panic_since.is_some(), decider.max_panic_pods);
+        assert_eq!(state, (in_panic, most), "{ready} ready");
+    }
+}
+
+/// Section 3, after the table: what a Service begins with, before there is any load.
+#[test]
+fn excess_burst_capacity_before_any_load_is_that_of_the_pods() {
+    for (burst, excess) in [(42, 8), (-1, -1)] {
+        let settings = Settings {
+            target: 25.0,
+            target_burst_capacity: burst,
+            ..Settings::default()
+        };
+        let unused = Observed {
+            stable: 0.0,
+            panic: 0.0,
+            ready: 2,
+        };
+        assert_eq!(excess_burst_capacity(&settings, unused), excess);
+    }
 }
 
 /// Rows 23a and 23b: calm growth, by the stable window alone.
@@ -252,6 +290,54 @@ fn production_defaults() {
     assert_eq!(decide(0, 3, 89.5), (2, -1, false), "row 41");
     assert_eq!(decide(0, 10, 1.0), (5, 788, false), "row 43");
     assert_eq!(decide(0, 7, 0.0), (3, 489, false), "row 44");
+}
+
+/// Row 46: one request at a time in each pod. A hard limit of one is used whole here, so that the
+/// numbers are those of a target of one.
+#[test]
+fn a_burst_on_pods_of_one_slot_is_panic() {
+    let one_slot = Settings {
+        target: 1.0,
+        target_burst_capacity: 211,
+        ..Settings::default()
+    };
+    let limited = Settings {
+        container_concurrency: 1,
+        ..one_slot.clone()
+    };
+    for (settings, want) in [(one_slot, 8), (limited, 5)] {
+        let observed = Observed {
+            stable: 5.0,
+            panic: 5.0,
+            ready: 1,
+        };
+        let mut decider = Decider::new(1, Duration::ZERO);
+        let got = decider.decide(&settings, observed, Duration::ZERO);
+        assert_eq!((got.want, got.excess_burst_capacity), (want, -215));
+        assert!(got.panicking);
+    }
+}
+
+proptest! {
+    /// What is remembered of panic was reached within the rates, too.
+    #[test]
+    fn a_decision_keeps_both_rates(
+        (up, down) in (1.0f64..20.0, 1.0f64..20.0),
+        steps in prop::collection::vec((0u64..90, 0.0f64..3_000.0, 0.0f64..3_000.0), 1..40),
+    ) {
+        let settings = settings(10.0, 0);
+        let mut decider = Decider::new(1, Duration::ZERO);
+        (decider.up_rate, decider.down_rate) = (up, down);
+        let (mut now, mut ready) = (Duration::ZERO, 1);
+        for (pause, stable, panic) in steps {
+            now += Duration::from_secs(pause);
+            let got = decider.decide(&settings, Observed { stable, panic, ready }, now);
+            let pods = f64::from(ready.max(1));
+            prop_assert!(f64::from(got.want) <= (up * pods).ceil(), "{} pods: {:?}", ready, got);
+            prop_assert!(f64::from(got.want) >= (pods / down).floor(), "{} pods: {:?}", ready, got);
+            ready = got.want;
+        }
+    }
 }
 
 #[test]
