@@ -330,6 +330,7 @@ mod scaled_workload {
             held: 1,
             reason: "somebody is held".into(),
             services: vec!["shop".into(), "shop-admin".into()],
+            plain_pods: Vec::new(),
             state_since: Some(time("2026-11-26T15:10:00Z")),
             saved_pod_seconds: 86_400,
             wakes: vec![wake],

@@ -161,6 +161,7 @@ mod tests {
                 metrics: 9095,
                 ..SmallPorts::default()
             },
+            renumbered: Vec::new(),
             pre_stop: vec!["app".into()],
             exclude_inbound_ports: Some("6379".into()),
             excluded_traffic: vec![8013],
@@ -179,6 +180,7 @@ mod tests {
             image: image(),
             sidecar: Sidecar::recorded(FIRST).unwrap(),
             small_ports: SmallPorts::default(),
+            renumbered: Vec::new(),
             pre_stop: Vec::new(),
             exclude_inbound_ports: None,
             excluded_traffic: Vec::new(),

@@ -103,6 +103,7 @@ async fn activator(collector: &str) -> (Directory, SocketAddr, SocketAddr) {
         namespace: "default".to_owned(),
         name: "shop".to_owned(),
         uid: "uid-shop".to_owned(),
+        plain: Vec::new(),
         selector: BTreeMap::from([("app".to_owned(), "shop".to_owned())]),
         ports: vec![WorkloadPort {
             app_port: APP,
@@ -153,7 +154,7 @@ fn pod((traffic, admin): (u16, u16)) -> Pod {
         node: Some("node".to_owned()),
         running: true,
         ports: BTreeMap::from([(APP, traffic)]),
-        admin_port: admin,
+        admin_port: Some(admin),
     }
 }
 
