@@ -390,7 +390,7 @@ mod tests {
             ("QP_TIMEOUT", "0s"),
             ("QP_RESPONSE_START_TIMEOUT", "5"),
             ("QP_IDLE_TIMEOUT", "x"),
-            ("QP_IGNORE", "[]"),
+            ("QP_IGNORE", "/ping"),
             ("QP_APP_PROBES", r#"[{"port":0}]"#),
             ("QP_STARTUP_PROBES", "{}"),
             ("QP_DRAIN_MIN", "1x"),
