@@ -18,6 +18,8 @@ pub use self::facts::Facts;
 pub(crate) const NO_ACTIVATOR: &str =
     "no activator has been ready for a while: it is kept awake until one is back";
 
+/// Why it is asleep though Lull has not put it to sleep.
+const PUT_TO_ZERO: &str = "scaled to 0 by somebody else";
 /// Why activators stay in the way though burst capacity looks like enough.
 const BURST_UNKNOWN: &str =
     "burst capacity is not known to have been enough for a window: activators stay";
@@ -160,7 +162,7 @@ fn awake(facts: &Facts) -> Step {
         return Step::new(State::Awake, Vec::from_iter(facts.scale())).why(why);
     }
     if facts.replicas == 0 {
-        return Step::new(State::Asleep, [AddActivators]).why("scaled to 0 by somebody else");
+        return Step::new(State::Asleep, [AddActivators]).why(PUT_TO_ZERO);
     }
     if facts.ready == 0 {
         return Step::new(State::Waking, [AddActivators]).why("no pod is ready");
@@ -318,6 +320,9 @@ fn waking(facts: &Facts, delays: &Delays) -> Step {
 
 fn settling(facts: &Facts, delays: &Delays) -> Step {
     use Action::{AddActivators, RemoveActivators, RestoreSelector};
+    if facts.replicas == 0 && facts.activators > 0 {
+        return Step::new(State::Asleep, [AddActivators]).why(PUT_TO_ZERO);
+    }
     if facts.ready == 0 {
         return Step::new(State::Waking, [AddActivators]);
     }

@@ -393,6 +393,28 @@ fn a_workload_of_class_none_that_somebody_has_put_to_zero_stays_there() {
     }
 }
 
+#[test]
+fn one_that_somebody_puts_to_zero_sleeps_also_where_its_pods_are_not_gone_yet() {
+    for state in [
+        State::Awake,
+        State::Settling,
+        State::Bursting,
+        State::FallingAsleep,
+    ] {
+        // Also one that was woken a moment ago, for which pods are wanted still.
+        for want in [0, 1] {
+            let put = Facts {
+                replicas: 0,
+                want,
+                ..busy()
+            };
+            let step = step(state, &put, &delays());
+            assert_eq!(step.state, State::Asleep, "{state}");
+            assert_eq!(step.actions, [Action::AddActivators], "{state}");
+        }
+    }
+}
+
 /// The way of a sleeping workload without any activator, and what is said of it.
 #[test]
 fn without_any_activator_a_sleeping_workload_is_woken_and_kept_in_serve_mode() {
