@@ -5,10 +5,7 @@
 //! anew. Activators, who know pods by a label that these don't have, are told of their addresses by the
 //! status. As with leaving ([`super::leave`]), every step looks at the objects and does what is missing.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Service;
 use lull_contract::{
@@ -178,13 +175,6 @@ impl Task {
         let held = self.mailbox.demand.lock().held();
         let held = wanted_for_held(&workload.spec.settings, held);
         workload.spec.original_replicas.max(held).max(1)
-    }
-
-    /// Whether the Services, which are their user's, have been so for as long as it takes every proxy to
-    /// hear of it.
-    fn are_given_back(&mut self) -> bool {
-        let since = *self.restored_at.get_or_insert_with(Instant::now);
-        since.elapsed() >= self.ctx.delays.propagation
     }
 }
 

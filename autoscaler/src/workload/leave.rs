@@ -59,8 +59,7 @@ impl Task {
         }
         self.give_back(&services).await?;
         // The caches must show it, and every proxy must have heard of it.
-        let restored_at = *self.restored_at.get_or_insert_with(Instant::now);
-        let heard = restored_at.elapsed() >= self.ctx.delays.propagation;
+        let heard = self.are_given_back();
         let served = planned.is_empty()
             || self.native_ready(&planned)
             || self.state_since.elapsed() >= WAKE_LIMIT;
@@ -90,6 +89,13 @@ impl Task {
             }
         }
         Ok(())
+    }
+
+    /// Whether the Services, which are their user's, have been so for as long as it takes every proxy to
+    /// hear of it.
+    pub(super) fn are_given_back(&mut self) -> bool {
+        let since = *self.restored_at.get_or_insert_with(Instant::now);
+        since.elapsed() >= self.ctx.delays.propagation
     }
 
     /// Its object is gone: only Services and our own objects are left to look after.
@@ -133,8 +139,7 @@ impl Task {
             // What was told was another wake.
             self.woken_told &= replicas > 0;
         }
-        let ready = self.pods().iter().any(|pod| pod.is_ready);
-        Ok(ready || self.state_since.elapsed() >= WAKE_LIMIT)
+        Ok(self.is_ready_or_never())
     }
 
     /// The same where its ScaledWorkload is gone, with the CRD, and with it what the user had: one that
@@ -150,8 +155,13 @@ impl Task {
         if self.replicas(target) == 0 {
             self.scale(target, 0, 1).await?;
         }
+        Ok(self.is_ready_or_never())
+    }
+
+    /// Whether a pod is ready, or none will be.
+    fn is_ready_or_never(&self) -> bool {
         let ready = self.pods().iter().any(|pod| pod.is_ready);
-        Ok(ready || self.state_since.elapsed() >= WAKE_LIMIT)
+        ready || self.state_since.elapsed() >= WAKE_LIMIT
     }
 
     /// While it wakes on its way out, activators stay where they are, and dead ones leave.
