@@ -228,14 +228,18 @@ fn may_rest(leads: bool, state: Option<State>, held: u64) -> bool {
 
 /// Ticks between two evaluations while it rests.
 fn rest_of(key: &Key) -> u32 {
-    let own = fnv1a(key.to_string().as_bytes()) % u64::from(REST);
-    REST + u32::try_from(own).unwrap_or(0)
+    REST + own_share(key, REST)
 }
 
 /// Where in each tick the workload is pulled; less than a [`TICK`].
 fn phase_of(key: &Key) -> Duration {
-    let own = fnv1a(key.to_string().as_bytes()) % u64::from(PHASES);
-    TICK * u32::try_from(own).unwrap_or(0) / PHASES
+    TICK * own_share(key, PHASES) / PHASES
+}
+
+/// A number below `count`, always the same one for a workload, by which workloads are spread.
+fn own_share(key: &Key, count: u32) -> u32 {
+    let own = fnv1a(key.to_string().as_bytes()) % u64::from(count);
+    u32::try_from(own).unwrap_or(0)
 }
 
 fn cached(ctx: &Context, key: &Key) -> (Option<Arc<Target>>, Found<ScaledWorkload>) {
