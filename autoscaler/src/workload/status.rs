@@ -64,20 +64,23 @@ impl PutOff {
 // === impl Say ===
 
 impl Say {
-    pub(super) fn leaving(reason: &'static str) -> Self {
+    fn new(state: State, reason: &'static str) -> Self {
         Self {
-            state: State::Leaving,
+            state,
             reason,
             plain_pods: Vec::new(),
         }
     }
 
+    pub(super) fn leaving(reason: &'static str) -> Self {
+        Self::new(State::Leaving, reason)
+    }
+
     /// It is not enrolled, and has been.
     pub(super) fn unenrolled(reason: &'static str, plain_pods: Vec<String>) -> Self {
         Self {
-            state: State::Enrolling,
-            reason,
             plain_pods,
+            ..Self::new(State::Enrolling, reason)
         }
     }
 }
@@ -166,13 +169,7 @@ impl Task {
         let state = self.status_before(workload).state;
         let reason =
             "nobody looks after it: its kind is not in the chart's targets, or not there yet";
-        let plain_pods = Vec::new();
-        let say = Say {
-            state,
-            reason,
-            plain_pods,
-        };
-        self.say(workload, say).await
+        self.say(workload, Say::new(state, reason)).await
     }
 
     pub(super) async fn say(
