@@ -113,15 +113,14 @@ pub fn is_meshed(signs: &Signs<'_>) -> bool {
 pub fn entry(workload: &ScaledWorkload, identity: &PodIdentity, activator: &Pod) -> Option<Value> {
     let address = activator.ip.as_ref()?;
     let name = activator_entry(&workload.name_any(), &activator.name);
-    let named = |number: u16, app_port: u16| {
+    let ports = workload.spec.ports.iter();
+    let own = ports.map(|port| (traffic_port_name(port.app_port), port.activator_port));
+    let earlier = identity.renumbered.iter().filter_map(|number| {
         let mut ports = workload.spec.ports.iter();
-        let port = ports.find(|port| port.app_port == app_port)?;
-        Some((traffic_port_name(number), port.activator_port))
-    };
-    let own = workload.spec.ports.iter().map(|port| port.app_port);
-    let own = own.filter_map(|port| named(port, port));
-    let earlier = identity.renumbered.iter();
-    let earlier = earlier.filter_map(|port| named(port.was, port.is));
+        let port = ports.find(|port| port.app_port == number.is)?;
+        Some((traffic_port_name(number.was), port.activator_port))
+    });
+    // In this order: a number that one port had may be another's by now.
     let ports: BTreeMap<String, u16> = earlier.chain(own).collect();
     let mut labels = identity.labels.clone();
     // The private Service is for pods alone.
