@@ -227,7 +227,7 @@ impl<K> Writer<K> {
             return;
         }
         let mut known = known.write();
-        if let Some(other) = known.remove_at(&place, *keys) {
+        if let Some(other) = known.remove(&place, *keys) {
             known.note_change(None, &other, keys.part);
         }
         known.unread.insert(place);
@@ -300,7 +300,7 @@ impl<K> Index<K> {
 
     /// Takes `object` in the place of what is known of it.
     fn apply(&mut self, object: K, keys: Keys<K>) -> Taken<K> {
-        let replaced = self.remove(&object, keys);
+        let replaced = self.remove(&(keys.place)(&object), keys);
         let before = replaced.as_deref();
         let is_news = !before.is_some_and(|before| (keys.alike)(before, &object));
         if is_news {
@@ -312,8 +312,9 @@ impl<K> Index<K> {
 
     /// Forgets the object of this name.
     fn delete(&mut self, object: &K, keys: Keys<K>) -> Taken<K> {
-        let replaced = self.remove(object, keys);
-        self.unread.remove(&(keys.place)(object));
+        let place = (keys.place)(object);
+        let replaced = self.remove(&place, keys);
+        self.unread.remove(&place);
         self.note_change(replaced.as_deref(), object, keys.part);
         Taken {
             is_news: true,
@@ -334,13 +335,8 @@ impl<K> Index<K> {
         names.insert(name, object);
     }
 
-    /// Removes what is known of the object of this name, which may have been in another group.
-    fn remove(&mut self, object: &K, keys: Keys<K>) -> Option<Arc<K>> {
-        self.remove_at(&(keys.place)(object), keys)
-    }
-
-    /// The same for the object at this place.
-    fn remove_at(&mut self, (namespace, name): &(String, String), keys: Keys<K>) -> Option<Arc<K>> {
+    /// Removes what is known of the object at this place, which may have been in another group.
+    fn remove(&mut self, (namespace, name): &(String, String), keys: Keys<K>) -> Option<Arc<K>> {
         let names = self.namespaces.get_mut(namespace)?;
         let known = names.remove(name);
         if names.is_empty() {
