@@ -21,7 +21,6 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Incoming;
 use jiff::Timestamp;
-use kube::ResourceExt as _;
 use lull_contract::{
     scaled_workload::ScaledWorkload,
     view::{EVENTS_PATH, LED_QUERY, LIST_PATH, WorkloadDetail},
@@ -43,6 +42,7 @@ use self::{
 use crate::{
     config::Args,
     context::{Context, Key},
+    stores::place,
 };
 
 /// How often those who look on are told what has changed.
@@ -295,13 +295,6 @@ impl Page {
             at: Timestamp::now(),
         }
     }
-}
-
-fn place(workload: &ScaledWorkload) -> (String, String) {
-    (
-        workload.namespace().unwrap_or_default(),
-        workload.name_any(),
-    )
 }
 
 fn whole(answer: Answer) -> Response<Body> {

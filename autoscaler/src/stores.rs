@@ -261,7 +261,7 @@ pub(crate) const PODS: Keys<Pod> = Keys {
 
 /// Services that Lull has made are of no namespace's version: they are a workload's own.
 const SERVICES: Keys<Service> = Keys {
-    place: |service| (service.namespace().unwrap_or_default(), service.name_any()),
+    place,
     group: |_| None,
     part: |service| match label(service, WORKLOAD_LABEL) {
         Some(_) => "",
@@ -272,11 +272,16 @@ const SERVICES: Keys<Service> = Keys {
 
 pub(crate) fn by_name<K: Resource>(group: fn(&K) -> Option<&str>) -> Keys<K> {
     Keys {
-        place: |object| (object.namespace().unwrap_or_default(), object.name_any()),
+        place,
         group,
         part: |object| object.meta().namespace.as_deref().unwrap_or_default(),
         alike: |_, _| false,
     }
+}
+
+/// Namespace and name.
+pub(crate) fn place<K: Resource>(object: &K) -> (String, String) {
+    (object.namespace().unwrap_or_default(), object.name_any())
 }
 
 fn pod(pod: core::Pod) -> Pod {

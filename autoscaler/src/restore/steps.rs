@@ -27,6 +27,7 @@ use crate::{
     objects::{SERVICE_NAME_LABEL, is_lulls, native_ready},
     plan,
     pod::Pod,
+    stores::place,
 };
 
 /// What stands in the cluster.
@@ -99,10 +100,6 @@ pub(super) fn steps(seen: &Seen, is_late: bool) -> Vec<Planned> {
     let last = last(seen, &planned);
     planned.extend(last);
     planned
-}
-
-fn place<K: kube::Resource>(object: &K) -> (String, String) {
-    (object.namespace().unwrap_or_default(), object.name_any())
 }
 
 fn restore(service: &Service, now: bool) -> Option<Planned> {

@@ -8,12 +8,13 @@ use std::{
 };
 
 use kube::{
-    Resource, ResourceExt,
+    Resource,
     core::{DeserializeGuard, error_boundary::InvalidObject},
     runtime::watcher::Event,
 };
 use prometheus_client::metrics::gauge::Gauge;
 
+use super::place;
 use crate::cache::Writer;
 
 /// Namespace and name.
@@ -151,10 +152,6 @@ impl Guard {
             tracing::info!(%kind, namespace, name, "object can be read again");
         }
     }
-}
-
-fn place(object: &impl Resource) -> Place {
-    (object.namespace().unwrap_or_default(), object.name_any())
 }
 
 /// What is known of the object at this place.
