@@ -162,16 +162,12 @@ impl View {
     /// Who holds which shard at `now`, those of other divisions among them.
     #[must_use]
     pub fn holders(&self, now: Duration) -> Holders {
-        let held = self.seen.iter().filter(|(_, seen)| seen.is_held(now));
-        held.filter_map(|(name, seen)| {
-            let (shards, shard) = Shards::of_lease(name)?;
-            Some(Holder {
-                shards,
-                shard,
-                replica: seen.holder().to_owned(),
-            })
-        })
-        .collect()
+        let held = self.held(now).map(|(shards, shard, seen)| Holder {
+            shards,
+            shard,
+            replica: seen.holder().to_owned(),
+        });
+        held.collect()
     }
 
     /// What is to be written now. What is to be given up isn't led any more when this returns.
@@ -246,9 +242,15 @@ impl View {
 
     /// The other divisions, once for each of their leases that is held.
     fn others(&self, now: Duration) -> impl Iterator<Item = Shards> {
+        let divisions = self.held(now).map(|(shards, ..)| shards);
+        divisions.filter(move |shards| *shards != self.shards)
+    }
+
+    /// Division and number of each shard whose lease is held, and that lease.
+    fn held(&self, now: Duration) -> impl Iterator<Item = (Shards, u16, &Seen)> {
         self.seen.iter().filter_map(move |(name, seen)| {
-            let (shards, _) = Shards::of_lease(name)?;
-            (shards != self.shards && seen.is_held(now)).then_some(shards)
+            let (shards, shard) = Shards::of_lease(name)?;
+            seen.is_held(now).then_some((shards, shard, seen))
         })
     }
 
