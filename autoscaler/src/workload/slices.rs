@@ -27,7 +27,7 @@ impl Task {
         let slices = &self.ctx.stores.slices;
         let mut slices = slices.in_group(namespace, &label_value(name));
         // A Service of that name has the same group.
-        slices.retain(|slice| objects::is_lulls(slice) && objects::belongs_to(&**slice, name));
+        slices.retain(|slice| objects::is_lulls(slice));
         slices
     }
 
