@@ -290,6 +290,16 @@ mod tests {
         }
     }
 
+    /// The public Service with this selector, with Lull's note of what it was.
+    fn public(selector: &Value) -> Service {
+        let note = r#"{"ports":[],"selector":{"app":"shop"}}"#;
+        serde_json::from_value(json!({
+            "metadata": { "name": "web", "annotations": { ORIGINAL_ANNOTATION: note } },
+            "spec": { "selector": selector },
+        }))
+        .unwrap()
+    }
+
     #[test]
     fn a_slice_has_the_addresses_of_its_family() {
         let status =
@@ -323,14 +333,6 @@ mod tests {
 
     #[test]
     fn a_slice_misleads_where_its_service_is_gone_or_leads_elsewhere_or_needs_none() {
-        let service = |selector: Value| -> Service {
-            let note = r#"{"ports":[],"selector":{"app":"shop"}}"#;
-            serde_json::from_value(json!({
-                "metadata": { "name": "web", "annotations": { ORIGINAL_ANNOTATION: note } },
-                "spec": { "selector": selector },
-            }))
-            .unwrap()
-        };
         let labels = BTreeMap::from([("app".to_owned(), "shop".to_owned())]);
         let (ours, held) = (json!({ "app": "shop" }), json!({ HELD_LABEL: "uid" }));
         let (other, none) = (json!({ "app": "bank" }), json!({}));
@@ -343,7 +345,7 @@ mod tests {
             (Some(held), [false, false]),
         ];
         for (selector, expected) in rows {
-            let service = selector.clone().map(service);
+            let service = selector.as_ref().map(public);
             let found = [false, true].map(|is_spare| misleads(service.as_ref(), &labels, is_spare));
             assert_eq!(found, expected, "{selector:?}");
         }
@@ -365,21 +367,13 @@ mod tests {
 
     #[test]
     fn the_private_service_follows_the_public_one_also_while_it_is_held() {
-        let public = |selector: Value| -> Service {
-            let note = r#"{"ports":[],"selector":{"app":"shop"}}"#;
-            serde_json::from_value(json!({
-                "metadata": { "name": "web", "annotations": { ORIGINAL_ANNOTATION: note } },
-                "spec": { "selector": selector },
-            }))
-            .unwrap()
-        };
         let private = |public: &Service, planned: &PlannedService| {
             super::private(&workload(), (public, planned), true)
         };
-        let plain = private(&public(json!({ "app": "shop" })), &service());
+        let plain = private(&public(&json!({ "app": "shop" })), &service());
         let there: Service = serde_json::from_value(plain.clone()).unwrap();
         assert!(private_is(&there, &plain));
-        let held = public(json!({ HELD_LABEL: "uid" }));
+        let held = public(&json!({ HELD_LABEL: "uid" }));
         assert!(private_is(&there, &private(&held, &service())));
         let mut other_port = service();
         other_port.ports[0].port = 81;
