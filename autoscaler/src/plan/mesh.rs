@@ -52,8 +52,12 @@ pub(super) fn find(
         return;
     };
     if mesh.is_member {
-        pods::find(situation, &mesh, findings);
-        istiods::find(&mesh, findings);
+        let mut found = Vec::new();
+        pods::find(situation, &mesh, &mut found);
+        istiods::find(&mesh, &mut found);
+        // A cache has no order.
+        found.sort_by(|a, b| (a.reason, &a.object).cmp(&(b.reason, &b.object)));
+        findings.extend(found);
     }
     callers::find(situation, &mesh, services, findings);
 }

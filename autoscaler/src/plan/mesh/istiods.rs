@@ -3,19 +3,15 @@
 use super::{Finding, Mesh, Reason};
 use crate::mesh::{Istiod, MeshConfig, SELECT_ENTRIES};
 
-/// Findings about istiod, for a workload in the mesh.
+/// Findings about istiod, for a workload in the mesh; in no order.
 pub(super) fn find(mesh: &Mesh<'_>, findings: &mut Vec<Finding>) {
-    let mut found: Vec<Finding> = Vec::new();
     for istiod in &mesh.rules.istiods {
-        found.extend(ignored_entries(mesh, istiod));
-        found.extend(other_clusters(mesh, istiod));
+        findings.extend(ignored_entries(mesh, istiod));
+        findings.extend(other_clusters(mesh, istiod));
     }
     for config in &mesh.rules.configs {
-        found.extend(discovery(mesh, config));
+        findings.extend(discovery(mesh, config));
     }
-    // A cache has no order.
-    found.sort_by(|a, b| (a.reason, &a.object).cmp(&(b.reason, &b.object)));
-    findings.extend(found);
 }
 
 fn object_of(mesh: &Mesh<'_>, istiod: &Istiod) -> String {

@@ -7,26 +7,22 @@ use lull_contract::ports::traffic_port_name;
 use super::{Finding, Mesh, Reason, Situation};
 use crate::mesh::{AuthorizationPolicy, PeerAuthentication, Sidecar};
 
-/// Findings about rules at the pods themselves.
+/// Findings about rules at the pods themselves; in no order.
 pub(super) fn find(situation: &Situation<'_>, mesh: &Mesh<'_>, findings: &mut Vec<Finding>) {
     let labels = &situation.template.labels;
-    let mut found: Vec<Finding> = Vec::new();
     for policy in &mesh.rules.peer_authentications {
         if policy.selects(labels) {
-            found.extend(peer_authentication(situation, mesh, policy));
+            findings.extend(peer_authentication(situation, mesh, policy));
         }
     }
     for policy in &mesh.rules.authorization_policies {
         if policy.selects(labels) {
-            found.extend(ports_of_policy(situation, mesh, policy));
-            found.extend(addresses_of_policy(situation, mesh, policy));
+            findings.extend(ports_of_policy(situation, mesh, policy));
+            findings.extend(addresses_of_policy(situation, mesh, policy));
         }
     }
     let sidecar = sidecar_of(situation, mesh);
-    found.extend(sidecar.and_then(|sidecar| listeners(situation, mesh, sidecar)));
-    // A cache has no order.
-    found.sort_by(|a, b| (a.reason, &a.object).cmp(&(b.reason, &b.object)));
-    findings.extend(found);
+    findings.extend(sidecar.and_then(|sidecar| listeners(situation, mesh, sidecar)));
 }
 
 /// App port and traffic port of everything that Lull serves.
