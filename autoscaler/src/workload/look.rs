@@ -226,12 +226,7 @@ impl Task {
     /// Every ready address in Kubernetes' own slices is a pod with the sidecar; not every controller
     /// tells how far a rollout is.
     pub(super) fn endpoints_have_sidecars(&self, services: &[PlannedService]) -> bool {
-        let pods = self.pods();
-        let is_ours = |address: &str| pods.iter().any(|pod| pod.has_address(address));
-        services.iter().all(|service| {
-            let slices = self.slices_of(service);
-            objects::native_ready(slices.iter().map(Arc::as_ref)).all(is_ours)
-        })
+        self.plain_pods(services).is_empty()
     }
 
     /// Ready addresses in Kubernetes' own slices of `services` that are no pods with the sidecar, in
