@@ -155,7 +155,7 @@ impl Task {
         may_wake: bool,
     ) -> Seen {
         let is_called = self.mailbox.demand.lock().held() > 0;
-        let is_switched = services.iter().any(|s| plan::restore_patch(s).is_some());
+        let is_switched = services.iter().any(|service| plan::is_noted(service));
         Seen {
             is_switched,
             is_held: services.iter().any(|service| plan::is_held(service)),

@@ -247,7 +247,7 @@ impl Task {
         let target = targets.get(&self.key.namespace, &self.key.name);
         let template = target.as_ref().and_then(|target| target.template.as_ref());
         template.is_some_and(|template| !plan::selects(service, &template.plan.labels))
-            && (plan::restore_patch(service).is_none() || self.has_another(service))
+            && (!plan::is_noted(service) || self.has_another(service))
             && !self.has_slice_of_ours(service)
     }
 

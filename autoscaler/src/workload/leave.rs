@@ -49,7 +49,7 @@ impl Task {
                     .await?;
                 return self.add_activators_as_planned(target, workload).await;
             }
-            let switched = services.iter().any(|s| plan::restore_patch(s).is_some());
+            let switched = services.iter().any(|service| plan::is_noted(service));
             if switched {
                 self.say(workload, Say::leaving("Services are being given back"))
                     .await?;
