@@ -194,15 +194,15 @@ impl Activator {
 
     /// Adds a workload; its port.
     pub(crate) async fn add(&self, entry: WorkloadEntry) -> SocketAddr {
-        let name = entry.name.clone();
+        let (name, app_port) = (entry.name.clone(), entry.ports[0].app_port);
         self.directory.apply_workload(entry);
-        until(|| async { self.port(&name).is_some() }).await;
-        self.port(&name).unwrap()
+        let listening = || self.directory.listening("default", &name, app_port);
+        until(|| async { listening().is_some() }).await;
+        local(listening().unwrap())
     }
 
     pub(crate) fn port(&self, name: &str) -> Option<SocketAddr> {
-        let address = self.directory.listening("default", name, APP)?;
-        Some(SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())))
+        self.directory.listening("default", name, APP).map(local)
     }
 
     pub(crate) async fn page(&self, path: &str) -> Raw {

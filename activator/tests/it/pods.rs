@@ -12,7 +12,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::harness::{Activator, FakePod, get, local, loopback, soon, until, workload};
+use crate::harness::{Activator, FakePod, get, loopback, soon, until, workload};
 
 async fn page_says(activator: &Activator, text: &str) -> bool {
     activator.page("/workloads").await.body.contains(text)
@@ -43,15 +43,10 @@ async fn a_pod_that_cannot_be_reached_is_passed_over() {
 
 #[tokio::test]
 async fn who_is_held_is_let_through_to_a_pod_without_a_queue_proxy() {
-    let activator = Activator::start(&[]).await;
     let pod = FakePod::start("plain").await;
-    let app_port = pod.app.port();
     let mut entry = workload("shop");
-    entry.ports[0].app_port = app_port;
-    activator.directory.apply_workload(entry.clone());
-    let listening = || activator.directory.listening("default", "shop", app_port);
-    until(|| async { listening().is_some() }).await;
-    let port = local(listening().unwrap());
+    entry.ports[0].app_port = pod.app.port();
+    let (activator, port) = Activator::with(entry.clone()).await;
     let caller = tokio::spawn(async move { get(port, "/", "").await });
     activator.until_held(1).await;
     let none = entry.clone();

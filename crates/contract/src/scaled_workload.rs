@@ -245,6 +245,13 @@ fn bound_unsigned_formats(value: &mut Value) {
 mod tests {
     use super::*;
 
+    /// What the CRD says of a spec.
+    fn spec_schema() -> Value {
+        let crd = crd().unwrap();
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        schema["properties"]["spec"].clone()
+    }
+
     #[test]
     fn the_crd_has_no_format_that_kubernetes_warns_of() {
         let text = crd().unwrap().to_string();
@@ -253,9 +260,8 @@ mod tests {
 
     #[test]
     fn the_crd_takes_no_number_and_no_duration_that_cannot_be_read() {
-        let crd = crd().unwrap();
-        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-        let spec = &schema["properties"]["spec"]["properties"];
+        let schema = spec_schema();
+        let spec = &schema["properties"];
         let settings = &spec["settings"]["properties"];
         let (most, own) = (f64::from(u32::MAX), &spec["originalReplicas"]);
         for count in [own, &settings["minScale"], &settings["queueDepth"]] {
@@ -269,9 +275,7 @@ mod tests {
 
     #[test]
     fn the_crd_asks_for_no_setting_that_an_older_version_may_not_have_written() {
-        let crd = crd().unwrap();
-        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-        let spec = &schema["properties"]["spec"];
+        let spec = spec_schema();
         assert!(spec["required"].is_array(), "{spec}");
         let settings = &spec["properties"]["settings"];
         assert!(settings["required"].is_null(), "{settings}");

@@ -27,11 +27,9 @@ pub(super) fn app_ports(
         return Ok(named.to_vec());
     }
     let mut found: Vec<AppPort> = Vec::new();
-    for container in shape::app_containers(template) {
-        for port in shape::list(container, "ports").filter_map(declared) {
-            if found.iter().all(|p| p.number != port.number) {
-                found.push(port);
-            }
+    for port in of_app(template).filter_map(declared) {
+        if found.iter().all(|p| p.number != port.number) {
+            found.push(port);
         }
     }
     if found.is_empty() {
@@ -46,23 +44,25 @@ pub(super) fn app_ports(
 
 /// Names and numbers of the app's TCP ports that have a name.
 pub(super) fn named(template: &Value) -> impl Iterator<Item = (&str, u16)> {
-    let ports = shape::app_containers(template).flat_map(|app| shape::list(app, "ports"));
-    let ports = ports.filter(|port| transport(port) == "TCP");
-    ports.filter_map(|port| {
+    of_app(template).filter_map(|port| {
         let name = port.get("name")?.as_str()?;
-        Some((name, shape::port_number(port.get("containerPort"))?))
+        Some((name, declared(port)?.number))
     })
 }
 
-fn transport(port: &Value) -> &str {
-    let named = port.get("protocol").and_then(Value::as_str);
-    named.unwrap_or("TCP")
+/// All that the app's containers say of their ports.
+fn of_app(template: &Value) -> impl Iterator<Item = &Value> {
+    shape::app_containers(template).flat_map(|app| shape::list(app, "ports"))
 }
 
 fn declared(port: &Value) -> Option<AppPort> {
+    let transport = port
+        .get("protocol")
+        .and_then(Value::as_str)
+        .unwrap_or("TCP");
     let name = port.get("name").and_then(Value::as_str).unwrap_or_default();
     let number = shape::port_number(port.get("containerPort"))?;
-    AppPort::declared(name, number, transport(port))
+    AppPort::declared(name, number, transport)
 }
 
 /// Numbers for the sidecar that nothing in the template uses; `None` where none are left.

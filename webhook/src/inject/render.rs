@@ -58,8 +58,6 @@ pub(super) fn render(
     }
     let allocation =
         ports::allocate(&sidecar.ports, base).ok_or("no port number is left for the sidecar")?;
-    let ports = container_ports(sidecar, &renumbered, &allocation);
-    let container = container(base, (sidecar, &ports), image, &allocation)?;
     let mut record = Record {
         image: image.clone(),
         sidecar: sidecar.clone(),
@@ -71,6 +69,7 @@ pub(super) fn render(
         include_inbound_ports: None,
         keep_empty: Vec::new(),
     };
+    let container = container(base, &record, &allocation)?;
     let mut template = base.clone();
     if let Some(containers) = template
         .pointer_mut("/spec/containers")
@@ -204,18 +203,13 @@ fn listed(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim)
 }
 
-fn container(
-    base: &Value,
-    (sidecar, ports): (&Sidecar, &[Value]),
-    image: &Image,
-    allocation: &Allocation,
-) -> Result<Value, String> {
-    let small = allocation.small;
+fn container(base: &Value, record: &Record, allocation: &Allocation) -> Result<Value, String> {
+    let (sidecar, image, small) = (&record.sidecar, &record.image, allocation.small);
     Ok(json!({
         "name": QUEUE_PROXY_CONTAINER,
         "image": image.reference,
         "imagePullPolicy": image.pull_policy,
-        "ports": ports,
+        "ports": container_ports(record, allocation),
         "env": environment(base, sidecar, allocation)?,
         "resources": resources(&sidecar.resources, base),
         "readinessProbe": {
@@ -238,16 +232,12 @@ fn container(
     }))
 }
 
-fn container_ports(
-    sidecar: &Sidecar,
-    renumbered: &[Renumbered],
-    allocation: &Allocation,
-) -> Vec<Value> {
+fn container_ports(record: &Record, allocation: &Allocation) -> Vec<Value> {
     let small = allocation.small;
-    let doors = || sidecar.ports.iter().zip(&allocation.traffic);
+    let doors = || record.sidecar.ports.iter().zip(&allocation.traffic);
     let traffic = doors().map(|(app, number)| (traffic_port_name(app.number), *number));
     // The same number again, under the name that older pods have.
-    let earlier = renumbered.iter().filter_map(|port| {
+    let earlier = record.renumbered.iter().filter_map(|port| {
         let (_, number) = doors().find(|(app, _)| app.number == port.is)?;
         Some((traffic_port_name(port.was), *number))
     });
