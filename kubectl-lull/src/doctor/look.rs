@@ -20,7 +20,7 @@ use k8s_openapi::{
 use kube::{
     Api, CustomResourceExt, Resource,
     api::{ListParams, PostParams},
-    core::{DeserializeGuard, DynamicObject},
+    core::DynamicObject,
 };
 use lull_contract::{
     annotations::{self, DefaultError, Defaults, SCALE},
@@ -172,13 +172,9 @@ where
 
 /// The ScaledWorkloads, and why some of them can't be read.
 async fn workloads(cluster: &Cluster) -> (Read<Option<Vec<ScaledWorkload>>>, Unread) {
-    let api: Api<DeserializeGuard<ScaledWorkload>> = Api::all(cluster.client.clone());
-    match call("list ScaledWorkloads", api.list(&ListParams::default())).await {
-        Ok(list) => {
-            let scaled: Scaled = list.items.into_iter().collect();
-            (Ok(Some(scaled.read)), scaled.unread)
-        }
-        Err(error) if error.is(404) => (Ok(None), Unread::new()),
+    match Scaled::list(cluster, None).await {
+        Ok(Some(scaled)) => (Ok(Some(scaled.read)), scaled.unread),
+        Ok(None) => (Ok(None), Unread::new()),
         Err(error) => (Err(error.line()), Unread::new()),
     }
 }
