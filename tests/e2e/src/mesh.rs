@@ -1,6 +1,9 @@
 //! What Istio is told of a workload, and what a workload sees of its callers.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use anyhow::{Context as _, ensure};
 use kube::{
@@ -8,7 +11,7 @@ use kube::{
     core::{ApiResource, DynamicObject, GroupVersionKind},
 };
 use lull_contract::{names, ports::traffic_port_name};
-use sample_app::wire::Hello;
+use sample_app::wire::{Hello, ProbeAnswer};
 use serde_json::{Value, json};
 
 use crate::{Agent, Cluster, Namespace, Workload, app::APP_LABEL, cluster::has_code};
@@ -85,6 +88,15 @@ async fn written(workload: &Workload, plural: &str) -> anyhow::Result<Vec<Value>
     Ok(items.context("the answer is no list")?.clone())
 }
 
+/// The headers of a request for `/?headers`, as the app tells them in its `answer`.
+///
+/// # Errors
+/// Where it tells of none.
+pub fn headers_told(answer: &ProbeAnswer) -> anyhow::Result<BTreeMap<String, String>> {
+    let hello: Hello = serde_json::from_str(&answer.body).with_context(|| answer.body.clone())?;
+    hello.headers.context("no headers were told")
+}
+
 /// Fails unless the app sees that `agent`, who has `account` in `namespace`, called it.
 ///
 /// # Errors
@@ -94,8 +106,7 @@ pub async fn sees_caller(
     (agent, namespace, account): (&Agent, &Namespace, &str),
 ) -> anyhow::Result<()> {
     let answer = agent.get(&workload.url("/?headers")).await?;
-    let hello: Hello = serde_json::from_str(&answer.body).context(answer.body.clone())?;
-    let headers = hello.headers.context("no headers were told")?;
+    let headers = headers_told(&answer)?;
     let seen = headers.get(CALLER_HEADER).cloned().unwrap_or_default();
     let wanted = format!("URI=spiffe://{}", principal(namespace, account));
     ensure!(
