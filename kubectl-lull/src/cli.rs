@@ -273,11 +273,11 @@ mod tests {
         };
         assert_eq!(again(&["lull-system", "-n", "web"]), "");
         let context = "arn:aws:eks:eu-west-1:1:cluster/web";
-        let file = "/home/me/my 'kube' config";
+        let file = "some 'kube' config";
         assert_eq!(
             again(&["lull", "--context", context, "--kubeconfig", file]),
             format!(
-                r" --kubeconfig '/home/me/my '\''kube'\'' config' --context {context} --lull-namespace lull"
+                r" --kubeconfig 'some '\''kube'\'' config' --context {context} --lull-namespace lull"
             )
         );
     }

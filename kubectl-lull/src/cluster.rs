@@ -152,28 +152,24 @@ impl Cluster {
             ..KubeConfigOptions::default()
         };
         let file = match &access.kubeconfig {
-            Some(path) => Kubeconfig::read_from(path)
-                .with_context(|| format!("reading {}", path.display()))
-                .map(Some)?,
-            // Whether there must be one is said below.
-            None => Kubeconfig::read().ok(),
+            Some(path) => {
+                Kubeconfig::read_from(path).with_context(|| format!("reading {}", path.display()))
+            }
+            None => Kubeconfig::read().context("the kubeconfig can't be used"),
         };
         let context = access.context.as_deref();
-        let own = file.as_ref();
+        let own = file.as_ref().ok();
         let own = own.and_then(|file| proxy::in_kubeconfig(file, context));
-        let config = match file {
-            Some(file) if access.kubeconfig.is_some() => {
-                Config::from_custom_kubeconfig(file, &options).await
-            }
-            _ if context.is_some() => Config::from_kubeconfig(&options).await,
-            _ => {
-                let config = Config::infer()
-                    .await
-                    .context("no cluster: name a kubeconfig by --kubeconfig or KUBECONFIG")?;
-                return Self::of(config, own, access);
-            }
+        let config = if access.kubeconfig.is_some() || context.is_some() {
+            Config::from_custom_kubeconfig(file?, &options)
+                .await
+                .context("the kubeconfig can't be used")?
+        } else {
+            // There need not be one: within a cluster its own access is taken.
+            Config::infer()
+                .await
+                .context("no cluster: name a kubeconfig by --kubeconfig or KUBECONFIG")?
         };
-        let config = config.context("the kubeconfig can't be used")?;
         Self::of(config, own, access)
     }
 

@@ -7,8 +7,8 @@ use std::{
 
 use autoscaler::{
     mesh::{
-        Around, DestinationRule, ISTIOD, Istiod, MESH_CONFIG, MeshConfig, PodIdentity, RuleKind,
-        Signs, WorkloadEntry, is_meshed,
+        Around, DestinationRule, ISTIOD, Istiod, MESH_CONFIG, MeshConfig, MeshMode, PodIdentity,
+        RuleKind, Signs, WorkloadEntry, is_meshed,
     },
     pod::Pod,
     target::Target,
@@ -111,7 +111,7 @@ pub(crate) async fn around(
     let Some(template) = &target.template else {
         return Ok(None);
     };
-    if told.is_without_mesh || !is_known(cluster).await? {
+    if told.mesh_mode == MeshMode::None || !is_known(cluster).await? {
         return Ok(None);
     }
     let root = told.mesh_root.as_str();

@@ -1,6 +1,7 @@
 //! What the autoscaler of the cluster is told, as far as a plan depends on it.
 
-use autoscaler::namespaces::Namespaces;
+use autoscaler::{mesh::MeshMode, namespaces::Namespaces};
+use clap::ValueEnum;
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::Api;
 use lull_contract::target_resource::{TargetResource, TargetResources};
@@ -32,10 +33,8 @@ pub(crate) struct Told {
     pub(crate) targets: Option<TargetResources>,
     /// Namespaces that it looks after; all where it was not seen.
     pub(crate) namespaces: Namespaces,
-    /// It has nothing to do with a mesh, whatever the cluster has.
-    pub(crate) is_without_mesh: bool,
-    /// It waits for one, and does nothing before the cluster has it.
-    pub(crate) is_waiting_for_mesh: bool,
+    /// Whether there is a mesh for it.
+    pub(crate) mesh_mode: MeshMode,
     /// Namespace whose policies hold in all others of a mesh.
     pub(crate) mesh_root: String,
 }
@@ -107,8 +106,9 @@ impl Told {
                 .and_then(|names| names.parse::<Namespaces>().ok())
                 .unwrap_or_default()
                 .beside(own),
-            is_without_mesh: value(MESH).as_deref() == Some("none"),
-            is_waiting_for_mesh: value(MESH).as_deref() == Some("istio"),
+            mesh_mode: value(MESH)
+                .and_then(|mode| MeshMode::from_str(&mode, false).ok())
+                .unwrap_or_default(),
             mesh_root: value(MESH_ROOT).unwrap_or_else(|| DEFAULT_MESH_ROOT.to_owned()),
         }
     }
@@ -159,17 +159,15 @@ mod tests {
             { "name": MESH, "value": "istio" }, { "name": MESH_ROOT, "value": "mesh" },
         ]));
         assert_eq!(
-            (named.is_without_mesh, named.mesh_root.as_str()),
-            (false, "mesh")
+            (named.mesh_mode, named.mesh_root.as_str()),
+            (MeshMode::Istio, "mesh")
         );
         let off = by(&json!([{ "name": MESH, "value": "none" }]));
         assert_eq!(
-            (off.is_without_mesh, off.mesh_root.as_str()),
-            (true, DEFAULT_MESH_ROOT)
+            (off.mesh_mode, off.mesh_root.as_str()),
+            (MeshMode::None, DEFAULT_MESH_ROOT)
         );
-        assert!(named.is_waiting_for_mesh && !off.is_waiting_for_mesh);
-        let unseen = Told::by(None, OWN);
-        assert!(!unseen.is_without_mesh && !unseen.is_waiting_for_mesh);
+        assert_eq!(Told::by(None, OWN).mesh_mode, MeshMode::Auto);
     }
 
     fn leaves(told: &Told, kind: &str, namespace: &str) -> Option<LeftOut> {

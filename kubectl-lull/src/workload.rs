@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use autoscaler::target::{Target, discover};
 use kube::{
     Api, Resource, ResourceExt,
+    api::ListParams,
     core::{ApiResource, DeserializeGuard, DynamicObject},
 };
 use lull_contract::{
@@ -136,6 +137,13 @@ pub(crate) async fn is_installed(cluster: &Cluster) -> Result<bool, CallError> {
     }
 }
 
+/// What is said of each ScaledWorkload that can't be read.
+pub(crate) fn unreadable(unread: &Unread) -> impl Iterator<Item = String> {
+    unread.iter().map(|((namespace, name), why)| {
+        format!("the ScaledWorkload {namespace}/{name} can't be read: {why}")
+    })
+}
+
 /// What is said of a workload that has no ScaledWorkload.
 fn not_run(target: &Target) -> String {
     if annotations::opted_in(&target.annotations) {
@@ -148,6 +156,28 @@ fn not_run(target: &Target) -> String {
 }
 
 // === impl Scaled ===
+
+impl Scaled {
+    /// Those of `namespace`, or of all of them; `None`: the cluster doesn't know the kind.
+    ///
+    /// # Errors
+    /// Where the API server can't say.
+    pub(crate) async fn list(
+        cluster: &Cluster,
+        namespace: Option<&str>,
+    ) -> Result<Option<Self>, CallError> {
+        let client = cluster.client.clone();
+        let api: Api<DeserializeGuard<ScaledWorkload>> = match namespace {
+            Some(namespace) => Api::namespaced(client, namespace),
+            None => Api::all(client),
+        };
+        match call("list ScaledWorkloads", api.list(&ListParams::default())).await {
+            Ok(list) => Ok(Some(list.items.into_iter().collect())),
+            Err(error) if error.is(404) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
 
 impl FromIterator<DeserializeGuard<ScaledWorkload>> for Scaled {
     fn from_iter<I>(objects: I) -> Self

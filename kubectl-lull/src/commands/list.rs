@@ -1,7 +1,7 @@
 //! `list`: every workload that Lull runs.
 
+use anyhow::Context;
 use jiff::Timestamp;
-use kube::{Api, api::ListParams, core::DeserializeGuard};
 use lull_contract::{
     scaled_workload::ScaledWorkload,
     view::{WorkloadList, WorkloadView},
@@ -11,14 +11,13 @@ use serde::Serialize;
 use super::Asked;
 use crate::{
     cli::ListArgs,
-    cluster::{Cluster, call},
     name::shown as shown_name,
     output::{Outcome, Output},
     pages,
     style::{Paint, Style},
     table::{Cell, Table},
     words::{ago, count, hours, since},
-    workload::{NOT_INSTALLED, Scaled},
+    workload::{NOT_INSTALLED, Scaled, unreadable},
 };
 
 /// Longest reason that is shown whole.
@@ -44,8 +43,11 @@ pub(super) async fn run(asked: Asked<'_>, args: ListArgs) -> anyhow::Result<Outp
         Ok(list) => (list, Vec::new()),
         Err(error) => {
             let instead = format!("{error}; what the ScaledWorkloads say is shown");
-            let scaled = from_status(cluster, args.all_namespaces).await?;
-            let missing: Vec<String> = [instead].into_iter().chain(unread(&scaled)).collect();
+            let of = (!args.all_namespaces).then_some(cluster.namespace.as_str());
+            let scaled = Scaled::list(cluster, of).await?.context(NOT_INSTALLED)?;
+            let unread = unreadable(&scaled.unread);
+            let unread = unread.map(|text| format!("{text} (kubectl lull doctor)"));
+            let missing: Vec<String> = [instead].into_iter().chain(unread).collect();
             (shown_from(&scaled), missing)
         }
     };
@@ -84,27 +86,6 @@ fn shown_from(scaled: &Scaled) -> WorkloadList {
     WorkloadList {
         workloads: scaled.read.iter().map(ScaledWorkload::view).collect(),
         ..WorkloadList::default()
-    }
-}
-
-/// A line for each that can't be read.
-fn unread(scaled: &Scaled) -> impl Iterator<Item = String> {
-    scaled.unread.iter().map(|((namespace, name), why)| {
-        format!("the ScaledWorkload {namespace}/{name} can't be read: {why} (kubectl lull doctor)")
-    })
-}
-
-async fn from_status(cluster: &Cluster, is_for_all: bool) -> anyhow::Result<Scaled> {
-    let client = cluster.client.clone();
-    let api: Api<DeserializeGuard<ScaledWorkload>> = if is_for_all {
-        Api::all(client)
-    } else {
-        Api::namespaced(client, &cluster.namespace)
-    };
-    match call("list ScaledWorkloads", api.list(&ListParams::default())).await {
-        Ok(list) => Ok(list.items.into_iter().collect()),
-        Err(error) if error.is(404) => anyhow::bail!(NOT_INSTALLED),
-        Err(error) => Err(error.into()),
     }
 }
 

@@ -11,7 +11,7 @@ use lull_contract::{
 };
 
 use super::{Area, Finding, OptedIn, Seen, place, ready_addresses};
-use crate::{gather::COMPONENT_LABEL, told::LeftOut};
+use crate::{gather::COMPONENT_LABEL, told::LeftOut, workload::unreadable};
 
 /// Reason of a workload that is not enrolled yet and that nothing stands in the way of.
 const WAITING: &str = "Waiting";
@@ -161,10 +161,9 @@ fn conditions(workloads: &[ScaledWorkload], findings: &mut Vec<Finding>) {
 
 /// Those that this program can't read, and so mostly nobody of its version.
 fn unread(seen: &Seen, findings: &mut Vec<Finding>) {
-    let unread = seen.unread.iter();
-    findings.extend(unread.map(|((namespace, name), why)| {
+    findings.extend(unreadable(&seen.unread).map(|text| {
         Area::Workloads.warning(
-            format!("the ScaledWorkload {namespace}/{name} can't be read: {why}"),
+            text,
             "docs/failures.md, A ScaledWorkload that can't be read; where Lull is newer than this \
              kubectl lull, take its own",
         )

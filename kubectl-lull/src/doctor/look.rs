@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt::Debug, time::Duration};
 
 use autoscaler::{
-    mesh::{ISTIOD, WorkloadEntry},
+    mesh::{ISTIOD, MeshMode, WorkloadEntry},
     target::Target,
 };
 use jiff::Timestamp;
@@ -20,7 +20,7 @@ use k8s_openapi::{
 use kube::{
     Api, CustomResourceExt, Resource,
     api::{ListParams, PostParams},
-    core::{DeserializeGuard, DynamicObject},
+    core::DynamicObject,
 };
 use lull_contract::{
     annotations::{self, DefaultError, Defaults, SCALE},
@@ -87,10 +87,10 @@ pub(crate) async fn look(cluster: &Cluster) -> Seen {
         lacking: lacking(cluster, &known).await,
         autoscaler_lacking: autoscaler_lacking(cluster, &known).await,
         istiods: listed(Api::all(client()), &labels(ISTIOD)).await,
-        is_without_mesh: known.as_ref().is_ok_and(|(told, _)| told.is_without_mesh),
-        is_waiting_for_mesh: known
+        mesh_mode: known
             .as_ref()
-            .is_ok_and(|(told, _)| told.is_waiting_for_mesh),
+            .map(|(told, _)| told.mesh_mode)
+            .unwrap_or_default(),
         missing_kinds: missing_kinds(cluster, &knows_istio).await,
         entries: entries(cluster, &knows_istio).await,
         knows_istio,
@@ -142,7 +142,7 @@ async fn leases(cluster: &Cluster) -> (Read<Vec<Lease>>, BTreeSet<String>) {
 async fn known(cluster: &Cluster) -> Known {
     let told = told(cluster, &mut Vec::new()).await;
     let told = told.map_err(|error| format!("{error:#}"))?;
-    let has_mesh = !told.is_without_mesh && read(mesh::is_known(cluster).await)?;
+    let has_mesh = told.mesh_mode != MeshMode::None && read(mesh::is_known(cluster).await)?;
     Ok((told, has_mesh))
 }
 
@@ -172,13 +172,9 @@ where
 
 /// The ScaledWorkloads, and why some of them can't be read.
 async fn workloads(cluster: &Cluster) -> (Read<Option<Vec<ScaledWorkload>>>, Unread) {
-    let api: Api<DeserializeGuard<ScaledWorkload>> = Api::all(cluster.client.clone());
-    match call("list ScaledWorkloads", api.list(&ListParams::default())).await {
-        Ok(list) => {
-            let scaled: Scaled = list.items.into_iter().collect();
-            (Ok(Some(scaled.read)), scaled.unread)
-        }
-        Err(error) if error.is(404) => (Ok(None), Unread::new()),
+    match Scaled::list(cluster, None).await {
+        Ok(Some(scaled)) => (Ok(Some(scaled.read)), scaled.unread),
+        Ok(None) => (Ok(None), Unread::new()),
         Err(error) => (Err(error.line()), Unread::new()),
     }
 }

@@ -1,6 +1,6 @@
 //! Whether Istio is there as Lull needs it, and Lull's own pods outside of it.
 
-use autoscaler::mesh::{SELECT_ENTRIES, ignores_entries};
+use autoscaler::mesh::{MeshMode, SELECT_ENTRIES, ignores_entries};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use lull_contract::names::ISTIO_PROXY_CONTAINER;
@@ -10,7 +10,7 @@ use super::{Area, Finding, Seen};
 /// Findings about Istio.
 pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
     findings.push(istio(seen));
-    if matches!(seen.knows_istio, Ok(true)) && !seen.is_without_mesh {
+    if matches!(seen.knows_istio, Ok(true)) && seen.mesh_mode != MeshMode::None {
         findings.extend(kinds(seen));
     }
     let Ok(pods) = &seen.pods else {
@@ -44,13 +44,13 @@ fn istio(seen: &Seen) -> Finding {
         specs.any(ignores_entries)
     });
     match (&seen.knows_istio, has_istiod) {
-        (Ok(true), _) if seen.is_without_mesh => Area::Mesh.warning(
+        (Ok(true), _) if seen.mesh_mode == MeshMode::None => Area::Mesh.warning(
             "Istio is there, and Lull is told to leave it alone (mesh.mode is none): workloads in the \
              mesh are treated as if they were outside of it",
             "helm upgrade with mesh.mode=auto, where a workload in the mesh is to sleep",
         ),
         // Istiods of before 1.22 have their kinds in other versions only.
-        (Ok(false), Ok(true)) if !seen.is_without_mesh => Area::Mesh.problem(
+        (Ok(false), Ok(true)) if seen.mesh_mode != MeshMode::None => Area::Mesh.problem(
             "an istiod runs, and the cluster doesn't know the WorkloadEntries of \
              networking.istio.io/v1 by which Istio is told of activators: Lull takes the cluster for \
              one without a mesh",
@@ -63,7 +63,7 @@ fn istio(seen: &Seen) -> Finding {
             ),
             format!("take {SELECT_ENTRIES} out of istiod's environment"),
         ),
-        (Ok(false), _) if seen.is_waiting_for_mesh => Area::Mesh.problem(
+        (Ok(false), _) if seen.mesh_mode == MeshMode::Istio => Area::Mesh.problem(
             "there is no Istio, and Lull is told to wait for it (mesh.mode is istio): nothing is enrolled",
             "install Istio's CRDs (chart istio/base), or helm upgrade with mesh.mode=auto",
         ),

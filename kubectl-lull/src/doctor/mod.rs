@@ -17,7 +17,7 @@ mod webhook;
 
 use std::collections::BTreeSet;
 
-use autoscaler::mesh::WorkloadEntry;
+use autoscaler::mesh::{MeshMode, WorkloadEntry};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     admissionregistration::v1::MutatingWebhookConfiguration, apps::v1::Deployment,
@@ -148,10 +148,8 @@ pub(crate) struct Seen {
     pub(crate) knows_istio: Read<bool>,
     /// Pods of istiod.
     pub(crate) istiods: Read<Vec<Pod>>,
-    /// Lull is told that there is no mesh for it.
-    pub(crate) is_without_mesh: bool,
-    /// Lull is told to wait for a mesh.
-    pub(crate) is_waiting_for_mesh: bool,
+    /// What Lull is told of a mesh; [`MeshMode::Auto`] also where that was not seen.
+    pub(crate) mesh_mode: MeshMode,
     /// Istio's kinds that the cluster doesn't know, where it knows WorkloadEntries.
     pub(crate) missing_kinds: Read<Vec<String>>,
     /// WorkloadEntries that Lull has written.

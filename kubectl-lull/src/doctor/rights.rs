@@ -182,6 +182,7 @@ pub(super) fn of_autoscaler(seen: &Seen, findings: &mut Vec<Finding>) {
 mod tests {
     use std::collections::BTreeSet;
 
+    use autoscaler::mesh::MeshMode;
     use lull_process::docs;
 
     use super::*;
@@ -190,8 +191,11 @@ mod tests {
         let told = Told {
             targets: None,
             namespaces: autoscaler::namespaces::Namespaces::default(),
-            is_without_mesh: !has_mesh,
-            is_waiting_for_mesh: false,
+            mesh_mode: if has_mesh {
+                MeshMode::Auto
+            } else {
+                MeshMode::None
+            },
             mesh_root: "istio-system".to_owned(),
         };
         of_the_user(&told, has_mesh)

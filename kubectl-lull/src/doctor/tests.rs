@@ -123,8 +123,7 @@ fn well() -> Seen {
         autoscaler_lacking: Ok(Vec::new()),
         knows_istio: Ok(false),
         istiods: Ok(Vec::new()),
-        is_without_mesh: false,
-        is_waiting_for_mesh: false,
+        mesh_mode: MeshMode::Auto,
         missing_kinds: Ok(Vec::new()),
         entries: Ok(Vec::new()),
         slices: Ok(vec![slice("shop", "10.0.0.1")]),
@@ -351,7 +350,7 @@ fn an_istio_that_is_partly_there_or_not_for_lull_is_told() {
     has(&seen, Area::Mesh, Level::Good, "istiod ready");
     seen.istiods = Ok(vec![istiod(&env("false"))]);
     has(&seen, Area::Mesh, Level::Problem, variable);
-    seen.is_without_mesh = true;
+    seen.mesh_mode = MeshMode::None;
     has(&seen, Area::Mesh, Level::Warning, "mesh.mode is none");
 }
 
@@ -359,7 +358,7 @@ fn an_istio_that_is_partly_there_or_not_for_lull_is_told() {
 fn a_mesh_that_lull_waits_for_is_missed() {
     let mut seen = well();
     has(&seen, Area::Mesh, Level::Good, "none is needed");
-    seen.is_waiting_for_mesh = true;
+    seen.mesh_mode = MeshMode::Istio;
     has(&seen, Area::Mesh, Level::Problem, "told to wait for it");
     seen.knows_istio = Ok(true);
     seen.istiods = Ok(vec![istiod(&json!([]))]);

@@ -36,6 +36,12 @@ pub struct PlainClient(Client);
 #[derive(Debug)]
 pub struct Scratch(PathBuf);
 
+/// The path that the environment's `variable` has.
+pub(crate) fn program(variable: &str) -> anyhow::Result<PathBuf> {
+    let path = std::env::var_os(variable).map(PathBuf::from);
+    path.with_context(|| format!("{variable} must be the path of a program (make e2e sets it)"))
+}
+
 // === impl Program ===
 
 impl Program {

@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     Cluster, Workload,
-    background::{PlainClient, Program, Scratch},
+    background::{PlainClient, Program, Scratch, program},
     cluster::{call, is_ready},
     counters, eventually,
 };
@@ -220,13 +220,11 @@ impl DebugPages {
     /// # Errors
     /// Where none is ready, or no port of it can be forwarded.
     pub async fn open(cluster: &Cluster) -> anyhow::Result<Self> {
-        let kubectl = std::env::var_os("E2E_KUBECTL");
-        let kubectl = kubectl.context("E2E_KUBECTL must be the path of kubectl")?;
+        let mut command = Command::new(program("E2E_KUBECTL")?);
         let pods = pods(cluster).await?;
         let pod = pods.iter().find(|pod| is_ready(pod));
         let pod = format!("pod/{}", pod.context("no istiod is ready")?.name_any());
         let any_to = format!(":{MONITORING}");
-        let mut command = Command::new(kubectl);
         command.args(["port-forward", "--namespace", NAMESPACE]);
         command.args(["--address", "127.0.0.1", pod.as_str(), any_to.as_str()]);
         let scratch = Scratch::try_new("istiod")?;

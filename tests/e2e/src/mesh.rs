@@ -1,10 +1,17 @@
 //! What Istio is told of a workload, and what a workload sees of its callers.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use anyhow::{Context as _, ensure};
+use kube::{
+    Resource as _,
+    core::{ApiResource, DynamicObject, GroupVersionKind},
+};
 use lull_contract::{names, ports::traffic_port_name};
-use sample_app::wire::Hello;
+use sample_app::wire::{Hello, ProbeAnswer};
 use serde_json::{Value, json};
 
 use crate::{Agent, Cluster, Namespace, Workload, app::APP_LABEL, cluster::has_code};
@@ -13,6 +20,8 @@ use crate::{Agent, Cluster, Namespace, Workload, app::APP_LABEL, cluster::has_co
 const TRUST_DOMAIN: &str = "cluster.local";
 /// Header in which a pod's Envoy says who called.
 pub const CALLER_HEADER: &str = "x-forwarded-client-cert";
+/// API group of what says who may call.
+const SECURITY: &str = "security.istio.io";
 /// Kind of what says who may call whom.
 const POLICY: &str = "AuthorizationPolicy";
 /// Where policies are for the whole mesh.
@@ -79,6 +88,15 @@ async fn written(workload: &Workload, plural: &str) -> anyhow::Result<Vec<Value>
     Ok(items.context("the answer is no list")?.clone())
 }
 
+/// The headers of a request for `/?headers`, as the app tells them in its `answer`.
+///
+/// # Errors
+/// Where it tells of none.
+pub fn headers_told(answer: &ProbeAnswer) -> anyhow::Result<BTreeMap<String, String>> {
+    let hello: Hello = serde_json::from_str(&answer.body).with_context(|| answer.body.clone())?;
+    hello.headers.context("no headers were told")
+}
+
 /// Fails unless the app sees that `agent`, who has `account` in `namespace`, called it.
 ///
 /// # Errors
@@ -88,8 +106,7 @@ pub async fn sees_caller(
     (agent, namespace, account): (&Agent, &Namespace, &str),
 ) -> anyhow::Result<()> {
     let answer = agent.get(&workload.url("/?headers")).await?;
-    let hello: Hello = serde_json::from_str(&answer.body).context(answer.body.clone())?;
-    let headers = hello.headers.context("no headers were told")?;
+    let headers = headers_told(&answer)?;
     let seen = headers.get(CALLER_HEADER).cloned().unwrap_or_default();
     let wanted = format!("URI=spiffe://{}", principal(namespace, account));
     ensure!(
@@ -114,7 +131,7 @@ pub async fn allow_only(workload: &Workload, principal: &str) -> anyhow::Result<
     });
     let callers = format!("{name}-callers");
     let policy = (namespace.as_str(), POLICY, callers.as_str());
-    secure(&workload.cluster, policy, &spec).await
+    create(&workload.cluster, SECURITY, policy, &spec).await
 }
 
 /// Sets the mutual TLS that the pods of `namespace` take, such as `PERMISSIVE`.
@@ -124,7 +141,7 @@ pub async fn allow_only(workload: &Workload, principal: &str) -> anyhow::Result<
 pub async fn mutual_tls(namespace: &Namespace, mode: &str) -> anyhow::Result<()> {
     let spec = json!({ "mtls": { "mode": mode } });
     let policy = (namespace.name.as_str(), "PeerAuthentication", "default");
-    secure(&namespace.cluster, policy, &spec).await
+    create(&namespace.cluster, SECURITY, policy, &spec).await
 }
 
 /// Runs `during` while nobody in the mesh may be called, but by policies that allow it. That ends with it,
@@ -137,39 +154,43 @@ pub async fn denied_to_all<T>(
     during: impl AsyncFnOnce() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     // Without a rule it allows nothing.
-    match secure(cluster, (ROOT_NAMESPACE, POLICY, DENIAL), &json!({})).await {
+    let denial = (ROOT_NAMESPACE, POLICY, DENIAL);
+    match create(cluster, SECURITY, denial, &json!({})).await {
         // A run that was killed has left it.
         Err(error) if !has_code(&error, 409) => return Err(error),
         _ => {}
     }
     let outcome = Box::pin(during()).await;
-    let path = policies(ROOT_NAMESPACE, POLICY) + "/" + DENIAL;
+    let path = objects(SECURITY, (ROOT_NAMESPACE, POLICY)) + "/" + DENIAL;
     let gone = cluster.text("DELETE", &path, Vec::new()).await;
     outcome.and_then(|done| gone.map(|_| done))
 }
 
-fn policies(namespace: &str, kind: &str) -> String {
-    // "ies" of a policy, "s" of the rest.
-    let kind = kind.to_lowercase();
-    let plural = kind
-        .strip_suffix('y')
-        .map_or_else(|| format!("{kind}s"), |stem| format!("{stem}ies"));
-    format!("/apis/security.istio.io/v1/namespaces/{namespace}/{plural}")
+/// The path of a kind's objects.
+fn objects(group: &str, (namespace, kind): (&str, &str)) -> String {
+    let kind = GroupVersionKind::gvk(group, "v1", kind);
+    DynamicObject::url_path(&ApiResource::from_gvk(&kind), Some(namespace))
 }
 
-/// Creates an object of Istio's that says who may call.
-async fn secure(
+/// Creates an object of Istio's, of a kind of `group`.
+///
+/// # Errors
+/// Where the API server refuses.
+pub(crate) async fn create(
     cluster: &Cluster,
+    group: &str,
     (namespace, kind, name): (&str, &str, &str),
     spec: &Value,
 ) -> anyhow::Result<()> {
     let object = json!({
-        "apiVersion": "security.istio.io/v1",
+        "apiVersion": format!("{group}/v1"),
         "kind": kind,
         "metadata": { "name": name },
         "spec": spec,
     });
-    cluster.create(&policies(namespace, kind), &object).await
+    cluster
+        .create(&objects(group, (namespace, kind)), &object)
+        .await
 }
 
 #[cfg(test)]
@@ -181,9 +202,10 @@ mod tests {
         let rows = [
             (POLICY, "authorizationpolicies"),
             ("PeerAuthentication", "peerauthentications"),
+            ("Gateway", "gateways"),
         ];
         for (kind, plural) in rows {
-            let path = policies("ns", kind);
+            let path = objects(SECURITY, ("ns", kind));
             assert!(path.ends_with(&format!("/ns/{plural}")), "{path}");
         }
     }

@@ -19,7 +19,7 @@ use tokio::process::Command;
 
 use crate::{
     Namespace,
-    background::{PlainClient, Program, Scratch},
+    background::{PlainClient, Program, Scratch, program},
     cluster::{call, is_ready},
 };
 
@@ -161,11 +161,6 @@ impl Prometheus {
         self.server.stop().await?;
         self.proxy.stop().await
     }
-}
-
-fn program(variable: &str) -> anyhow::Result<PathBuf> {
-    let path = std::env::var_os(variable).map(PathBuf::from);
-    path.with_context(|| format!("{variable} must be the path of a program (make e2e sets it)"))
 }
 
 /// JSON, which is YAML too. Files are in `folder`.

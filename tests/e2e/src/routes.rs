@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use sample_app::wire::ProbeSpec;
 use serde_json::{Value, json};
 
-use crate::{Cluster, Namespace, Workload};
+use crate::{Cluster, Namespace, Workload, mesh};
 
 /// Namespace of the gateway.
 const NAMESPACE: &str = "istio-system";
@@ -176,15 +176,8 @@ async fn create(
     (kind, name): (&str, &str),
     spec: &Value,
 ) -> anyhow::Result<()> {
-    let object = json!({
-        "apiVersion": "networking.istio.io/v1",
-        "kind": kind,
-        "metadata": { "name": name },
-        "spec": spec,
-    });
-    let (namespaced, plural) = (&namespace.name, format!("{}s", kind.to_lowercase()));
-    let path = format!("/apis/networking.istio.io/v1/namespaces/{namespaced}/{plural}");
-    namespace.cluster.create(&path, &object).await
+    let (cluster, object) = (&namespace.cluster, (namespace.name.as_str(), kind, name));
+    mesh::create(cluster, "networking.istio.io", object, spec).await
 }
 
 async fn ensure_gateway(cluster: &Cluster) -> anyhow::Result<()> {

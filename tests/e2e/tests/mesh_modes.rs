@@ -10,7 +10,7 @@ use lull_e2e::{
     Agent, App, Workload, eventually, in_mesh, in_namespace_for,
     mesh::{self, CALLER_HEADER},
 };
-use sample_app::wire::{Hello, ProbeSpec};
+use sample_app::wire::ProbeSpec;
 
 /// Longest wait for what Istio, Kubernetes or Lull is about to do.
 const FOLLOW: Duration = Duration::from_secs(60);
@@ -83,9 +83,7 @@ async fn seen(agent: &Agent, workload: &Workload) -> anyhow::Result<Option<Strin
     };
     let answer = agent.probe(&spec).await?;
     ensure!(answer.status == Some(200), "not answered: {answer:?}");
-    let hello: Hello = serde_json::from_str(&answer.body).with_context(|| answer.body.clone())?;
-    let mut headers = hello.headers.context("no headers were told")?;
-    Ok(headers.remove(CALLER_HEADER))
+    Ok(mesh::headers_told(&answer)?.remove(CALLER_HEADER))
 }
 
 /// Fails unless the app was told of `account`, and of nobody else.
