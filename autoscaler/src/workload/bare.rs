@@ -138,7 +138,7 @@ impl Task {
                 self.scale(target, replicas, wanted).await?;
             }
             Step::GiveBack => self.give_back(&services).await?,
-            Step::TakeOut => self.remove_activators(&named).await?,
+            Step::TakeOut => self.remove_all_activators().await?,
         }
         if seen.is_listed && !seen.is_ready {
             // Those that are there stay so long, and dead ones leave.
