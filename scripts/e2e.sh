@@ -19,6 +19,8 @@ run_tests together -- --test-threads "$threads"
 run_tests quiet load -- --test-threads "$threads"
 say "activators and autoscalers that end"
 run_tests activators autoscalers
+say "all of Lull gone, and back"
+run_tests gone -- --nocapture
 if [ -n "${E2E_FULL:-}" ]; then
   say "autoscalers that crash after each write"
   run_tests crashes

@@ -4,6 +4,24 @@ use std::{ffi::OsStr, process::Command};
 
 use anyhow::{Context as _, ensure};
 
+use crate::background::program;
+
+/// Runs kubectl, whose path is `E2E_KUBECTL`, to its end.
+///
+/// # Errors
+/// As [`run`]'s.
+pub async fn kubectl(args: &[&str]) -> anyhow::Result<()> {
+    run(program("E2E_KUBECTL")?, args).await
+}
+
+/// Runs helm, whose path is `E2E_HELM`, to its end.
+///
+/// # Errors
+/// As [`run`]'s.
+pub async fn helm(args: &[&str]) -> anyhow::Result<()> {
+    run(program("E2E_HELM")?, args).await
+}
+
 /// Runs a program to its end, and shows what it says.
 ///
 /// # Errors

@@ -1,8 +1,12 @@
 //! Lull's components as pods that come and go, in good order or without.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
+use futures::future::try_join_all;
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
     Api, ResourceExt as _,
@@ -12,7 +16,7 @@ use serde_json::json;
 
 use crate::{
     Cluster,
-    cluster::{call, is_ready},
+    cluster::{COMPONENTS, call, is_not_found, is_ready},
     eventually,
 };
 
@@ -65,11 +69,7 @@ async fn delete(cluster: &Cluster, name: &str, params: &DeleteParams) -> anyhow:
 /// # Errors
 /// Where the API server refuses, or that doesn't happen in time.
 pub async fn scale(cluster: &Cluster, component: &str, replicas: usize) -> anyhow::Result<()> {
-    let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), &cluster.lull_namespace);
-    let (name, params) = (deployment(component), PatchParams::default());
-    let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
-    let patched = api.patch(&name, &params, &patch);
-    call(&format!("scale {name}"), patched).await?;
+    want(cluster, component, replicas).await?;
     let what = format!("{replicas} pods of {component}");
     eventually(&what, CHANGE, async || {
         let all = cluster.component_pods(component).await?.len();
@@ -81,6 +81,69 @@ pub async fn scale(cluster: &Cluster, component: &str, replicas: usize) -> anyho
         Ok(())
     })
     .await
+}
+
+/// Sets how many pods `component` is to have.
+async fn want(cluster: &Cluster, component: &str, replicas: usize) -> anyhow::Result<()> {
+    let api: Api<Deployment> = Api::namespaced(cluster.client.clone(), &cluster.lull_namespace);
+    let (name, params) = (deployment(component), PatchParams::default());
+    let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
+    let patched = api.patch(&name, &params, &patch);
+    call(&format!("scale {name}"), patched).await.map(drop)
+}
+
+/// How many pods of each component are ready.
+///
+/// # Errors
+/// Where they can't be listed.
+pub async fn counts(cluster: &Cluster) -> anyhow::Result<BTreeMap<&'static str, usize>> {
+    let mut counts = BTreeMap::new();
+    for component in COMPONENTS {
+        counts.insert(component, cluster.ready_names(component).await?.len());
+    }
+    Ok(counts)
+}
+
+/// Takes all of Lull away at once: each process has a second and no more.
+///
+/// # Errors
+/// Where the API server refuses, or that doesn't happen in time.
+pub async fn vanish(cluster: &Cluster) -> anyhow::Result<()> {
+    // The kubelet is told; it would let what only leaves the API server end in its own time.
+    let at_once = DeleteParams::default().grace_period(1);
+    for component in COMPONENTS {
+        want(cluster, component, 0).await?;
+    }
+    eventually("all of Lull to be gone", CHANGE, async || {
+        let mut left = Vec::new();
+        for component in COMPONENTS {
+            let pods = cluster.component_pods(component).await?;
+            left.extend(pods.iter().map(Pod::name_any));
+        }
+        for name in &left {
+            match delete(cluster, name, &at_once).await {
+                Err(error) if !is_not_found(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        ensure!(left.is_empty(), "there still are {left:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Brings each component back with so many pods, and waits until they are ready.
+///
+/// # Errors
+/// Where the API server refuses, or that doesn't happen in time.
+pub async fn come_back(
+    cluster: &Cluster,
+    counts: &BTreeMap<&'static str, usize>,
+) -> anyhow::Result<()> {
+    let all = counts
+        .iter()
+        .map(|(component, count)| scale(cluster, component, *count));
+    try_join_all(all).await.map(drop)
 }
 
 /// Rolls all pods of `component` out anew and waits until only new ones are there.

@@ -27,7 +27,7 @@ use sample_app::wire::{RunResult, RunSpec};
 
 use self::tally::{Kill, Loaded, Tally};
 pub use self::{
-    disruptions::{Targets, disrupt},
+    disruptions::{Targets, disrupt, evict_pod, kill_pod},
     lanes::{enrolments, is_switched, sleeps, switches},
     length::{Length, Shape},
     tally::Act,

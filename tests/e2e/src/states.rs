@@ -3,7 +3,7 @@
 use anyhow::{Context as _, ensure};
 use lull_contract::scaled_workload::{ScaledWorkloadStatus, State};
 
-use crate::Workload;
+use crate::{Workload, cluster::is_ready, workload::has_sidecar};
 
 // === impl Workload ===
 
@@ -50,6 +50,23 @@ impl Workload {
             status.state,
             status.services,
             status.reason
+        );
+        Ok(())
+    }
+
+    /// Fails unless there are ready pods, and all of them have a sidecar or, where `with_sidecar` is false,
+    /// none has.
+    ///
+    /// # Errors
+    /// With which of them have one.
+    pub async fn runs(&self, with_sidecar: bool) -> anyhow::Result<()> {
+        let mut pods = self.pods().await?;
+        pods.retain(is_ready);
+        let is_so = pods.iter().all(|pod| has_sidecar(pod) == with_sidecar);
+        ensure!(
+            !pods.is_empty() && is_so,
+            "with a sidecar: {with_sidecar}? {:?}",
+            pods.iter().map(has_sidecar).collect::<Vec<_>>()
         );
         Ok(())
     }

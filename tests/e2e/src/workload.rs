@@ -9,7 +9,7 @@ use lull_contract::{names, report::QueueProxyReport, scaled_workload::ScaledWork
 use serde_json::{Value, json};
 
 use crate::{
-    Cluster, Kind, Namespace,
+    App, Cluster, Kind, Namespace,
     app::{APP_LABEL, CONTAINER},
     cluster::{call, is_ready},
     eventually,
@@ -175,6 +175,28 @@ impl Workload {
     pub async fn patch(&self, patch: &Value) -> anyhow::Result<()> {
         let kind = self.kind.patch_type();
         self.cluster.patch(&self.path(), kind, patch).await
+    }
+
+    /// Writes `app` over the workload, as `kubectl replace` does.
+    ///
+    /// # Errors
+    /// Where the API server refuses.
+    pub async fn replace_by(&self, app: &App) -> anyhow::Result<()> {
+        let manifests = app.manifests(&self.namespace);
+        let (_, object) = manifests.last().context("nothing is deployed")?;
+        let body = serde_json::to_vec(object)?;
+        self.cluster.text("PUT", &self.path(), body).await.map(drop)
+    }
+
+    /// Sets its replicas, as `kubectl scale` does.
+    ///
+    /// # Errors
+    /// Where the API server refuses.
+    pub async fn scale(&self, replicas: usize) -> anyhow::Result<()> {
+        let patch = json!({ "spec": { "replicas": replicas } });
+        let path = format!("{}/scale", self.path());
+        let kind = "application/merge-patch+json";
+        self.cluster.patch(&path, kind, &patch).await
     }
 
     /// Sets annotations on the workload; `None` removes one.

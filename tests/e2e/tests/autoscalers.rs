@@ -12,11 +12,9 @@ use lull_contract::{names::ORIGINAL_ANNOTATION, scaled_workload::State};
 use lull_e2e::{
     Agent, App, Namespace, Workload,
     agent::Run,
-    all_answered, autoscalers,
-    cluster::is_ready,
-    components, eventually, in_namespace, in_namespace_for, process, slices,
+    all_answered, autoscalers, components, eventually, in_namespace, in_namespace_for, process,
+    slices,
     two_pods::{self, TwoPods},
-    workload::has_sidecar,
 };
 use sample_app::wire::RunSpec;
 
@@ -147,7 +145,7 @@ async fn templates_without_a_sidecar_are_reached_and_injected_later(
     let back = components::scale(cluster, WEBHOOK, there).await;
     let (loads, ()) = (loads?, back?);
     apps.0.enrolled().await?;
-    runs(&apps.0, true).await?;
+    apps.0.runs(true).await?;
     for load in loads {
         let result = load.stop().await?;
         all_answered(&result)?;
@@ -170,7 +168,7 @@ async fn replaced_under_load<'a>(
         ..RunSpec::default()
     };
     let loads = agent.start_kept_and_new(spec).await?;
-    replace(app, workload).await?;
+    workload.replace_by(app).await?;
     reached_without_a_sidecar(workload).await?;
     Ok(loads)
 }
@@ -179,7 +177,7 @@ async fn replaced_under_load<'a>(
 /// pod without a sidecar; whoever comes later reaches that directly.
 async fn replaced_asleep(agent: &Agent, (app, workload): (&App, &Workload)) -> anyhow::Result<()> {
     workload.is_asleep().await?;
-    replace(app, workload).await?;
+    workload.replace_by(app).await?;
     let once = RunSpec {
         url: workload.url("/"),
         requests: Some(1),
@@ -205,15 +203,6 @@ async fn replaced_asleep(agent: &Agent, (app, workload): (&App, &Workload)) -> a
     .await
 }
 
-/// Writes `app` over its `workload`, as `kubectl replace` does.
-async fn replace(app: &App, workload: &Workload) -> anyhow::Result<()> {
-    let manifests = app.manifests(&workload.namespace);
-    let (path, object) = manifests.last().context("nothing is deployed")?;
-    let path = format!("{path}/{}", workload.name);
-    let body = serde_json::to_vec(object)?;
-    workload.cluster.text("PUT", &path, body).await.map(drop)
-}
-
 /// Waits until plain pods alone answer for `workload`, by the Service as its user had it, and its status
 /// tells why.
 async fn reached_without_a_sidecar(workload: &Workload) -> anyhow::Result<()> {
@@ -230,21 +219,8 @@ async fn reached_without_a_sidecar(workload: &Workload) -> anyhow::Result<()> {
             "{state}: {reason}"
         );
         ensure!(workload.is_rolled_out().await? > 0, "it sleeps");
-        runs(workload, false).await?;
+        workload.runs(false).await?;
         slices::pods_only(workload, 1).await.map(drop)
     })
     .await
-}
-
-/// Fails unless there are ready pods, and all of them have a sidecar or none has.
-async fn runs(workload: &Workload, with_sidecar: bool) -> anyhow::Result<()> {
-    let mut pods = workload.pods().await?;
-    pods.retain(is_ready);
-    let is_so = pods.iter().all(|pod| has_sidecar(pod) == with_sidecar);
-    ensure!(
-        !pods.is_empty() && is_so,
-        "with a sidecar: {with_sidecar}? {:?}",
-        pods.iter().map(has_sidecar).collect::<Vec<_>>()
-    );
-    Ok(())
 }

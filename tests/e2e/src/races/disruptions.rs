@@ -74,7 +74,7 @@ async fn disturb(
     match act {
         Act::RollOut => roll_out(race, served).await,
         Act::EvictPod => evict_pod(race, served, chance).await,
-        Act::KillPod => kill_pod(race, proxied, chance).await,
+        Act::KillPod => kill_pod(race, (proxied, false), chance).await,
         Act::KillActivator => kill(race, (cluster, "activator", act), chance).await,
         Act::KillAutoscaler => kill(race, (cluster, "autoscaler", act), chance).await,
         Act::KillWebhook => kill(race, (cluster, "webhook", act), chance).await,
@@ -103,19 +103,36 @@ async fn roll_out(race: &Race, workload: &Workload) -> anyhow::Result<()> {
         .map(drop)
 }
 
-async fn evict_pod(race: &Race, workload: &Workload, chance: &mut Chance) -> anyhow::Result<()> {
+/// Evicts one of the workload's pods and waits until it has gone and as many as before are ready.
+///
+/// # Errors
+/// Where that doesn't come.
+pub async fn evict_pod(
+    race: &Race,
+    workload: &Workload,
+    chance: &mut Chance,
+) -> anyhow::Result<()> {
     let pods = workload.ready_pods().await?;
     let victim = chance.one_of(&pods).context("no pod is ready")?;
     evict(workload, victim).await?;
     replaced(race, workload, (victim, pods.len())).await
 }
 
-async fn kill_pod(race: &Race, workload: &Workload, chance: &mut Chance) -> anyhow::Result<()> {
+/// Kills every process of one of the workload's pods (-9) and waits until others are ready instead;
+/// `refuses`: callers connect to the pod itself.
+///
+/// # Errors
+/// Where no other pod is ready, or that doesn't come.
+pub async fn kill_pod(
+    race: &Race,
+    (workload, refuses): (&Workload, bool),
+    chance: &mut Chance,
+) -> anyhow::Result<()> {
     let pods = workload.ready_pods().await?;
     ensure!(pods.len() > 1, "another one must be ready: {pods:?}");
     let victim = chance.one_of(&pods).context("no pod is ready")?;
     let before = components::restarts(&workload.pods().await?, victim)?;
-    race.kills(Act::KillPod, Some(workload), false);
+    race.kills(Act::KillPod, Some(workload), refuses);
     process::kill_all(victim)?;
     let what = format!("{victim} to be ready again");
     race.until(&what, async || {

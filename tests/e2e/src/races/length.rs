@@ -88,6 +88,19 @@ impl Length {
         }
     }
 
+    /// For steady loads of two workloads and what is done to them, without any lane: nothing must be done a
+    /// number of times.
+    #[must_use]
+    pub fn of_loads(longest: Duration) -> Self {
+        Self {
+            longest,
+            pause: Duration::ZERO,
+            switched: 0,
+            enrolled: 0,
+            quotas: Some(&[]),
+        }
+    }
+
     /// How long plain pods take to end, seconds: without Lull, too, one that is deleted just before the API
     /// server stands still is called until kube-proxy hears of it.
     #[must_use]

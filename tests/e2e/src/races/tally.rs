@@ -33,6 +33,8 @@ pub enum Act {
     EvictPod,
     /// Every process of a workload's pod was killed.
     KillPod,
+    /// A workload's user scaled it.
+    ScaleByHand,
     /// An activator's process was killed.
     KillActivator,
     /// An activator's pod was deleted.
@@ -108,6 +110,7 @@ impl fmt::Display for Act {
             Self::RollOut => "workload rolled out",
             Self::EvictPod => "pod evicted",
             Self::KillPod => "pod killed (-9)",
+            Self::ScaleByHand => "scaled by its user",
             Self::KillActivator => "activator killed (-9)",
             Self::EndActivator => "activator ended",
             Self::RollOutActivators => "activators rolled out",

@@ -365,7 +365,7 @@ async fn scale_set_image_and_rollout_undo_work_as_ever() -> anyhow::Result<()> {
         scout.reaches_alone(&workload).await?;
         let load = load(&agent, &workload).await?;
 
-        scale(&workload, 2).await?;
+        workload.scale(2).await?;
         slices_have(&workload, 2).await?;
         let version = json!({ "env": [{ "name": "VERSION", "value": "2" }] });
         workload.change_container(version).await?;
@@ -385,15 +385,6 @@ async fn scale_set_image_and_rollout_undo_work_as_ever() -> anyhow::Result<()> {
         all_answered(&load.stop().await?)
     })
     .await
-}
-
-async fn scale(workload: &Workload, replicas: u32) -> anyhow::Result<()> {
-    let (cluster, kind) = (&workload.cluster, workload.kind);
-    let path = format!("{}/{}/scale", kind.path(&workload.namespace), workload.name);
-    let patch = json!({ "spec": { "replicas": replicas } });
-    cluster
-        .patch(&path, "application/merge-patch+json", &patch)
-        .await
 }
 
 async fn slices_have(workload: &Workload, pods: usize) -> anyhow::Result<()> {
