@@ -3,9 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+};
 use kube::{Api, ResourceExt as _, api::ListParams};
 use lull_contract::Shards;
+use serde_json::json;
+use tokio::task::JoinSet;
 
 use crate::{Cluster, Workload, cluster::call, eventually};
 
@@ -15,6 +20,16 @@ const COMPONENT: &str = "autoscaler";
 const SHARDS: &str = "AUTOSCALER_SHARDS";
 /// Longest wait for an even spread: a shard is handed over after 10 s, to one that lost it after 60.
 const SPREAD: Duration = Duration::from_secs(90);
+
+/// Between two renewals of a lease that is kept: several within the time for which others wait for one.
+const RENEW: Duration = Duration::from_millis(300);
+
+/// A lease that stays with its holder, who can't renew it, until this is dropped.
+#[derive(Debug)]
+#[must_use = "another one takes the lease when this is dropped"]
+pub struct Kept {
+    _task: JoinSet<()>,
+}
 
 /// How the workloads are divided, as the first replica has been told.
 ///
@@ -58,6 +73,35 @@ pub async fn lease(workload: &Workload) -> anyhow::Result<LeaseSpec> {
     let mut leases = leases(&workload.cluster).await?;
     let lease = leases.remove(&shard);
     lease.with_context(|| format!("shard {shard} has no lease"))
+}
+
+/// Renews the Lease of the workload's shard in its holder's name: no other replica leads it meanwhile.
+///
+/// # Errors
+/// Where the first renewal fails.
+pub async fn keep_lease(workload: &Workload) -> anyhow::Result<Kept> {
+    let (cluster, shards) = (workload.cluster.clone(), shards(&workload.cluster).await?);
+    let name = shards.lease(shards.of(&workload.namespace, &workload.name));
+    renew(&cluster, &name).await?;
+    let mut task = JoinSet::new();
+    task.spawn(async move {
+        loop {
+            tokio::time::sleep(RENEW).await;
+            if let Err(error) = renew(&cluster, &name).await {
+                eprintln!("lease {name}: {error:#}");
+            }
+        }
+    });
+    Ok(Kept { _task: task })
+}
+
+async fn renew(cluster: &Cluster, lease: &str) -> anyhow::Result<()> {
+    let namespace = &cluster.lull_namespace;
+    let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/{lease}");
+    let now = MicroTime(jiff::Timestamp::now());
+    let patch = json!({ "spec": { "renewTime": now } });
+    let kind = "application/merge-patch+json";
+    cluster.patch(&path, kind, &patch).await
 }
 
 /// Who leads each shard, once every ready replica leads as many as the others, or one more.

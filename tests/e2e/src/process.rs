@@ -3,6 +3,22 @@
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 
+/// A process that stands still until this is dropped.
+#[derive(Debug)]
+#[must_use = "the process goes on when this is dropped"]
+pub struct Paused(Pid);
+
+/// Makes the process of the pod `name`, which must run on this machine, stand still: its connections stay
+/// open and nobody answers on them.
+///
+/// # Errors
+/// Where it isn't found here.
+pub fn pause(name: &str) -> anyhow::Result<Paused> {
+    let pid = pid(name)?;
+    kill_process(pid, Signal::STOP).with_context(|| format!("pause {name}"))?;
+    Ok(Paused(pid))
+}
+
 /// Kills the process of the pod `name`, which must run on this machine, without a warning.
 ///
 /// # Errors
@@ -67,4 +83,13 @@ fn not_here(name: &str) -> String {
     format!(
         "no process of {name} on this machine: this needs root and a cluster whose nodes run here (CLUSTER=builtin or kind)"
     )
+}
+
+// === impl Paused ===
+
+impl Drop for Paused {
+    fn drop(&mut self) {
+        // One that has ended meanwhile needs nothing.
+        let _ = kill_process(self.0, Signal::CONT);
+    }
 }

@@ -14,6 +14,7 @@ use lull_e2e::{
     agent::Run,
     all_answered, autoscalers, components, eventually, in_namespace, in_namespace_for, process,
     slices,
+    timeline::Observer,
     two_pods::{self, TwoPods},
 };
 use sample_app::wire::RunSpec;
@@ -24,6 +25,8 @@ const TAKEOVER: Duration = Duration::from_secs(3);
 const LOAD: Duration = Duration::from_secs(240);
 /// For what the test itself needs to see it: API calls on a busy machine.
 const SIGHT: Duration = Duration::from_millis(750);
+/// Longest wait for what must be there before it.
+const FOLLOW: Duration = Duration::from_secs(60);
 /// As [`COMPONENTS`](lull_e2e::cluster::COMPONENTS) has it.
 const WEBHOOK: &str = "webhook";
 /// Longest wait for plain pods that callers reach: a wake that nobody has asked for, a rollout, what
@@ -88,7 +91,9 @@ async fn replicas_share_the_work_and_replace_each_other(
     wake_and_sleep(&agent, &one_of_each).await?;
     // A pod that ends still answers what comes in the first moment after sleep.
     busy.pods_gone().await?;
-    another_leads_after_a_crash_and_no_count_moves(&agent, &busy, &one_of_each).await
+    another_leads_after_a_crash_and_no_count_moves(&agent, &busy, &one_of_each).await?;
+    let asleep = one_of_each.first().context("there is no shard")?;
+    another_wakes_while_the_leader_stands_still(&agent, asleep).await
 }
 
 /// Wakes one workload of each shard, and waits until all of them sleep again: only the leader of its
@@ -116,6 +121,52 @@ async fn another_leads_after_a_crash_and_no_count_moves(
     wake_and_sleep(agent, one_of_each).await?;
     load.stop().await?;
     busy.asleep().await.map(drop)
+}
+
+/// Any replica wakes: the one that leads `asleep`'s shard stands still, nobody else gets its lease, and a
+/// call is answered all the same. Only then the lease moves.
+async fn another_wakes_while_the_leader_stands_still(
+    agent: &Agent,
+    asleep: &Workload,
+) -> anyhow::Result<()> {
+    eventually("another replica", FOLLOW, async || {
+        let ready = asleep.cluster.ready_names("autoscaler").await?;
+        ensure!(ready.len() > 1, "ready are {ready:?}");
+        asleep.is_asleep().await
+    })
+    .await?;
+    // A pod that ends still answers what comes in the first moment after sleep.
+    asleep.pods_gone().await?;
+    let holder = async || {
+        let lease = autoscalers::lease(asleep).await?;
+        lease.holder_identity.context("nobody leads")
+    };
+    let observer = Observer::start(asleep).await?;
+    let (leader, called_us) = (holder().await?, sample_app::unix_us());
+    let paused = process::pause(&leader)?;
+    let kept = autoscalers::keep_lease(asleep).await?;
+    let answer = agent.get(&asleep.url("/")).await?;
+    let now = holder().await?;
+    ensure!(now == leader, "{leader} led, and {now} does");
+    drop(kept);
+    let freed = Instant::now();
+    eventually("another leader", TAKEOVER + SIGHT, async || {
+        let now = holder().await?;
+        ensure!(now != leader, "{leader} leads");
+        Ok(())
+    })
+    .await?;
+    let moved = freed.elapsed();
+    drop(paused);
+    let timeline = observer.caught_up(FOLLOW).await?;
+    let woken_us = timeline.patched_us.context("nobody has scaled it")?;
+    let after = Duration::from_micros(woken_us.saturating_sub(called_us));
+    eprintln!(
+        "the leader stood still: scaled {after:.2?} after that, answered after {:.0} ms; the lease moved \
+         {moved:.2?} after the answer",
+        answer.ms
+    );
+    Ok(())
 }
 
 /// The webhook is back when this has tried: every other test needs it.
