@@ -1,6 +1,7 @@
 //! The app: answers requests, and can be slow to come up, never come up, or fall ill on demand.
 
 mod handler;
+mod stream;
 #[cfg(test)]
 mod tests;
 

@@ -138,6 +138,8 @@ pub struct ProbeSpec {
     pub until_ok_ms: Option<u64>,
     /// Ask for an upgrade, send `send` and read the same number of bytes back.
     pub upgrade: bool,
+    /// Do so again and again on the upgraded stream, for so long.
+    pub hold_ms: u64,
     /// The request's body; for `upgrade` and `tcp://` what is sent once connected.
     pub send: Option<String>,
 }
@@ -295,6 +297,7 @@ impl Default for ProbeSpec {
             timeout_ms: 30_000,
             until_ok_ms: None,
             upgrade: false,
+            hold_ms: 0,
             send: None,
         }
     }

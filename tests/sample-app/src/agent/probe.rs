@@ -21,6 +21,8 @@ use crate::{
 
 /// Pause between attempts.
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
+/// Pause between two echoes on a stream that is held.
+const ECHO_PAUSE: Duration = Duration::from_millis(200);
 /// Longest greeting of a server that speaks first, bytes.
 const MAX_LINE: u64 = 1024;
 
@@ -65,7 +67,8 @@ async fn attempt(spec: &ProbeSpec, target: &mut Option<Target>) -> Result<ProbeA
         None => target.insert(resolved(spec).await?),
     };
     if spec.upgrade {
-        return upgrade(target, send).await;
+        let hold = Duration::from_millis(spec.hold_ms);
+        return upgrade(target, (send, hold)).await;
     }
     let answered = target.exchange(&mut None, &mut Effort::default()).await?;
     Ok(ProbeAnswer {
@@ -95,8 +98,8 @@ async fn resolved(spec: &ProbeSpec) -> Result<Target, String> {
     Target::resolve(&wanted).await
 }
 
-/// Upgrades, sends, and wants the same bytes back.
-async fn upgrade(target: &Target, send: &str) -> Result<ProbeAnswer, String> {
+/// Upgrades, sends, and wants the same bytes back, again and again until `hold` is over.
+async fn upgrade(target: &Target, (send, hold): (&str, Duration)) -> Result<ProbeAnswer, String> {
     let io = TokioIo::new(target.connect().await?);
     let handshake = http1::handshake::<_, http_body_util::Full<Bytes>>(io).await;
     let (mut sender, connection) = handshake.map_err(|e| with_causes(&e))?;
@@ -125,10 +128,17 @@ async fn upgrade(target: &Target, send: &str) -> Result<ProbeAnswer, String> {
     let mut stream = TokioIo::new(upgraded);
     let mut echoed = vec![0; send.len()];
     let io_error = |e: std::io::Error| format!("after the upgrade: {e}");
-    stream.write_all(send.as_bytes()).await.map_err(io_error)?;
-    stream.read_exact(&mut echoed).await.map_err(io_error)?;
+    let until = Instant::now() + hold;
+    answer.ok = loop {
+        stream.write_all(send.as_bytes()).await.map_err(io_error)?;
+        stream.read_exact(&mut echoed).await.map_err(io_error)?;
+        let is_same = echoed == send.as_bytes();
+        if !is_same || Instant::now() >= until {
+            break is_same;
+        }
+        sleep(ECHO_PAUSE).await;
+    };
     task.abort();
-    answer.ok = echoed == send.as_bytes();
     answer.body = String::from_utf8_lossy(&echoed).into_owned();
     Ok(answer)
 }

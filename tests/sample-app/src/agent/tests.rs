@@ -115,6 +115,23 @@ async fn streams_share_a_connection_and_calls_of_grpc_count_by_their_status() {
 }
 
 #[tokio::test]
+async fn streams_are_read_to_their_end_and_end_well() {
+    let addr = app().await;
+    for grpc in [false, true] {
+        let spec = RunSpec {
+            path: Some("/stream?ms=250".to_owned()),
+            requests: Some(1),
+            h2c: grpc,
+            grpc,
+            ..spec(addr)
+        };
+        let result = finished(spec).await;
+        assert_eq!((result.ok, result.failed), (1, 0), "{result:?}");
+        assert!(result.latency_ms.max >= 190.0, "{result:?}");
+    }
+}
+
+#[tokio::test]
 async fn failures_are_told_by_the_second_in_which_they_came() {
     let began = crate::unix_us() / 1_000_000;
     let spec = RunSpec {
@@ -302,6 +319,19 @@ async fn an_upgrade_is_echoed() {
     let answer = probe::probe(&spec).await;
     assert!(answer.ok && answer.status == Some(101), "{answer:?}");
     assert_eq!(Some(answer.body), send);
+}
+
+#[tokio::test]
+async fn an_upgraded_stream_is_held() {
+    let spec = ProbeSpec {
+        url: format!("http://{}/echo", app().await),
+        upgrade: true,
+        send: Some("again".to_owned()),
+        hold_ms: 300,
+        ..ProbeSpec::default()
+    };
+    let answer = probe::probe(&spec).await;
+    assert!(answer.ok && answer.ms >= 300.0, "{answer:?}");
 }
 
 #[tokio::test]

@@ -18,13 +18,15 @@ use hyper_util::rt::TokioIo;
 use lull_process::server::{Answer, json, text};
 use tokio::time::Instant;
 
-use super::{App, echo};
+use super::{App, echo, stream::Pieces};
 use crate::wire::{AppStats, Hello, POD_HEADER};
 
 /// Longest `?sleep_ms=`.
 const MAX_SLEEP: Duration = Duration::from_secs(600);
 /// Media type of gRPC.
 const GRPC: &str = "application/grpc";
+/// Media type of server-sent events.
+const EVENTS: &str = "text/event-stream";
 /// Largest `?bytes=`.
 const MAX_BYTES: usize = 64 << 20;
 
@@ -42,6 +44,11 @@ pub(super) async fn answer(
     let http1 = request.version() <= Version::HTTP_11;
     let kind = request.headers().get(header::CONTENT_TYPE);
     let is_grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(GRPC.as_bytes()));
+    if request.uri().path() == "/stream" {
+        let mut response = stream(request, is_grpc).await;
+        tell_pod(&app, &mut response);
+        return Ok(response);
+    }
     let mut response = match (request.method(), request.uri().path()) {
         (_, "/healthz") => health(Instant::now() >= app.ready_at, "not ready yet"),
         (_, "/live") => health(
@@ -56,9 +63,7 @@ pub(super) async fn answer(
         (_, "/echo") => upgrade(&app, request),
         _ => hello(&app, port, request).await,
     };
-    if let Ok(pod) = HeaderValue::from_str(&app.pod) {
-        response.headers_mut().insert(POD_HEADER, pod);
-    }
+    tell_pod(&app, &mut response);
     if closes && http1 && response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
@@ -69,26 +74,59 @@ pub(super) async fn answer(
     Ok(response.map(|body| body.boxed_unsync()))
 }
 
-/// `answer` as the only message of a call of gRPC that succeeds: whether it is compressed, its length,
-/// itself, and the status as a trailer.
+fn tell_pod<B>(app: &App, response: &mut Response<B>) {
+    if let Ok(pod) = HeaderValue::from_str(&app.pod) {
+        response.headers_mut().insert(POD_HEADER, pod);
+    }
+}
+
+/// Server-sent events, or messages of a call of gRPC that succeeds, for `?ms=`.
+async fn stream(request: Request<Incoming>, is_grpc: bool) -> Response<Body> {
+    let query = request.uri().query().unwrap_or_default();
+    let lasts = Duration::from_millis(number(query, "ms").unwrap_or_default()).min(MAX_SLEEP);
+    // Whoever breaks off here doesn't read the answer either.
+    let _ = drain(request.into_body()).await;
+    let (kind, pieces) = if is_grpc {
+        let message = framed(b"tick");
+        (GRPC, Pieces::new(lasts, message, Some(succeeded())))
+    } else {
+        let event = Bytes::from_static(b"data: tick\n\n");
+        (EVENTS, Pieces::new(lasts, event, None))
+    };
+    let mut response = Response::new(pieces.boxed_unsync());
+    let kind = HeaderValue::from_static(kind);
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// `answer` as the only message of a call of gRPC that succeeds.
 async fn as_grpc(answer: Answer) -> Response<Body> {
     let (mut head, body) = answer.into_parts();
     let collected = body.collect().await;
     let message = collected.unwrap_or_else(|never| match never {}).to_bytes();
+    head.headers
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(GRPC));
+    head.headers.remove(header::CONTENT_LENGTH);
+    let body = Full::new(framed(&message)).with_trailers(ready(Some(Ok(succeeded()))));
+    Response::from_parts(head, body.boxed_unsync())
+}
+
+/// A message of gRPC: whether it is compressed, its length, itself.
+fn framed(message: &[u8]) -> Bytes {
     // An answer is some KiB.
     let length = u32::try_from(message.len()).unwrap_or(u32::MAX);
     let mut framed = vec![0];
     framed.extend(length.to_be_bytes());
-    framed.extend_from_slice(&message);
-    head.headers
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(GRPC));
-    head.headers.remove(header::CONTENT_LENGTH);
-    let trailers = HeaderMap::from_iter([(
+    framed.extend_from_slice(message);
+    Bytes::from(framed)
+}
+
+/// The trailers of a call of gRPC that succeeds.
+fn succeeded() -> HeaderMap {
+    HeaderMap::from_iter([(
         HeaderName::from_static("grpc-status"),
         HeaderValue::from_static("0"),
-    )]);
-    let body = Full::new(Bytes::from(framed)).with_trailers(ready(Some(Ok(trailers))));
-    Response::from_parts(head, body.boxed_unsync())
+    )])
 }
 
 fn health(well: bool, ill: &str) -> Answer {

@@ -48,6 +48,15 @@ async fn an_answer_says_which_pod_and_port_gave_it() {
 }
 
 #[tokio::test]
+async fn a_stream_of_events_comes_piece_by_piece() {
+    let (_app, addr, _stop, _server) = started(Duration::ZERO).await;
+    let answer = ask(addr, "GET /stream?ms=200").await;
+    assert!(answer.contains("text/event-stream"), "{answer}");
+    assert!(answer.contains("x-pod: pod-1"), "{answer}");
+    assert_eq!(answer.matches("data: tick\n\n").count(), 3, "{answer}");
+}
+
+#[tokio::test]
 async fn liveness_can_be_broken_and_readiness_can_be_late() {
     let (_app, addr, _stop, _server) = started(Duration::from_secs(3600)).await;
     assert!(ask(addr, "GET /healthz").await.starts_with("HTTP/1.1 503"));
