@@ -8,8 +8,8 @@ cd "$root"
 build_tests
 with_lull e2e-races
 E2E_HELM=$(tool helm); export E2E_HELM
-say "the last pod is evicted, its node drained"
-run_tests drains
+say "the last pod is evicted, its node drained; what is in flight then"
+run_tests drains -- --nocapture --test-threads 1
 say "an upgrade and its rollback"
 run_tests upgrade
 say "races"

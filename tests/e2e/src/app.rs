@@ -47,6 +47,8 @@ pub struct App {
     liveness: bool,
     /// Seconds of a preStop.
     lingers: Option<u32>,
+    /// Seconds that pods may take to end.
+    grace: Option<u32>,
 }
 
 /// The sample app's image.
@@ -112,6 +114,7 @@ impl App {
             readiness: true,
             liveness: false,
             lingers: None,
+            grace: None,
         }
     }
 
@@ -187,6 +190,13 @@ impl App {
         self
     }
 
+    /// Sets the seconds that pods may take to end; else they have 30, or what a preStop needs besides.
+    #[must_use]
+    pub fn grace(mut self, seconds: u32) -> Self {
+        self.grace = Some(seconds);
+        self
+    }
+
     /// Creates the workload and its Services.
     ///
     /// # Errors
@@ -256,10 +266,10 @@ impl App {
                 },
             },
         });
-        if let Some(seconds) = self.lingers {
-            // As long again as Kubernetes' own grace period.
-            object["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] =
-                json!(seconds + 30);
+        // As long again as Kubernetes' own grace period.
+        let lingering = self.lingers.map(|seconds| seconds + 30);
+        if let Some(seconds) = self.grace.or(lingering) {
+            object["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] = json!(seconds);
         }
         if !self.pod_annotations.is_empty() {
             object["spec"]["template"]["metadata"]["annotations"] = json!(self.pod_annotations);
