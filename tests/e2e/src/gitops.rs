@@ -1,5 +1,7 @@
 //! A GitOps controller: applies the same manifests again and again, whatever has become of them.
 
+mod tool;
+
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
@@ -7,6 +9,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::task::JoinSet;
 
+pub use self::tool::{Applier, Tool};
 use crate::{Cluster, eventually};
 
 /// Its field manager.
@@ -33,6 +36,14 @@ struct State {
     errors: Vec<String>,
 }
 
+/// How a controller applies.
+enum Means {
+    /// As [`apply`] does.
+    Itself(Cluster),
+    /// By a user's tool.
+    By(Applier),
+}
+
 /// Applies `manifests` once, by server-side apply that takes every field of theirs.
 ///
 /// # Errors
@@ -54,18 +65,28 @@ impl Controller {
     /// Applies `manifests` every `period`, from now on.
     #[must_use]
     pub fn start(cluster: &Cluster, manifests: Manifests, period: Duration) -> Self {
+        Self::start_with(Means::Itself(cluster.clone()), manifests, period)
+    }
+
+    /// The same by a user's tool.
+    #[must_use]
+    pub fn start_by(applier: Applier, manifests: Manifests, period: Duration) -> Self {
+        Self::start_with(Means::By(applier), manifests, period)
+    }
+
+    fn start_with(means: Means, manifests: Manifests, period: Duration) -> Self {
         let state = Arc::new(Mutex::new(State {
             manifests,
             ..State::default()
         }));
-        let (cluster, shared) = (cluster.clone(), Arc::clone(&state));
+        let shared = Arc::clone(&state);
         let mut task = JoinSet::new();
         task.spawn(async move {
             let mut rounds = tokio::time::interval(period);
             loop {
                 rounds.tick().await;
                 let manifests = shared.lock().manifests.clone();
-                let outcome = apply(&cluster, &manifests).await;
+                let outcome = means.apply(&manifests).await;
                 let mut state = shared.lock();
                 state.rounds += 1;
                 state.errors.extend(outcome.err().map(|e| format!("{e:#}")));
@@ -94,5 +115,16 @@ impl Controller {
         let state = self.state.lock();
         ensure!(state.errors.is_empty(), "refused: {:?}", state.errors);
         Ok(state.rounds)
+    }
+}
+
+// === impl Means ===
+
+impl Means {
+    async fn apply(&self, manifests: &Manifests) -> anyhow::Result<()> {
+        match self {
+            Self::Itself(cluster) => apply(cluster, manifests).await,
+            Self::By(applier) => applier.apply(manifests).await,
+        }
     }
 }

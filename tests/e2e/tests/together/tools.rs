@@ -316,7 +316,11 @@ async fn a_named_port_that_gets_another_number_loses_no_request() -> anyhow::Res
 }
 
 /// kube-proxy follows within a second or so.
-async fn answered_on(agent: &Agent, workload: &Workload, port: u16) -> anyhow::Result<()> {
+pub(crate) async fn answered_on(
+    agent: &Agent,
+    workload: &Workload,
+    port: u16,
+) -> anyhow::Result<()> {
     eventually("an answer on the new port", FOLLOW, async || {
         let answer = agent.get(&workload.url("/")).await?;
         let hello: Hello = serde_json::from_str(&answer.body)?;
