@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# cluster.sh up|mesh|install|restore apply|restore delete|down|kubeconfig: a cluster by $CLUSTER (builtin,
-# kind, current), Istio and Lull on it; restore: the Job that gives workloads back where Lull is gone
-# (docs/uninstall.md).
+# cluster.sh up|mesh|install|install_older COMMIT|restore apply|restore delete|down|kubeconfig: a cluster by
+# $CLUSTER (builtin, kind, current), Istio and Lull on it, or an older Lull in the place of that one; restore:
+# the Job that gives workloads back where Lull is gone (docs/uninstall.md).
 . "$(dirname "$0")/common.sh"
 cd "$root"
 
@@ -40,8 +40,8 @@ mesh() {
   esac
 }
 
-load() {
-  local images=("$build"/images/*.tar) image
+load() { # [FOLDER] with images
+  local images=("${1:-$build}"/images/*.tar) image
   case $CLUSTER in
     builtin) lull_cluster load-image "${images[@]}" ;;
     kind) for image in "${images[@]}"; do kind load image-archive "$image" --name "$LULL_CLUSTER" || return; done ;;
@@ -55,11 +55,25 @@ install() {
   [ "$CLUSTER" != current ] ||
     say "CLUSTER=current: its nodes must be able to pull ${IMAGE_REPOSITORY:-lull}/<component>:${IMAGE_TAG:-dev} (IMAGE_REPOSITORY, IMAGE_TAG)"
   step "images into the cluster" load
-  local helm; helm=$(tool helm)
   # A tag stays the same while one develops: pods get the new image by a changed annotation.
-  step "helm upgrade --install lull" "$helm" upgrade --install lull charts/lull \
+  deploy charts/lull "$(images)"
+}
+
+install_older() { # COMMIT, of which scripts/images.sh has made the images
+  KUBECONFIG=$(kubeconfig); export KUBECONFIG
+  local folder helm
+  folder=$(older_folder "$1"); helm=$(tool helm)
+  step "images of $1 into the cluster" load "$folder"
+  # With everything of it, the CRD, too: that is another one.
+  step "helm uninstall lull" "$helm" uninstall lull --namespace "$LULL_NAMESPACE" --wait --timeout 3m
+  deploy "$folder/sources/charts/lull" "image.repository=lull,image.tag=$(basename "$folder")"
+}
+
+deploy() { # CHART VALUES
+  local helm; helm=$(tool helm)
+  step "helm upgrade --install lull" "$helm" upgrade --install lull "$1" \
     --namespace "$LULL_NAMESPACE" --create-namespace --wait --timeout 3m \
-    --set "$(images)" ${HELM_ARGS:-} || { pods_of_lull; exit 1; }
+    --set "$2" ${HELM_ARGS:-} || { pods_of_lull; exit 1; }
 }
 
 # Helm only says that its time is over.

@@ -123,6 +123,15 @@ run_tests() { # PROGRAM... [-- ARGUMENT...]; E2E_ARGS, for instance the name of 
   done
 }
 
+# Folder of an older commit's sources and images, which `scripts/images.sh COMMIT` makes; its name is their tag.
+older_folder() { # COMMIT
+  local commit
+  commit=$(git -C "$root" rev-parse --verify --quiet "$1^{commit}") ||
+    die "$1 is no commit of this clone: is it a shallow one? (git fetch --unshallow)"
+  # Not a number, which some commits are and helm would take for one.
+  echo "$cache/older/commit-${commit:0:12}"
+}
+
 # A cluster with this tree's Lull on it, for the script alone: taken down at its end.
 with_lull() { # NAME, where E2E_CLUSTER names no other; [COMMAND], as for lull_up
   LULL_CLUSTER=${E2E_CLUSTER:-$1}; export LULL_CLUSTER; shift

@@ -1,5 +1,6 @@
 //! The chart is upgraded, and rolled back, under load: every component is replaced and new pods would
-//! get another sidecar.
+//! get another sidecar. Where `E2E_UPGRADE_FROM` is set what is there is an older version, which scripts have
+//! installed: it is upgraded to this one, images and CRD, too, and not rolled back.
 //!
 //! It replaces what every other test needs, so nothing may run beside it.
 
@@ -40,32 +41,52 @@ async fn an_upgrade_and_its_rollback_lose_nothing_and_leave_sidecars_as_they_are
             sleeper.deploy_asleep(namespace)
         )?;
         let loads = [loads(&agent, &warm).await?, loads(&agent, &proxied).await?];
-        let (old, pods) = (sidecar(&warm).await?, warm.ready_pods().await?);
-
-        let woken = while_replaced(&agent, &sleeper, helm(cluster, &upgrade())).await?;
-        ensure!(sidecar(&warm).await? == old, "the warm one was changed");
-        let now = warm.ready_pods().await?;
-        ensure!(now == pods, "its pods were {pods:?}, are {now:?}");
-        // The user's own next rollout brings the new sidecar, under load.
-        warm.change_container(json!({ "env": [{ "name": "VERSION", "value": "2" }] }))
-            .await?;
-        warm.rolled_out().await?;
-        let new = sidecar(&warm).await?;
-        let asked = &new["resources"]["requests"]["memory"];
-        ensure!(asked == MEMORY && new != old, "the new sidecar is {new}");
-
-        let back = ["rollback", "lull"].map(str::to_owned);
-        let again = while_replaced(&agent, &sleeper, helm(cluster, &back)).await?;
+        let mut woken = upgraded(&agent, &warm, &sleeper).await?;
+        let new = replaced_by_its_user(&warm).await?;
+        if !is_from_older() {
+            let back = ["rollback", "lull"].map(str::to_owned);
+            woken += while_replaced(&agent, &sleeper, helm(cluster, &back)).await?;
+        }
         ensure!(sidecar(&warm).await? == new, "the new sidecar was changed");
         for run in loads.into_iter().flatten() {
             let result = run.stop().await?;
             all_answered(&result)?;
             eprintln!("{} answered, {:?} ms", result.ok, result.latency_ms);
         }
-        eprintln!("the sleeper was woken {} times", woken + again);
+        eprintln!("the sleeper was woken {woken} times");
         Ok(())
     })
     .await
+}
+
+/// Upgrades, while both have older sidecars, which the next version hears and leaves as they are; number of
+/// wakes meanwhile.
+async fn upgraded(agent: &Agent, warm: &Workload, sleeper: &Workload) -> anyhow::Result<u64> {
+    let before = [sidecar(warm).await?, sidecar(sleeper).await?];
+    let pods = warm.ready_pods().await?;
+    let woken = while_replaced(agent, sleeper, helm(&warm.cluster, &upgrade())).await?;
+    // Whoever is not heard stays awake.
+    slept_and_woken(agent, sleeper).await?;
+    sleeper.asleep().await?;
+    let after = [sidecar(warm).await?, sidecar(sleeper).await?];
+    ensure!(before == after, "sidecars were {before:?}, are {after:?}");
+    let now = warm.ready_pods().await?;
+    ensure!(now == pods, "its pods were {pods:?}, are {now:?}");
+    Ok(woken + 1)
+}
+
+/// The user's own next rollout brings the new sidecar, under load.
+async fn replaced_by_its_user(warm: &Workload) -> anyhow::Result<Value> {
+    let old = sidecar(warm).await?;
+    let version = json!({ "env": [{ "name": "VERSION", "value": "2" }] });
+    warm.change_container(version).await?;
+    warm.rolled_out().await?;
+    let new = sidecar(warm).await?;
+    let asked = &new["resources"]["requests"]["memory"];
+    ensure!(asked == MEMORY && new != old, "the new sidecar is {new}");
+    let is_other = new["image"] != old["image"];
+    ensure!(is_other == is_from_older(), "it was {old}, is {new}");
+    Ok(new)
 }
 
 /// On kept connections, and each request on its own.
@@ -90,17 +111,27 @@ async fn sidecar(workload: &Workload) -> anyhow::Result<Value> {
     sidecar.cloned().context("no queue-proxy")
 }
 
-/// The same release with another template for every component, and another sidecar.
+/// Whether what is there is another version than this one.
+fn is_from_older() -> bool {
+    std::env::var_os("E2E_UPGRADE_FROM").is_some_and(|commit| !commit.is_empty())
+}
+
+/// This chart with this version's images, another template for every component and another sidecar.
 fn upgrade() -> [String; 7] {
     let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/lull");
+    // As scripts/cluster.sh installs it.
+    let tag = std::env::var("IMAGE_TAG").ok();
+    let tag = tag.filter(|tag| !tag.is_empty());
+    let tag = tag.unwrap_or_else(|| "dev".to_owned());
     [
         "upgrade".to_owned(),
         "lull".to_owned(),
         chart.to_string_lossy().into_owned(),
-        "--reuse-values".to_owned(),
-        "--set".to_owned(),
-        format!("settings.sidecar-memory-request={MEMORY}"),
+        // Over those of this chart, not over those of the one that is there.
+        "--reset-then-reuse-values".to_owned(),
+        format!("--set=settings.sidecar-memory-request={MEMORY}"),
         "--set=pods.annotations.lull-e2e=next".to_owned(),
+        format!("--set=image.tag={tag}"),
     ]
 }
 
@@ -141,18 +172,23 @@ async fn while_replaced(
     let bursts = async {
         let mut bursts = 0;
         while !over.load(Ordering::Relaxed) {
-            sleeper.asleep().await?;
-            let burst = RunSpec {
-                url: sleeper.url("/?sleep_ms=5"),
-                connections: 20,
-                requests: Some(300),
-                ..RunSpec::default()
-            };
-            all_answered(&agent.run(&burst).await?)?;
+            slept_and_woken(agent, sleeper).await?;
             bursts += 1;
         }
         Ok(bursts)
     };
     let ((), bursts) = tokio::try_join!(replaced, bursts)?;
     Ok(bursts)
+}
+
+/// A burst from zero.
+async fn slept_and_woken(agent: &Agent, sleeper: &Workload) -> anyhow::Result<()> {
+    sleeper.asleep().await?;
+    let burst = RunSpec {
+        url: sleeper.url("/?sleep_ms=5"),
+        connections: 20,
+        requests: Some(300),
+        ..RunSpec::default()
+    };
+    all_answered(&agent.run(&burst).await?)
 }
