@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use futures::future::try_join_all;
 use lull_contract::original::TargetPort;
 use lull_e2e::{
     Agent, App, Namespace, Workload, all_answered,
@@ -40,9 +41,8 @@ async fn what_kubectl_and_helm_apply_again_and_again_changes_nothing_but_what_is
             green.deploy(namespace).await?,
         );
         green.rolled_out().await?;
-        let [first, second, third] =
-            Tool::ALL.map(|tool| reapplied(namespace, (&agent, &green), tool));
-        tokio::try_join!(first, second, third)?;
+        let all = Tool::ALL.map(|tool| Box::pin(reapplied(namespace, (&agent, &green), tool)));
+        try_join_all(all).await?;
         Ok(())
     })
     .await
