@@ -53,9 +53,9 @@ async fn without_any_of_lull_what_is_warm_lives_on_like_a_plain_deployment_and_a
         let share = race.length.share();
         let of_warm = race.steady(&agent, (&workloads.warm, share)).await?;
         let of_plain = race.steady(&agent, (&workloads.plain, share)).await?;
-        let lived = without_lull(&race, &workloads, Chance::new(seed)).await;
+        let lived = Box::pin(without_lull(&race, &workloads, Chance::new(seed))).await;
         let healed = match lived {
-            Ok(()) => workloads.heal(&agent).await,
+            Ok(()) => Box::pin(workloads.heal(&agent)).await,
             Err(error) => Err(error),
         };
         // Calls went on until everything was as before.
@@ -98,8 +98,8 @@ async fn lived_on(race: &Race, workloads: &Workloads, mut chance: Chance) -> any
     let (mut of_warm, mut of_plain) = (chance.split(), chance.split());
     while rounds == 0 || began.elapsed() < race.length.longest {
         tokio::try_join!(
-            everything(race, (warm, &mut of_warm)),
-            everything(race, (plain, &mut of_plain))
+            Box::pin(everything(race, (warm, &mut of_warm))),
+            Box::pin(everything(race, (plain, &mut of_plain)))
         )?;
         rounds += 1;
     }
