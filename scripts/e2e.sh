@@ -23,6 +23,11 @@ if [ -n "${E2E_FULL:-}" ]; then
   say "autoscalers that crash after each write"
   run_tests crashes
 fi
+if [ -n "${E2E_FULL:-}" ] && [ "$CLUSTER" = builtin ]; then
+  say "Istio's kinds come later, and go again"
+  E2E_ISTIO_KINDS=$(lull_cluster path istio-kinds); export E2E_ISTIO_KINDS
+  run_tests mesh_kinds
+fi
 if [ "$CLUSTER" = builtin ]; then
   if [ -z "${E2E_FULL:-}" ]; then
     say "races"

@@ -4,7 +4,6 @@
 //! It replaces what every other test needs, so nothing may run beside it.
 
 use std::{
-    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -12,8 +11,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use lull_contract::names::QUEUE_PROXY_CONTAINER;
 use lull_e2e::{
-    Agent, App, Cluster, Workload, agent::Run, all_answered, cluster::COMPONENTS, command,
-    in_namespace_for,
+    Agent, App, Workload, agent::Run, all_answered, cluster::COMPONENTS, in_namespace_for, release,
 };
 use sample_app::wire::RunSpec;
 use serde_json::{Value, json};
@@ -42,7 +40,10 @@ async fn an_upgrade_and_its_rollback_lose_nothing_and_leave_sidecars_as_they_are
         let loads = [loads(&agent, &warm).await?, loads(&agent, &proxied).await?];
         let (old, pods) = (sidecar(&warm).await?, warm.ready_pods().await?);
 
-        let woken = while_replaced(&agent, &sleeper, helm(cluster, &upgrade())).await?;
+        let upgrade = upgrade();
+        let upgrade: Vec<&str> = upgrade.iter().map(String::as_str).collect();
+        let upgraded = release::helm(cluster, &upgrade, &COMPONENTS);
+        let woken = while_replaced(&agent, &sleeper, upgraded).await?;
         ensure!(sidecar(&warm).await? == old, "the warm one was changed");
         let now = warm.ready_pods().await?;
         ensure!(now == pods, "its pods were {pods:?}, are {now:?}");
@@ -54,8 +55,8 @@ async fn an_upgrade_and_its_rollback_lose_nothing_and_leave_sidecars_as_they_are
         let asked = &new["resources"]["requests"]["memory"];
         ensure!(asked == MEMORY && new != old, "the new sidecar is {new}");
 
-        let back = ["rollback", "lull"].map(str::to_owned);
-        let again = while_replaced(&agent, &sleeper, helm(cluster, &back)).await?;
+        let back = release::helm(cluster, &["rollback", "lull"], &COMPONENTS);
+        let again = while_replaced(&agent, &sleeper, back).await?;
         ensure!(sidecar(&warm).await? == new, "the new sidecar was changed");
         for run in loads.into_iter().flatten() {
             let result = run.stop().await?;
@@ -92,38 +93,15 @@ async fn sidecar(workload: &Workload) -> anyhow::Result<Value> {
 
 /// The same release with another template for every component, and another sidecar.
 fn upgrade() -> [String; 7] {
-    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/lull");
     [
         "upgrade".to_owned(),
         "lull".to_owned(),
-        chart.to_string_lossy().into_owned(),
+        release::chart(),
         "--reuse-values".to_owned(),
         "--set".to_owned(),
         format!("settings.sidecar-memory-request={MEMORY}"),
         "--set=pods.annotations.lull-e2e=next".to_owned(),
     ]
-}
-
-/// Runs helm, and makes sure that no pod of Lull is one that was there before.
-async fn helm(cluster: &Cluster, args: &[String]) -> anyhow::Result<()> {
-    let helm = std::env::var_os("E2E_HELM").map(PathBuf::from);
-    let helm = helm.context("E2E_HELM must be the path of helm")?;
-    let mut before = Vec::new();
-    for component in COMPONENTS {
-        before.push((component, cluster.ready_names(component).await?));
-    }
-    let mut all: Vec<&str> = args.iter().map(String::as_str).collect();
-    let namespace = cluster.lull_namespace.as_str();
-    all.extend(["-n", namespace, "--wait", "--timeout", "5m"]);
-    command::run(&helm, &all).await?;
-    for (component, before) in before {
-        let now = cluster.ready_names(component).await?;
-        ensure!(
-            !now.is_empty() && now.is_disjoint(&before),
-            "{component}: before {before:?}, now {now:?}"
-        );
-    }
-    Ok(())
 }
 
 /// Bursts from zero until `replaced` is over; number of bursts.
