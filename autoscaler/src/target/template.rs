@@ -6,7 +6,8 @@ use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec, PodTemplateS
 use lull_contract::{
     AppPort, AppProtocol,
     names::{
-        INJECTED_ANNOTATION, NOT_APP_CONTAINERS, OS_LABEL, QUEUE_PROXY_CONTAINER, WAIT_FOR_DRAIN,
+        INJECTED_ANNOTATION, ISTIO_NATIVE_SIDECAR, NOT_APP_CONTAINERS, OS_LABEL,
+        QUEUE_PROXY_CONTAINER, WAIT_FOR_DRAIN,
     },
     ports,
 };
@@ -69,6 +70,10 @@ impl PodTemplate {
         let annotations = metadata.and_then(|m| m.annotations.as_ref());
         let injected = annotations.and_then(|all| all.get(INJECTED_ANNOTATION).cloned());
         let record = injected.as_deref().and_then(Record::parse);
+        let takes_native = record
+            .as_ref()
+            .is_some_and(|record| record.classic.is_none())
+            && annotations.is_some_and(|all| !all.contains_key(ISTIO_NATIVE_SIDECAR));
         let hold = record.and_then(|record| Some(record.classic?.hold_secs));
         Self {
             plan: plan::Template {
@@ -88,6 +93,7 @@ impl PodTemplate {
                     .filter_map(number_of)
                     .collect(),
                 grace: spec.map_or(DEFAULT_GRACE, grace),
+                takes_native,
                 pre_stops: app()
                     .filter(|container| has_own_pre_stop(container, hold))
                     .map(|container| container.name.clone())
