@@ -74,7 +74,7 @@ async fn whichever_way_istio_s_proxy_runs_pods_come_and_go_in_order_and_lose_not
         let lives = WAYS.map(|way| {
             let agent = &agent;
             async move {
-                let lived = lives(agent, namespace, way).await;
+                let lived = Box::pin(lives(agent, namespace, way)).await;
                 lived.with_context(|| way.name)
             }
         });
