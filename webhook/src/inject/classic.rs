@@ -22,9 +22,8 @@ pub(super) fn needed(base: &Value, by_default: bool, grace_secs: u64) -> Option<
         let value = base.pointer("/metadata")?.get(map)?.get(key)?.as_str()?;
         Some(value).filter(|value| !value.is_empty())
     };
-    let is_outside = ["labels", "annotations"]
-        .iter()
-        .any(|map| said(map, ISTIO_INJECT) == Some("false"));
+    let mut maps = ["labels", "annotations"].into_iter();
+    let is_outside = maps.any(|map| said(map, ISTIO_INJECT) == Some("false"));
     let native = said("annotations", ISTIO_NATIVE_SIDECAR);
     let is_classic = native.map_or(by_default && !is_outside, |native| native == "false");
     is_classic.then(|| Classic {
