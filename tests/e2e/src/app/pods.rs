@@ -42,3 +42,26 @@ pub(super) fn idle((name, port): (&str, u16)) -> Value {
         "securityContext": security_context(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sets_pods_apart_is_in_their_template_alone() {
+        let app = App::plain("cache").label_pods("istio.io/rev", "default");
+        let app = app.run("redis:1", &["--port", "6379"]).beside("other", 9);
+        let spec = app.deployment().unwrap().spec.unwrap();
+        let labels = spec.template.metadata.unwrap().labels.unwrap();
+        assert_eq!((labels.len(), labels["app"].as_str()), (2, "cache"));
+        assert_eq!(spec.selector.match_labels.unwrap().len(), 1);
+        let containers = spec.template.spec.unwrap().containers;
+        let images = containers.iter().map(|one| one.image.as_deref());
+        assert_eq!(
+            images.collect::<Vec<_>>(),
+            [Some("redis:1"), Some(&*image())]
+        );
+        let probe = containers[0].readiness_probe.as_ref().unwrap();
+        assert!(probe.tcp_socket.is_some() && probe.http_get.is_none());
+    }
+}
