@@ -106,6 +106,10 @@ targetCPUUtilizationPercentage             activator.autoscaling.enabled=true,ac
 scaleDwn                                   activator.autoscaling.behavior.scaleDwn.x=1
 /autoscaler/shards                         autoscaler.shards=65
 /mesh/mode                                 mesh.mode=linkerd
+/mesh/nativeSidecars                       mesh.nativeSidecars=auto
+/mesh/inject                               mesh.inject=all
+/mesh/revision                             mesh.inject=true,mesh.revision=Stable
+mesh.inject                                mesh.revision=stable
 /autoscaler/propagationDelay               autoscaler.propagationDelay=3
 /autoscaler/wakeDeadline                   autoscaler.wakeDeadline=10min
 /autoscaler/activatorPorts                 autoscaler.activatorPorts=10000

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # make e2e-mesh: the end-to-end suite inside an Istio mesh, on a cluster of its own (or kind, or the
-# current one); E2E_FULL=1 adds what takes longer: more cycles, long wakes, plain text, policies, pushes and
-# faults of the mesh.
+# current one); E2E_FULL=1 adds what takes longer: more cycles, long wakes, ways of injection, a Redis, plain
+# text, policies, pushes and faults of the mesh, and Lull's own pods in it.
 # E2E_SHORT=1 (make e2e-mesh-short): the part of it that fits into 4 minutes, of which 2 are the cluster.
 . "$(dirname "$0")/common.sh"
 cd "$root"
@@ -37,15 +37,21 @@ if [ -n "${E2E_SHORT:-}" ]; then
   run_tests mesh gateways -- --test-threads "$threads" --exact "${short[@]}"
   exit 0
 fi
-with_lull e2e-mesh mesh_up
+mesh_and_redis() { mesh_up && { [ -z "${E2E_FULL:-}" ] || scripts/redis-image.sh; }; }
+with_lull e2e-mesh mesh_and_redis
+E2E_HELM=$(tool helm); export E2E_HELM
 E2E_KUBECTL=$(tool kubectl); export E2E_KUBECTL
 say "suite"
 run_tests mesh gateways -- --test-threads "$threads"
 [ -n "${E2E_FULL:-}" ] || exit 0
 say "long wakes, many streams"
 run_tests mesh_wakes -- --test-threads "$threads"
+say "ways of Istio's container, a real Redis"
+run_tests mesh_injection mesh_redis -- --test-threads "$threads"
 say "plain text permitted, and nothing else"
 run_tests mesh_modes -- --test-threads "$threads"
 say "the mesh itself: its policies, its pushes, its faults"
 # istiod is everybody's: one after the other.
 run_tests mesh_wide mesh_faults -- --test-threads 1
+say "Lull's own pods inside of the mesh"
+run_tests mesh_inside

@@ -35,6 +35,11 @@ if [ "$CLUSTER" = builtin ]; then
 else
   say "races, and a minute without an API server: left out, only the processes of CLUSTER=builtin can be held from here"
 fi
+if [ -n "${E2E_FULL:-}" ] && [ "$CLUSTER" = builtin ]; then
+  say "Istio's kinds come later, and go again"
+  E2E_ISTIO_KINDS=$(lull_cluster path istio-kinds); export E2E_ISTIO_KINDS
+  run_tests mesh_kinds
+fi
 # Namespaces that are kept never go, which is what this suite waits for.
 [ -z "${E2E_KEEP:-}" ] || exit 0
 say "uninstall"

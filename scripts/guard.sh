@@ -59,6 +59,8 @@ foreign_writes_are_refused() {
       -p '[{"op":"replace","path":"/spec/template/spec/containers/0/image","value":"registry.invalid/evil"}]' &&
     refused "labels, finalizers and owners" patch deployment ours '{"metadata":{"labels":{"a":"b"}}}' &&
     refused "lull.dev/leave alone" patch deployment ours '{"metadata":{"annotations":{"a":"b"}}}' &&
+    refused "of the settings of istio-proxy" patch deployment ours \
+      '{"spec":{"template":{"metadata":{"annotations":{"proxy.istio.io/config":"discoveryAddress: evil:15012"}}}}}' &&
     refused "the template alone" patch deployment ours '{"spec":{"paused":true}}' &&
     refused "in its own namespace" scale_in_lull_namespace &&
     refused "its sentinel or back" patch service plain '{"spec":{"selector":{"app":"evil"}}}' &&

@@ -38,8 +38,8 @@ pub use kinds::MeshMode;
 pub(crate) use rules::tests::object;
 pub use rules::{
     Around, AuthorizationPolicy, DestinationRule, ISTIOD, Istiod, MESH_CONFIG, MeshConfig,
-    MeshOptions, Ours, PeerAuthentication, RuleKind, Rules, SELECT_ENTRIES, Sidecar, TimedRoute,
-    VirtualService, ignores_entries,
+    MeshOptions, NATIVE_SIDECARS, Ours, PeerAuthentication, RuleKind, Rules, SELECT_ENTRIES,
+    Sidecar, TimedRoute, VirtualService, ignores_entries,
 };
 
 /// Group and version of what Lull writes of Istio's.

@@ -78,6 +78,8 @@ pub struct Template {
     pub host_ports: Vec<u16>,
     /// Time from a pod's deletion to its end.
     pub grace: Duration,
+    /// It was injected for an Istio container that ends last, and doesn't say that it has one.
+    pub takes_native: bool,
     /// Containers of the app with a preStop that isn't ours.
     pub pre_stops: Vec<String>,
     /// How pods get a new template.

@@ -99,16 +99,17 @@ enum Subject {
 struct Server {
     image: Image,
     otlp_endpoint: Option<Endpoint>,
+    classic_proxies: bool,
     targets: Vec<TargetResource>,
     settings: Settings,
     metrics: Metrics,
 }
 
 /// The admission server's routes: templates of the kinds `targets` get `image`, whose spans go to the
-/// collector, and workloads what
+/// collector, beside an ordinary istio-proxy where `classic_proxies` says so, and workloads what
 /// `settings` has at that moment where they don't say it themselves.
 pub fn router(
-    (image, otlp_endpoint): (Image, Option<Endpoint>),
+    (image, otlp_endpoint, classic_proxies): (Image, Option<Endpoint>, bool),
     targets: Vec<TargetResource>,
     settings: Settings,
     metrics: Metrics,
@@ -119,6 +120,7 @@ pub fn router(
         .with_state(Arc::new(Server {
             image,
             otlp_endpoint,
+            classic_proxies,
             targets,
             settings,
             metrics,
@@ -131,6 +133,7 @@ async fn handle(State(server): State<Arc<Server>>, body: Bytes) -> Response {
         image: server.image.clone(),
         defaults: Arc::clone(&server.settings.borrow().defaults),
         otlp_endpoint: server.otlp_endpoint.clone(),
+        classic_proxies: server.classic_proxies,
     };
     let (outcome, response) = match review(&body, &config, &server.targets) {
         Ok((outcome, answer)) => {

@@ -52,6 +52,10 @@ pub struct Args {
     /// `http://otel-collector.observability:4318`; without it there are none.
     #[arg(long, env = "WEBHOOK_QUEUE_PROXY_OTLP_ENDPOINT")]
     pub queue_proxy_otlp_endpoint: Option<Endpoint>,
+    /// Istio's container is an ordinary one and no native sidecar in pods whose template doesn't say it
+    /// (annotation sidecar.istio.io/nativeSidecar).
+    #[arg(long, env = "WEBHOOK_CLASSIC_PROXIES", value_parser = BoolishValueParser::new())]
+    pub classic_proxies: bool,
     /// Kinds that are injected, as GROUP/VERSION/PLURAL with commas between them; others are left
     /// alone.
     #[arg(long, env = "WEBHOOK_TARGETS", default_value_t)]
@@ -76,15 +80,17 @@ pub struct Args {
 // === impl Args ===
 
 impl Args {
-    /// The sidecar that templates get, and the collector of its spans.
+    /// The sidecar that templates get, the collector of its spans, and whether istio-proxy is an
+    /// ordinary container beside it.
     #[must_use]
-    pub fn sidecar(&self) -> (Image, Option<Endpoint>) {
+    pub fn sidecar(&self) -> (Image, Option<Endpoint>, bool) {
         let image = Image {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             reference: self.queue_proxy_image.clone(),
             pull_policy: self.queue_proxy_image_pull_policy.clone(),
         };
-        (image, self.queue_proxy_otlp_endpoint.clone())
+        let endpoint = self.queue_proxy_otlp_endpoint.clone();
+        (image, endpoint, self.classic_proxies)
     }
 
     /// What the admin page `/config` shows, with the settings in force.
@@ -100,6 +106,7 @@ impl Args {
             "queueProxyImage": self.queue_proxy_image,
             "queueProxyImagePullPolicy": self.queue_proxy_image_pull_policy,
             "queueProxyOtlpEndpoint": self.queue_proxy_otlp_endpoint,
+            "classicProxies": self.classic_proxies,
             "log": self.log,
             "logJson": self.log_json,
             "port": self.port,

@@ -20,6 +20,7 @@ use lull_injection::{Renumbered, shape, strip};
 use lull_process::otlp::Endpoint;
 use serde_json::Value;
 
+mod classic;
 mod ports;
 mod probes;
 mod render;
@@ -27,7 +28,7 @@ mod renumbered;
 mod sidecar;
 
 pub use lull_injection::{Image, Record};
-use render::render;
+use render::{Parts, render};
 
 /// Where every kind that Lull scales keeps its pod template.
 const TEMPLATE: &str = "/spec/template";
@@ -41,6 +42,9 @@ pub struct InjectConfig {
     pub defaults: Arc<Defaults>,
     /// Collector of the sidecar's spans, where it is injected afresh; `None` = no spans.
     pub otlp_endpoint: Option<Endpoint>,
+    /// Istio's container is an ordinary one in pods that don't say what it is; for templates that are
+    /// injected afresh.
+    pub classic_proxies: bool,
 }
 
 /// The object as it shall be, and what the user should know about it.
@@ -192,8 +196,15 @@ fn enrol(
         Some(before) if before.base == base && before.still_fits(&sidecar, new) => {
             before.template.clone()
         }
-        _ => render(&base, &name, &sidecar, renumbered, &config.image)
-            .map_err(|why| refusal(new, &[why]))?,
+        _ => {
+            let parts = Parts {
+                sidecar: &sidecar,
+                renumbered,
+                image: &config.image,
+                classic_proxies: config.classic_proxies,
+            };
+            render(&base, &name, parts).map_err(|why| refusal(new, &[why]))?
+        }
     };
     let mut mutation = with_template(new, template);
     mutation.warnings.extend(warnings.unwrap_or_default());
@@ -223,7 +234,13 @@ fn keep_injected(before: &Before<'_>, new: &Value) -> Result<Mutation, Refusal> 
         return Ok(left_alone(new, &why));
     }
     let renumbered = before.renumbered(&base, &record.sidecar.ports);
-    render(&base, &name, &record.sidecar, renumbered, &record.image)
+    let parts = Parts {
+        sidecar: &record.sidecar,
+        renumbered,
+        image: &record.image,
+        classic_proxies: record.classic.is_some(),
+    };
+    render(&base, &name, parts)
         .map(|template| with_template(new, template))
         .map_err(|why| refusal(new, &[why]))
 }

@@ -9,7 +9,10 @@ use kube::{Api, Client, ResourceExt, core::DeserializeGuard};
 use lull_contract::names::WORKLOAD_LABEL;
 use lull_process::readiness::Readiness;
 
-use super::{API_VERSION, MeshMode, WorkloadEntry, kinds::until_served};
+use super::{
+    API_VERSION, MeshMode, WorkloadEntry,
+    kinds::{keep_asking, until_served},
+};
 use crate::{
     cache::{Cache, Writer},
     stores::{Guard, OnTouched, Teller, Touched, Watch, by_name, label},
@@ -18,7 +21,7 @@ use crate::{
 /// What the API server calls them in paths.
 pub(super) const PLURAL: &str = "workloadentries";
 
-/// Our WorkloadEntries; none as long as the cluster doesn't know the kind.
+/// Our WorkloadEntries; none as long as the cluster doesn't know the kind, which may come and go.
 #[derive(Debug, Clone)]
 pub struct Entries {
     cache: Cache<WorkloadEntry>,
@@ -49,12 +52,10 @@ impl Entries {
         let (client, is_known) = (client.clone(), Arc::clone(&entries.is_known));
         let teller = Teller::new(PLURAL, on_touched);
         tokio::spawn(async move {
-            let pending = until_served(&client, (API_VERSION, PLURAL), mode, pending).await;
-            is_known.store(true, Ordering::Relaxed);
-            tracing::info!(
-                "the cluster has a mesh: Istio is told of activators by WorkloadEntries"
-            );
-            let api = Api::<DeserializeGuard<WorkloadEntry>>::all(client);
+            let kind = (API_VERSION, PLURAL);
+            let pending = until_served(&client, kind, mode, pending).await;
+            tell(&is_known, true);
+            let api = Api::<DeserializeGuard<WorkloadEntry>>::all(client.clone());
             let ours = lull_kubernetes::watched().labels(WORKLOAD_LABEL);
             let watch = Watch {
                 teller,
@@ -65,7 +66,8 @@ impl Entries {
             };
             // Anybody may put our label on one of his own.
             let guard = Guard::default();
-            watch.run_guarded((api, ours), writer, guard).await;
+            let asked = keep_asking(&client, kind, |is_there| tell(&is_known, is_there));
+            tokio::join!(watch.run_guarded((api, ours), writer, guard), asked);
         });
         entries
     }
@@ -86,6 +88,17 @@ impl Entries {
     #[must_use]
     pub fn of(&self, namespace: &str, label: &str) -> Vec<Arc<WorkloadEntry>> {
         self.cache.in_group(namespace, label)
+    }
+}
+
+fn tell(is_known: &AtomicBool, is_there: bool) {
+    if is_known.swap(is_there, Ordering::Relaxed) == is_there {
+        return;
+    }
+    if is_there {
+        tracing::info!("the cluster has a mesh: Istio is told of activators by WorkloadEntries");
+    } else {
+        tracing::warn!("the cluster has no WorkloadEntries any more: as without a mesh");
     }
 }
 

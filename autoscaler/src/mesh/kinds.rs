@@ -12,7 +12,8 @@ use crate::{
     discovery::{Said, Search},
 };
 
-/// Between two looks for a mesh on a cluster that has none: it is installed once.
+/// Between two looks for a mesh on a cluster that has none, and whether one is still there: it is
+/// installed once.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// Whether Lull has to do with a mesh.
@@ -49,6 +50,22 @@ pub(super) async fn until_served(
     let kind = (api_version, plural);
     let ((), pending) = search.run(pending, || said(client, kind, mode)).await;
     pending
+}
+
+/// Goes on to ask whether the cluster has the kind, whose CRD may go and come back, and tells. What the
+/// API server does not say changes nothing.
+pub(super) async fn keep_asking(
+    client: &Client,
+    (api_version, plural): (&str, &str),
+    tell: impl Fn(bool),
+) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        match is_served(client, api_version, plural).await {
+            Ok(is_served) => tell(is_served),
+            Err(error) => tracing::debug!(%error, "can't tell whether a kind is still there"),
+        }
+    }
 }
 
 /// What the API server says of the kind.

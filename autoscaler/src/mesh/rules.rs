@@ -23,7 +23,9 @@ use serde_json::Value;
 
 pub use self::{
     destination_rule::{DestinationRule, Ours},
-    istiods::{ISTIOD, Istiod, MESH_CONFIG, MeshConfig, SELECT_ENTRIES, ignores_entries},
+    istiods::{
+        ISTIOD, Istiod, MESH_CONFIG, MeshConfig, NATIVE_SIDECARS, SELECT_ENTRIES, ignores_entries,
+    },
     listed::RuleKind,
     policies::{AuthorizationPolicy, PeerAuthentication},
     sidecar::Sidecar,

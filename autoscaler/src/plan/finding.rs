@@ -100,6 +100,8 @@ pub enum Reason {
     DiscoverySelectors,
     /// The mesh may have callers in other clusters.
     OtherClusters,
+    /// Istio's container ends with the app's, and the template was made for one that ends last.
+    ClassicProxy,
     /// There is no activator at all, so the workload is kept awake.
     NoActivator,
 }
@@ -120,7 +122,7 @@ pub struct Finding {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::BadAnnotation,
         Self::NoTemplate,
         Self::NoPort,
@@ -164,6 +166,7 @@ impl Reason {
         Self::HiddenHost,
         Self::DiscoverySelectors,
         Self::OtherClusters,
+        Self::ClassicProxy,
         Self::NoActivator,
     ];
 
@@ -190,6 +193,7 @@ impl Reason {
             | Self::HiddenHost
             | Self::DiscoverySelectors
             | Self::OtherClusters
+            | Self::ClassicProxy
             | Self::NoActivator => Severity::Warn,
             _ => Severity::Refuse,
         }

@@ -54,7 +54,7 @@ pub(super) fn find(
     if mesh.is_member {
         let mut found = Vec::new();
         pods::find(situation, &mesh, &mut found);
-        istiods::find(&mesh, &mut found);
+        istiods::find(situation, &mesh, &mut found);
         // A cache has no order.
         found.sort_by(|a, b| (a.reason, &a.object).cmp(&(b.reason, &b.object)));
         findings.extend(found);

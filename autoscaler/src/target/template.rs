@@ -6,10 +6,12 @@ use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec, PodTemplateS
 use lull_contract::{
     AppPort, AppProtocol,
     names::{
-        INJECTED_ANNOTATION, NOT_APP_CONTAINERS, OS_LABEL, QUEUE_PROXY_CONTAINER, WAIT_FOR_DRAIN,
+        INJECTED_ANNOTATION, ISTIO_NATIVE_SIDECAR, NOT_APP_CONTAINERS, OS_LABEL,
+        QUEUE_PROXY_CONTAINER, WAIT_FOR_DRAIN,
     },
     ports,
 };
+use lull_injection::Record;
 use serde_json::Value;
 
 use crate::{
@@ -65,6 +67,14 @@ impl PodTemplate {
             .filter_map(|port| Some((port.name.clone()?, number_of(port)?)))
             .collect();
         let identity = PodIdentity::of(template);
+        let annotations = metadata.and_then(|m| m.annotations.as_ref());
+        let injected = annotations.and_then(|all| all.get(INJECTED_ANNOTATION).cloned());
+        let record = injected.as_deref().and_then(Record::parse);
+        let takes_native = record
+            .as_ref()
+            .is_some_and(|record| record.classic.is_none())
+            && annotations.is_some_and(|all| !all.contains_key(ISTIO_NATIVE_SIDECAR));
+        let hold = record.and_then(|record| Some(record.classic?.hold_secs));
         Self {
             plan: plan::Template {
                 labels: metadata.and_then(|m| m.labels.clone()).unwrap_or_default(),
@@ -83,16 +93,16 @@ impl PodTemplate {
                     .filter_map(number_of)
                     .collect(),
                 grace: spec.map_or(DEFAULT_GRACE, grace),
+                takes_native,
                 pre_stops: app()
-                    .filter(|container| has_own_pre_stop(container))
+                    .filter(|container| has_own_pre_stop(container, hold))
                     .map(|container| container.name.clone())
                     .collect(),
                 rollout,
             },
             served,
             identity,
-            injected: metadata
-                .and_then(|m| m.annotations.as_ref()?.get(INJECTED_ANNOTATION).cloned()),
+            injected,
         }
     }
 }
@@ -132,13 +142,15 @@ fn is_app(container: &Container) -> bool {
     !NOT_APP_CONTAINERS.contains(&container.name.as_str())
 }
 
-fn has_own_pre_stop(container: &Container) -> bool {
+/// Whether it has a preStop that is not ours, which calls the sidecar, or sleeps for `hold` seconds.
+fn has_own_pre_stop(container: &Container, hold: Option<u32>) -> bool {
     let lifecycle = container.lifecycle.as_ref();
     let Some(hook) = lifecycle.and_then(|lifecycle| lifecycle.pre_stop.as_ref()) else {
         return false;
     };
     let path = hook.http_get.as_ref().and_then(|get| get.path.as_deref());
-    path != Some(WAIT_FOR_DRAIN)
+    let slept = hook.sleep.as_ref().map(|sleep| sleep.seconds);
+    path != Some(WAIT_FOR_DRAIN) && (slept.is_none() || slept != hold.map(i64::from))
 }
 
 fn ports_of(container: &Container) -> impl Iterator<Item = &ContainerPort> {
@@ -261,6 +273,13 @@ mod tests {
 
     #[test]
     fn a_pre_stop_that_lull_has_added_is_not_the_user_s() {
+        let own = |seconds: i64, hold| {
+            let hook = json!({ "preStop": { "sleep": { "seconds": seconds } } });
+            let container = json!({ "name": "app", "lifecycle": hook });
+            has_own_pre_stop(&serde_json::from_value(container).unwrap(), hold)
+        };
+        assert!(!own(12, Some(12)));
+        assert!(own(5, Some(12)) && own(12, None));
         let with = |hook: &Value| {
             let container = json!({ "name": "app", "lifecycle": { "preStop": hook } });
             template(&json!({ "containers": [container] }), None).pre_stops

@@ -141,13 +141,37 @@ prometheus.io/path: /metrics
 {{- end }}
 {{- end }}
 
+{{- /* What Istio's injector is told of a pod of Lull's. One with `inbound`, the ports that others call, is in the
+mesh where `mesh.inject` says so; all others never are. */ -}}
+{{- define "lull.meshLabels" -}}
+{{- if and .root.Values.mesh.inject .inbound -}}
+sidecar.istio.io/inject: "true"
+{{- with .root.Values.mesh.revision }}
+istio.io/rev: {{ . | quote }}
+{{- end }}
+{{- else -}}
+sidecar.istio.io/inject: "false"
+{{- end }}
+{{- end }}
+
+{{- /* Who calls these ports has no certificate (kubelet, API server, Prometheus, another replica by its address), and
+what these pods call is no Service: addresses of pods, and the API server, which has TLS of its own. So nothing
+passes Envoy, and none of it waits for one. */ -}}
+{{- define "lull.meshAnnotations" -}}
+{{- if and .root.Values.mesh.inject .inbound -}}
+sidecar.istio.io/rewriteAppHTTPProbers: "false"
+traffic.sidecar.istio.io/excludeInboundPorts: {{ join "," .inbound | quote }}
+traffic.sidecar.istio.io/includeOutboundIPRanges: ""
+{{- end }}
+{{- end }}
+
 {{- /* A pod of `component`; `secret` names one that is mounted by its name. */ -}}
 {{- define "lull.podTemplate" -}}
 {{- $pods := include "lull.pods" . | fromYaml }}
-{{- $labels := merge (dict "sidecar.istio.io/inject" "false") (include "lull.labels" . | fromYaml) ($pods.labels | default dict) -}}
+{{- $labels := merge (include "lull.meshLabels" . | fromYaml) (include "lull.labels" . | fromYaml) ($pods.labels | default dict) -}}
 metadata:
   labels: {{ toYaml $labels | nindent 4 }}
-  {{- with merge (dict) ($pods.annotations | default dict) (include "lull.scrape" . | fromYaml) }}
+  {{- with merge (dict) ($pods.annotations | default dict) (include "lull.scrape" . | fromYaml) (include "lull.meshAnnotations" . | fromYaml) }}
   annotations: {{ toYaml . | nindent 4 }}
   {{- end }}
 spec:

@@ -30,6 +30,10 @@ pub const WAIT_FOR_DRAIN: &str = "/wait-for-drain";
 pub const ISTIO_EXCLUDE_INBOUND_PORTS: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
 /// Istio's annotation that lists the only ports that its sidecar captures; `*` = all.
 pub const ISTIO_INCLUDE_INBOUND_PORTS: &str = "traffic.sidecar.istio.io/includeInboundPorts";
+/// Istio's annotation that says whether its container is a native sidecar: it is, unless this is `false`.
+pub const ISTIO_NATIVE_SIDECAR: &str = "sidecar.istio.io/nativeSidecar";
+/// Istio's annotation with settings of the pod's own proxy, as YAML; they go before those of the mesh.
+pub const ISTIO_PROXY_CONFIG: &str = "proxy.istio.io/config";
 /// Kubernetes' label of nodes for their operating system.
 pub const OS_LABEL: &str = "kubernetes.io/os";
 /// Istio's container in a pod of the mesh.

@@ -8,5 +8,5 @@ mod record;
 pub mod shape;
 mod strip;
 
-pub use record::{Image, Included, Record, Renumbered, SmallPorts};
+pub use record::{Classic, Image, Included, ProxyConfig, Record, Renumbered, SmallPorts};
 pub use strip::strip;

@@ -30,9 +30,34 @@ pub struct Record {
     /// Istio's list of captured ports, where ours were added to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub include_inbound_ports: Option<Included>,
+    /// What the template got because Istio's container is an ordinary one; `None` where it is a native
+    /// sidecar, as it is unless somebody says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classic: Option<Classic>,
     /// Maps that the user's template had although they were empty: these don't go with our parts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub keep_empty: Vec<String>,
+}
+
+/// What a template gets where Istio's container is told to end together with the app's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Classic {
+    /// For how long our preStop keeps the app's containers, seconds; 0 = they have none.
+    pub hold_secs: u32,
+    /// The settings of Istio's proxy, where something was added to them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy_config: Option<ProxyConfig>,
+}
+
+/// Settings of Istio's proxy that got ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyConfig {
+    /// What the user wrote, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<String>,
+    /// The same with ours.
+    pub now: String,
 }
 
 /// An app port that has got another number under the name that it had.
@@ -169,6 +194,7 @@ mod tests {
                 before: "8080".into(),
                 added: vec![8012],
             }),
+            classic: None,
             keep_empty: vec!["/metadata/annotations".into()],
         };
         assert_eq!(read(FULL), expected);
@@ -185,8 +211,28 @@ mod tests {
             exclude_inbound_ports: None,
             excluded_traffic: Vec::new(),
             include_inbound_ports: None,
+            classic: None,
             keep_empty: Vec::new(),
         };
         assert_eq!(read(FIRST), expected);
+    }
+
+    #[test]
+    fn what_a_classic_proxy_needs_is_kept_in_a_record() {
+        let classic = Classic {
+            hold_secs: 12,
+            proxy_config: Some(ProxyConfig {
+                before: None,
+                now: "{}".into(),
+            }),
+        };
+        let record = Record {
+            classic: Some(classic),
+            ..read(FIRST)
+        };
+        let text = serde_json::to_string(&record).unwrap();
+        let expected = r#""classic":{"holdSecs":12,"proxyConfig":{"now":"{}"}}"#;
+        assert!(text.contains(expected), "{text}");
+        assert_eq!(read(&text), record);
     }
 }

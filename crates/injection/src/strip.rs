@@ -1,8 +1,8 @@
 //! Taking our parts out of a template, whether all of them are there, some, or none.
 
 use lull_contract::names::{
-    INJECTED_ANNOTATION, ISTIO_EXCLUDE_INBOUND_PORTS, ISTIO_INCLUDE_INBOUND_PORTS, POD_LABEL,
-    QUEUE_PROXY_CONTAINER, WAIT_FOR_DRAIN,
+    INJECTED_ANNOTATION, ISTIO_EXCLUDE_INBOUND_PORTS, ISTIO_INCLUDE_INBOUND_PORTS,
+    ISTIO_PROXY_CONFIG, POD_LABEL, QUEUE_PROXY_CONTAINER, WAIT_FOR_DRAIN,
 };
 use serde_json::{Map, Value};
 
@@ -56,8 +56,7 @@ fn strip_containers(template: &mut Value, record: Option<&Record>) {
             continue;
         };
         let is_ours = record.is_none_or(|record| {
-            record.pre_stop.contains(&name)
-                || (is_one_gone && calls(container, record.small_ports.admin))
+            record.pre_stop.contains(&name) || (is_one_gone && has_our_hook(container, record))
         });
         if !is_ours {
             continue;
@@ -67,32 +66,53 @@ fn strip_containers(template: &mut Value, record: Option<&Record>) {
         };
         let place = parts::lifecycle_place(&name);
         remove_from(container, "lifecycle", &place, record, |lifecycle| {
-            remove_hook(lifecycle);
+            remove_hook(lifecycle, record.and_then(hold));
         });
     }
 }
 
-/// Whether the container's preStop is a call of `port`: one that is renamed takes our hook along, under
+/// Whether the container's preStop is as the record's: one that is renamed takes our hook along, under
 /// a name that no record has.
-fn calls(container: &Value, port: u16) -> bool {
-    let called = container.pointer("/lifecycle/preStop/httpGet/port");
-    shape::port_number(called) == Some(port)
+fn has_our_hook(container: &Value, record: &Record) -> bool {
+    let hook = container.pointer("/lifecycle/preStop");
+    let called = hook.and_then(|hook| hook.pointer("/httpGet/port"));
+    shape::port_number(called) == Some(record.small_ports.admin)
+        || hook.is_some_and(|hook| sleeps(hook, hold(record)))
 }
 
-/// Removes our preStop, known by its path: the API server adds fields, the port may be another.
+/// For how many seconds our preStop sleeps, where it doesn't call.
+fn hold(record: &Record) -> Option<u32> {
+    record.classic.as_ref().map(|classic| classic.hold_secs)
+}
+
+fn sleeps(hook: &Value, seconds: Option<u32>) -> bool {
+    let slept = hook.pointer("/sleep/seconds").and_then(Value::as_u64);
+    slept.is_some() && slept == seconds.map(u64::from)
+}
+
+/// Removes our preStop, known by its path, since the API server adds fields and the port may be another,
+/// or by the `seconds` that it sleeps.
 ///
 /// Only our handler goes: where `kubectl apply` has merged the user's new one into the same hook,
 /// that one stays.
-fn remove_hook(lifecycle: &mut Map<String, Value>) {
-    let Some(hook) = lifecycle.get_mut("preStop").and_then(Value::as_object_mut) else {
+fn remove_hook(lifecycle: &mut Map<String, Value>, seconds: Option<u32>) {
+    let Some(hook) = lifecycle.get_mut("preStop") else {
         return;
     };
-    let path = hook.get("httpGet").and_then(|get| get.get("path"));
-    if path.and_then(Value::as_str) == Some(WAIT_FOR_DRAIN) {
-        hook.remove("httpGet");
-        if hook.is_empty() {
-            lifecycle.remove("preStop");
-        }
+    let path = hook.pointer("/httpGet/path").and_then(Value::as_str);
+    let ours = if path == Some(WAIT_FOR_DRAIN) {
+        "httpGet"
+    } else if sleeps(hook, seconds) {
+        "sleep"
+    } else {
+        return;
+    };
+    let Some(hook) = hook.as_object_mut() else {
+        return;
+    };
+    hook.remove(ours);
+    if hook.is_empty() {
+        lifecycle.remove("preStop");
     }
 }
 
@@ -113,6 +133,7 @@ fn strip_metadata(template: &mut Value, record: Option<&Record>) {
                 annotations.remove(INJECTED_ANNOTATION);
                 restore_excluded_ports(annotations, record);
                 restore_included_ports(annotations, record);
+                restore_proxy_config(annotations, record);
             },
         );
     });
@@ -198,4 +219,20 @@ fn restore_included_ports(annotations: &mut Map<String, Value>, record: Option<&
         users.join(",")
     };
     annotations.insert(ISTIO_INCLUDE_INBOUND_PORTS.into(), users.into());
+}
+
+/// The settings of Istio's proxy without ours; settings that are not as we wrote them are the user's.
+fn restore_proxy_config(annotations: &mut Map<String, Value>, record: Option<&Record>) {
+    let classic = record.and_then(|record| record.classic.as_ref());
+    let Some(config) = classic.and_then(|classic| classic.proxy_config.as_ref()) else {
+        return;
+    };
+    let current = annotations.get(ISTIO_PROXY_CONFIG).and_then(Value::as_str);
+    if current != Some(config.now.as_str()) {
+        return;
+    }
+    match &config.before {
+        Some(before) => annotations.insert(ISTIO_PROXY_CONFIG.into(), before.clone().into()),
+        None => annotations.remove(ISTIO_PROXY_CONFIG),
+    };
 }

@@ -1,4 +1,4 @@
-//! Whether Istio is there as Lull needs it, and Lull's own pods outside of it.
+//! Whether Istio is there as Lull needs it, and the activators outside of it.
 
 use autoscaler::mesh::{MeshMode, SELECT_ENTRIES, ignores_entries};
 use k8s_openapi::api::core::v1::Pod;
@@ -6,6 +6,7 @@ use kube::ResourceExt;
 use lull_contract::names::ISTIO_PROXY_CONTAINER;
 
 use super::{Area, Finding, Seen};
+use crate::gather::COMPONENT_LABEL;
 
 /// Findings about Istio.
 pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
@@ -18,14 +19,13 @@ pub(super) fn find(seen: &Seen, findings: &mut Vec<Finding>) {
     };
     let meshed: Vec<String> = pods
         .iter()
-        .filter(|pod| has_istio(pod))
+        .filter(|pod| is_activator(pod) && has_istio(pod))
         .map(|pod| pod.name_any())
         .collect();
     if !meshed.is_empty() {
         findings.push(Area::Mesh.problem(
             format!(
-                "Lull's own pods have Istio's container ({}): activators must see the mesh's TLS as \
-                 it comes",
+                "activators have Istio's container ({}): they must see the mesh's TLS as it comes",
                 meshed.join(", ")
             ),
             format!(
@@ -96,6 +96,11 @@ fn kinds(seen: &Seen) -> Option<Finding> {
         )),
         Err(why) => Some(Area::Mesh.unknown("Istio's kinds", why)),
     }
+}
+
+/// The others may be in the mesh, too (`mesh.inject`).
+fn is_activator(pod: &Pod) -> bool {
+    pod.labels().get(COMPONENT_LABEL).map(String::as_str) == Some("activator")
 }
 
 /// A native sidecar is among the init containers.

@@ -385,9 +385,11 @@ fn a_sleeper_in_the_mesh_without_entries_is_a_problem() {
 fn a_mesh_without_istiod_and_activators_inside_it_are_told() {
     let mut seen = well();
     seen.knows_istio = Ok(true);
-    seen.pods = Ok(vec![pod("activator", &["activator", "istio-proxy"])]);
+    let meshed = |component| pod(component, &[component, "istio-proxy"]);
+    seen.pods = Ok(vec![meshed("webhook"), meshed("activator")]);
     has(&seen, Area::Mesh, Level::Warning, "no istiod is ready");
-    has(&seen, Area::Mesh, Level::Problem, "lull-activator-1");
+    let part = "activators have Istio's container (lull-activator-1)";
+    has(&seen, Area::Mesh, Level::Problem, part);
 }
 
 #[test]

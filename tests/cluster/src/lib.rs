@@ -42,7 +42,7 @@ mod up;
 
 pub use build::{
     CertManager, Components, Kubernetes, ensure as build, ensure_cert_manager as cert_manager,
-    ensure_envoy as envoy, ensure_hey as hey,
+    ensure_envoy as envoy, ensure_hey as hey, istio_kinds,
 };
 pub use down::{down, leftovers};
 pub use image::{ImageSpec, load_image, write_image};

@@ -103,7 +103,8 @@ enum Task {
     MakeImage(MakeImage),
     /// Print the path of one of the programs, or of a chart.
     Path {
-        /// kubectl, helm, kubernetes, coredns, pause, envoy, hey, cert-manager or cert-manager-chart.
+        /// kubectl, helm, kubernetes, coredns, pause, envoy, hey, cert-manager, cert-manager-chart or
+        /// istio-kinds (the file with the definitions of Istio's kinds).
         program: String,
     },
 }
@@ -262,6 +263,7 @@ fn path(program: &str) -> Result<()> {
         "hey" => lull_cluster::hey()?,
         "cert-manager" => lull_cluster::cert_manager()?.program,
         "cert-manager-chart" => lull_cluster::cert_manager()?.chart,
+        "istio-kinds" => lull_cluster::istio_kinds()?,
         part => part_of_cluster(part, lull_cluster::build()?)?,
     };
     line(path.display());
@@ -277,7 +279,7 @@ fn part_of_cluster(name: &str, components: Components) -> Result<PathBuf> {
         "pause" => components.pause,
         other => bail!(
             "{other:?} is none of kubectl, helm, kubernetes, coredns, pause, envoy, hey, \
-             cert-manager, cert-manager-chart"
+             cert-manager, cert-manager-chart, istio-kinds"
         ),
     })
 }

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 use crate::{Kind, Namespace, Workload, workload::peers};
 
+mod pods;
+
 /// Image of app and agent unless `E2E_IMAGE` names another.
 const IMAGE: &str = "lull-test/sample-app:dev";
 /// Name of the app's container.
@@ -40,9 +42,14 @@ pub struct App {
     replicas: u32,
     annotations: BTreeMap<String, String>,
     pod_annotations: BTreeMap<String, String>,
+    pod_labels: BTreeMap<String, String>,
+    /// The sample app's unless it says another.
+    image: Option<String>,
     args: Vec<String>,
     env: BTreeMap<String, String>,
     ports: Vec<Port>,
+    /// Names and ports of containers behind the app's.
+    beside: Vec<(&'static str, u16)>,
     readiness: bool,
     liveness: bool,
     /// Seconds of a preStop.
@@ -108,9 +115,12 @@ impl App {
             replicas: 1,
             annotations: BTreeMap::new(),
             pod_annotations: BTreeMap::new(),
+            pod_labels: BTreeMap::new(),
+            image: None,
             args: vec!["serve".to_owned()],
             env: BTreeMap::new(),
             ports: vec![Port::http()],
+            beside: Vec::new(),
             readiness: true,
             liveness: false,
             lingers: None,
@@ -252,17 +262,21 @@ impl App {
     }
 
     fn object(&self) -> Value {
-        let labels = json!({ APP_LABEL: self.name });
+        let selected = json!({ APP_LABEL: self.name });
+        let mut labels = json!(self.pod_labels);
+        labels[APP_LABEL] = json!(self.name);
+        let beside = self.beside.iter().map(|one| pods::idle(*one));
+        let containers: Vec<Value> = [self.container()].into_iter().chain(beside).collect();
         let mut object = json!({
             "apiVersion": self.kind.api_version(),
             "kind": self.kind.name(),
             "metadata": { "name": self.name, "annotations": self.annotations },
             "spec": {
                 "replicas": self.replicas,
-                "selector": { "matchLabels": labels },
+                "selector": { "matchLabels": selected },
                 "template": {
                     "metadata": { "labels": labels },
-                    "spec": { "containers": [self.container()] },
+                    "spec": { "containers": containers },
                 },
             },
         });
@@ -293,7 +307,7 @@ impl App {
             .collect();
         let mut container = json!({
             "name": CONTAINER,
-            "image": image(),
+            "image": self.image.clone().unwrap_or_else(image),
             "imagePullPolicy": "IfNotPresent",
             "args": self.args,
             "env": env,
@@ -303,7 +317,10 @@ impl App {
         });
         let port = self.ports.first().map_or(8080, |port| port.container);
         if self.readiness {
-            container["readinessProbe"] = probe("/healthz", port);
+            container["readinessProbe"] = match self.image {
+                None => probe("/healthz", port),
+                Some(_) => json!({ "tcpSocket": { "port": port }, "periodSeconds": 1 }),
+            };
         }
         if self.liveness {
             container["livenessProbe"] = probe("/live", port);

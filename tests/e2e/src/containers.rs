@@ -107,6 +107,16 @@ impl Life {
         Ok(())
     }
 
+    /// Fails unless Lull's container began after the app's, and Istio's was the last.
+    ///
+    /// # Errors
+    /// With when they began.
+    pub fn began_with_istio_last(&self) -> anyhow::Result<()> {
+        let began = [&self.app, &self.queue_proxy, &self.istio_proxy].map(|times| times.began);
+        ensure!(began.is_sorted(), "{self:?}");
+        Ok(())
+    }
+
     /// Fails unless the app's and Lull's stayed for `drain` after the pod was asked to go, and Istio's was
     /// the last to end.
     ///
@@ -223,6 +233,9 @@ mod tests {
             assert_eq!(life.began_in_order().is_ok(), begins, "{life:?}");
             assert_eq!(life.ended_in_order(drain).is_ok(), ends, "{life:?}");
         }
+        let classic =
+            |istio_proxy| life([istio_proxy, 35], [1, 30], [2, 30]).began_with_istio_last();
+        assert!(classic(3).is_ok() && classic(1).is_err());
     }
 
     #[test]

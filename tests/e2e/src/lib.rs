@@ -10,7 +10,7 @@
 //! [`leftovers`] what Lull left behind, [`timeline`] when each step of a cold start was seen,
 //! [`coldstarts`] how long they took,
 //! [`two_pods`] carry a load that nothing may move, [`writes`] every state of one object, [`course`] what Lull says of a workload under load; [`hey`] reads
-//! what that load generator prints, and [`performance`] writes it down; [`gitops`] applies manifests again and again, [`races`]
+//! what that load generator prints, and [`performance`] writes it down; [`release`] is changed by Helm; [`gitops`] applies manifests again and again, [`races`]
 //! does everything at once, [`prometheus`] scrapes everything, [`book`] reads the documentation.
 
 pub mod activators;
@@ -48,6 +48,7 @@ pub mod process;
 mod programs;
 pub mod prometheus;
 pub mod races;
+pub mod release;
 pub mod rollouts;
 pub mod rounds;
 pub mod routes;
@@ -70,7 +71,7 @@ pub use app::App;
 pub use cluster::Cluster;
 pub use kind::Kind;
 pub use metrics_api::MetricsApi;
-pub use namespace::{Namespace, in_mesh, in_mesh_for, in_namespace, in_namespace_for};
+pub use namespace::{Namespace, in_mesh, in_mesh_for, in_namespace, in_namespace_for, in_revision};
 pub use original::Original;
 pub use say::say;
 pub use wait::eventually;

@@ -80,6 +80,19 @@ pub async fn in_mesh_for(
     run((purpose, &labels, limit), test).await
 }
 
+/// As [`in_mesh`], where the namespace names the revision of Istio that puts its container into the pods.
+///
+/// # Errors
+/// Those of the test, its panic, or that it took longer than 10 minutes.
+pub async fn in_revision(
+    purpose: &str,
+    revision: &str,
+    test: impl AsyncFnOnce(&Namespace) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let labels = json!({ SUITE_LABEL: "true", "istio.io/rev": revision });
+    run((purpose, &labels, MESH_TEST), test).await
+}
+
 async fn run(
     (purpose, labels, limit): (&str, &Value, Duration),
     test: impl AsyncFnOnce(&Namespace) -> anyhow::Result<()>,

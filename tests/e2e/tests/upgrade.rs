@@ -5,7 +5,6 @@
 //! It replaces what every other test needs, so nothing may run beside it.
 
 use std::{
-    path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
@@ -13,8 +12,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use lull_contract::names::QUEUE_PROXY_CONTAINER;
 use lull_e2e::{
-    Agent, App, Cluster, Workload, agent::Run, all_answered, cluster::COMPONENTS, command,
-    in_namespace_for,
+    Agent, App, Workload, agent::Run, all_answered, cluster::COMPONENTS, in_namespace_for, release,
 };
 use sample_app::wire::RunSpec;
 use serde_json::{Value, json};
@@ -44,8 +42,8 @@ async fn an_upgrade_and_its_rollback_lose_nothing_and_leave_sidecars_as_they_are
         let mut woken = upgraded(&agent, &warm, &sleeper).await?;
         let new = replaced_by_its_user(&warm).await?;
         if !is_from_older() {
-            let back = ["rollback", "lull"].map(str::to_owned);
-            woken += while_replaced(&agent, &sleeper, helm(cluster, &back)).await?;
+            let back = release::helm(cluster, &["rollback", "lull"], &COMPONENTS);
+            woken += while_replaced(&agent, &sleeper, back).await?;
         }
         ensure!(sidecar(&warm).await? == new, "the new sidecar was changed");
         for run in loads.into_iter().flatten() {
@@ -64,7 +62,10 @@ async fn an_upgrade_and_its_rollback_lose_nothing_and_leave_sidecars_as_they_are
 async fn upgraded(agent: &Agent, warm: &Workload, sleeper: &Workload) -> anyhow::Result<u64> {
     let before = [sidecar(warm).await?, sidecar(sleeper).await?];
     let pods = warm.ready_pods().await?;
-    let woken = while_replaced(agent, sleeper, helm(&warm.cluster, &upgrade())).await?;
+    let upgrade = upgrade();
+    let upgrade: Vec<&str> = upgrade.iter().map(String::as_str).collect();
+    let upgraded = release::helm(&warm.cluster, &upgrade, &COMPONENTS);
+    let woken = while_replaced(agent, sleeper, upgraded).await?;
     // Whoever is not heard stays awake.
     slept_and_woken(agent, sleeper).await?;
     sleeper.asleep().await?;
@@ -118,7 +119,6 @@ fn is_from_older() -> bool {
 
 /// This chart with this version's images, another template for every component and another sidecar.
 fn upgrade() -> [String; 7] {
-    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/lull");
     // As scripts/cluster.sh installs it.
     let tag = std::env::var("IMAGE_TAG").ok();
     let tag = tag.filter(|tag| !tag.is_empty());
@@ -126,35 +126,13 @@ fn upgrade() -> [String; 7] {
     [
         "upgrade".to_owned(),
         "lull".to_owned(),
-        chart.to_string_lossy().into_owned(),
+        release::chart(),
         // Over those of this chart, not over those of the one that is there.
         "--reset-then-reuse-values".to_owned(),
         format!("--set=settings.sidecar-memory-request={MEMORY}"),
         "--set=pods.annotations.lull-e2e=next".to_owned(),
         format!("--set=image.tag={tag}"),
     ]
-}
-
-/// Runs helm, and makes sure that no pod of Lull is one that was there before.
-async fn helm(cluster: &Cluster, args: &[String]) -> anyhow::Result<()> {
-    let helm = std::env::var_os("E2E_HELM").map(PathBuf::from);
-    let helm = helm.context("E2E_HELM must be the path of helm")?;
-    let mut before = Vec::new();
-    for component in COMPONENTS {
-        before.push((component, cluster.ready_names(component).await?));
-    }
-    let mut all: Vec<&str> = args.iter().map(String::as_str).collect();
-    let namespace = cluster.lull_namespace.as_str();
-    all.extend(["-n", namespace, "--wait", "--timeout", "5m"]);
-    command::run(&helm, &all).await?;
-    for (component, before) in before {
-        let now = cluster.ready_names(component).await?;
-        ensure!(
-            !now.is_empty() && now.is_disjoint(&before),
-            "{component}: before {before:?}, now {now:?}"
-        );
-    }
-    Ok(())
 }
 
 /// Bursts from zero until `replaced` is over; number of bursts.

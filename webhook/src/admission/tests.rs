@@ -26,7 +26,7 @@ impl Rig {
         let targets = TargetResources::default().0;
         let (settings_tx, settings) = watch::channel(Arc::default());
         Self {
-            router: router((image, None), targets, settings, metrics),
+            router: router((image, None, false), targets, settings, metrics),
             registry,
             settings_tx,
         }

@@ -17,6 +17,7 @@ use lull_injection::{
 use serde_json::{Map, Value, json};
 
 use super::{
+    classic,
     ports::{self, Allocation},
     probes,
 };
@@ -30,18 +31,26 @@ const USER: u32 = 65532;
 /// one whose sidecar has died.
 const PROBE_TIMEOUT_SECONDS: u32 = 5;
 
+/// What goes into a template.
+#[derive(Debug)]
+pub(super) struct Parts<'a> {
+    /// What the sidecar is told.
+    pub(super) sidecar: &'a Sidecar,
+    /// Numbers that ports had, by which they are called, too.
+    pub(super) renumbered: Vec<Renumbered>,
+    /// The sidecar's image.
+    pub(super) image: &'a Image,
+    /// Istio's container is an ordinary one, where the template doesn't say what it is.
+    pub(super) classic_proxies: bool,
+}
+
 /// `base`, which [`shape::understood`] has passed, with the sidecar; `id` is what Lull calls the
-/// workload, and ports are called by the numbers that they had, too.
+/// workload.
 ///
 /// # Errors
 /// Why this template can't carry one.
-pub(super) fn render(
-    base: &Value,
-    id: &str,
-    sidecar: &Sidecar,
-    renumbered: Vec<Renumbered>,
-    image: &Image,
-) -> Result<Value, String> {
+pub(super) fn render(base: &Value, id: &str, parts: Parts<'_>) -> Result<Value, String> {
+    let Parts { sidecar, image, .. } = parts;
     if base.pointer("/spec/hostNetwork") == Some(&Value::Bool(true)) {
         return Err(
             "spec.template.spec.hostNetwork is true: the sidecar's ports would be the node's, \
@@ -62,11 +71,12 @@ pub(super) fn render(
         image: image.clone(),
         sidecar: sidecar.clone(),
         small_ports: allocation.small,
-        renumbered,
+        renumbered: parts.renumbered,
         pre_stop: Vec::new(),
         exclude_inbound_ports: None,
         excluded_traffic: Vec::new(),
         include_inbound_ports: None,
+        classic: classic::needed(base, parts.classic_proxies, grace_secs(base)),
         keep_empty: Vec::new(),
     };
     let container = container(base, &record, &allocation)?;
@@ -102,18 +112,19 @@ fn add_pre_stop(container: &mut Value, record: &mut Record) {
     let Some(container) = container.as_object_mut() else {
         return;
     };
-    let port = record.small_ports.admin;
     let has_one = container
         .get("lifecycle")
         .is_some_and(|lifecycle| lifecycle.get("preStop").is_some());
-    if has_one {
+    let port = record.small_ports.admin;
+    let hook = match &record.classic {
+        None => Some(json!({ "httpGet": { "path": WAIT_FOR_DRAIN, "port": port } })),
+        Some(classic) => classic::pre_stop(classic),
+    };
+    let Some(hook) = hook.filter(|_| !has_one) else {
         return;
-    }
+    };
     if let Some(lifecycle) = entry(container, "lifecycle", &lifecycle_place(&name), record) {
-        lifecycle.insert(
-            "preStop".to_owned(),
-            json!({ "httpGet": { "path": WAIT_FOR_DRAIN, "port": port } }),
-        );
+        lifecycle.insert("preStop".to_owned(), hook);
         record.pre_stop.push(name);
     }
 }
@@ -145,6 +156,9 @@ fn add_metadata(
             included_ports(&included).into(),
         );
         record.include_inbound_ports = Some(included);
+    }
+    if let Some(classic) = &mut record.classic {
+        classic.proxy_config = classic::tell_proxy(annotations, classic.hold_secs);
     }
     let text = serde_json::to_string(record).map_err(|error| error.to_string())?;
     annotations.insert(INJECTED_ANNOTATION.to_owned(), text.into());
@@ -205,7 +219,7 @@ fn listed(list: &str) -> impl Iterator<Item = &str> {
 
 fn container(base: &Value, record: &Record, allocation: &Allocation) -> Result<Value, String> {
     let (sidecar, image, small) = (&record.sidecar, &record.image, allocation.small);
-    Ok(json!({
+    let mut container = json!({
         "name": QUEUE_PROXY_CONTAINER,
         "image": image.reference,
         "imagePullPolicy": image.pull_policy,
@@ -218,9 +232,6 @@ fn container(base: &Value, record: &Record, allocation: &Allocation) -> Result<V
             "failureThreshold": 3,
             "timeoutSeconds": PROBE_TIMEOUT_SECONDS,
         },
-        // Only a note, so that the app's containers wait for the drain however late the signal that
-        // begins it comes. An exec would be a process more to start just then.
-        "lifecycle": { "preStop": { "httpGet": { "path": "/stopping", "port": small.admin } } },
         "securityContext": {
             "runAsNonRoot": true,
             "runAsUser": USER,
@@ -229,7 +240,14 @@ fn container(base: &Value, record: &Record, allocation: &Allocation) -> Result<V
             "capabilities": { "drop": ["ALL"] },
             "seccompProfile": { "type": "RuntimeDefault" },
         },
-    }))
+    });
+    if record.classic.is_none() {
+        // Only a note, so that the app's containers wait for the drain however late the signal that
+        // begins it comes. An exec would be a process more to start just then.
+        container["lifecycle"] =
+            json!({ "preStop": { "httpGet": { "path": "/stopping", "port": small.admin } } });
+    }
+    Ok(container)
 }
 
 fn container_ports(record: &Record, allocation: &Allocation) -> Vec<Value> {
@@ -263,10 +281,7 @@ fn environment(
         .zip(&allocation.traffic)
         .map(|(app, number)| format!("{number}={}/{}", app.number, app.protocol))
         .collect();
-    let grace = base
-        .pointer("/spec/terminationGracePeriodSeconds")
-        .and_then(Value::as_u64)
-        .unwrap_or(DEFAULT_GRACE_SECS);
+    let grace = grace_secs(base);
     let no_json = |error: serde_json::Error| error.to_string();
     let mut values = vec![
         ("QP_PORTS", traffic.join(",")),
@@ -304,6 +319,12 @@ fn environment(
         json!({ "name": name, "value": value.replace('$', "$$") })
     });
     Ok(plain.chain(identity()).collect())
+}
+
+/// How long a pod has to end.
+fn grace_secs(base: &Value) -> u64 {
+    let grace = base.pointer("/spec/terminationGracePeriodSeconds");
+    grace.and_then(Value::as_u64).unwrap_or(DEFAULT_GRACE_SECS)
 }
 
 /// What the queue-proxy asks the app: always, and until it has started.

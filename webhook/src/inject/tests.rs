@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 
 mod captured;
+mod classic;
 mod defaults;
 mod leave;
 mod properties;
@@ -28,6 +29,7 @@ fn image(reference: &str) -> InjectConfig {
         },
         defaults: Arc::default(),
         otlp_endpoint: None,
+        classic_proxies: false,
     }
 }
 

@@ -34,6 +34,8 @@ pub const ISTIOD: &str = "app=istiod";
 pub const MESH_CONFIG: &str = "istio";
 /// Istiod's variable for whether Services select WorkloadEntries; on by default.
 pub const SELECT_ENTRIES: &str = "PILOT_ENABLE_K8S_SELECT_WORKLOAD_ENTRIES";
+/// Istiod's variable for whether its container is a native sidecar in pods that don't say it.
+pub const NATIVE_SIDECARS: &str = "ENABLE_NATIVE_SIDECARS";
 
 /// Istiod's variable for its cluster's name.
 const CLUSTER_ID: &str = "CLUSTER_ID";
@@ -49,6 +51,8 @@ pub struct Istiod {
     pub name: String,
     /// By it Services select pods alone.
     pub ignores_entries: bool,
+    /// It is told to make its container an ordinary one in pods that don't say what they want.
+    pub is_classic: bool,
     /// Its cluster's name, where it has been given one.
     pub cluster: Option<String>,
 }
@@ -74,8 +78,12 @@ struct Written {
 /// Whether an istiod with such pods lets Services select pods alone.
 #[must_use]
 pub fn ignores_entries(istiod: &PodSpec) -> bool {
-    let value = variable(istiod, SELECT_ENTRIES).unwrap_or_default();
-    // Whatever else there is leaves istiod's default.
+    says_no(istiod, SELECT_ENTRIES)
+}
+
+/// Whether a variable is a no as istiod reads it; whatever else there is leaves its default.
+fn says_no(istiod: &PodSpec, name: &str) -> bool {
+    let value = variable(istiod, name).unwrap_or_default();
     let mut no = ["0", "f", "false"].iter();
     no.any(|no| value.eq_ignore_ascii_case(no))
 }
@@ -119,6 +127,9 @@ impl From<Deployment> for Istiod {
             namespace,
             name,
             ignores_entries: pods.as_ref().is_some_and(ignores_entries),
+            is_classic: pods
+                .as_ref()
+                .is_some_and(|pods| says_no(pods, NATIVE_SIDECARS)),
             cluster: cluster.map(ToOwned::to_owned),
         }
     }
@@ -259,6 +270,8 @@ mod tests {
         ] {
             let read = istiod(&with(SELECT_ENTRIES, value));
             assert_eq!(read.ignores_entries, expected, "{value:?}");
+            let read = istiod(&with(NATIVE_SIDECARS, value));
+            assert_eq!(read.is_classic, expected, "{value:?}");
         }
         let mut asleep = with(SELECT_ENTRIES, "false");
         asleep["replicas"] = json!(0);

@@ -1,11 +1,14 @@
 //! What istiod itself is told: by it callers in the mesh find activators, or don't.
 
-use super::{Finding, Mesh, Reason};
-use crate::mesh::{Istiod, MeshConfig, SELECT_ENTRIES};
+use super::{Finding, Mesh, Reason, Situation};
+use crate::mesh::{Istiod, MeshConfig, NATIVE_SIDECARS, SELECT_ENTRIES};
 
 /// Findings about istiod, for a workload in the mesh; in no order.
-pub(super) fn find(mesh: &Mesh<'_>, findings: &mut Vec<Finding>) {
+pub(super) fn find(situation: &Situation<'_>, mesh: &Mesh<'_>, findings: &mut Vec<Finding>) {
     for istiod in &mesh.rules.istiods {
+        if situation.template.takes_native {
+            findings.extend(classic_proxy(mesh, istiod));
+        }
         findings.extend(ignored_entries(mesh, istiod));
         findings.extend(other_clusters(mesh, istiod));
     }
@@ -27,6 +30,22 @@ fn ignored_entries(mesh: &Mesh<'_>, istiod: &Istiod) -> Option<Finding> {
                 "is told by {SELECT_ENTRIES}=false not to select WorkloadEntries by Services: callers \
                  in the mesh would reach nothing while the workload sleeps; take the variable out of \
                  istiod's environment, or set it to \"true\""
+            ),
+        )
+    })
+}
+
+fn classic_proxy(mesh: &Mesh<'_>, istiod: &Istiod) -> Option<Finding> {
+    istiod.is_classic.then(|| {
+        Finding::new(
+            Reason::ClassicProxy,
+            object_of(mesh, istiod),
+            format!(
+                "is told by {NATIVE_SIDECARS}=false to make istio-proxy an ordinary container, which \
+                 ends together with the app's, and the template was made for one that ends last: \
+                 requests that come while a pod goes may be lost; helm upgrade with \
+                 mesh.nativeSidecars=false and roll the workload out, or write \
+                 sidecar.istio.io/nativeSidecar into the template, \"false\" or \"true\""
             ),
         )
     })

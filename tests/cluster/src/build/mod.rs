@@ -8,7 +8,7 @@ mod packages;
 mod programs;
 
 pub use envoy::ensure as ensure_envoy;
-pub use programs::ensure_hey;
+pub use programs::{ensure_hey, istio_kinds};
 
 use std::path::PathBuf;
 

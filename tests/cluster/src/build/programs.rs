@@ -145,6 +145,15 @@ pub(super) fn ensure_istio() -> Result<Istio> {
     })
 }
 
+/// The file with the definitions of Istio's kinds, as its chart has them; nothing is built.
+///
+/// # Errors
+/// Where Go is missing, or the source can't be downloaded.
+pub fn istio_kinds() -> Result<PathBuf> {
+    let source = module_source(PILOT_DISCOVERY.folder, ISTIO_MODULE)?;
+    Ok(source.join("manifests/charts/base/files/crd-all.gen.yaml"))
+}
+
 /// Builds hey, a load generator, where it isn't in the cache.
 ///
 /// # Errors

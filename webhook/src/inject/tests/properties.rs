@@ -1,5 +1,6 @@
 //! Un-injecting is exact, whatever the template looks like.
 
+use lull_contract::names::{ISTIO_NATIVE_SIDECAR, ISTIO_PROXY_CONFIG};
 use proptest::{collection, option, prelude::*};
 
 use super::*;
@@ -16,6 +17,8 @@ fn map() -> impl Strategy<Value = Option<Value>> {
         Just(json!({ ISTIO_INCLUDE_INBOUND_PORTS: "8080" })),
         Just(json!({ ISTIO_INCLUDE_INBOUND_PORTS: "1, 8080,8012" })),
         Just(json!({ ISTIO_INCLUDE_INBOUND_PORTS: "*", ISTIO_EXCLUDE_INBOUND_PORTS: "1" })),
+        Just(json!({ ISTIO_NATIVE_SIDECAR: "false" })),
+        Just(json!({ ISTIO_NATIVE_SIDECAR: "false", ISTIO_PROXY_CONFIG: "concurrency: 2" })),
     ])
 }
 
