@@ -29,7 +29,9 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Service;
-use lull_contract::{AppPort, Class, names::connect_rule, ports::traffic_port_name};
+use lull_contract::{
+    AppPort, Class, names::connect_rule, ports::traffic_port_name, scaled_workload::WorkloadPort,
+};
 use lull_injection::Renumbered;
 
 pub use asks::Asks;
@@ -140,6 +142,8 @@ pub struct Situation<'a> {
     pub id: &'a str,
     /// Its spec.
     pub template: &'a Template,
+    /// Where activators listen for its ports, as far as that is allocated.
+    pub activator_ports: &'a [WorkloadPort],
     /// Its annotations.
     pub asks: Asks,
     /// It is run by Lull already: its pods have the sidecar.

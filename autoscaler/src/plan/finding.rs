@@ -52,7 +52,7 @@ pub enum Reason {
     PolicyBlocks,
     /// A NetworkPolicy lets fewer callers in than activators would let through.
     PolicyNarrower,
-    /// Istio's mutual TLS is set for a port to which traffic no longer comes.
+    /// Istio's mutual TLS is set for a port to which traffic no longer comes, or never while asleep.
     MtlsByPort,
     /// An Istio policy has rules for a port to which traffic no longer comes.
     PolicyByPort,

@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! pods.rs      rules at the pods, by port and by address   callers.rs      how callers reach them
+//! mtls.rs      mutual TLS by port                          istiods.rs      what istiod itself is told
 //! connect.rs   for how long callers try to connect         long_wakes.rs   wakes that take longer
-//! istiods.rs   what istiod itself is told
 //! ```
 
 mod callers;
 mod connect;
 mod istiods;
 mod long_wakes;
+mod mtls;
 mod pods;
 
 use std::time::Duration;
@@ -54,6 +55,7 @@ pub(super) fn find(
     if mesh.is_member {
         let mut found = Vec::new();
         pods::find(situation, &mesh, &mut found);
+        found.extend(mtls::find(situation, &mesh));
         istiods::find(&mesh, &mut found);
         // A cache has no order.
         found.sort_by(|a, b| (a.reason, &a.object).cmp(&(b.reason, &b.object)));

@@ -5,16 +5,11 @@ use std::sync::Arc;
 use lull_contract::ports::traffic_port_name;
 
 use super::{Finding, Mesh, Reason, Situation};
-use crate::mesh::{AuthorizationPolicy, PeerAuthentication, Sidecar};
+use crate::mesh::{AuthorizationPolicy, Sidecar};
 
 /// Findings about rules at the pods themselves; in no order.
 pub(super) fn find(situation: &Situation<'_>, mesh: &Mesh<'_>, findings: &mut Vec<Finding>) {
     let labels = &situation.template.labels;
-    for policy in &mesh.rules.peer_authentications {
-        if policy.selects(labels) {
-            findings.extend(peer_authentication(situation, mesh, policy));
-        }
-    }
     for policy in &mesh.rules.authorization_policies {
         if policy.selects(labels) {
             findings.extend(ports_of_policy(situation, mesh, policy));
@@ -26,36 +21,10 @@ pub(super) fn find(situation: &Situation<'_>, mesh: &Mesh<'_>, findings: &mut Ve
 }
 
 /// App port and traffic port of everything that Lull serves.
-fn doors(situation: &Situation<'_>) -> impl Iterator<Item = (u16, u16)> {
+pub(super) fn doors(situation: &Situation<'_>) -> impl Iterator<Item = (u16, u16)> {
     let template = situation.template;
     let apps = template.app_ports.iter().map(|port| port.number);
     apps.zip(template.traffic_ports.iter().copied())
-}
-
-fn peer_authentication(
-    situation: &Situation<'_>,
-    mesh: &Mesh<'_>,
-    policy: &PeerAuthentication,
-) -> Option<Finding> {
-    let missing: Vec<String> = doors(situation)
-        .filter_map(|(app, door)| {
-            let mode = policy.modes.get(&app)?;
-            let is_kept = policy.modes.get(&door) == Some(mode);
-            (!is_kept).then(|| format!("{door}: {{ mode: {mode} }} beside {app}"))
-        })
-        .collect();
-    let object = mesh.object("PeerAuthentication", (&policy.namespace, &policy.name));
-    (!missing.is_empty()).then(|| {
-        Finding::new(
-            Reason::MtlsByPort,
-            object,
-            format!(
-                "sets mutual TLS for the app's own port, but traffic comes to the sidecar's: under \
-                 portLevelMtls write {}",
-                missing.join(", ")
-            ),
-        )
-    })
 }
 
 fn ports_of_policy(
