@@ -45,7 +45,7 @@ pub(crate) use services::selects;
 pub use wakes::longest_wake;
 
 use crate::{
-    mesh::istio_duration,
+    mesh::{istio_duration, locality},
     pod::Pod,
     stores::{Budget, NetworkPolicy},
 };
@@ -120,6 +120,8 @@ pub struct Components {
     pub activators: Labels,
     /// Labels of each of the autoscaler's replicas.
     pub autoscalers: Labels,
+    /// Localities of the activators, as far as there are any; empty text: not known.
+    pub localities: BTreeSet<String>,
 }
 
 /// Another workload of the namespace.
@@ -322,6 +324,10 @@ impl Components {
             namespace_labels: namespace.unwrap_or(&self.namespace_labels).clone(),
             activators: known(common_labels(activators), &self.activators),
             autoscalers: known(common_labels(autoscalers), &self.autoscalers),
+            localities: activators
+                .iter()
+                .map(|pod| locality(&pod.labels).unwrap_or_default())
+                .collect(),
         }
     }
 }

@@ -84,6 +84,8 @@ pub enum Reason {
     OtherIdentity,
     /// Callers in the mesh leave an endpoint out after failures.
     OutlierDetection,
+    /// Callers in the mesh are sent to localities in which no activator is.
+    NoActivatorThere,
     /// Callers in the mesh let few others wait.
     ConnectionLimits,
     /// Callers in the mesh wait for a connection for less than a wake takes.
@@ -120,7 +122,7 @@ pub struct Finding {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::BadAnnotation,
         Self::NoTemplate,
         Self::NoPort,
@@ -156,6 +158,7 @@ impl Reason {
         Self::OwnTls,
         Self::OtherIdentity,
         Self::OutlierDetection,
+        Self::NoActivatorThere,
         Self::ConnectionLimits,
         Self::ShortConnectTimeout,
         Self::LongHold,
@@ -182,6 +185,7 @@ impl Reason {
             | Self::OwnTls
             | Self::OtherIdentity
             | Self::OutlierDetection
+            | Self::NoActivatorThere
             | Self::ConnectionLimits
             | Self::ShortConnectTimeout
             | Self::LongHold

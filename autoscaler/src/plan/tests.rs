@@ -173,6 +173,7 @@ fn components() -> Components {
         namespace_labels: labels(&[("kubernetes.io/metadata.name", "lull-system")]),
         activators: labels(&[("component", "activator")]),
         autoscalers: labels(&[("component", "autoscaler")]),
+        localities: BTreeSet::from(["eu/eu-1".into(), "eu/eu-2".into()]),
     }
 }
 
