@@ -48,4 +48,4 @@ say "plain text permitted, and nothing else"
 run_tests mesh_modes -- --test-threads "$threads"
 say "the mesh itself: its policies, its pushes, its faults"
 # istiod is everybody's: one after the other.
-run_tests mesh_wide mesh_faults -- --test-threads 1
+run_tests mesh_wide mesh_faults mesh_phases -- --test-threads 1
