@@ -46,6 +46,10 @@ say "long wakes, many streams"
 run_tests mesh_wakes -- --test-threads "$threads"
 say "plain text permitted, and nothing else"
 run_tests mesh_modes -- --test-threads "$threads"
+if [ "$CLUSTER" = current ]; then
+  say "the mesh itself: left out, CLUSTER=current may have others on it, who would be denied and left without istiod"
+  exit 0
+fi
 say "the mesh itself: its policies, its pushes, its faults"
 # istiod is everybody's: one after the other.
 run_tests mesh_wide mesh_faults mesh_phases -- --test-threads 1
