@@ -171,18 +171,21 @@ pub fn slice(
 fn endpoint(pod: &Pod, family: Family) -> Option<Value> {
     let mut addresses = pod.ip.iter().chain(&pod.more_ips);
     let ip = addresses.find(|address| family.has(address))?;
-    Some(json!({
+    let mut endpoint = json!({
         "addresses": [ip],
         "conditions": { "ready": true, "serving": true, "terminating": false },
         "nodeName": pod.node,
-        "zone": pod.zone(),
         "targetRef": {
             "kind": "Pod",
             "namespace": pod.namespace,
             "name": pod.name,
             "uid": pod.uid,
         },
-    }))
+    });
+    if let Some(zone) = pod.zone() {
+        endpoint["zone"] = json!(zone);
+    }
+    Some(endpoint)
 }
 
 /// Whether `slice` already says what `wanted` would make it say.
