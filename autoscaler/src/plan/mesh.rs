@@ -4,11 +4,13 @@
 //! pods.rs      rules at the pods, by port and by address   callers.rs      how callers reach them
 //! mtls.rs      mutual TLS by port                          istiods.rs      what istiod itself is told
 //! connect.rs   for how long callers try to connect         long_wakes.rs   wakes that take longer
+//! locality.rs  where callers are sent by locality
 //! ```
 
 mod callers;
 mod connect;
 mod istiods;
+mod locality;
 mod long_wakes;
 mod mtls;
 mod pods;
@@ -57,6 +59,7 @@ pub(super) fn find(
         pods::find(situation, &mesh, &mut found);
         found.extend(mtls::find(situation, &mesh));
         istiods::find(&mesh, &mut found);
+        found.extend(locality::of_mesh(situation, &mesh));
         // A cache has no order.
         found.sort_by(|a, b| (a.reason, &a.object).cmp(&(b.reason, &b.object)));
         findings.extend(found);

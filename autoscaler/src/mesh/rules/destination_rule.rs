@@ -194,8 +194,8 @@ impl Ours {
     }
 }
 
-/// What `setting` says, where it is not switched off.
-fn distributions(setting: &Value) -> Vec<Distribution> {
+/// What a `localityLbSetting` says, where it is not switched off.
+pub(super) fn distributions(setting: &Value) -> Vec<Distribution> {
     if setting["enabled"] == false {
         return Vec::new();
     }

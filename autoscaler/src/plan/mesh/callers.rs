@@ -3,12 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
-    Finding, Mesh, PlannedService, Reason, Situation, connect, long_wakes, pods::default_sidecar,
-    usual_wake,
+    Finding, Mesh, PlannedService, Reason, Situation, connect, locality, long_wakes,
+    pods::default_sidecar, usual_wake,
 };
-use crate::mesh::{
-    DestinationRule, Host, Sidecar, TimedRoute, VirtualService, is_about, istio_duration,
-};
+use crate::mesh::{DestinationRule, Host, Sidecar, TimedRoute, VirtualService, istio_duration};
 
 /// Callers of one Envoy that may wait for one wake; a limit below is found out by the first burst.
 const WAITING: u64 = 100;
@@ -95,7 +93,7 @@ fn destination_rule(
         own_tls(rule),
         other_identity(mesh, rule),
         outlier_detection(rule),
-        distribution(situation, mesh, rule),
+        locality::of_rule(situation, mesh, rule),
         limits(rule),
         connect::of_rule(situation, mesh, rule),
         long_wakes::of_rule(situation, mesh, rule),
@@ -130,40 +128,6 @@ fn outlier_detection(rule: &DestinationRule) -> Option<(Reason, String)> {
                 makes, or raise connectTimeout";
     rule.ejects
         .then(|| (Reason::OutlierDetection, text.to_owned()))
-}
-
-/// Endpoints in other localities than those that are named Istio takes out, whatever is left.
-fn distribution(
-    situation: &Situation<'_>,
-    mesh: &Mesh<'_>,
-    rule: &DestinationRule,
-) -> Option<(Reason, String)> {
-    let there = &situation.lull.localities;
-    let reaches = |to: &String| there.iter().any(|locality| is_about(to, locality));
-    let mut missed = rule
-        .distributions
-        .iter()
-        .filter(|one| !one.to.iter().any(reaches));
-    // Where none is seen, nothing is known.
-    let missed = missed
-        .next()
-        .filter(|_| mesh.is_member && !there.is_empty())?;
-    let known = there.iter().filter(|locality| !locality.is_empty());
-    let known: Vec<&str> = known.map(String::as_str).collect();
-    let known: String = match known.is_empty() {
-        true => {
-            "nowhere that their pods' labels topology.kubernetes.io/region and zone tell".into()
-        }
-        false => format!("in {}", known.join(", ")),
-    };
-    let text = format!(
-        "sends callers in {} to {} alone (localityLbSetting.distribute), and the activators are {known}: \
-         those callers reach nothing while the workload sleeps; run an activator there, or name a \
-         locality where one is",
-        missed.from,
-        missed.to.join(", ")
-    );
-    Some((Reason::NoActivatorThere, text))
 }
 
 fn limits(rule: &DestinationRule) -> Option<(Reason, String)> {
