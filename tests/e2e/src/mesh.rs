@@ -174,6 +174,31 @@ pub async fn mutual_tls(namespace: &Namespace, mode: &str) -> anyhow::Result<()>
     create(&namespace.cluster, SECURITY, policy, &spec).await
 }
 
+/// Takes mutual TLS from these `ports` of `workload`'s pods, and from no others.
+///
+/// # Errors
+/// Where the API server refuses.
+pub async fn plain_text_at(workload: &Workload, ports: &[u16]) -> anyhow::Result<()> {
+    let modes: BTreeMap<String, Value> = ports
+        .iter()
+        .map(|port| (port.to_string(), json!({ "mode": "DISABLE" })))
+        .collect();
+    let (namespace, kind) = (workload.namespace.as_str(), "PeerAuthentication");
+    let policy = json!({
+        "apiVersion": format!("{SECURITY}/v1"),
+        "kind": kind,
+        "metadata": { "name": workload.name },
+        "spec": {
+            "selector": { "matchLabels": { APP_LABEL: workload.name } },
+            "portLevelMtls": modes,
+        },
+    });
+    let path = objects(SECURITY, (namespace, kind));
+    let path = format!("{path}/{}?fieldManager=lull-e2e", workload.name);
+    let applied = "application/apply-patch+yaml";
+    workload.cluster.patch(&path, applied, &policy).await
+}
+
 /// Runs `during` while nobody in the mesh may be called, but by policies that allow it. That ends with it,
 /// whatever came of it; a limit for its time must be its own.
 ///
