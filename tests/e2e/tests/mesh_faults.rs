@@ -344,9 +344,11 @@ async fn an_eviction_of_the_only_pod_costs_nothing_where_callers_come_by_activat
         agent.is_answered(&workload.url("/"), FOLLOW).await?;
         let always = [("lull.dev/target-burst-capacity", Some("-1"))];
         workload.annotate(&always).await?;
-        eventually("activators to be all that callers know", FOLLOW, async || {
-            is_there(&workload, Mode::Proxy).await
-        })
+        eventually(
+            "activators to be all that callers know",
+            FOLLOW,
+            async || is_there(&workload, Mode::Proxy).await,
+        )
         .await?;
         under_load((&agent, &workload), async || {
             let before = workload.ready_pods().await?;
