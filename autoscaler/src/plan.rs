@@ -2,7 +2,7 @@
 //! Pure; nothing is touched before it has been worked out.
 //!
 //! ```text
-//! asks.rs       the workload's annotations
+//! asks.rs       the workload's annotations         components.rs Lull's own pods
 //! template.rs   the workload's own spec            services.rs   Services, port by port
 //! policies.rs   NetworkPolicies                    budgets.rs    PodDisruptionBudgets
 //! mesh.rs       Istio's objects                    wakes.rs      how long its wakes took
@@ -12,6 +12,7 @@
 
 mod asks;
 mod budgets;
+mod components;
 mod finding;
 mod mesh;
 mod names;
@@ -35,6 +36,7 @@ use lull_contract::{
 use lull_injection::Renumbered;
 
 pub use asks::Asks;
+pub use components::Components;
 pub use finding::{Finding, Reason, Severity};
 pub use mesh::Mesh;
 pub use names::taken;
@@ -45,8 +47,7 @@ pub(crate) use services::selects;
 pub use wakes::longest_wake;
 
 use crate::{
-    mesh::{istio_duration, locality},
-    pod::Pod,
+    mesh::istio_duration,
     stores::{Budget, NetworkPolicy},
 };
 
@@ -107,21 +108,6 @@ pub enum Family {
     Ipv4,
     /// IPv6.
     Ipv6,
-}
-
-/// Where Lull's own pods are, as NetworkPolicies see them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Components {
-    /// Their namespace.
-    pub namespace: String,
-    /// Its labels.
-    pub namespace_labels: Labels,
-    /// Labels of every activator.
-    pub activators: Labels,
-    /// Labels of each of the autoscaler's replicas.
-    pub autoscalers: Labels,
-    /// Localities of the activators, as far as there are any; empty text: not known.
-    pub localities: BTreeSet<String>,
 }
 
 /// Another workload of the namespace.
@@ -303,45 +289,6 @@ impl Family {
             Err(_) => false,
         }
     }
-}
-
-// === impl Components ===
-
-impl Components {
-    /// The same with what there is: the `namespace`'s labels, where they are known, and those that
-    /// all of Lull's pods have, which are more than the pods are found by.
-    #[must_use]
-    pub fn as_seen(
-        &self,
-        namespace: Option<&Labels>,
-        activators: &[Arc<Pod>],
-        autoscalers: &[Arc<Pod>],
-    ) -> Self {
-        let known =
-            |seen: Option<Labels>, configured: &Labels| seen.unwrap_or_else(|| configured.clone());
-        Self {
-            namespace: self.namespace.clone(),
-            namespace_labels: namespace.unwrap_or(&self.namespace_labels).clone(),
-            activators: known(common_labels(activators), &self.activators),
-            autoscalers: known(common_labels(autoscalers), &self.autoscalers),
-            localities: activators
-                .iter()
-                .map(|pod| locality(&pod.labels).unwrap_or_default())
-                .collect(),
-        }
-    }
-}
-
-/// The labels that every one of `pods` has; `None` where there are no pods.
-fn common_labels(pods: &[Arc<Pod>]) -> Option<Labels> {
-    let (first, others) = pods.split_first()?;
-    let mut common = first.labels.clone();
-    common.retain(|key, value| {
-        others
-            .iter()
-            .all(|pod| pod.labels.get(key) == Some(&*value))
-    });
-    Some(common)
 }
 
 // === impl Plan ===

@@ -31,6 +31,7 @@ use crate::{
         Sidecar, VirtualService, object as istio_object,
     },
     objects::is_lulls,
+    pod::Pod,
     stores::Hpa,
     target::{Target, tests as targets},
 };
