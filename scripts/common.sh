@@ -13,6 +13,9 @@ LULL_CLUSTER=${LULL_CLUSTER:-lull}
 export LULL_CLUSTER
 export LULL_NAMESPACE=${LULL_NAMESPACE:-lull-system}
 
+# What goes before a command that is typed later, to mean the same cluster.
+by_cluster() { [ "$CLUSTER" = builtin ] || echo "CLUSTER=$CLUSTER "; }
+
 say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
@@ -143,7 +146,8 @@ down_at_exit() { # [COMMAND], run then
   "${@:-true}"
 }
 
-# Istio on the cluster.
+# Istio on the cluster: on kind that of $ISTIO, the folder of a release, with its own images; on the
+# current one the one that is there.
 mesh_up() {
   say "Istio"
   scripts/cluster.sh mesh
@@ -162,8 +166,11 @@ cluster_up() { # [OPTIONS] of lull-cluster up
 lull_up() { # [COMMAND], run when the cluster is up
   cluster_up
   "${@:-true}"
-  say "images"
-  scripts/images.sh
+  # The nodes of the current one pull theirs.
+  if [ "$CLUSTER" != current ]; then
+    say "images"
+    scripts/images.sh
+  fi
   say "Lull"
   scripts/cluster.sh install
   KUBECONFIG=$(scripts/cluster.sh kubeconfig); export KUBECONFIG

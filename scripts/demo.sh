@@ -16,5 +16,5 @@ Ready after $((SECONDS - began)) s. The cluster stays up. By hand:
   k get sw -A -w
   k -n demo get deployment,service,endpointslice,pod
 
-Take it down with: make demo-down
+Take it down with: $(by_cluster)make demo-down
 TEXT

@@ -13,5 +13,5 @@ Ready after $((SECONDS - began)) s. The cluster stays up. By hand:
   k create namespace shop && k label namespace shop istio-injection=enabled
   k get workloadentry,endpointslice,sw -A
 
-Take it down with: make demo-down
+Take it down with: $(by_cluster)make demo-down
 TEXT

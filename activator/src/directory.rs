@@ -24,7 +24,7 @@ use crate::{
 
 mod index;
 
-use index::Index;
+use index::{Activators, Index, Place};
 
 /// Namespace and name.
 type Key = (String, String);
@@ -206,10 +206,7 @@ impl Directory {
     pub fn apply_activator(&self, pod: &Pod) {
         self.change_activators(|ready| {
             match pod.ready && !pod.leaving {
-                true => {
-                    let node = pod.node.clone().unwrap_or_default();
-                    ready.insert(pod.name.clone(), node)
-                }
+                true => ready.insert(pod.name.clone(), Place::of(pod)),
                 false => ready.remove(&pod.name),
             };
         });
@@ -230,7 +227,7 @@ impl Directory {
     }
 
     /// Divides the pods' slots anew among those that are ready after `change`.
-    fn change_activators(&self, change: impl FnOnce(&mut BTreeMap<String, String>)) {
+    fn change_activators(&self, change: impl FnOnce(&mut Activators)) {
         let activators = {
             let mut index = self.inner.index.lock();
             let before = index.activators.clone();
@@ -247,9 +244,13 @@ impl Directory {
     }
 
     /// Our part of the slots of the workload with this `uid`: it has only a few of all activators.
-    fn share(&self, uid: &str, activators: &BTreeMap<String, String>) -> Share {
+    fn share(&self, uid: &str, activators: &Activators) -> Share {
         let activators = activators.iter();
-        let activators = activators.map(|(name, node)| Activator { name, node });
+        let activators = activators.map(|(name, place)| Activator {
+            name,
+            node: &place.node,
+            zone: &place.zone,
+        });
         let assigned = assignment::assigned(uid, activators);
         Share::among(&self.inner.hub.config.pod_name, assigned)
     }

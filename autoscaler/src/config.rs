@@ -1,6 +1,10 @@
 //! Command line and environment.
 
-use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use clap::{Parser, Subcommand, builder::BoolishValueParser};
 use lull_contract::{HumanDuration, Shards, ports, target_resource::TargetResources};
@@ -181,6 +185,7 @@ impl Args {
             namespace_labels: BTreeMap::from([name]),
             activators: labels_of(&self.activator_selector),
             autoscalers: labels_of(&self.peers),
+            localities: BTreeSet::new(),
         }
     }
 }

@@ -13,6 +13,7 @@
 mod entries;
 mod host;
 mod kinds;
+mod locality;
 mod rules;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -34,12 +35,13 @@ use crate::{objects, pod::Pod};
 pub use entries::Entries;
 pub use host::Host;
 pub use kinds::MeshMode;
+pub use locality::{is_about, locality};
 #[cfg(test)]
 pub(crate) use rules::tests::object;
 pub use rules::{
-    Around, AuthorizationPolicy, DestinationRule, ISTIOD, Istiod, MESH_CONFIG, MeshConfig,
-    MeshOptions, NATIVE_SIDECARS, Ours, PeerAuthentication, RuleKind, Rules, SELECT_ENTRIES,
-    Sidecar, TimedRoute, VirtualService, ignores_entries,
+    Around, AuthorizationPolicy, DestinationRule, Distribution, ISTIOD, Istiod, MESH_CONFIG,
+    MeshConfig, MeshOptions, NATIVE_SIDECARS, Ours, PeerAuthentication, RuleKind, Rules,
+    SELECT_ENTRIES, Sidecar, TimedRoute, VirtualService, ignores_entries,
 };
 
 /// Group and version of what Lull writes of Istio's.
@@ -66,6 +68,9 @@ pub struct WorkloadEntrySpec {
     pub labels: BTreeMap<String, String>,
     /// Service account whose identity callers expect.
     pub service_account: String,
+    /// Where it is; empty: not known.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub locality: String,
 }
 
 /// Who a workload's pods are for the mesh.
@@ -126,17 +131,28 @@ pub fn entry(workload: &ScaledWorkload, identity: &PodIdentity, activator: &Pod)
     // The private Service is for pods alone.
     labels.remove(POD_LABEL);
     labels.insert(HELD_LABEL.to_owned(), workload.uid().unwrap_or_default());
+    let spec = WorkloadEntrySpec {
+        address: address.clone(),
+        ports,
+        locality: locality_for(identity, activator),
+        labels,
+        service_account: identity.service_account.clone(),
+    };
     Some(json!({
         "apiVersion": API_VERSION,
         "kind": "WorkloadEntry",
         "metadata": objects::metadata(workload, &name),
-        "spec": {
-            "address": address,
-            "ports": ports,
-            "labels": labels,
-            "serviceAccount": identity.service_account,
-        },
+        "spec": spec,
     }))
+}
+
+/// The activator's locality. Where the template has Istio's label for it, that one holds for the pods
+/// wherever they are, and so for the entries, which have the same labels.
+fn locality_for(identity: &PodIdentity, activator: &Pod) -> String {
+    match locality::own_locality(&identity.labels) {
+        Some(_) => String::new(),
+        None => locality(&activator.labels).unwrap_or_default(),
+    }
 }
 
 /// Whether `entry` already says what `wanted` would make it say.

@@ -171,7 +171,7 @@ pub fn slice(
 fn endpoint(pod: &Pod, family: Family) -> Option<Value> {
     let mut addresses = pod.ip.iter().chain(&pod.more_ips);
     let ip = addresses.find(|address| family.has(address))?;
-    Some(json!({
+    let mut endpoint = json!({
         "addresses": [ip],
         "conditions": { "ready": true, "serving": true, "terminating": false },
         "nodeName": pod.node,
@@ -181,7 +181,11 @@ fn endpoint(pod: &Pod, family: Family) -> Option<Value> {
             "name": pod.name,
             "uid": pod.uid,
         },
-    }))
+    });
+    if let Some(zone) = pod.zone() {
+        endpoint["zone"] = json!(zone);
+    }
+    Some(endpoint)
 }
 
 /// Whether `slice` already says what `wanted` would make it say.
@@ -304,10 +308,14 @@ mod tests {
     fn a_slice_has_the_addresses_of_its_family() {
         let status =
             json!({ "podIP": "10.0.0.1", "podIPs": [{ "ip": "10.0.0.1" }, { "ip": "fd00::1" }] });
-        let pod =
-            json!({ "metadata": { "name": "a", "namespace": "s", "uid": "u" }, "status": status });
+        let metadata = json!({
+            "name": "a", "namespace": "s", "uid": "u",
+            "labels": { "topology.kubernetes.io/zone": "eu-1" },
+        });
+        let spec = json!({ "containers": [], "nodeName": "n1" });
+        let pod = json!({ "metadata": metadata, "spec": spec, "status": status });
         let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(pod).unwrap();
-        let activator = Pod::from(pod);
+        let activator = Pod::own(pod);
         for (family, name, address) in [
             (Family::Ipv4, "web-lull", "10.0.0.1"),
             (Family::Ipv6, "web-lull-ipv6", "fd00::1"),
@@ -317,7 +325,10 @@ mod tests {
             let slice = slice(&workload(), (&service(), family), listed);
             assert_eq!(slice["metadata"]["name"], name);
             assert_eq!(slice["addressType"], family.name());
-            assert_eq!(slice["endpoints"][0]["addresses"], json!([address]));
+            let endpoint = &slice["endpoints"][0];
+            assert_eq!(endpoint["addresses"], json!([address]));
+            let place = [&endpoint["nodeName"], &endpoint["zone"]];
+            assert_eq!(place, [&json!("n1"), &json!("eu-1")]);
             serde_json::from_value::<EndpointSlice>(slice).unwrap();
         }
     }

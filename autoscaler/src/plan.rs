@@ -2,7 +2,7 @@
 //! Pure; nothing is touched before it has been worked out.
 //!
 //! ```text
-//! asks.rs       the workload's annotations
+//! asks.rs       the workload's annotations         components.rs Lull's own pods
 //! template.rs   the workload's own spec            services.rs   Services, port by port
 //! policies.rs   NetworkPolicies                    budgets.rs    PodDisruptionBudgets
 //! mesh.rs       Istio's objects                    wakes.rs      how long its wakes took
@@ -12,6 +12,7 @@
 
 mod asks;
 mod budgets;
+mod components;
 mod finding;
 mod mesh;
 mod names;
@@ -29,10 +30,13 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Service;
-use lull_contract::{AppPort, Class, names::connect_rule, ports::traffic_port_name};
+use lull_contract::{
+    AppPort, Class, names::connect_rule, ports::traffic_port_name, scaled_workload::WorkloadPort,
+};
 use lull_injection::Renumbered;
 
 pub use asks::Asks;
+pub use components::Components;
 pub use finding::{Finding, Reason, Severity};
 pub use mesh::Mesh;
 pub use names::taken;
@@ -44,7 +48,6 @@ pub use wakes::longest_wake;
 
 use crate::{
     mesh::istio_duration,
-    pod::Pod,
     stores::{Budget, NetworkPolicy},
 };
 
@@ -109,19 +112,6 @@ pub enum Family {
     Ipv6,
 }
 
-/// Where Lull's own pods are, as NetworkPolicies see them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Components {
-    /// Their namespace.
-    pub namespace: String,
-    /// Its labels.
-    pub namespace_labels: Labels,
-    /// Labels of every activator.
-    pub activators: Labels,
-    /// Labels of each of the autoscaler's replicas.
-    pub autoscalers: Labels,
-}
-
 /// Another workload of the namespace.
 #[derive(Debug, Clone, Copy)]
 pub struct Other<'a> {
@@ -142,6 +132,8 @@ pub struct Situation<'a> {
     pub id: &'a str,
     /// Its spec.
     pub template: &'a Template,
+    /// Where activators listen for its ports, as far as that is allocated.
+    pub activator_ports: &'a [WorkloadPort],
     /// Its annotations.
     pub asks: Asks,
     /// It is run by Lull already: its pods have the sidecar.
@@ -299,41 +291,6 @@ impl Family {
             Err(_) => false,
         }
     }
-}
-
-// === impl Components ===
-
-impl Components {
-    /// The same with what there is: the `namespace`'s labels, where they are known, and those that
-    /// all of Lull's pods have, which are more than the pods are found by.
-    #[must_use]
-    pub fn as_seen(
-        &self,
-        namespace: Option<&Labels>,
-        activators: &[Arc<Pod>],
-        autoscalers: &[Arc<Pod>],
-    ) -> Self {
-        let known =
-            |seen: Option<Labels>, configured: &Labels| seen.unwrap_or_else(|| configured.clone());
-        Self {
-            namespace: self.namespace.clone(),
-            namespace_labels: namespace.unwrap_or(&self.namespace_labels).clone(),
-            activators: known(common_labels(activators), &self.activators),
-            autoscalers: known(common_labels(autoscalers), &self.autoscalers),
-        }
-    }
-}
-
-/// The labels that every one of `pods` has; `None` where there are no pods.
-fn common_labels(pods: &[Arc<Pod>]) -> Option<Labels> {
-    let (first, others) = pods.split_first()?;
-    let mut common = first.labels.clone();
-    common.retain(|key, value| {
-        others
-            .iter()
-            .all(|pod| pod.labels.get(key) == Some(&*value))
-    });
-    Some(common)
 }
 
 // === impl Plan ===

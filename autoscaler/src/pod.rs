@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1 as api;
 use kube::ResourceExt;
 use lull_contract::{
-    names::{ISTIO_PROXY_CONTAINER, POD_LABEL},
+    names::{ISTIO_PROXY_CONTAINER, POD_LABEL, ZONE_LABEL},
     ports,
 };
 use lull_injection::Renumbered;
@@ -79,6 +79,12 @@ impl Pod {
             labels,
             ..Self::from(pod)
         }
+    }
+
+    /// Zone of its node, where it is one of Lull's own and Kubernetes has written that on it.
+    #[must_use]
+    pub fn zone(&self) -> Option<&str> {
+        self.labels.get(ZONE_LABEL).map(String::as_str)
     }
 
     /// Whether it takes traffic, or may in a moment, and does not serve one of `ports` by its new number:

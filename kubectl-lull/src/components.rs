@@ -1,6 +1,9 @@
 //! Lull's own pods as NetworkPolicies see them, read with the user's own rights.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use autoscaler::{plan::Components, pod::Pod};
 use k8s_openapi::api::core::v1::{self as core, Namespace};
@@ -46,6 +49,7 @@ pub(crate) async fn components(
         namespace_labels: by_name,
         activators: labels("activator"),
         autoscalers: labels("autoscaler"),
+        localities: BTreeSet::new(),
     };
     Ok(charted.as_seen(seen.as_ref(), &of("activator"), &of("autoscaler")))
 }

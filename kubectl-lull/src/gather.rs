@@ -24,7 +24,7 @@ use lull_contract::{
     Settings,
     annotations::{self, AnnotationError, Defaults},
     injected::Sidecar,
-    scaled_workload::{ScaledWorkload, State},
+    scaled_workload::{ScaledWorkload, State, WorkloadPort},
 };
 use serde::de::DeserializeOwned;
 
@@ -61,10 +61,12 @@ pub(crate) struct Planned {
 }
 
 /// What Lull has written of a workload.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Default)]
 struct Run {
     /// Its Services are switched already.
     is_enrolled: bool,
+    /// Where activators listen for it.
+    activator_ports: Vec<WorkloadPort>,
     /// How long it took to wake lately ([`plan::longest_wake`]).
     longest_wake: Option<Duration>,
 }
@@ -103,7 +105,7 @@ async fn look_around(cluster: &Cluster, workload: &Workload) -> anyhow::Result<P
     let around = surroundings(cluster, (target, run.is_enrolled), &told, missing).await?;
     let (settings, faults) = settings(target, &around.defaults);
     Ok(Planned {
-        plan: plan_of(target, &around, &settings, (run, &faults)),
+        plan: plan_of(target, &around, &settings, (&run, &faults)),
         settings,
         is_enrolled: run.is_enrolled,
         left_out: told.leaves_out(&workload.resource, &target.namespace),
@@ -160,6 +162,7 @@ impl Run {
         let wakes = scaled.status.as_ref().map(|status| status.wakes.as_slice());
         Self {
             is_enrolled: is_enrolled(scaled),
+            activator_ports: scaled.spec.ports.clone(),
             longest_wake: plan::longest_wake(wakes.unwrap_or_default()),
         }
     }
@@ -180,7 +183,7 @@ fn plan_of(
     target: &Target,
     around: &Surroundings,
     settings: &Settings,
-    (run, faults): (Run, &[AnnotationError]),
+    (run, faults): (&Run, &[AnnotationError]),
 ) -> Plan {
     let name = target.to_string();
     let Some(template) = &target.template else {
@@ -196,6 +199,7 @@ fn plan_of(
         workload: &name,
         id: &target.id(),
         template: &template.plan,
+        activator_ports: &run.activator_ports,
         asks: Asks::of(&target.annotations, settings),
         is_enrolled: run.is_enrolled,
         services: &around.services,
@@ -420,7 +424,7 @@ mod tests {
     fn plan_for(target: &Target) -> Plan {
         let around = around();
         let (settings, faults) = settings(target, &around.defaults);
-        plan_of(target, &around, &settings, (Run::default(), &faults))
+        plan_of(target, &around, &settings, (&Run::default(), &faults))
     }
 
     #[test]
@@ -447,7 +451,7 @@ mod tests {
                 ..around()
             };
             let (settings, _) = settings(&target, &around.defaults);
-            let plan = plan_of(&target, &around, &settings, (Run::default(), &[]));
+            let plan = plan_of(&target, &around, &settings, (&Run::default(), &[]));
             let mut refusals = plan.refusals();
             let is_taken = refusals.any(|one| one.reason == Reason::NameTaken);
             assert_eq!(is_taken, expected, "{:?}", plan.findings);
@@ -458,7 +462,9 @@ mod tests {
     fn the_mesh_around_it_counts_and_rules_at_pods_only_where_it_is_a_member() {
         let metadata = json!({ "name": "by-port", "namespace": "web" });
         let modes = json!({ "8080": { "mode": "STRICT" } });
-        let policy = json!({ "metadata": metadata, "spec": { "portLevelMtls": modes } });
+        let selector = json!({ "matchLabels": { "app": "shop" } });
+        let spec = json!({ "selector": selector, "portLevelMtls": modes });
+        let policy = json!({ "metadata": metadata, "spec": spec });
         let rule = json!({
             "metadata": { "name": "shop", "namespace": "edge" },
             "spec": {
@@ -486,7 +492,7 @@ mod tests {
                 others_rules: Vec::new(),
                 is_member,
             });
-            let plan = plan_of(&target, &around, &settings, (Run::default(), &[]));
+            let plan = plan_of(&target, &around, &settings, (&Run::default(), &[]));
             let is_found = |reason| plan.findings.iter().any(|one| one.reason == reason);
             let at_pods = is_found(Reason::MtlsByPort);
             assert_eq!(at_pods, is_member, "{:?}", plan.findings);

@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use lull_contract::names::ZONE_LABEL;
+
 use super::Key;
 use crate::{pod::Pod, workload::Workload};
 
@@ -12,8 +14,20 @@ use crate::{pod::Pod, workload::Workload};
 pub(super) struct Index {
     /// By name. Each workload has one owner here: where it has others, somebody means it.
     namespaces: HashMap<String, Namespace>,
-    /// Activators that are ready, and their nodes.
-    pub(super) activators: BTreeMap<String, String>,
+    /// Activators that are ready, and where they are.
+    pub(super) activators: Activators,
+}
+
+/// Activators by name, and where they are.
+pub(super) type Activators = BTreeMap<String, Place>;
+
+/// Where a pod runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The node; empty: not known.
+    pub(super) node: String,
+    /// The node's zone; empty: not known.
+    pub(super) zone: String,
 }
 
 /// What there is in a namespace, by name.
@@ -27,6 +41,17 @@ struct Namespace {
 
 /// Labels that a pod must have.
 type Selector = BTreeMap<String, String>;
+
+// === impl Place ===
+
+impl Place {
+    pub(super) fn of(pod: &Pod) -> Self {
+        Self {
+            node: pod.node.clone().unwrap_or_default(),
+            zone: pod.labels.get(ZONE_LABEL).cloned().unwrap_or_default(),
+        }
+    }
+}
 
 // === impl Index ===
 

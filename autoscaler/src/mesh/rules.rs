@@ -22,7 +22,7 @@ use lull_process::readiness::Readiness;
 use serde_json::Value;
 
 pub use self::{
-    destination_rule::{DestinationRule, Ours},
+    destination_rule::{DestinationRule, Distribution, Ours},
     istiods::{
         ISTIOD, Istiod, MESH_CONFIG, MeshConfig, NATIVE_SIDECARS, SELECT_ENTRIES, ignores_entries,
     },

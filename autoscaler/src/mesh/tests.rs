@@ -1,5 +1,5 @@
 use k8s_openapi::api::core::v1 as core;
-use lull_contract::names::ISTIO_PROXY_CONTAINER;
+use lull_contract::names::{ISTIO_PROXY_CONTAINER, REGION_LABEL, ZONE_LABEL};
 
 use super::*;
 
@@ -78,6 +78,25 @@ fn an_entry_has_the_pods_identity_but_for_the_label_of_pods() {
 }
 
 #[test]
+fn an_entry_is_where_its_activator_is_unless_the_template_says_another_place() {
+    let mut activator = activator();
+    let place = |identity: &PodIdentity, activator: &Pod| {
+        let entry = entry(&workload(), identity, activator).unwrap();
+        entry["spec"]["locality"].clone()
+    };
+    assert_eq!(place(&identity(), &activator), Value::Null);
+    for (label, value) in [(REGION_LABEL, "eu"), (ZONE_LABEL, "eu-1")] {
+        activator.labels.insert(label.to_owned(), value.to_owned());
+    }
+    assert_eq!(place(&identity(), &activator), "eu/eu-1");
+    let mut elsewhere = identity();
+    let label = ("istio-locality".to_owned(), "us.us-1".to_owned());
+    elsewhere.labels.extend([label]);
+    // Istio takes it from the label.
+    assert_eq!(place(&elsewhere, &activator), Value::Null);
+}
+
+#[test]
 fn a_rule_for_the_connect_timeout_is_read_back_as_ours() {
     let minute = Duration::from_secs(60);
     let rule = connect_timeout_rule(&workload(), "web", minute);
@@ -118,6 +137,7 @@ fn an_entry_is_written_again_only_where_it_says_something_else() {
         ("ports", json!({ "lull-8080": 10_003, "lull-5432": 10_002 })),
         ("labels", json!({ "app": "shop" })),
         ("serviceAccount", json!("default")),
+        ("locality", json!("eu/eu-1")),
     ] {
         let mut other = written.clone();
         other["spec"][field] = value;

@@ -52,7 +52,7 @@ pub enum Reason {
     PolicyBlocks,
     /// A NetworkPolicy lets fewer callers in than activators would let through.
     PolicyNarrower,
-    /// Istio's mutual TLS is set for a port to which traffic no longer comes.
+    /// Istio's mutual TLS is set for a port to which traffic no longer comes, or never while asleep.
     MtlsByPort,
     /// An Istio policy has rules for a port to which traffic no longer comes.
     PolicyByPort,
@@ -84,6 +84,8 @@ pub enum Reason {
     OtherIdentity,
     /// Callers in the mesh leave an endpoint out after failures.
     OutlierDetection,
+    /// Callers in the mesh are sent to localities in which no activator is.
+    NoActivatorThere,
     /// Callers in the mesh let few others wait.
     ConnectionLimits,
     /// Callers in the mesh wait for a connection for less than a wake takes.
@@ -158,6 +160,7 @@ impl Reason {
         Self::OwnTls,
         Self::OtherIdentity,
         Self::OutlierDetection,
+        Self::NoActivatorThere,
         Self::ConnectionLimits,
         Self::ShortConnectTimeout,
         Self::LongHold,
@@ -185,6 +188,7 @@ impl Reason {
             | Self::OwnTls
             | Self::OtherIdentity
             | Self::OutlierDetection
+            | Self::NoActivatorThere
             | Self::ConnectionLimits
             | Self::ShortConnectTimeout
             | Self::LongHold

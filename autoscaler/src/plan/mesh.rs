@@ -2,14 +2,17 @@
 //!
 //! ```text
 //! pods.rs      rules at the pods, by port and by address   callers.rs      how callers reach them
+//! mtls.rs      mutual TLS by port                          istiods.rs      what istiod itself is told
 //! connect.rs   for how long callers try to connect         long_wakes.rs   wakes that take longer
-//! istiods.rs   what istiod itself is told
+//! locality.rs  where callers are sent by locality
 //! ```
 
 mod callers;
 mod connect;
 mod istiods;
+mod locality;
 mod long_wakes;
+mod mtls;
 mod pods;
 
 use std::time::Duration;
@@ -54,7 +57,9 @@ pub(super) fn find(
     if mesh.is_member {
         let mut found = Vec::new();
         pods::find(situation, &mesh, &mut found);
+        found.extend(mtls::find(situation, &mesh));
         istiods::find(situation, &mesh, &mut found);
+        found.extend(locality::of_mesh(situation, &mesh));
         // A cache has no order.
         found.sort_by(|a, b| (a.reason, &a.object).cmp(&(b.reason, &b.object)));
         findings.extend(found);

@@ -17,7 +17,9 @@ use k8s_openapi::{
     apimachinery::pkg::util::intstr::IntOrString,
 };
 use kube::{ResourceExt, core::DynamicObject};
-use lull_contract::{annotations, names::WORKLOAD_LABEL, view::WakeView};
+use lull_contract::{
+    annotations, names::WORKLOAD_LABEL, scaled_workload::WorkloadPort, view::WakeView,
+};
 use lull_process::docs;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -29,6 +31,7 @@ use crate::{
         Sidecar, VirtualService, object as istio_object,
     },
     objects::is_lulls,
+    pod::Pod,
     stores::Hpa,
     target::{Target, tests as targets},
 };
@@ -42,6 +45,9 @@ struct Case {
     workload: Value,
     #[serde(default)]
     enrolled: bool,
+    /// Where activators listen for it.
+    #[serde(default)]
+    activator_ports: Vec<WorkloadPort>,
     /// Its pods have no container of Istio's.
     #[serde(default)]
     outside_mesh: bool,
@@ -168,6 +174,7 @@ fn components() -> Components {
         namespace_labels: labels(&[("kubernetes.io/metadata.name", "lull-system")]),
         activators: labels(&[("component", "activator")]),
         autoscalers: labels(&[("component", "autoscaler")]),
+        localities: BTreeSet::from(["eu/eu-1".into(), "eu/eu-2".into()]),
     }
 }
 
@@ -267,6 +274,7 @@ fn plan_with(case: &Case, lull: &Components) -> Plan {
         workload: &target.to_string(),
         id: &target.id(),
         template: &target.template.as_ref().unwrap().plan,
+        activator_ports: &case.activator_ports,
         asks: Asks::of(&target.annotations, &settings),
         is_enrolled: case.enrolled,
         services: &services,
@@ -341,6 +349,7 @@ fn case(workload: Value, objects: Vec<Value>) -> Case {
         name: String::new(),
         workload,
         enrolled: false,
+        activator_ports: Vec::new(),
         outside_mesh: false,
         wakes_ms: Vec::new(),
         objects,

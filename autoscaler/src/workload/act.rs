@@ -27,6 +27,7 @@ use crate::{
     machine::NO_ACTIVATOR,
     objects::{self, Audience},
     plan::{self, Family, Finding, PlannedService, Reason},
+    pod::Pod,
     policy::HELD,
     purpose::Purpose,
     target::Target,
@@ -90,48 +91,30 @@ impl Task {
             // Those that are listed may still answer; without any, callers are refused for certain.
             return Ok(());
         }
-        let activators: Vec<_> = activators.iter().map(Arc::as_ref).collect();
+        let activators: Vec<&Pod> = activators.iter().map(Arc::as_ref).collect();
         let mesh = self.in_mesh(services);
         let audience = match &mesh {
             Some(_) => Audience::AllButIstio,
             None => Audience::Everyone,
         };
-        for service in services {
-            for family in service.families.iter().copied() {
-                let listed = (audience, activators.as_slice());
-                let wanted = objects::slice(workload, (service, family), listed);
-                let name = audience.slice(&service.name, family);
-                self.write_slice(&name, &wanted).await?;
+        let slices = self.write_slices(workload, services, (audience, activators.as_slice()));
+        let entries = async {
+            match mesh.as_ref().filter(|_| !services.is_empty()) {
+                Some(identity) => self.write_entries(workload, identity, &activators).await,
+                None => Ok(()),
             }
-        }
-        // After the slices: where Istio's own admission is away, everybody else still hears of it.
-        if let Some(identity) = mesh.as_ref().filter(|_| !services.is_empty()) {
-            self.write_entries(workload, identity, &activators).await?;
-        }
+        };
+        // Neither waits for the other. Where the last pod has just begun to end, callers in the mesh have
+        // nobody until the first entry is there; where Istio's own admission is away, everybody else
+        // still hears of it.
+        let (slices, entries) = tokio::join!(Box::pin(slices), Box::pin(entries));
+        slices.and(entries)?;
         // What is there from before the workload came into the mesh, or went out of it.
         self.remove_slices(services, audience.other()).await?;
         if mesh.is_none() {
             self.remove_entries_but(&[]).await?;
         }
         Ok(())
-    }
-
-    /// Writes a slice; not where one of its name isn't Lull's, of which the plan tells.
-    async fn write_slice(&self, name: &str, wanted: &Value) -> Result<(), WriteError> {
-        let there = self.ctx.stores.slices.get(&self.key.namespace, name);
-        let is_settled =
-            |there: &EndpointSlice| !objects::is_lulls(there) || objects::slice_is(there, wanted);
-        if there.as_deref().is_some_and(is_settled) {
-            return Ok(());
-        }
-        let params = apply_to(there.is_some());
-        let api: Api<EndpointSlice> = self.api();
-        self.call(
-            Purpose::WriteSlice,
-            api.patch(name, &params, &Patch::Apply(wanted)),
-        )
-        .await
-        .map(drop)
     }
 
     /// Takes the activators out of the endpoints of `services`.

@@ -136,6 +136,7 @@ impl Task {
             let candidates = usable.iter().map(|pod| Activator {
                 name: &pod.name,
                 node: pod.node.as_deref().unwrap_or_default(),
+                zone: pod.zone().unwrap_or_default(),
             });
             let uid = workload.uid().unwrap_or_default();
             let assigned = assignment::assigned(&uid, candidates);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use k8s_openapi::api::core::v1::ObjectReference;
 use lull_contract::{
     names::{WORKLOAD_LABEL, label_value, private_service},
-    scaled_workload::{ScaledWorkload, State},
+    scaled_workload::{ScaledWorkload, State, WorkloadPort},
 };
 
 use super::{OBSTACLE_PATIENCE, Task};
@@ -28,6 +28,8 @@ pub(super) struct Inputs {
     version: u64,
     asks: Asks,
     is_enrolled: bool,
+    /// Where activators listen for it.
+    activator_ports: Vec<WorkloadPort>,
     /// Objects of others that have the names of Lull's own ([`Situation::taken`]).
     taken: Vec<String>,
     /// Once it is enrolled, the Services that select its pods and carry no note of Lull's: one that
@@ -71,6 +73,7 @@ impl Task {
             version: self.objects,
             asks: Asks::of(&target.annotations, &workload.spec.settings),
             is_enrolled: self.is_enrolled(),
+            activator_ports: workload.spec.ports.clone(),
             taken: self.taken(target),
             unnoted: self.unnoted(target),
             private_of: self.others_private(),
@@ -119,6 +122,7 @@ impl Task {
             workload: &target.to_string(),
             id: &self.key.name,
             template: template.map_or(&without, |t| &t.plan),
+            activator_ports: &inputs.activator_ports,
             asks: inputs.asks,
             is_enrolled: inputs.is_enrolled,
             services: &stores.services.in_namespace(namespace),
@@ -316,7 +320,7 @@ fn reference(target: &Target, object: &str) -> Option<ObjectReference> {
 
 #[cfg(test)]
 mod tests {
-    use lull_contract::Class;
+    use lull_contract::{AppProtocol, Class};
     use serde_json::json;
 
     use super::*;
@@ -339,6 +343,7 @@ mod tests {
                 names_ports: false,
             },
             is_enrolled: false,
+            activator_ports: Vec::new(),
             taken: Vec::new(),
             unnoted: Vec::new(),
             private_of: None,
@@ -346,7 +351,7 @@ mod tests {
             longest_wake: None,
             no_activator: false,
         };
-        let changes: [fn(&mut Inputs); 16] = [
+        let changes: [fn(&mut Inputs); 17] = [
             |inputs| inputs.version = 2,
             |inputs| inputs.asks.class = Class::Hpa,
             |inputs| inputs.asks.min_scale = 1,
@@ -356,6 +361,13 @@ mod tests {
             |inputs| inputs.asks.accepts_activator_source = true,
             |inputs| inputs.asks.names_ports = true,
             |inputs| inputs.is_enrolled = true,
+            |inputs| {
+                inputs.activator_ports.push(WorkloadPort {
+                    app_port: 8080,
+                    protocol: AppProtocol::Http,
+                    activator_port: 10_000,
+                });
+            },
             |inputs| inputs.taken.push("EndpointSlice shop-lull".to_owned()),
             |inputs| inputs.unnoted.push("shop".to_owned()),
             |inputs| inputs.private_of = Some("other".to_owned()),

@@ -4,14 +4,19 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
-use kube::ResourceExt;
-use lull_contract::{names::label_value, scaled_workload::State};
+use kube::{Api, ResourceExt, api::Patch};
+use lull_contract::{
+    names::label_value,
+    scaled_workload::{ScaledWorkload, State},
+};
+use serde_json::Value;
 
-use super::Task;
+use super::{Task, act::apply_to};
 use crate::{
     context::{Key, WriteError},
-    objects,
-    plan::PlannedService,
+    objects::{self, Audience},
+    plan::{Family, PlannedService},
+    pod::Pod,
     purpose::Purpose,
     stores,
     target::Target,
@@ -20,6 +25,42 @@ use crate::{
 // === impl Task ===
 
 impl Task {
+    /// Writes the slices of all of `services`.
+    pub(super) async fn write_slices(
+        &self,
+        workload: &ScaledWorkload,
+        services: &[PlannedService],
+        (audience, activators): (Audience, &[&Pod]),
+    ) -> Result<(), WriteError> {
+        for service in services {
+            for family in service.families.iter().copied() {
+                let listed = (audience, activators);
+                let wanted = objects::slice(workload, (service, family), listed);
+                let name = audience.slice(&service.name, family);
+                self.write_slice(&name, &wanted).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a slice; not where one of its name isn't Lull's, of which the plan tells.
+    async fn write_slice(&self, name: &str, wanted: &Value) -> Result<(), WriteError> {
+        let there = self.ctx.stores.slices.get(&self.key.namespace, name);
+        let is_settled =
+            |there: &EndpointSlice| !objects::is_lulls(there) || objects::slice_is(there, wanted);
+        if there.as_deref().is_some_and(is_settled) {
+            return Ok(());
+        }
+        let params = apply_to(there.is_some());
+        let api: Api<EndpointSlice> = self.api();
+        self.call(
+            Purpose::WriteSlice,
+            api.patch(name, &params, &Patch::Apply(wanted)),
+        )
+        .await
+        .map(drop)
+    }
+
     /// The slices by which callers are told of this workload's activators, whatever became of the Services
     /// behind which they stand.
     pub(super) fn slices_of_ours(&self) -> Vec<Arc<EndpointSlice>> {

@@ -16,12 +16,15 @@ pub struct Activator<'a> {
     pub name: &'a str,
     /// Where it runs.
     pub node: &'a str,
+    /// Zone of that node; empty: not known.
+    pub zone: &'a str,
 }
 
 /// The names of the activators for the workload with this uid, at most [`MAX_PER_WORKLOAD`].
 ///
-/// The second is on another node than the first wherever one is. One that comes or goes changes
-/// the answer only for workloads that get or had it (rendezvous hashing), but for the second's node.
+/// Each is in another zone than those before it wherever one is, else on another node. One that comes
+/// or goes changes the answer only for workloads that get or had it (rendezvous hashing), but for
+/// those whose places in zones and on nodes it changes.
 #[must_use]
 pub fn assigned<'a>(
     uid: &str,
@@ -30,14 +33,19 @@ pub fn assigned<'a>(
     let mut ranked: Vec<Activator<'a>> = activators.into_iter().collect();
     ranked.sort_by_cached_key(|one| (rank(uid, one.name), one.name));
     ranked.dedup();
-    let first = ranked.first().map(|first| first.node);
-    let elsewhere = ranked.iter().position(|one| Some(one.node) != first);
-    if let Some(place) = elsewhere.filter(|place| *place > 1) {
-        let second = ranked.remove(place);
-        ranked.insert(1, second);
+    let mut listed: Vec<Activator<'a>> = Vec::new();
+    while listed.len() < MAX_PER_WORKLOAD && !ranked.is_empty() {
+        let place = (0..ranked.len()).min_by_key(|place| nearness(&listed, ranked[*place]));
+        listed.extend(place.map(|place| ranked.remove(place)));
     }
-    ranked.truncate(MAX_PER_WORKLOAD);
-    ranked.iter().map(|one| one.name).collect()
+    listed.iter().map(|one| one.name).collect()
+}
+
+/// Whether `one` is in a zone, and whether it is on a node, of those that are `listed`.
+fn nearness(listed: &[Activator<'_>], one: Activator<'_>) -> (bool, bool) {
+    let zone = listed.iter().any(|other| other.zone == one.zone);
+    let node = listed.iter().any(|other| other.node == one.node);
+    (zone, node)
 }
 
 fn rank(uid: &str, name: &str) -> u64 {
@@ -52,8 +60,12 @@ mod tests {
 
     const NAMES: [&str; 8] = ["a", "b", "c", "d", "e", "f", "g", "h"];
 
+    fn on(name: &'static str, node: &'static str, zone: &'static str) -> Activator<'static> {
+        Activator { name, node, zone }
+    }
+
     fn on_one_node(names: &[&'static str]) -> Vec<Activator<'static>> {
-        let on_node = |name: &&'static str| Activator { name, node: "n" };
+        let on_node = |name: &&'static str| on(name, "n", "");
         names.iter().map(on_node).collect()
     }
 
@@ -108,12 +120,36 @@ mod tests {
     fn two_nodes_are_used_where_there_are_two() {
         for uid in uids() {
             let node = |name: &'static str| if name == "h" { "other" } else { "n" };
-            let activators = NAMES.map(|name| Activator {
-                name,
-                node: node(name),
-            });
+            let activators = NAMES.map(|name| on(name, node(name), ""));
             let nodes: HashSet<_> = assigned(&uid, activators).into_iter().map(node).collect();
             assert_eq!(nodes.len(), 2);
+        }
+    }
+
+    #[test]
+    fn every_zone_is_used_and_then_every_node() {
+        for uid in uids() {
+            let place = |name: &'static str| match name {
+                "a" => on(name, "n1", "z1"),
+                "b" => on(name, "n2", "z2"),
+                "c" | "d" => on(name, "n3", "z3"),
+                _ => on(name, "n4", "z3"),
+            };
+            let listed = assigned(&uid, NAMES.map(place));
+            let zones: HashSet<_> = NAMES
+                .into_iter()
+                .filter(|name| listed.contains(name))
+                .map(|name| place(name).zone)
+                .collect();
+            assert_eq!(zones.len(), 3, "{listed:?}");
+            // Two zones for three: the third is on a node of its own.
+            let listed = assigned(&uid, NAMES[1..].iter().copied().map(place));
+            let nodes: HashSet<_> = NAMES
+                .into_iter()
+                .filter(|name| listed.contains(name))
+                .map(|name| place(name).node)
+                .collect();
+            assert_eq!(nodes.len(), 3, "{listed:?}");
         }
     }
 }

@@ -36,6 +36,10 @@ pub const ISTIO_NATIVE_SIDECAR: &str = "sidecar.istio.io/nativeSidecar";
 pub const ISTIO_PROXY_CONFIG: &str = "proxy.istio.io/config";
 /// Kubernetes' label of nodes for their operating system.
 pub const OS_LABEL: &str = "kubernetes.io/os";
+/// Kubernetes' label of nodes for their zone, which it writes on the pods there, too.
+pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+/// The same for their region.
+pub const REGION_LABEL: &str = "topology.kubernetes.io/region";
 /// Istio's container in a pod of the mesh.
 pub const ISTIO_PROXY_CONTAINER: &str = "istio-proxy";
 /// Label, and older annotation, by which a pod says whether it wants Istio's container.

@@ -9,6 +9,11 @@ use crate::network::{DNS_IP, POD_CIDR, SERVICE_CIDR, Subnet};
 use crate::paths::Paths;
 use crate::process::Service;
 
+/// Labels of where a node is: each in a zone of its own.
+fn place(node: usize) -> String {
+    format!("topology.kubernetes.io/region=test,topology.kubernetes.io/zone=test-{node}")
+}
+
 /// The name that a node registers with.
 pub(crate) fn node_name(node: usize) -> String {
     format!("node{node}")
@@ -155,6 +160,7 @@ impl Services<'_> {
                 &self.kubeconfig(),
                 &format!("--hostname-override={}", node_name(node)),
                 &format!("--node-ip={}", self.subnet.node(node)),
+                &format!("--node-labels={}", place(node)),
             ],
         );
         Service {

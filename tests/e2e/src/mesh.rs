@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use kube::{
-    Resource as _,
+    Resource as _, ResourceExt as _,
     core::{ApiResource, DynamicObject, GroupVersionKind},
 };
 use lull_contract::{names, ports::traffic_port_name};
@@ -41,6 +41,36 @@ pub fn principal(namespace: &Namespace, account: &str) -> String {
 /// Where they can't be listed.
 pub async fn entries(workload: &Workload) -> anyhow::Result<Vec<Value>> {
     written(workload, "workloadentries").await
+}
+
+/// Fails unless each of Lull's WorkloadEntries for `workload` is where its activator's pod is, as far as
+/// Kubernetes has written that on the pod.
+///
+/// # Errors
+/// With the first that is not, or where entries or pods can't be listed.
+pub async fn entries_are_placed(workload: &Workload) -> anyhow::Result<()> {
+    let pods = workload.cluster.component_pods("activator").await?;
+    for entry in entries(workload).await? {
+        let spec = &entry["spec"];
+        let address = spec["address"].as_str();
+        let mut there = pods
+            .iter()
+            .filter(|pod| pod.status.as_ref().and_then(|s| s.pod_ip.as_deref()) == address);
+        let pod = there
+            .next()
+            .with_context(|| format!("no activator is at {address:?}"))?;
+        let part = |label: &str| pod.labels().get(label).map_or("", String::as_str);
+        let place = [part(names::REGION_LABEL), part(names::ZONE_LABEL)].join("/");
+        let (place, locality) = (
+            place.trim_end_matches('/'),
+            spec["locality"].as_str().unwrap_or_default(),
+        );
+        ensure!(
+            locality == place,
+            "an entry is in {locality:?}, its activator in {place:?}"
+        );
+    }
+    Ok(())
 }
 
 /// The activators in Lull's WorkloadEntries for `workload`, each with its port for `app_port`, in order.
@@ -142,6 +172,31 @@ pub async fn mutual_tls(namespace: &Namespace, mode: &str) -> anyhow::Result<()>
     let spec = json!({ "mtls": { "mode": mode } });
     let policy = (namespace.name.as_str(), "PeerAuthentication", "default");
     create(&namespace.cluster, SECURITY, policy, &spec).await
+}
+
+/// Takes mutual TLS from these `ports` of `workload`'s pods, and from no others.
+///
+/// # Errors
+/// Where the API server refuses.
+pub async fn plain_text_at(workload: &Workload, ports: &[u16]) -> anyhow::Result<()> {
+    let modes: BTreeMap<String, Value> = ports
+        .iter()
+        .map(|port| (port.to_string(), json!({ "mode": "DISABLE" })))
+        .collect();
+    let (namespace, kind) = (workload.namespace.as_str(), "PeerAuthentication");
+    let policy = json!({
+        "apiVersion": format!("{SECURITY}/v1"),
+        "kind": kind,
+        "metadata": { "name": workload.name },
+        "spec": {
+            "selector": { "matchLabels": { APP_LABEL: workload.name } },
+            "portLevelMtls": modes,
+        },
+    });
+    let path = objects(SECURITY, (namespace, kind));
+    let path = format!("{path}/{}?fieldManager=lull-e2e", workload.name);
+    let applied = "application/apply-patch+yaml";
+    workload.cluster.patch(&path, applied, &policy).await
 }
 
 /// Runs `during` while nobody in the mesh may be called, but by policies that allow it. That ends with it,

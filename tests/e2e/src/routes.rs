@@ -1,6 +1,6 @@
 //! What users tell Istio by themselves: gateways, routes and subsets, as a test writes them.
 //!
-//! The gateway is the one that `lull-cluster mesh` installs: one Envoy with two doors. Calls through
+//! The gateway is the one that `scripts/cluster.sh mesh` installs: one Envoy with two doors. Calls through
 //! it come from outside of the mesh, in plain text; the pods see the gateway's identity.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -184,7 +184,9 @@ async fn ensure_gateway(cluster: &Cluster) -> anyhow::Result<()> {
     let path = format!("/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{NAME}");
     let there = cluster.get_if_there(&path).await?;
     there.map(drop).with_context(|| {
-        format!("the cluster has no gateway {NAME} in {NAMESPACE}: lull-cluster mesh installs one")
+        format!(
+            "the cluster has no gateway {NAME} in {NAMESPACE}: scripts/cluster.sh mesh installs one"
+        )
     })
 }
 

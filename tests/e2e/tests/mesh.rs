@@ -237,7 +237,8 @@ async fn istiod_has_the_pods_or_the_activators_for_each_service_and_each_of_them
         let private_empty = [Behind::Activators, Behind::Activators, Behind::Nobody];
         has_all(&pages, &workload, private_empty)
             .await
-            .context("asleep")
+            .context("asleep")?;
+        mesh::entries_are_placed(&workload).await
     })
     .await
 }

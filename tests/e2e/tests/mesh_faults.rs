@@ -1,6 +1,6 @@
 //! In a mesh that requires mutual TLS, what happens to the mesh itself costs no request: istiod gone
 //! for a minute in each phase of a workload's life, certificates renewed, both sidecars rolled at once,
-//! switches again and again.
+//! the only pod evicted, switches again and again.
 //!
 //! istiod is everybody's: nothing else can run beside these.
 
@@ -13,8 +13,8 @@ use lull_contract::{
     scaled_workload::{Mode, State},
 };
 use lull_e2e::{
-    Agent, App, Namespace, Workload, agent::Run, all_answered, eventually, in_mesh, in_mesh_for,
-    istiod, mesh, races::is_switched, rounds::rounds, routes,
+    Agent, App, Namespace, Workload, agent::Run, all_answered, eventually, evict, in_mesh,
+    in_mesh_for, istiod, mesh, races::is_switched, rounds::rounds, routes,
 };
 use sample_app::wire::RunSpec;
 use serde_json::json;
@@ -329,6 +329,37 @@ async fn switches_under_load_answer_every_request() -> anyhow::Result<()> {
                 }
             }
             Ok(())
+        })
+        .await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_eviction_of_the_only_pod_costs_nothing_where_callers_come_by_activators_anyway()
+-> anyhow::Result<()> {
+    in_mesh("evicted", async |namespace| {
+        let agent = Agent::deploy(namespace).await?;
+        let workload = App::new("shop").deploy_awake(namespace).await?;
+        agent.is_answered(&workload.url("/"), FOLLOW).await?;
+        let always = [("lull.dev/target-burst-capacity", Some("-1"))];
+        workload.annotate(&always).await?;
+        eventually(
+            "activators to be all that callers know",
+            FOLLOW,
+            async || is_there(&workload, Mode::Proxy).await,
+        )
+        .await?;
+        under_load((&agent, &workload), async || {
+            let before = workload.ready_pods().await?;
+            let last = before.first().context("no pod is ready")?;
+            evict(&workload, last).await?;
+            eventually("another pod", FOLLOW, async || {
+                let ready = workload.ready_pods().await?;
+                ensure!(ready.len() == 1 && ready != before, "{ready:?}");
+                Ok(())
+            })
+            .await
         })
         .await
     })

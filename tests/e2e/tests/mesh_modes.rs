@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, ensure};
+use lull_contract::ports::QUEUE_PROXY_TRAFFIC_FIRST;
 use lull_e2e::{
     Agent, App, Workload, eventually, in_mesh, in_namespace_for,
     mesh::{self, CALLER_HEADER},
@@ -69,6 +70,39 @@ async fn is_the_same(mode: &str, is_known: bool) -> anyhow::Result<()> {
             Ok(())
         })
         .await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn plain_text_at_a_port_alone_is_the_same_awake_and_woken_once_it_is_at_the_activators_too()
+-> anyhow::Result<()> {
+    in_mesh("by-port", async |namespace| {
+        let agent = Agent::deploy_with_account("caller", namespace).await?;
+        let workload = App::new("shop").deploy_awake(namespace).await?;
+        let scaled = workload.scaled().await?;
+        let ports = scaled.context("there is no ScaledWorkload")?.spec.ports;
+        let port = ports.first().context("it has no port")?;
+        let at_pods = [port.app_port, QUEUE_PROXY_TRAFFIC_FIRST];
+        mesh::plain_text_at(&workload, &at_pods).await?;
+        // It would be called in mutual TLS asleep, which its pods no longer end.
+        let line = format!("{}: {{ mode: DISABLE }}", port.activator_port);
+        eventually("Lull to name the activators' port", FOLLOW, async || {
+            let reason = workload.status().await?.reason;
+            ensure!(reason.contains(&line), "{reason}");
+            Ok(())
+        })
+        .await?;
+        eventually("the caller to come in plain text", FOLLOW, async || {
+            is_shown(seen(&agent, &workload).await?.as_deref(), None)
+        })
+        .await?;
+
+        let everywhere = [at_pods.as_slice(), &[port.activator_port]].concat();
+        mesh::plain_text_at(&workload, &everywhere).await?;
+        workload.put_to_sleep().await?;
+        let woken = seen(&agent, &workload).await.context("woken")?;
+        is_shown(woken.as_deref(), None).context("woken")
     })
     .await
 }

@@ -42,12 +42,23 @@ pub struct DestinationRule {
     pub subject_alt_names: Vec<String>,
     /// Endpoints are left out for a time after failures.
     pub ejects: bool,
+    /// Callers of a locality are sent to endpoints of some localities alone.
+    pub distributions: Vec<Distribution>,
     /// Limits by name, the lowest of each.
     pub limits: BTreeMap<&'static str, u64>,
     /// The shortest.
     pub connect_timeout: Option<Duration>,
     /// Lull has written it.
     pub ours: Option<Ours>,
+}
+
+/// Where callers of a locality are sent, and nowhere else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Distribution {
+    /// Locality of the callers.
+    pub from: String,
+    /// Localities of the endpoints.
+    pub to: Vec<String>,
 }
 
 /// What is known of a DestinationRule that Lull has written.
@@ -89,6 +100,7 @@ impl DestinationRule {
             has_own_tls: false,
             subject_alt_names: Vec::new(),
             ejects: false,
+            distributions: Vec::new(),
             limits: BTreeMap::new(),
             connect_timeout: None,
             ours: Ours::of(object),
@@ -152,6 +164,8 @@ impl DestinationRule {
         self.subject_alt_names
             .extend(texts(&settings["tls"]["subjectAltNames"]));
         self.ejects |= ejects(&settings["outlierDetection"]);
+        let locality = &settings["loadBalancer"]["localityLbSetting"];
+        self.distributions.extend(distributions(locality));
         let pool = &settings["connectionPool"];
         for (pointer, name) in LIMITS {
             let limit = pool.pointer(pointer).and_then(Value::as_u64);
@@ -178,6 +192,24 @@ impl Ours {
             resource_version: object.resource_version(),
         })
     }
+}
+
+/// What a `localityLbSetting` says, where it is not switched off.
+pub(super) fn distributions(setting: &Value) -> Vec<Distribution> {
+    if setting["enabled"] == false {
+        return Vec::new();
+    }
+    let all = items(&setting["distribute"]).iter();
+    all.map(|one| Distribution {
+        from: one["from"].as_str().unwrap_or_default().to_owned(),
+        to: one["to"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(to, _)| to.clone())
+            .collect(),
+    })
+    .collect()
 }
 
 /// Istio ejects after five failures, where nothing else is said.
@@ -260,5 +292,26 @@ mod tests {
         for (detection, expected) in rows {
             assert_eq!(ejects(&detection), expected, "{detection}");
         }
+    }
+
+    #[test]
+    fn where_callers_are_sent_by_locality_is_kept_unless_it_is_switched_off() {
+        let setting = |enabled: Value| {
+            let to = json!({ "eu/eu-1/*": 80, "eu/eu-2/*": 20 });
+            let distribute = json!([{ "from": "eu/*", "to": to }]);
+            let setting = json!({ "enabled": enabled, "distribute": distribute });
+            let policy = json!({ "loadBalancer": { "localityLbSetting": setting } });
+            DestinationRule::from_object(&object(&json!({
+                "metadata": { "name": "r", "namespace": "team" },
+                "spec": { "host": "shop", "trafficPolicy": policy },
+            })))
+        };
+        let expected = Distribution {
+            from: "eu/*".to_owned(),
+            to: vec!["eu/eu-1/*".to_owned(), "eu/eu-2/*".to_owned()],
+        };
+        assert_eq!(setting(Value::Null).distributions, [expected.clone()]);
+        assert_eq!(setting(json!(true)).distributions, [expected]);
+        assert!(setting(json!(false)).distributions.is_empty());
     }
 }

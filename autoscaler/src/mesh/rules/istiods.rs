@@ -19,8 +19,12 @@ use kube::{
     runtime::watcher,
 };
 use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
 
-use super::Start;
+use super::{
+    Start,
+    destination_rule::{Distribution, distributions},
+};
 use crate::{
     cache::{Cache, Keys, Writer},
     config::NAMESPACE_NAME_LABEL,
@@ -66,6 +70,8 @@ pub struct MeshConfig {
     pub name: String,
     /// The namespaces that istiod looks at: those that any of these selects. Empty: all.
     discovery: Vec<Selector>,
+    /// Callers of a locality are sent to endpoints of some localities alone.
+    pub distributions: Vec<Distribution>,
 }
 
 /// The same as it is written.
@@ -73,6 +79,7 @@ pub struct MeshConfig {
 #[serde(rename_all = "camelCase", default)]
 struct Written {
     discovery_selectors: Option<Vec<LabelSelector>>,
+    locality_lb_setting: Value,
 }
 
 /// Whether an istiod with such pods lets Services select pods alone.
@@ -180,12 +187,13 @@ impl From<ConfigMap> for MeshConfig {
         let text = config.data.as_ref().and_then(|data| data.get("mesh"));
         // What can't be read istiod doesn't take either.
         let written: Option<Written> = text.and_then(|text| serde_saphyr::from_str(text).ok());
-        let selectors = written.and_then(|written| written.discovery_selectors);
-        let selectors = selectors.into_iter().flatten();
+        let written = written.unwrap_or_default();
+        let selectors = written.discovery_selectors.into_iter().flatten();
         Self {
             namespace,
             name,
             discovery: selectors.filter_map(|s| s.try_into().ok()).collect(),
+            distributions: distributions(&written.locality_lb_setting),
         }
     }
 }
@@ -239,7 +247,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 

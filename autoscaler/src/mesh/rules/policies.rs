@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::DynamicObject;
 use serde_json::Value;
 
@@ -21,14 +22,18 @@ const ADDRESS_KEYS: [&str; 2] = ["source.ip", "remote.ip"];
 /// The condition that is about the port.
 const PORT_KEY: &str = "destination.port";
 
-/// A PeerAuthentication, as much of it as is about single ports.
+/// A PeerAuthentication, as far as it tells the mode of a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerAuthentication {
     /// Namespace.
     pub namespace: String,
     /// Name.
     pub name: String,
-    /// Mode by container port.
+    /// When it was made.
+    pub created: Option<Time>,
+    /// Mode of all ports; `None`: what is said more widely.
+    pub mode: Option<String>,
+    /// Mode by container port; one that says nothing is not among them.
     pub modes: BTreeMap<u16, String>,
     selector: Option<Labels>,
 }
@@ -71,16 +76,24 @@ impl PeerAuthentication {
         let (namespace, name) = place_of(object);
         let spec = &object.data["spec"];
         let by_port = spec["portLevelMtls"].as_object();
-        let modes = by_port.into_iter().flatten().filter_map(|(port, mtls)| {
-            let mode = mtls["mode"].as_str().filter(|mode| *mode != "UNSET")?;
-            Some((port.parse().ok()?, mode.to_owned()))
-        });
+        let modes = by_port
+            .into_iter()
+            .flatten()
+            .filter_map(|(port, mtls)| Some((port.parse().ok()?, mode(mtls)?)));
         Self {
             namespace,
             name,
+            created: object.metadata.creation_timestamp.clone(),
+            mode: mode(&spec["mtls"]),
             modes: modes.collect(),
             selector: labels(&spec["selector"]["matchLabels"]),
         }
+    }
+
+    /// Whether it selects pods; else it is for all of its namespace, or of the mesh.
+    #[must_use]
+    pub fn is_for_some(&self) -> bool {
+        self.selector.is_some()
     }
 
     /// Whether it is for pods with these labels.
@@ -88,6 +101,12 @@ impl PeerAuthentication {
     pub fn selects(&self, pods: &Labels) -> bool {
         selects(self.selector.as_ref(), pods)
     }
+}
+
+/// The mode that `mtls` says, if any.
+fn mode(mtls: &Value) -> Option<String> {
+    let mode = mtls["mode"].as_str().filter(|mode| *mode != "UNSET")?;
+    Some(mode.to_owned())
 }
 
 // === impl AuthorizationPolicy ===
@@ -216,10 +235,12 @@ mod tests {
     fn modes_are_read_by_port_and_one_that_says_nothing_is_none() {
         let found = PeerAuthentication::from_object(&object(&json!({
             "metadata": { "name": "p", "namespace": "team" },
-            "spec": { "portLevelMtls": {
+            "spec": { "mtls": { "mode": "UNSET" }, "portLevelMtls": {
                 "8080": { "mode": "DISABLE" }, "9000": { "mode": "UNSET" }, "x": { "mode": "STRICT" },
             } },
         })));
         assert_eq!(found.modes, BTreeMap::from([(8080, "DISABLE".to_owned())]));
+        assert_eq!(found.mode, None);
+        assert!(!found.is_for_some());
     }
 }

@@ -3,10 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
-    Finding, Mesh, PlannedService, Reason, Situation, connect, long_wakes, pods::default_sidecar,
-    usual_wake,
+    Finding, Mesh, PlannedService, Reason, Situation, connect, locality, long_wakes,
+    pods::default_sidecar, usual_wake,
 };
-use crate::mesh::{DestinationRule, Host, TimedRoute, VirtualService, istio_duration};
+use crate::mesh::{DestinationRule, Host, Sidecar, TimedRoute, VirtualService, istio_duration};
 
 /// Callers of one Envoy that may wait for one wake; a limit below is found out by the first burst.
 const WAITING: u64 = 100;
@@ -93,6 +93,7 @@ fn destination_rule(
         own_tls(rule),
         other_identity(mesh, rule),
         outlier_detection(rule),
+        locality::of_rule(situation, mesh, rule),
         limits(rule),
         connect::of_rule(situation, mesh, rule),
         long_wakes::of_rule(situation, mesh, rule),
@@ -181,13 +182,13 @@ fn virtual_service(
     })
 }
 
-/// Callers of the workload's own namespace whose Envoys don't know its Services.
+/// Callers of the workload's own namespace whose Envoys don't know its Services. Who hides them from
+/// some of its callers alone, by a selector, or from another namespace means that.
 fn hidden(mesh: &Mesh<'_>, services: &[PlannedService]) -> Option<Finding> {
     let sidecar = default_sidecar(mesh)?;
-    let names: Vec<&str> = services
+    let names: Vec<String> = services
         .iter()
-        .map(|service| service.name.as_str())
-        .filter(|name| !sidecar.knows(mesh.namespace, name))
+        .filter_map(|service| unknown(mesh, sidecar, service))
         .collect();
     let object = mesh.object("Sidecar", (&sidecar.namespace, &sidecar.name));
     (!names.is_empty()).then(|| {
@@ -202,4 +203,22 @@ fn hidden(mesh: &Mesh<'_>, services: &[PlannedService]) -> Option<Finding> {
             ),
         )
     })
+}
+
+/// The Service's name, with its ports where some of them are known; `None` where all are.
+fn unknown(mesh: &Mesh<'_>, sidecar: &Sidecar, service: &PlannedService) -> Option<String> {
+    let name = service.name.as_str();
+    let numbers = service.ports.iter().map(|port| port.port);
+    let hidden: Vec<String> = numbers
+        .filter(|number| {
+            let number = u16::try_from(*number).unwrap_or_default();
+            !sidecar.knows((mesh.namespace, name), number)
+        })
+        .map(|number| number.to_string())
+        .collect();
+    match hidden.len() {
+        0 => None,
+        all if all == service.ports.len() => Some(name.to_owned()),
+        _ => Some(format!("{name} (port {})", hidden.join(", "))),
+    }
 }

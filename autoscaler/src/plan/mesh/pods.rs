@@ -5,16 +5,11 @@ use std::sync::Arc;
 use lull_contract::ports::traffic_port_name;
 
 use super::{Finding, Mesh, Reason, Situation};
-use crate::mesh::{AuthorizationPolicy, PeerAuthentication, Sidecar};
+use crate::mesh::{AuthorizationPolicy, Sidecar};
 
 /// Findings about rules at the pods themselves; in no order.
 pub(super) fn find(situation: &Situation<'_>, mesh: &Mesh<'_>, findings: &mut Vec<Finding>) {
     let labels = &situation.template.labels;
-    for policy in &mesh.rules.peer_authentications {
-        if policy.selects(labels) {
-            findings.extend(peer_authentication(situation, mesh, policy));
-        }
-    }
     for policy in &mesh.rules.authorization_policies {
         if policy.selects(labels) {
             findings.extend(ports_of_policy(situation, mesh, policy));
@@ -26,36 +21,10 @@ pub(super) fn find(situation: &Situation<'_>, mesh: &Mesh<'_>, findings: &mut Ve
 }
 
 /// App port and traffic port of everything that Lull serves.
-fn doors(situation: &Situation<'_>) -> impl Iterator<Item = (u16, u16)> {
+pub(super) fn doors(situation: &Situation<'_>) -> impl Iterator<Item = (u16, u16)> {
     let template = situation.template;
     let apps = template.app_ports.iter().map(|port| port.number);
     apps.zip(template.traffic_ports.iter().copied())
-}
-
-fn peer_authentication(
-    situation: &Situation<'_>,
-    mesh: &Mesh<'_>,
-    policy: &PeerAuthentication,
-) -> Option<Finding> {
-    let missing: Vec<String> = doors(situation)
-        .filter_map(|(app, door)| {
-            let mode = policy.modes.get(&app)?;
-            let is_kept = policy.modes.get(&door) == Some(mode);
-            (!is_kept).then(|| format!("{door}: {{ mode: {mode} }} beside {app}"))
-        })
-        .collect();
-    let object = mesh.object("PeerAuthentication", (&policy.namespace, &policy.name));
-    (!missing.is_empty()).then(|| {
-        Finding::new(
-            Reason::MtlsByPort,
-            object,
-            format!(
-                "sets mutual TLS for the app's own port, but traffic comes to the sidecar's: under \
-                 portLevelMtls write {}",
-                missing.join(", ")
-            ),
-        )
-    })
 }
 
 fn ports_of_policy(
@@ -109,45 +78,61 @@ fn addresses_of_policy(
 
 /// The one that holds for the pods: Istio takes one alone.
 fn sidecar_of<'a>(situation: &Situation<'_>, mesh: &Mesh<'a>) -> Option<&'a Sidecar> {
-    let all = mesh.rules.sidecars.iter().map(Arc::as_ref);
     let labels = &situation.template.labels;
-    let own = all.filter(|sidecar: &&Sidecar| {
-        sidecar.namespace == mesh.namespace && !sidecar.is_default() && sidecar.selects(labels)
-    });
-    own.min_by(|a, b| a.name.cmp(&b.name))
-        .or_else(|| default_sidecar(mesh))
+    holding(mesh, |sidecar| sidecar.selects(labels))
 }
 
 /// The one that holds for pods of the workload's namespace for which there is no other.
 pub(super) fn default_sidecar<'a>(mesh: &Mesh<'a>) -> Option<&'a Sidecar> {
-    let defaults = || {
-        let all = mesh.rules.sidecars.iter().map(Arc::as_ref);
-        all.filter(|sidecar: &&Sidecar| sidecar.is_default())
-    };
-    let in_own = |sidecar: &&Sidecar| sidecar.namespace == mesh.namespace;
-    defaults()
-        .find(in_own)
-        .or_else(|| defaults().find(|sidecar| sidecar.namespace == mesh.rules.root_namespace))
+    holding(mesh, Sidecar::is_for_all)
 }
 
+/// The one that holds for the pods of the workload's namespace of which `is_meant` tells: its own with
+/// a selector first, then without, and the older one of several; else the root namespace's.
+fn holding<'a>(mesh: &Mesh<'a>, is_meant: impl Fn(&Sidecar) -> bool) -> Option<&'a Sidecar> {
+    let first = |namespace: &str, is_meant: &dyn Fn(&Sidecar) -> bool| {
+        let all: &'a [Arc<Sidecar>] = &mesh.rules.sidecars;
+        let there = all
+            .iter()
+            .map(Arc::as_ref)
+            .filter(|sidecar: &&Sidecar| sidecar.namespace == namespace && is_meant(sidecar));
+        there.min_by(|a, b| {
+            let place = (a.is_default, &a.created, &a.name);
+            place.cmp(&(b.is_default, &b.created, &b.name))
+        })
+    };
+    let root = mesh.rules.root_namespace.as_str();
+    first(mesh.namespace, &is_meant).or_else(|| first(root, &|sidecar| sidecar.is_default))
+}
+
+/// Doors that the pods' Envoy does not listen on, or leads past.
 fn listeners(situation: &Situation<'_>, mesh: &Mesh<'_>, sidecar: &Sidecar) -> Option<Finding> {
-    if sidecar.ingress_ports.is_empty() {
+    if sidecar.ingress.is_empty() {
         return None;
     }
-    let missing: Vec<String> = doors(situation)
-        .filter(|(_, door)| !sidecar.ingress_ports.contains(door))
-        .map(|(app, door)| format!("{door} (for {app})"))
+    let wrong: Vec<String> = doors(situation)
+        .filter_map(|(app, door)| {
+            let mut all = sidecar.ingress.iter();
+            match all.find(|listener| listener.port == door) {
+                None => Some(format!("{door} (for {app}), which is not there")),
+                Some(listener) => {
+                    let elsewhere = listener.elsewhere.as_ref()?;
+                    Some(format!(
+                        "{door} (for {app}), which leads to {elsewhere}, past the sidecar"
+                    ))
+                }
+            }
+        })
         .collect();
     let object = mesh.object("Sidecar", (&sidecar.namespace, &sidecar.name));
-    (!missing.is_empty()).then(|| {
+    (!wrong.is_empty()).then(|| {
         Finding::new(
             Reason::SidecarIngress,
             object,
             format!(
-                "names the ports that the pods' Envoy listens on, and not the sidecar's, to which \
-                 traffic comes; add an ingress listener without defaultEndpoint for {}, or leave \
-                 ingress out",
-                missing.join(", ")
+                "names the ports that the pods' Envoy listens on, and traffic comes to the sidecar's; \
+                 leave ingress out, or let it have listeners without defaultEndpoint for: {}",
+                wrong.join(", ")
             ),
         )
     })

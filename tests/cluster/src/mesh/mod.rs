@@ -26,6 +26,9 @@ use crate::state::{Lock, State, find};
 use images::{HUB, Images};
 
 const NAMESPACE: &str = "istio-system";
+/// A PeerAuthentication: in istiod's own namespace it holds for the whole mesh. `scripts/cluster.sh` has
+/// the same on other clusters.
+const STRICT: &str = include_str!("../../mesh/strict.json");
 /// How long one part may take; see `up`.
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -143,10 +146,11 @@ impl Mesh<'_> {
 
     fn require_mtls(&self) -> Result<()> {
         let path = format!("/apis/security.istio.io/v1/namespaces/{NAMESPACE}/peerauthentications");
+        let strict: Value = serde_json::from_str(STRICT)?;
         let mut refused = None;
         // Right after its definition the API server doesn't know the kind yet.
         let created = poll("the mesh-wide PeerAuthentication", LIMIT, || {
-            refused = self.api.create(&path, &strict()).err();
+            refused = self.api.create(&path, &strict).err();
             Ok(refused.is_none().then_some(()))
         });
         match (created, refused) {
@@ -197,16 +201,6 @@ fn values(tag: &str) -> Value {
     })
 }
 
-/// In istiod's own namespace it holds for the whole mesh.
-fn strict() -> Value {
-    json!({
-        "apiVersion": "security.istio.io/v1",
-        "kind": "PeerAuthentication",
-        "metadata": { "name": "default", "namespace": NAMESPACE },
-        "spec": { "mtls": { "mode": "STRICT" } },
-    })
-}
-
 fn is_rolled_out(deployment: &Value) -> bool {
     let status = &deployment["status"];
     let wanted = deployment["spec"]["replicas"].as_u64();
@@ -244,6 +238,13 @@ mod tests {
         assert!(is_rolled_out(&deployment(1)));
         assert!(!is_rolled_out(&deployment(0)));
         assert!(!is_rolled_out(&json!({ "kind": "Status", "code": 404 })));
+    }
+
+    #[test]
+    fn mutual_tls_is_required_of_the_whole_mesh() {
+        let strict: Value = serde_json::from_str(STRICT).unwrap();
+        assert_eq!(strict["metadata"]["namespace"], NAMESPACE);
+        assert_eq!(strict["spec"]["mtls"]["mode"], "STRICT");
     }
 
     #[test]
