@@ -101,9 +101,11 @@ enum Task {
     },
     /// Make an image tar from plain files, the same bytes for the same files.
     MakeImage(MakeImage),
-    /// Print the path of one of the programs, or of a chart.
+    /// Print the path of one of the programs, or of a chart or folder of manifests.
     Path {
-        /// kubectl, helm, kubernetes, coredns, pause, envoy, hey, cert-manager or cert-manager-chart.
+        /// kubectl, helm, kubernetes, coredns, pause, envoy, hey, cert-manager, cert-manager-chart, or
+        /// of Knative Serving: knative-controller, knative-activator, knative-autoscaler, knative-queue,
+        /// knative-webhook, knative-manifests, knative-networking-manifests, knative-caching-manifests.
         program: String,
     },
 }
@@ -257,6 +259,7 @@ fn make_image(image: MakeImage) -> Result<()> {
 
 fn path(program: &str) -> Result<()> {
     let path = match program {
+        of_knative if of_knative.starts_with("knative-") => part_of_knative(of_knative)?,
         // No parts of a cluster: who wants them need not wait for one to be built.
         "envoy" => lull_cluster::envoy()?,
         "hey" => lull_cluster::hey()?,
@@ -268,6 +271,23 @@ fn path(program: &str) -> Result<()> {
     Ok(())
 }
 
+fn part_of_knative(name: &str) -> Result<PathBuf> {
+    let mut knative = lull_cluster::knative()?;
+    Ok(match name {
+        "knative-manifests" => knative.manifests,
+        "knative-networking-manifests" => knative.networking_manifests,
+        "knative-caching-manifests" => knative.caching_manifests,
+        program => match knative.programs.remove(program) {
+            Some(path) => path,
+            None => bail!(
+                "{program:?} is none of {}, knative-manifests, knative-networking-manifests, \
+                 knative-caching-manifests",
+                knative.programs.into_keys().collect::<Vec<_>>().join(", ")
+            ),
+        },
+    })
+}
+
 fn part_of_cluster(name: &str, components: Components) -> Result<PathBuf> {
     Ok(match name {
         "kubectl" => components.kubectl,
@@ -277,7 +297,7 @@ fn part_of_cluster(name: &str, components: Components) -> Result<PathBuf> {
         "pause" => components.pause,
         other => bail!(
             "{other:?} is none of kubectl, helm, kubernetes, coredns, pause, envoy, hey, \
-             cert-manager, cert-manager-chart"
+             cert-manager, cert-manager-chart, or begins with knative-"
         ),
     })
 }
