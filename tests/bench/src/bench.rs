@@ -11,6 +11,8 @@ pub struct Programs {
     pub ours: PathBuf,
     /// Envoy's.
     pub envoy: PathBuf,
+    /// That of Knative's queue-proxy, where it is measured.
+    pub knative: Option<PathBuf>,
 }
 
 /// One run.

@@ -4,6 +4,7 @@
 mod activator;
 mod envoy;
 mod haproxy;
+mod knative;
 mod queue_proxy;
 
 use std::net::SocketAddr;
@@ -28,6 +29,8 @@ pub enum Kind {
     Haproxy,
     /// Envoy, one worker.
     Envoy,
+    /// Knative's queue-proxy, without a limit.
+    Knative,
 }
 
 /// What a proxy needs to start.
@@ -61,6 +64,7 @@ impl Kind {
             Self::Activator => "activator",
             Self::Haproxy => "HAProxy",
             Self::Envoy => "Envoy",
+            Self::Knative => "Knative's queue-proxy",
         }
     }
 
@@ -75,6 +79,7 @@ impl Kind {
             }
             Self::Haproxy => haproxy::command(setup, listen),
             Self::Envoy => envoy::command(setup, listen),
+            Self::Knative => knative::command(setup, listen),
         }
     }
 }

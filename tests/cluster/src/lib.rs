@@ -41,8 +41,9 @@ mod state;
 mod up;
 
 pub use build::{
-    CertManager, Components, Kubernetes, ensure as build, ensure_cert_manager as cert_manager,
-    ensure_envoy as envoy, ensure_hey as hey, istio_kinds,
+    CertManager, Components, Knative, Kubernetes, ensure as build,
+    ensure_cert_manager as cert_manager, ensure_envoy as envoy, ensure_hey as hey,
+    ensure_knative as knative, istio_kinds,
 };
 pub use down::{down, leftovers};
 pub use image::{ImageSpec, load_image, write_image};

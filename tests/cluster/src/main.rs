@@ -101,10 +101,12 @@ enum Task {
     },
     /// Make an image tar from plain files, the same bytes for the same files.
     MakeImage(MakeImage),
-    /// Print the path of one of the programs, or of a chart.
+    /// Print the path of one of the programs, or of a chart or folder of manifests.
     Path {
-        /// kubectl, helm, kubernetes, coredns, pause, envoy, hey, cert-manager, cert-manager-chart or
-        /// istio-kinds (the file with the definitions of Istio's kinds).
+        /// kubectl, helm, kubernetes, coredns, pause, envoy, hey, cert-manager, cert-manager-chart, istio-kinds
+        /// (the file with the definitions of Istio's kinds), or
+        /// of Knative Serving: knative-controller, knative-activator, knative-autoscaler, knative-queue,
+        /// knative-webhook, knative-manifests, knative-networking-manifests, knative-caching-manifests.
         program: String,
     },
 }
@@ -258,6 +260,7 @@ fn make_image(image: MakeImage) -> Result<()> {
 
 fn path(program: &str) -> Result<()> {
     let path = match program {
+        of_knative if of_knative.starts_with("knative-") => part_of_knative(of_knative)?,
         // No parts of a cluster: who wants them need not wait for one to be built.
         "envoy" => lull_cluster::envoy()?,
         "hey" => lull_cluster::hey()?,
@@ -270,6 +273,23 @@ fn path(program: &str) -> Result<()> {
     Ok(())
 }
 
+fn part_of_knative(name: &str) -> Result<PathBuf> {
+    let mut knative = lull_cluster::knative()?;
+    Ok(match name {
+        "knative-manifests" => knative.manifests,
+        "knative-networking-manifests" => knative.networking_manifests,
+        "knative-caching-manifests" => knative.caching_manifests,
+        program => match knative.programs.remove(program) {
+            Some(path) => path,
+            None => bail!(
+                "{program:?} is none of {}, knative-manifests, knative-networking-manifests, \
+                 knative-caching-manifests",
+                knative.programs.into_keys().collect::<Vec<_>>().join(", ")
+            ),
+        },
+    })
+}
+
 fn part_of_cluster(name: &str, components: Components) -> Result<PathBuf> {
     Ok(match name {
         "kubectl" => components.kubectl,
@@ -279,7 +299,7 @@ fn part_of_cluster(name: &str, components: Components) -> Result<PathBuf> {
         "pause" => components.pause,
         other => bail!(
             "{other:?} is none of kubectl, helm, kubernetes, coredns, pause, envoy, hey, \
-             cert-manager, cert-manager-chart, istio-kinds"
+             cert-manager, cert-manager-chart, istio-kinds, or begins with knative-"
         ),
     })
 }

@@ -294,7 +294,8 @@ impl App {
         object
     }
 
-    fn container(&self) -> Value {
+    /// The app's container, as it stands in a pod's template.
+    pub(crate) fn container(&self) -> Value {
         let env: Vec<Value> = self
             .env
             .iter()

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::{
     Agent, Workload, eventually,
+    knative::KnativeService,
     spread::Spread,
     timeline::{Observer, Timeline},
 };
@@ -41,7 +42,7 @@ pub struct Phases {
 /// Picks one figure, milliseconds.
 pub type Pick = fn(&Phases) -> f64;
 
-/// Wakes a workload that sleeps by a request of `agent`, whose clock is `ahead_us` ahead of ours.
+/// Wakes a workload of Lull's by a request of `agent`, whose clock is `ahead_us` ahead of ours.
 ///
 /// # Errors
 /// Where it isn't answered within a minute, or a step wasn't seen.
@@ -50,23 +51,61 @@ pub async fn wake_by_request(
     workload: &Workload,
     ahead_us: i64,
 ) -> anyhow::Result<Phases> {
+    let called = call(agent, workload, workload.url("/"), ahead_us).await?;
+    let pod = &called.answer.pod;
+    let pod = pod.as_deref();
+    let pod = pod.with_context(|| format!("no pod in {:?}", called.answer))?;
+    let listening = listening_us(workload, pod).await?;
+    Ok(Phases {
+        listening: ms_since(called.begun_us, listening),
+        ..called.phases(ahead_us).await?
+    })
+}
+
+/// Wakes a revision of Knative's, otherwise as [`wake_by_request`].
+///
+/// # Errors
+/// As for [`wake_by_request`].
+pub async fn wake_by_knative(
+    agent: &Agent,
+    service: &KnativeService,
+    ahead_us: i64,
+) -> anyhow::Result<Phases> {
+    let called = call(agent, &service.workload, service.url(), ahead_us).await?;
+    called.phases(ahead_us).await
+}
+
+/// A request that has woken somebody, and who watched.
+struct Called {
+    observer: Observer,
+    answer: ProbeAnswer,
+    begun_us: i64,
+}
+
+impl Called {
+    async fn phases(&self, ahead_us: i64) -> anyhow::Result<Phases> {
+        phases(&self.observer, &self.answer, self.begun_us, ahead_us).await
+    }
+}
+
+async fn call(
+    agent: &Agent,
+    workload: &Workload,
+    url: String,
+    ahead_us: i64,
+) -> anyhow::Result<Called> {
     let observer = Observer::start(workload).await?;
     let request = ProbeSpec {
-        url: workload.url("/"),
+        url,
         timeout_ms: PATIENCE_MS,
         ..ProbeSpec::default()
     };
     let answer = agent.probe(&request).await?;
-    let begun = answer.started_at_unix_us.cast_signed() - ahead_us;
-    let pod = answer
-        .pod
-        .as_deref()
-        .with_context(|| format!("no pod in {answer:?}"))?;
-    let listening = listening_us(workload, pod).await?;
-    let phases = phases(&observer, &answer, begun, ahead_us).await?;
-    Ok(Phases {
-        listening: ms_since(begun, listening),
-        ..phases
+    let begun_us = answer.started_at_unix_us.cast_signed() - ahead_us;
+    Ok(Called {
+        observer,
+        answer,
+        begun_us,
     })
 }
 

@@ -8,7 +8,7 @@
 //! began and ended,
 //! [`routes`] what else users tell it, [`original`] whether everything is as it was before Lull,
 //! [`leftovers`] what Lull left behind, [`timeline`] when each step of a cold start was seen,
-//! [`coldstarts`] how long they took,
+//! [`coldstarts`] how long they took, and [`knative`] how long its own,
 //! [`two_pods`] carry a load that nothing may move, [`writes`] every state of one object, [`course`] what Lull says of a workload under load; [`hey`] reads
 //! what that load generator prints, and [`performance`] writes it down; [`release`] is changed by Helm; [`gitops`] applies manifests again and again, [`races`]
 //! does everything at once, [`prometheus`] scrapes everything, [`book`] reads the documentation.
@@ -37,6 +37,7 @@ pub mod histogram;
 pub mod history;
 pub mod istiod;
 pub mod kind;
+pub mod knative;
 pub mod leftovers;
 pub mod mesh;
 pub mod metrics_api;

@@ -10,6 +10,7 @@ mod programs;
 pub use envoy::ensure as ensure_envoy;
 pub use programs::{ensure_hey, istio_kinds};
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -79,6 +80,27 @@ pub struct CertManager {
 /// As for [`ensure`].
 pub fn ensure_cert_manager() -> Result<CertManager> {
     programs::ensure_cert_manager()
+}
+
+/// Knative Serving, which Lull is measured beside.
+#[derive(Debug, Clone)]
+pub struct Knative {
+    /// Its controller, activator, autoscaler, queue-proxy and webhook, each called `knative-` and that.
+    pub programs: BTreeMap<&'static str, PathBuf>,
+    /// Folder of its own manifests.
+    pub manifests: PathBuf,
+    /// Folder of those of its networking layer's kinds.
+    pub networking_manifests: PathBuf,
+    /// Folder of those of the kind that asks for images ahead of time.
+    pub caching_manifests: PathBuf,
+}
+
+/// Makes sure that Knative Serving is there. The first time this takes about 6 minutes.
+///
+/// # Errors
+/// As for [`ensure`].
+pub fn ensure_knative() -> Result<Knative> {
+    programs::ensure_knative()
 }
 
 /// What a mesh on a cluster is made of.

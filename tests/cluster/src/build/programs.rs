@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{CertManager, Components};
+use super::{CertManager, Components, Knative};
 use crate::exec::{checked, in_path};
 use crate::paths::cache_root;
 use crate::process::tail;
@@ -26,6 +26,12 @@ const ISTIO_MODULE: &str = "istio.io/istio";
 
 /// The module that cert-manager is made of, with its chart.
 const CERT_MANAGER_MODULE: &str = "github.com/cert-manager/cert-manager";
+
+/// The module that Knative Serving is made of, with its manifests.
+const KNATIVE_MODULE: &str = "knative.dev/serving";
+/// Those that have the manifests which Knative's own repository links to.
+const KNATIVE_NETWORKING_MODULE: &str = "knative.dev/networking";
+const KNATIVE_CACHING_MODULE: &str = "knative.dev/caching";
 
 /// A Go program: a folder in `components/` with a go.mod, and what to build there.
 #[derive(Debug)]
@@ -96,6 +102,33 @@ const HEY: GoProgram = GoProgram {
     stamp: None,
     cold_minutes: 1,
 };
+
+/// Knative's programs, of which the first built brings nearly all that the others need.
+const KNATIVE: [GoProgram; 5] = [
+    knative(
+        "knative-controller",
+        "knative.dev/serving/cmd/controller",
+        4,
+    ),
+    knative("knative-activator", "knative.dev/serving/cmd/activator", 1),
+    knative(
+        "knative-autoscaler",
+        "knative.dev/serving/cmd/autoscaler",
+        1,
+    ),
+    knative("knative-queue", "knative.dev/serving/cmd/queue", 1),
+    knative("knative-webhook", "knative.dev/serving/cmd/webhook", 1),
+];
+
+const fn knative(name: &'static str, package: &'static str, cold_minutes: u8) -> GoProgram {
+    GoProgram {
+        name,
+        folder: "knative",
+        package,
+        stamp: None,
+        cold_minutes,
+    }
+}
 
 /// Istio's two programs, and the source that they are from.
 #[derive(Debug)]
@@ -173,6 +206,25 @@ pub(super) fn ensure_cert_manager() -> Result<CertManager> {
         program: CERT_MANAGER.ensure(&cache, &go_version()?)?,
         chart: module_source(CERT_MANAGER.folder, CERT_MANAGER_MODULE)?
             .join("deploy/charts/cert-manager"),
+    })
+}
+
+/// Builds what of Knative Serving isn't in the cache.
+///
+/// # Errors
+/// As for [`ensure`].
+pub(super) fn ensure_knative() -> Result<Knative> {
+    let cache = cache_root()?.join("components");
+    let compiler = go_version()?;
+    let programs = KNATIVE
+        .iter()
+        .map(|program| Ok((program.name, program.ensure(&cache, &compiler)?)));
+    let manifests = |module| Ok(module_source("knative", module)?.join("config"));
+    Ok(Knative {
+        programs: programs.collect::<Result<_>>()?,
+        manifests: manifests(KNATIVE_MODULE)?,
+        networking_manifests: manifests(KNATIVE_NETWORKING_MODULE)?,
+        caching_manifests: manifests(KNATIVE_CACHING_MODULE)?,
     })
 }
 

@@ -1,18 +1,21 @@
 //! The cold start table: wakes by Lull, and beside them the same app as a plain Deployment patched
-//! 0 -> 1 and polled, both measured by one agent.
+//! 0 -> 1 and polled, and where it is asked for as a Service of Knative's, all measured by one agent.
 
 use std::{fmt::Write as _, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
+use futures::future::try_join_all;
 use kube::ResourceExt as _;
 use lull_contract::{names::HELD_LABEL, ports};
 use lull_e2e::{
-    Agent, App, Cluster, Namespace, activators, all_answered,
-    coldstarts::{Phases, Pick, spread, wake_by_patch, wake_by_request},
+    Agent, App, Cluster, Namespace, Workload, activators, all_answered,
+    coldstarts::{Phases, Pick, spread, wake_by_knative, wake_by_patch, wake_by_request},
     eventually,
     histogram::Histogram,
-    in_namespace, say,
+    in_namespace,
+    knative::KnativeService,
+    say,
     spread::Spread,
 };
 use sample_app::wire::RunSpec;
@@ -33,22 +36,41 @@ struct Args {
     /// Wakes of each kind.
     #[arg(long, default_value_t = 50)]
     wakes: u32,
+    /// Also those of Knative Serving, which must be on the cluster.
+    #[arg(long)]
+    knative: bool,
+}
+
+/// What was measured, in order.
+#[derive(Debug, Default)]
+struct Starts {
+    lull: Vec<Phases>,
+    /// Empty where it wasn't asked for.
+    knative: Vec<Phases>,
+    plain: Vec<Phases>,
+}
+
+/// The same app in each way, all asleep.
+struct Contenders {
+    lull: Workload,
+    knative: Option<KnativeService>,
+    plain: Workload,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     ensure!(args.wakes > 0, "--wakes 0: must be at least 1");
-    let (mut lull, mut plain) = (Vec::new(), Vec::new());
+    let mut starts = Starts::default();
     let cluster = Cluster::connect().await?;
     let before = wakes_sent(&cluster).await?;
     for batch in batches(args.wakes) {
         in_namespace("coldstart", async |namespace| {
-            measure(namespace, batch, &mut lull, &mut plain).await
+            measure(namespace, batch, args.knative, &mut starts).await
         })
         .await?;
     }
-    say(table(&lull, &plain));
+    say(table(&starts));
     in_namespace("load", async |namespace| memory_under_load(namespace).await).await?;
     let sent = wakes_sent(&cluster).await?.since(&before);
     say(format!(
@@ -127,38 +149,67 @@ fn batches(wakes: u32) -> Vec<u32> {
 async fn measure(
     namespace: &Namespace,
     wakes: u32,
-    lull: &mut Vec<Phases>,
-    plain: &mut Vec<Phases>,
+    with_knative: bool,
+    starts: &mut Starts,
 ) -> anyhow::Result<()> {
     let agent = Agent::deploy(namespace).await?;
-    let pairs = (1..=PAIRS).map(async |number| {
-        let sleeper = App::new(&format!("lull-{number}"))
-            .deploy_asleep(namespace)
-            .await?;
-        let plain = App::plain(&format!("plain-{number}")).replicas(0);
-        anyhow::Ok((sleeper, plain.deploy(namespace).await?))
-    });
-    let pairs = futures::future::try_join_all(pairs).await?;
+    let contenders = (1..=PAIRS).map(|number| deploy(namespace, number, with_knative));
+    let contenders = try_join_all(contenders).await?;
     let ahead_us = agent.clock_ahead_us().await?;
-    for (wake, (sleeper, patched)) in (1..=wakes).zip(pairs.iter().cycle()) {
-        sleeper.asleep().await?;
-        sleeper.pods_gone().await?;
-        patched.pods_gone().await?;
-        let by_lull = wake_by_request(&agent, sleeper, ahead_us).await?;
-        // The two don't start at the same time: each has the machine for itself.
-        let by_patch = wake_by_patch(&agent, patched, ahead_us).await?;
-        say(format!(
+    for (
+        wake,
+        Contenders {
+            lull,
+            knative,
+            plain,
+        },
+    ) in (1..=wakes).zip(contenders.iter().cycle())
+    {
+        lull.asleep().await?;
+        lull.pods_gone().await?;
+        plain.pods_gone().await?;
+        // They don't start at the same time: each has the machine for itself.
+        let by_lull = wake_by_request(&agent, lull, ahead_us).await?;
+        let by_patch = wake_by_patch(&agent, plain, ahead_us).await?;
+        let mut line = format!(
             "wake {wake}/{wakes}: Lull {:.0} ms, plain {:.0} ms",
             by_lull.answered, by_patch.answered
-        ));
-        lull.push(by_lull);
-        plain.push(by_patch);
-        patched.patch(&json!({ "spec": { "replicas": 0 } })).await?;
+        );
+        starts.lull.push(by_lull);
+        starts.plain.push(by_patch);
+        if let Some(knative) = knative {
+            knative.asleep().await?;
+            let by_knative = wake_by_knative(&agent, knative, ahead_us).await?;
+            // Writing to a String can't fail.
+            let _ = write!(line, ", Knative {:.0} ms", by_knative.answered);
+            starts.knative.push(by_knative);
+        }
+        say(line);
+        plain.patch(&json!({ "spec": { "replicas": 0 } })).await?;
     }
     Ok(())
 }
 
-fn table(lull: &[Phases], plain: &[Phases]) -> String {
+async fn deploy(
+    namespace: &Namespace,
+    number: usize,
+    with_knative: bool,
+) -> anyhow::Result<Contenders> {
+    let lull = App::new(&format!("lull-{number}"));
+    let plain = App::plain(&format!("plain-{number}")).replicas(0);
+    let knative = if with_knative {
+        Some(KnativeService::deploy(namespace, &format!("knative-{number}")).await?)
+    } else {
+        None
+    };
+    Ok(Contenders {
+        lull: lull.deploy_asleep(namespace).await?,
+        plain: plain.deploy(namespace).await?,
+        knative,
+    })
+}
+
+fn table(starts: &Starts) -> String {
     let rows: [(&str, Pick); 8] = [
         ("/scale patched", |p| p.patched),
         ("pod created", |p| p.created),
@@ -169,32 +220,33 @@ fn table(lull: &[Phases], plain: &[Phases]) -> String {
         ("answered after listening", |p| p.answered - p.listening),
         ("answered after running", |p| p.answered - p.running),
     ];
-    let mut text = format!(
-        "\nCold start, ms from request sent (Lull) or patch sent (plain) until seen; {} wakes each\n\
-         {:<26}{:>12}{:>12}{:>12}{:>12}{:>12}\n",
-        lull.len(),
-        "",
-        "Lull p50",
-        "Lull p99",
-        "Lull max",
-        "plain p50",
-        "plain max"
-    );
-    for (name, of) in rows {
-        let Spread { p50, p99, max } = spread(lull, of);
-        let plain = spread(plain, of);
-        let (plain_p50, plain_max) = (plain.p50, plain.max);
-        // Writing to a String can't fail.
-        let _ = writeln!(
-            text,
-            "{name:<26}{p50:>12.1}{p99:>12.1}{max:>12.1}{plain_p50:>12.1}{plain_max:>12.1}"
-        );
+    let mut columns = vec![("Lull", &starts.lull), ("plain", &starts.plain)];
+    if !starts.knative.is_empty() {
+        columns.push(("Knative", &starts.knative));
     }
-    let (lull, plain) = (
-        spread(lull, |p| p.answered).p50,
-        spread(plain, |p| p.answered).p50,
+    let mut text = format!(
+        "\nCold start, ms from request sent (plain: patch sent) until seen; {} wakes each\n{:<26}",
+        starts.lull.len(),
+        "",
     );
-    let _ = write!(text, "Lull adds {:.0} ms at p50", lull - plain);
+    // Writing to a String can't fail.
+    for (name, _) in &columns {
+        for figure in ["p50", "p99", "max"] {
+            let _ = write!(text, "{:>12}", format!("{name} {figure}"));
+        }
+    }
+    for (name, of) in rows {
+        let _ = write!(text, "\n{name:<26}");
+        for (_, all) in &columns {
+            let Spread { p50, p99, max } = spread(all, of);
+            let _ = write!(text, "{p50:>12.1}{p99:>12.1}{max:>12.1}");
+        }
+    }
+    let median = |all: &[Phases]| spread(all, |p| p.answered).p50;
+    let plain = median(&starts.plain);
+    for (name, all) in columns.iter().filter(|(name, _)| *name != "plain") {
+        let _ = write!(text, "\n{name} adds {:.0} ms at p50", median(all) - plain);
+    }
     text
 }
 
@@ -214,20 +266,35 @@ mod tests {
         }
     }
 
+    fn starts(knative: Vec<Phases>) -> Starts {
+        Starts {
+            lull: [900.0, 700.0, 800.0].map(answered).to_vec(),
+            plain: [600.0, 650.0, 500.0].map(answered).to_vec(),
+            knative,
+        }
+    }
+
     #[test]
     fn the_table_shows_median_maximum_and_what_lull_adds() {
-        let lull = [answered(900.0), answered(700.0), answered(800.0)];
-        let plain = [answered(600.0), answered(650.0), answered(500.0)];
-        let text = table(&lull, &plain);
-        assert!(text.contains("Lull adds 200 ms"), "{text}");
+        let text = table(&starts(Vec::new()));
+        assert!(text.ends_with("\nLull adds 200 ms at p50"), "{text}");
         let row = text
             .lines()
             .find(|line| line.starts_with("answered "))
             .unwrap();
         assert_eq!(
             row.split_whitespace().collect::<Vec<_>>(),
-            ["answered", "800.0", "900.0", "900.0", "600.0", "650.0"]
+            [
+                "answered", "800.0", "900.0", "900.0", "600.0", "650.0", "650.0"
+            ]
         );
+    }
+
+    #[test]
+    fn knative_has_a_column_where_it_was_measured() {
+        let text = table(&starts(vec![answered(1000.0)]));
+        assert!(text.contains("Knative p99"), "{text}");
+        assert!(text.ends_with("\nKnative adds 400 ms at p50"), "{text}");
     }
 
     #[test]

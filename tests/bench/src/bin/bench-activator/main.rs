@@ -45,6 +45,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         programs: Programs {
             ours: args.binary,
             envoy: args.envoy,
+            knative: None,
         },
         scratch: Scratch::try_new()?,
         cores: Cores::divide()?,

@@ -1,5 +1,6 @@
-//! The queue-proxy beside HAProxy and Envoy, and what it must reach.
+//! The queue-proxy beside HAProxy and Envoy, and what it must reach; or beside Knative's.
 
+mod beside_knative;
 mod rows;
 
 use std::{collections::BTreeSet, path::PathBuf, process::ExitCode, time::Duration};
@@ -10,7 +11,7 @@ use lull_bench::{Bench, Cores, Programs, Scratch, machine, say, table, until_int
 
 use crate::rows::{COLUMNS, Group};
 
-/// Measures the queue-proxy beside HAProxy and Envoy on loopback.
+/// Measures the queue-proxy beside HAProxy and Envoy, or beside Knative's, on loopback.
 #[derive(Debug, Parser)]
 struct Args {
     /// Rounds; each measures every proxy once.
@@ -28,6 +29,9 @@ struct Args {
     /// Envoy's binary.
     #[arg(long)]
     envoy: PathBuf,
+    /// The binary of Knative's: ours is measured beside that one alone.
+    #[arg(long, conflicts_with = "only")]
+    knative: Option<PathBuf>,
     /// Exit with 1 where a figure is missed.
     #[arg(long)]
     check: bool,
@@ -45,6 +49,7 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         programs: Programs {
             ours: args.binary,
             envoy: args.envoy,
+            knative: args.knative,
         },
         scratch: Scratch::try_new()?,
         cores: Cores::divide()?,
@@ -52,6 +57,12 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         time: Duration::from_secs(args.seconds),
     };
     let facts = machine::facts(&bench).await?;
+    if bench.programs.knative.is_some() {
+        let rows = beside_knative::measure(&bench).await?;
+        say(format!("## queue-proxy beside Knative's\n\n{facts}\n"));
+        say(table::markdown(&beside_knative::COLUMNS, &rows));
+        return Ok(ExitCode::SUCCESS);
+    }
     let wanted: BTreeSet<Group> = match args.only.as_slice() {
         [] => Group::all().collect(),
         only => only.iter().copied().collect(),
