@@ -52,9 +52,11 @@ pub fn is_about(rule: &str, locality: &str) -> bool {
 mod tests {
     use super::*;
 
+    type Labels = &'static [(&'static str, &'static str)];
+
     #[test]
     fn region_and_zone_are_what_kubernetes_has_written_on_the_pod() {
-        let rows: [(&[(&str, &str)], Option<&str>); 8] = [
+        let rows: [(Labels, Option<&str>); 8] = [
             (&[], None),
             (&[("app", "activator")], None),
             (

@@ -124,7 +124,7 @@ pub struct Finding {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 46] = [
         Self::BadAnnotation,
         Self::NoTemplate,
         Self::NoPort,

@@ -15,7 +15,7 @@ use super::{Task, act::apply_to};
 use crate::{
     context::{Key, WriteError},
     objects::{self, Audience},
-    plan::{Family, PlannedService},
+    plan::PlannedService,
     pod::Pod,
     purpose::Purpose,
     stores,

@@ -103,10 +103,10 @@ enum Task {
     MakeImage(MakeImage),
     /// Print the path of one of the programs, or of a chart or folder of manifests.
     Path {
-        /// kubectl, helm, kubernetes, coredns, pause, envoy, hey, cert-manager, cert-manager-chart, istio-kinds
-        /// (the file with the definitions of Istio's kinds), or
-        /// of Knative Serving: knative-controller, knative-activator, knative-autoscaler, knative-queue,
-        /// knative-webhook, knative-manifests, knative-networking-manifests, knative-caching-manifests.
+        /// kubectl, helm, kubernetes, coredns, pause, envoy, hey, cert-manager, cert-manager-chart,
+        /// istio-kinds (the file with the definitions of Istio's kinds), or of Knative Serving:
+        /// knative-controller, knative-activator, knative-autoscaler, knative-queue, knative-webhook,
+        /// knative-manifests, knative-networking-manifests, knative-caching-manifests.
         program: String,
     },
 }

@@ -1,5 +1,6 @@
 //! Programs built from the sources in `components/`.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -216,12 +217,14 @@ pub(super) fn ensure_cert_manager() -> Result<CertManager> {
 pub(super) fn ensure_knative() -> Result<Knative> {
     let cache = cache_root()?.join("components");
     let compiler = go_version()?;
-    let programs = KNATIVE
-        .iter()
-        .map(|program| Ok((program.name, program.ensure(&cache, &compiler)?)));
-    let manifests = |module| Ok(module_source("knative", module)?.join("config"));
+    let mut programs = BTreeMap::new();
+    for program in &KNATIVE {
+        programs.insert(program.name, program.ensure(&cache, &compiler)?);
+    }
+    let manifests =
+        |module| -> Result<PathBuf> { Ok(module_source("knative", module)?.join("config")) };
     Ok(Knative {
-        programs: programs.collect::<Result<_>>()?,
+        programs,
         manifests: manifests(KNATIVE_MODULE)?,
         networking_manifests: manifests(KNATIVE_NETWORKING_MODULE)?,
         caching_manifests: manifests(KNATIVE_CACHING_MODULE)?,

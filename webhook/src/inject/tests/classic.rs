@@ -130,7 +130,7 @@ fn a_short_grace_period_is_shared_and_none_has_no_hook() {
 #[test]
 fn our_hook_goes_with_a_renamed_container_and_a_user_s_stays() {
     let old = create(&classic());
-    let renamed = with(old.clone(), &format!("{CONTAINER}/name"), json!("web"));
+    let renamed = with(old, &format!("{CONTAINER}/name"), json!("web"));
     let expected = with(classic(), &format!("{CONTAINER}/name"), json!("web"));
     assert_eq!(strip(template(&renamed), None), *template(&expected));
 
