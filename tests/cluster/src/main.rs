@@ -38,7 +38,7 @@ enum Task {
         /// more to build).
         #[arg(long)]
         oldest: bool,
-        /// Enforce NetworkPolicies (once: about a minute more to build).
+        /// Enforce NetworkPolicies (once: about 2 minutes more to build).
         #[arg(long)]
         network_policies: bool,
     },

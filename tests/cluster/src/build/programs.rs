@@ -94,7 +94,7 @@ const NETWORK_POLICIES: GoProgram = GoProgram {
     folder: "network-policies",
     package: ".",
     stamp: None,
-    cold_minutes: 1,
+    cold_minutes: 2,
 };
 const HEY: GoProgram = GoProgram {
     name: "hey",
