@@ -214,7 +214,10 @@ async fn pods_that_deny_by_default_sleep_and_wake_under_the_rules_that_are_asked
 
         // What is missing is told, and nothing is switched.
         shop.annotate(&[(SCALE, Some("true")), WINDOW]).await?;
+        let policy = documented("shop-with-lull")?;
+        let rule_for_lull = policy["spec"]["ingress"][1].to_string();
         let missing = [
+            rule_for_lull.as_str(),
             "NetworkPolicy default-deny",
             "only-web",
             "lull-8080 (8012) from Lull's activators",
@@ -228,7 +231,7 @@ async fn pods_that_deny_by_default_sleep_and_wake_under_the_rules_that_are_asked
         web.is_answered(&url, FOLLOW).await?;
         gets_nothing(&stranger, &url).await?;
 
-        add(namespace, documented("shop-with-lull")?).await?;
+        add(namespace, policy).await?;
         is_refused(&shop, "PolicyNarrower", &[ACCEPT_ACTIVATOR_SOURCE]).await?;
         let load = web.start(&steady(&shop)).await?;
         let accepted = [(ACCEPT_ACTIVATOR_SOURCE, Some("true"))];
