@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR := $(shell . scripts/common.sh; echo $$CARGO_TARGET_DIR)
 # Clients and servers that the queue-proxy is tested with (queue-proxy/tests/peers).
 PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql util-linux
 
-.PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update chart-dry-run e2e e2e-races mesh e2e-mesh e2e-mesh-short mesh-cost mesh-load tour guard cert-manager coldstart many wakes dead-activators status-page simulate bench knative bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
+.PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update chart-dry-run e2e e2e-races mesh e2e-mesh e2e-mesh-short mesh-cost mesh-load tour guard network-policies cert-manager coldstart many wakes dead-activators status-page simulate bench knative bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -22,7 +22,7 @@ test: check chart instructions e2e e2e-mesh-short ## Every test, in order of tim
 test-full: export E2E_FULL := 1
 # Its CRD, reports and chart are others than those of today, and it passed this suite. Empty: no such upgrade.
 test-full: export E2E_UPGRADE_FROM ?= 433ec43
-test-full: test chart-dry-run e2e-races e2e-mesh cert-manager slow coldstart ## Also what takes longer
+test-full: test chart-dry-run e2e-races e2e-mesh network-policies cert-manager slow coldstart ## Also what takes longer
 
 check: fmt lint doc unit ## Everything that needs no cluster
 
@@ -83,6 +83,9 @@ tour: ## From install to uninstall, as somebody types it who has never seen Lull
 
 guard: ## What the chart's guard.enabled lets the autoscaler write, on a real API server
 	@scripts/guard.sh
+
+network-policies: ## Under NetworkPolicies that are enforced, users' and Lull's own, on a cluster of its own (CLUSTER=builtin|kind|current)
+	@scripts/network-policies.sh
 
 cert-manager: ## The webhook's certificate by a real cert-manager, also renewed, on a cluster of its own
 	@scripts/cert-manager.sh

@@ -154,6 +154,7 @@ max-scales                                 settings.max-scales=1
 /settings/server-timing                    settings.server-timing=on
 /settings/sidecar-memory-limit             settings.sidecar-memory-limit=1GB
 /networkPolicy/enabled                     networkPolicy.enabled=ingress
+/networkPolicy/callersFrom/0               networkPolicy.callersFrom[0]=web
 /networkPolicy/webhookFrom/0               networkPolicy.webhookFrom[0]=10.0.0.0/8
 cidr                                       networkPolicy.metricsFrom[0].cidr=10.0.0.0/8
 /guard/enabled                             guard.enabled=Deny

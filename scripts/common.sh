@@ -153,13 +153,16 @@ mesh_up() {
   scripts/cluster.sh mesh
 }
 
+# Of lull-cluster up, for a script whose own cluster needs some.
+cluster_options=()
+
 # A cluster, without Lull.
-cluster_up() { # [OPTIONS] of lull-cluster up
+cluster_up() { # [OPTIONS] of lull-cluster up, besides
   if [ "$CLUSTER" = builtin ] && [ "$(id -u)" != 0 ]; then
     die "the built-in cluster needs root (network namespaces, containerd); or use CLUSTER=kind"
   fi
   say "cluster ($CLUSTER)"
-  scripts/cluster.sh up "$@"
+  scripts/cluster.sh up "${cluster_options[@]}" "$@"
 }
 
 # A cluster with this tree's Lull on it; exports KUBECONFIG.

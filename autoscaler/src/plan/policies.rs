@@ -4,9 +4,16 @@
 use std::sync::Arc;
 
 use lull_contract::ports::traffic_port_name;
+use serde_json::json;
 
 use super::{Components, Finding, Labels, Reason, Situation, Template};
-use crate::stores::{NetworkPolicy, Rule, Source};
+use crate::{
+    config::NAMESPACE_NAME_LABEL,
+    stores::{NetworkPolicy, Rule, Source},
+};
+
+/// Label that all of Lull's pods have.
+const PART_OF: &str = "app.kubernetes.io/part-of";
 
 /// A port of the sidecar, as a rule may name it.
 type Door<'a> = (&'a str, u16);
@@ -58,10 +65,11 @@ pub(super) fn find(situation: &Situation<'_>, findings: &mut Vec<Finding>) {
             &object,
             format!(
                 "{}lets in less than Lull needs; add ingress rules for {}. Lull's pods are in \
-                 namespace {}",
+                 namespace {}, and this rule lets all of them in: {}",
                 beside(&policies),
                 missing.join(", "),
-                situation.lull.namespace
+                situation.lull.namespace,
+                rule_for_lull(template, situation.lull)
             ),
         ));
     }
@@ -78,6 +86,24 @@ pub(super) fn find(situation: &Situation<'_>, findings: &mut Vec<Finding>) {
             ),
         ));
     }
+}
+
+/// The ingress rule for all that comes from Lull, as it stands in a policy (JSON is YAML, too).
+fn rule_for_lull(template: &Template, lull: &Components) -> String {
+    let namespace = json!({ "matchLabels": { NAMESPACE_NAME_LABEL: lull.namespace } });
+    let part_of = lull.activators.get(PART_OF);
+    let from = match part_of.filter(|name| lull.autoscalers.get(PART_OF) == Some(*name)) {
+        Some(name) => json!({
+            "namespaceSelector": namespace,
+            "podSelector": { "matchLabels": { PART_OF: name } },
+        }),
+        None => json!({ "namespaceSelector": namespace }),
+    };
+    let traffic = template.app_ports.iter();
+    let traffic = traffic.map(|port| traffic_port_name(port.number));
+    let small = ["lull-admin", "lull-report"].map(str::to_owned);
+    let ports = traffic.chain(small).map(|port| json!({ "port": port }));
+    json!({ "from": [from], "ports": ports.collect::<Vec<_>>() }).to_string()
 }
 
 /// Names of the policies after the first, for people.
@@ -152,5 +178,48 @@ impl Rules<'_> {
                 "{name} ({number}) from those who are let in on {app_port}"
             ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lull_contract::{AppPort, AppProtocol};
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn the_rule_for_lull_has_its_namespace_and_every_door_by_name() {
+        let port = |number| AppPort {
+            number,
+            protocol: AppProtocol::Http,
+        };
+        let template = Template {
+            app_ports: vec![port(8080), port(9000)],
+            ..Template::default()
+        };
+        let of_lull = Labels::from([(PART_OF.to_owned(), "lull".to_owned())]);
+        let named = Components {
+            namespace: "lull-system".to_owned(),
+            activators: of_lull.clone(),
+            autoscalers: of_lull,
+            ..Components::default()
+        };
+        let lull = json!({ "matchLabels": { NAMESPACE_NAME_LABEL: "lull-system" } });
+        let pods = json!({ "matchLabels": { PART_OF: "lull" } });
+        let ports = json!([
+            { "port": "lull-8080" }, { "port": "lull-9000" },
+            { "port": "lull-admin" }, { "port": "lull-report" },
+        ]);
+        let from = json!([{ "namespaceSelector": lull, "podSelector": pods }]);
+        let rule: Value = serde_json::from_str(&rule_for_lull(&template, &named)).unwrap();
+        assert_eq!(rule, json!({ "from": from, "ports": ports }));
+
+        let other = Components {
+            autoscalers: Labels::new(),
+            ..named
+        };
+        let rule: Value = serde_json::from_str(&rule_for_lull(&template, &other)).unwrap();
+        assert_eq!(rule["from"], json!([{ "namespaceSelector": lull }]));
     }
 }

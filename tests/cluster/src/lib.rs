@@ -20,6 +20,10 @@
 //! Without nodes there are etcd and the API server alone, in node 0's network namespace: enough for
 //! what needs no pods, and so the oldest supported Kubernetes can be had.
 //!
+//! NetworkPolicies are enforced where [`Options::network_policies`] asks for it: the bridge of Debian's
+//! plugins knows none. The kernel then queues each node's first packets of connections for an agent
+//! that judges them by the policies, as kube-network-policies does.
+//!
 //! [`mesh()`] puts a real Istio on it.
 
 mod api;

@@ -38,6 +38,9 @@ enum Task {
         /// more to build).
         #[arg(long)]
         oldest: bool,
+        /// Enforce NetworkPolicies (once: about 2 minutes more to build).
+        #[arg(long)]
+        network_policies: bool,
     },
     /// Install Istio on a running cluster, mutual TLS required (once: about 5 minutes more to build).
     Mesh {
@@ -135,6 +138,7 @@ fn main() -> Result<()> {
             cluster,
             nodes,
             oldest,
+            network_policies,
         } => {
             let kubernetes = if oldest {
                 Kubernetes::Oldest
@@ -145,6 +149,7 @@ fn main() -> Result<()> {
                 name: cluster.name,
                 nodes: nodes.into(),
                 kubernetes,
+                network_policies,
             };
             line(lull_cluster::up(&options)?.kubeconfig.display());
             Ok(())

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::exec::{checked, run};
+use crate::exec::{checked, fed, run};
 use crate::paths::Paths;
 
 /// Where pods live: node `i` has `10.244.i.0/24`.
@@ -18,6 +18,9 @@ pub(crate) const POD_CIDR: &str = "10.244.0.0/16";
 pub(crate) const SERVICE_CIDR: &str = "10.96.0.0/16";
 /// The cluster DNS Service, as every Kubernetes distribution has it.
 pub(crate) const DNS_IP: &str = "10.96.0.10";
+
+/// The queue of the agent that enforces NetworkPolicies, in each node's network namespace.
+pub(crate) const AGENT_QUEUE: u16 = 100;
 
 /// First two octets to try for a cluster's own /24, the last one reserved for tests of networks.
 const RANGES: [(u8, u8); 3] = [(10, 213), (172, 30), (198, 18)];
@@ -154,6 +157,48 @@ fn forward(paths: &Paths, node: usize) -> Result<()> {
     Ok(())
 }
 
+/// Hands the first packet of each connection to or from a node's pods to the agent that enforces
+/// NetworkPolicies. While it isn't there, nothing passes.
+///
+/// What root sends on the node passes by it: kubelet's probes, which a pod's own node may always send.
+///
+/// # Errors
+/// When the rules are refused.
+pub(crate) fn queue_for_agent(paths: &Paths, node: usize) -> Result<()> {
+    let mut restore = enter(&paths.name, node, "iptables-restore")?;
+    fed(&mut restore, first_packets(node).as_bytes())
+        .context("can't queue packets (kernel option NETFILTER_XT_TARGET_NFQUEUE)")?;
+    Ok(())
+}
+
+/// After the translation of Services' addresses, so that source and destination are pods'. By iptables:
+/// a kernel may have its NFQUEUE and not the one of nftables.
+fn first_packets(node: usize) -> String {
+    let pods = format!("10.244.{node}.0/24");
+    let queue = format!("-j NFQUEUE --queue-num {AGENT_QUEUE}");
+    format!(
+        "*mangle
+-A POSTROUTING -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
+-A POSTROUTING -m owner --uid-owner 0 -j ACCEPT
+-A POSTROUTING -s {pods} {queue}
+-A POSTROUTING -d {pods} {queue}
+COMMIT
+"
+    )
+}
+
+/// Whether the agent of a node takes what is queued for it.
+///
+/// # Errors
+/// When the node isn't there or the kernel keeps no list of queues.
+pub(crate) fn is_queue_read(paths: &Paths, node: usize) -> Result<bool> {
+    let mut cat = enter(&paths.name, node, "cat")?;
+    let queues = checked(cat.arg("/proc/net/netfilter/nfnetlink_queue"))?;
+    let number = AGENT_QUEUE.to_string();
+    let mut numbers = queues.lines().map(|line| line.split_whitespace().next());
+    Ok(numbers.any(|first| first == Some(number.as_str())))
+}
+
 fn link_to_host(ns: &str, subnet: &Subnet) -> Result<()> {
     let (link, host, node) = (subnet.host_link(), subnet.host(), subnet.node(0));
     let (nodes, dead_end) = (subnet.at(8), subnet.at(6));
@@ -224,6 +269,15 @@ mod tests {
     #[test]
     fn no_free_subnet_is_an_error() {
         assert!(Subnet::pick(&["128.0.0.0/1".into(), "0.0.0.0/1".into()]).is_err());
+    }
+
+    #[test]
+    fn both_directions_of_a_nodes_own_pods_are_queued_for_the_agent() {
+        let rules = first_packets(1);
+        for direction in ["-s", "-d"] {
+            let rule = format!("{direction} 10.244.1.0/24 -j NFQUEUE --queue-num 100\n");
+            assert!(rules.contains(&rule), "{rules}");
+        }
     }
 
     #[test]

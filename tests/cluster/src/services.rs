@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::build::Components;
-use crate::network::{DNS_IP, POD_CIDR, SERVICE_CIDR, Subnet};
+use crate::network::{AGENT_QUEUE, DNS_IP, POD_CIDR, SERVICE_CIDR, Subnet};
 use crate::paths::Paths;
 use crate::process::Service;
 
@@ -24,8 +24,13 @@ pub(crate) fn holder_name(node: usize) -> String {
     format!("mounts-n{node}")
 }
 
-/// Names of all processes, in the order in which they start.
-pub(crate) fn names(nodes: usize) -> Vec<String> {
+/// The process that enforces NetworkPolicies for a node's pods.
+pub(crate) fn agent_name(node: usize) -> String {
+    format!("network-policies-n{node}")
+}
+
+/// Names of all processes, the agents that enforce NetworkPolicies among them or not.
+pub(crate) fn names(nodes: usize, network_policies: bool) -> Vec<String> {
     let per_node = |name: &'static str| (0..nodes).map(move |node| format!("{name}-n{node}"));
     let api_server = ["etcd", "kube-apiserver"];
     let control = ["kube-controller-manager", "kube-scheduler", "coredns"];
@@ -35,7 +40,8 @@ pub(crate) fn names(nodes: usize) -> Vec<String> {
     // Nodes and pods are all that these work for.
     let control = control.into_iter().filter(|_| nodes > 0);
     let per_cluster = api_server.into_iter().chain(control).map(str::to_owned);
-    per_cluster.chain(of_nodes).collect()
+    let agents = (0..nodes).filter(|_| network_policies).map(agent_name);
+    per_cluster.chain(of_nodes).chain(agents).collect()
 }
 
 /// Makes the command lines of one cluster.
@@ -191,6 +197,22 @@ impl Services<'_> {
         }
     }
 
+    /// Judges what a node's pods send and get.
+    pub(crate) fn agent(&self, program: &Path, node: usize) -> Service {
+        let command = vec![
+            shown(program),
+            self.kubeconfig(),
+            format!("--hostname-override={}", node_name(node)),
+            format!("--nfqueue-id={AGENT_QUEUE}"),
+        ];
+        Service {
+            name: agent_name(node),
+            node,
+            mounts: false,
+            command,
+        }
+    }
+
     fn kubernetes(&self, component: &str, arguments: &[&str]) -> Service {
         let mut command = vec![shown(&self.components.kubernetes), component.to_owned()];
         command.extend(arguments.iter().map(|word| (*word).to_owned()));
@@ -251,7 +273,18 @@ mod tests {
 
     #[test]
     fn without_nodes_there_is_an_api_server_and_what_it_needs() {
-        assert_eq!(names(0), ["etcd", "kube-apiserver"]);
-        assert!(names(1).contains(&"kubelet-n0".to_owned()));
+        assert_eq!(names(0, true), ["etcd", "kube-apiserver"]);
+        assert!(names(1, false).contains(&"kubelet-n0".to_owned()));
+    }
+
+    #[test]
+    fn each_node_has_an_agent_where_network_policies_are_enforced() {
+        let agents = |asked: bool| {
+            let mut all = names(2, asked);
+            all.retain(|name| name.starts_with("network-policies"));
+            all
+        };
+        assert!(agents(false).is_empty());
+        assert_eq!(agents(true), ["network-policies-n0", "network-policies-n1"]);
     }
 }

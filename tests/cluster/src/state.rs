@@ -12,6 +12,7 @@ use crate::build::Kubernetes;
 use crate::network::{Subnet, host_routes};
 use crate::paths::{Paths, state_root};
 use crate::process;
+use crate::up::Options;
 
 /// What a caller needs to use a running cluster.
 #[derive(Debug, Clone, Serialize)]
@@ -39,6 +40,8 @@ pub(crate) struct State {
     pub(crate) nodes: usize,
     #[serde(default)]
     pub(crate) kubernetes: Kubernetes,
+    #[serde(default)]
+    pub(crate) network_policies: bool,
     pub(crate) subnet: Subnet,
 }
 
@@ -96,7 +99,7 @@ impl State {
     }
 
     /// Picks a free subnet and writes the record, alone on the machine while it does.
-    pub(crate) fn allocate(paths: &Paths, nodes: usize, kubernetes: Kubernetes) -> Result<Self> {
+    pub(crate) fn allocate(paths: &Paths, options: &Options) -> Result<Self> {
         let _lock = Lock::take(&paths.root, ".lock")?;
         let mut taken = host_routes()?;
         for other in every(&paths.root)? {
@@ -108,8 +111,9 @@ impl State {
             );
         }
         let state = Self {
-            nodes,
-            kubernetes,
+            nodes: options.nodes,
+            kubernetes: options.kubernetes,
+            network_policies: options.network_policies,
             subnet: Subnet::pick(&taken)?,
         };
         for folder in ["logs", "pids", "certs"] {
@@ -134,7 +138,7 @@ impl State {
 
     /// Says what is wrong with a cluster that should be up; nothing if all is well.
     pub(crate) fn trouble(&self, paths: &Paths) -> Option<String> {
-        for name in crate::services::names(self.nodes) {
+        for name in crate::services::names(self.nodes, self.network_policies) {
             if !process::is_running(&paths.pid(&name)) {
                 return Some(format!("{name} is not running"));
             }

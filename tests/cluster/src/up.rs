@@ -22,7 +22,7 @@ use crate::network::enter;
 use crate::paths::Paths;
 use crate::process::{Service, check_running};
 use crate::report::{note, step};
-use crate::services::{Services, dns_service, dns_slice};
+use crate::services::{Services, agent_name, dns_service, dns_slice};
 use crate::state::{ClusterInfo, Lock, State};
 use crate::{cgroup, config, down, mounts, network};
 
@@ -39,6 +39,8 @@ pub struct Options {
     pub nodes: usize,
     /// Of which Kubernetes; the oldest has no nodes.
     pub kubernetes: Kubernetes,
+    /// Whether NetworkPolicies are enforced, as many network plugins do and ours doesn't.
+    pub network_policies: bool,
 }
 
 /// Brings a cluster up, or finds that it is up already. One that is there but not healthy is taken
@@ -68,10 +70,14 @@ pub fn up(options: &Options) -> Result<ClusterInfo> {
     }
     // Building takes minutes the first time; nobody waits for this name meanwhile but us.
     let components = build::ensure_for(options.kubernetes)?;
+    let agent = options
+        .network_policies
+        .then(build::ensure_network_policies)
+        .transpose()?;
     let start = Instant::now();
     note(format_args!("Bringing up cluster {:?}:", options.name));
-    let state = State::allocate(&paths, options.nodes, options.kubernetes)?;
-    bring_up(&paths, &state, &components).with_context(|| {
+    let state = State::allocate(&paths, options)?;
+    bring_up(&paths, &state, (&components, agent.as_deref())).with_context(|| {
         let name = &options.name;
         format!("cluster {name:?} is not up; see lull-cluster logs, then lull-cluster down --name {name}")
     })?;
@@ -99,10 +105,13 @@ fn standing(paths: &Paths, options: &Options) -> Result<Option<ClusterInfo>> {
         return Ok(None);
     };
     let Some(trouble) = state.trouble(paths) else {
-        if (state.nodes, state.kubernetes) != (options.nodes, options.kubernetes) {
-            let (name, nodes, kubernetes) = (&paths.name, state.nodes, state.kubernetes);
+        let asked = (options.nodes, options.kubernetes, options.network_policies);
+        let (nodes, kubernetes, enforces) = (state.nodes, state.kubernetes, state.network_policies);
+        if asked != (nodes, kubernetes, enforces) {
+            let name = &paths.name;
             bail!(
-                "cluster {name:?} is up with {nodes} node(s), {kubernetes:?}: take it down first"
+                "cluster {name:?} is up with {nodes} node(s), {kubernetes:?}, NetworkPolicies \
+                 enforced: {enforces}; take it down first"
             );
         }
         note(format_args!("Cluster {:?} is up already.", paths.name));
@@ -116,14 +125,20 @@ fn standing(paths: &Paths, options: &Options) -> Result<Option<ClusterInfo>> {
     Ok(None)
 }
 
-fn bring_up(paths: &Paths, state: &State, components: &Components) -> Result<()> {
+fn bring_up(
+    paths: &Paths,
+    state: &State,
+    (components, agent): (&Components, Option<&Path>),
+) -> Result<()> {
     let services = Services {
         components,
         paths,
         subnet: &state.subnet,
     };
     step("network", || {
-        network::create(paths, &state.subnet, state.nodes)
+        network::create(paths, &state.subnet, state.nodes)?;
+        let mut watched = (0..state.nodes).filter(|_| agent.is_some());
+        watched.try_for_each(|node| network::queue_for_agent(paths, node))
     })?;
     let system = step("cgroups, mounts, keys", || {
         let system = cgroup::create(paths, state.nodes)?;
@@ -136,6 +151,7 @@ fn bring_up(paths: &Paths, state: &State, components: &Components) -> Result<()>
         paths,
         state,
         services,
+        agent,
         system: &system,
     };
     let pause = pause_image(paths, components)?;
@@ -172,6 +188,8 @@ struct Up<'a> {
     paths: &'a Paths,
     state: &'a State,
     services: Services<'a>,
+    /// What enforces NetworkPolicies, where they are enforced.
+    agent: Option<&'a Path>,
     /// The cgroup of processes that aren't in pods.
     system: &'a Path,
 }
@@ -219,6 +237,9 @@ impl Up<'_> {
         self.start(&self.services.scheduler())?;
         for node in 0..self.state.nodes {
             self.start(&self.services.kube_proxy(node))?;
+            if let Some(agent) = self.agent {
+                self.start(&self.services.agent(agent, node))?;
+            }
         }
         self.start(&self.services.coredns())?;
         Ok(())
@@ -256,8 +277,16 @@ impl Up<'_> {
                 })
             })?;
         }
+        for node in (0..self.state.nodes).filter(|_| self.agent.is_some()) {
+            let name = agent_name(node);
+            step(&name, || {
+                self.until(&name, "the agent of NetworkPolicies", || {
+                    network::is_queue_read(self.paths, node)
+                })
+            })?;
+        }
         // Every part must have survived the start, also those that nothing waits for.
-        let names = crate::services::names(self.state.nodes);
+        let names = crate::services::names(self.state.nodes, self.agent.is_some());
         names
             .iter()
             .try_for_each(|name| check_running(self.paths, name))

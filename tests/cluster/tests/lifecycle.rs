@@ -36,6 +36,7 @@ fn a_crashed_cluster_goes_away_without_a_trace() {
         name: name.clone(),
         nodes: 2,
         kubernetes: Kubernetes::Newest,
+        network_policies: false,
     };
     let info = up(&options).unwrap();
 

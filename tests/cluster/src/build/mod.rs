@@ -9,6 +9,7 @@ mod programs;
 
 pub use envoy::ensure as ensure_envoy;
 pub use programs::{ensure_hey, istio_kinds};
+pub(crate) use programs::ensure_network_policies;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

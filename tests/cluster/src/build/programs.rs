@@ -96,6 +96,13 @@ const CERT_MANAGER: GoProgram = GoProgram {
     stamp: None,
     cold_minutes: 3,
 };
+const NETWORK_POLICIES: GoProgram = GoProgram {
+    name: "network-policies",
+    folder: "network-policies",
+    package: ".",
+    stamp: None,
+    cold_minutes: 2,
+};
 const HEY: GoProgram = GoProgram {
     name: "hey",
     folder: "hey",
@@ -195,6 +202,15 @@ pub fn istio_kinds() -> Result<PathBuf> {
 pub fn ensure_hey() -> Result<PathBuf> {
     let cache = cache_root()?.join("components");
     HEY.ensure(&cache, &go_version()?)
+}
+
+/// Builds the agent that enforces NetworkPolicies, where it isn't in the cache.
+///
+/// # Errors
+/// As for [`ensure`].
+pub(crate) fn ensure_network_policies() -> Result<PathBuf> {
+    let cache = cache_root()?.join("components");
+    NETWORK_POLICIES.ensure(&cache, &go_version()?)
 }
 
 /// Builds cert-manager where it isn't in the cache.
