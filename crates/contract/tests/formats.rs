@@ -18,18 +18,20 @@ use lull_contract::{
     injected::Sidecar,
     original::{Original, OriginalPort, TargetPort},
     report::{
-        ActivatorReport, CallerCount, HeldWorkload, Load, QueueProxyReport, SeenCaller, Woken,
+        ActivatorReport, CallerCount, CallerRequests, HeldWorkload, Lately, Load, QueueProxyReport,
+        SeenCaller, Woken,
     },
     settings::Ignore,
 };
 
 /// Every file. What the webhook notes is read as a whole by `crates/injection/src/record.rs`.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "activator-report-1-first.json",
     "activator-report-1.json",
     "injected-first.json",
     "injected.json",
     "original.json",
+    "queue-proxy-report-1-callers.json",
     "queue-proxy-report-1.json",
     "scaledworkload-v1alpha1-first.json",
     "scaledworkload-v1alpha1.json",
@@ -71,8 +73,32 @@ fn a_report_of_a_queue_proxy_is_read() {
         app_ready: true,
         draining: false,
         bypass: 2,
+        lately: Lately::default(),
     };
     assert_eq!(report.unwrap(), expected);
+}
+
+#[test]
+fn who_has_called_a_pod_is_read() {
+    let told = |caller: &str, requests, asked: &[(&str, u64)]| CallerRequests {
+        caller: caller.into(),
+        requests,
+        asked: asked
+            .iter()
+            .map(|(class, of)| ((*class).into(), *of))
+            .collect(),
+    };
+    let text = written("queue-proxy-report-1-callers.json");
+    let report = QueueProxyReport::parse(text.as_bytes()).unwrap();
+    let expected = Lately {
+        last_us: 59_000_000,
+        requests: 120,
+        callers: vec![
+            told("prod/checkout", 98, &[("GET /api/*", 90), ("POST /pay", 8)]),
+            told("10.0.0.7", 13, &[]),
+        ],
+    };
+    assert_eq!(report.lately, expected);
 }
 
 #[test]
