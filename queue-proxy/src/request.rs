@@ -17,6 +17,7 @@ use crate::{
     activity::Idle,
     body::{Download, Outgoing},
     caller::{Busy, Caller},
+    callers::Callers,
     config::Config,
     drain::Drain,
     error::Error,
@@ -39,6 +40,7 @@ pub(crate) struct Gateway {
     pub(crate) config: Arc<Config>,
     pub(crate) limiter: Limiter,
     pub(crate) traffic: Traffic,
+    pub(crate) callers: Callers,
     pub(crate) metrics: Metrics,
     pub(crate) access: AccessLog,
     pub(crate) traces: Traces,
@@ -292,6 +294,9 @@ impl Hold {
         let counted = !gateway.config.ignore.matches(request.uri().path(), agent);
         let started = Instant::now();
         let ticket = gateway.traffic.enter(started, counted);
+        if counted {
+            busy.caller().note(started, request);
+        }
         Self {
             busy,
             version: request.version(),
