@@ -4,14 +4,11 @@ use jiff::Timestamp;
 use lull_contract::{
     report::{CallerCount, SeenCaller},
     scaled_workload::{ScaledWorkload, State},
-    view::{Caller, CallerShare, MAX_CALLERS, WakeView, WorkloadView},
+    view::{Caller, CallerShare, KeptAwake, MAX_CALLERS, WakeView, WorkloadView},
 };
 
 use crate::{
-    journal::text_of,
-    metrics::Numbers,
-    stores::Stores,
-    workload::{resolve, waking_reason},
+    callers::resolve, context::Context, journal::text_of, metrics::Numbers, workload::waking_reason,
 };
 
 /// What this replica knows of a workload beside its ScaledWorkload.
@@ -75,9 +72,15 @@ pub(super) fn written_wakes(workload: &ScaledWorkload) -> Vec<WakeView> {
     status.map_or_else(Vec::new, |status| status.wakes.clone())
 }
 
+/// Who keeps it awake, or has, as a leader has written it down.
+pub(super) fn written_kept_awake(workload: &ScaledWorkload) -> KeptAwake {
+    let status = workload.status.as_ref();
+    status.map_or_else(KeptAwake::default, |status| status.kept_awake.clone())
+}
+
 /// Who was held how often, the busiest first, each with its pod where that is known.
-pub(super) fn callers(counts: &[CallerCount], stores: &Stores) -> Vec<CallerShare> {
-    shares(counts, |seen| resolve(stores, seen))
+pub(super) fn callers(counts: &[CallerCount], ctx: &Context) -> Vec<CallerShare> {
+    shares(counts, |seen| resolve(ctx, seen))
 }
 
 fn shares(counts: &[CallerCount], resolve: impl Fn(&SeenCaller) -> Caller) -> Vec<CallerShare> {

@@ -5,14 +5,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use lull_contract::{
     names::fnv1a,
-    report::{SeenCaller, Woken},
+    report::Woken,
     scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State},
     view::{Caller, CountChange, WakeView},
 };
 use serde_json::json;
 
 use super::Task;
-use crate::{journal, machine::Facts, policy::HELD, stores::Stores, target::Target};
+use crate::{callers, journal, machine::Facts, policy::HELD, target::Target};
 
 /// A wake that nobody has been answered after by then is told of as it is: it may never be answered.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
@@ -100,19 +100,6 @@ pub(crate) fn waking_reason(held: u64) -> String {
     format!("no pod is ready yet, {held} held")
 }
 
-/// `seen` with its pod, where that is one that is watched: pods of workloads that are Lull's. Any
-/// other address stays an address.
-pub(crate) fn resolve(stores: &Stores, seen: &SeenCaller) -> Caller {
-    let pod = stores.pods.find(|pod| pod.has_address(&seen.address));
-    let named = |name: &str| pod.as_ref().map(|pod| format!("{}/{name}", pod.namespace));
-    Caller {
-        address: seen.address.clone(),
-        asked: seen.asked.clone(),
-        pod: pod.as_ref().and_then(|pod| named(&pod.name)),
-        workload: pod.as_ref().and_then(|pod| named(pod.workload.as_deref()?)),
-    }
-}
-
 // === impl Task ===
 
 impl Task {
@@ -124,7 +111,7 @@ impl Task {
         };
         self.untold = None;
         let told = self.time_of(told);
-        let caller = woken.by.as_ref().map(|by| resolve(&self.ctx.stores, by));
+        let caller = woken.by.as_ref().map(|by| callers::resolve(&self.ctx, by));
         let is_first = !std::mem::replace(&mut self.woken_told, true);
         let scaled_to = {
             let mut journal = self.mailbox.journal.lock();

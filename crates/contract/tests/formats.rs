@@ -25,7 +25,7 @@ use lull_contract::{
 };
 
 /// Every file. What the webhook notes is read as a whole by `crates/injection/src/record.rs`.
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "activator-report-1-first.json",
     "activator-report-1.json",
     "injected-first.json",
@@ -34,6 +34,7 @@ const FILES: [&str; 9] = [
     "queue-proxy-report-1-callers.json",
     "queue-proxy-report-1.json",
     "scaledworkload-v1alpha1-first.json",
+    "scaledworkload-v1alpha1-kept-awake.json",
     "scaledworkload-v1alpha1.json",
 ];
 
@@ -255,7 +256,7 @@ mod scaled_workload {
             Mode, ScaledWorkload, ScaledWorkloadSpec, ScaledWorkloadStatus, State, Target,
             WorkloadPort,
         },
-        view::{Caller, PhaseView, WakeView},
+        view::{AwakeShare, Caller, KeptAwake, PhaseView, WakeView},
     };
 
     use super::*;
@@ -341,6 +342,7 @@ mod scaled_workload {
                 asked: "GET shop.web/cart".into(),
                 pod: Some("web/front-1".into()),
                 workload: Some("web/front".into()),
+                account: None,
             }],
             scaled_to: 2,
             total_ms: Some(612),
@@ -360,6 +362,7 @@ mod scaled_workload {
             state_since: Some(time("2026-11-26T15:10:00Z")),
             saved_pod_seconds: 86_400,
             wakes: vec![wake],
+            kept_awake: KeptAwake::default(),
             conditions: vec![Condition {
                 last_transition_time: time("2026-11-26T15:00:05Z"),
                 message: String::new(),
@@ -376,6 +379,29 @@ mod scaled_workload {
         let stored = read("scaledworkload-v1alpha1.json");
         assert_eq!(stored.spec, full_spec());
         assert_eq!(stored.status, Some(full_status()));
+    }
+
+    #[test]
+    fn who_has_kept_it_awake_is_read() {
+        let stored = read("scaledworkload-v1alpha1-kept-awake.json");
+        let by = |caller: Caller, percent| AwakeShare { caller, percent };
+        let pod = Caller {
+            address: "10.0.0.7".into(),
+            asked: "GET /api/*".into(),
+            pod: Some("web/front-1".into()),
+            workload: Some("web/front".into()),
+            account: None,
+        };
+        let account = Caller {
+            account: Some("prod/checkout".into()),
+            ..Caller::default()
+        };
+        let expected = KeptAwake {
+            at: "2026-11-26T15:09:58.250Z".into(),
+            by: vec![by(pod, 82), by(account, 11)],
+            others_percent: 7,
+        };
+        assert_eq!(stored.status.unwrap().kept_awake, expected);
     }
 
     #[test]

@@ -108,8 +108,8 @@ impl CallerRequests {
         }
     }
 
-    /// The most frequent first, and no more than are told.
-    fn keep(&mut self) {
+    /// The most frequent classes first, and no more of them than are told.
+    pub fn keep(&mut self) {
         let by_requests = |(a, of_a): &(String, u64), (b, of_b): &(String, u64)| {
             of_b.cmp(of_a).then_with(|| a.cmp(b))
         };
