@@ -112,7 +112,7 @@ pub async fn build(config: Config) -> Result<Bound, AppError> {
     let gateway = Arc::new(Gateway {
         limiter: limiter(&config),
         traffic: Traffic::new(),
-        callers: Callers::default(),
+        callers: Callers::new(config.name_callers),
         access: if config.access_log {
             AccessLog::to(io::stdout(), lost).map_err(AppError::Thread)?
         } else {

@@ -32,8 +32,11 @@ const MAX_CALLERS: usize = 32;
 const MAX_CLASSES: usize = 4;
 
 /// The callers of this pod.
-#[derive(Debug, Default)]
-pub(crate) struct Callers(Mutex<Table>);
+#[derive(Debug)]
+pub(crate) struct Callers {
+    is_on: bool,
+    table: Mutex<Table>,
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -80,9 +83,19 @@ pub(crate) fn weight(number: u64) -> u64 {
 // === impl Callers ===
 
 impl Callers {
+    /// Nobody has called yet; where it is not `is_on`, nobody is told of.
+    pub(crate) fn new(is_on: bool) -> Self {
+        Self {
+            is_on,
+            table: Mutex::default(),
+        }
+    }
+
     /// `who` calls at `now`, for what is `asked`, where that is seen; it stands for `weight` requests.
     pub(crate) fn note(&self, now: Instant, who: Who<'_>, asked: Option<Asked<'_>>, weight: u64) {
-        self.0.lock().note(now, who, asked, weight);
+        if self.is_on {
+            self.table.lock().note(now, who, asked, weight);
+        }
     }
 
     /// A byte stream of `peer` begins at `now`, or goes on for another [`EPOCH`].
@@ -92,7 +105,7 @@ impl Callers {
 
     /// For the autoscaler; `micros` says what time it was on the report's clock.
     pub(crate) fn told(&self, micros: impl Fn(Instant) -> u64) -> Lately {
-        let table = self.0.lock();
+        let table = self.table.lock();
         let mut lately = table.now.told();
         lately.add(&table.before.told());
         lately.last_us = table.last.map_or(0, micros);

@@ -25,10 +25,11 @@ use lull_contract::{
 };
 
 /// Every file. What the webhook notes is read as a whole by `crates/injection/src/record.rs`.
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "activator-report-1-first.json",
     "activator-report-1.json",
     "injected-first.json",
+    "injected-name-callers.json",
     "injected.json",
     "original.json",
     "queue-proxy-report-1-callers.json",
@@ -211,6 +212,7 @@ fn the_record_on_a_template_tells_of_its_sidecar() {
         idle_timeout: Some(HumanDuration::from_secs(30)),
         ignore: ignore(&["/healthz"]),
         access_log: true,
+        name_callers: true,
         otlp_endpoint: Some("http://collector.tracing:4318".into()),
         resources: resources(Some("1")),
     };
@@ -223,10 +225,19 @@ fn the_record_on_a_template_tells_of_its_sidecar() {
         idle_timeout: None,
         ignore: ignore(&[]),
         access_log: false,
+        name_callers: true,
         otlp_endpoint: None,
         resources: resources(None),
     };
-    for (file, expected) in [("injected.json", full), ("injected-first.json", first)] {
+    let unnamed = Sidecar {
+        name_callers: false,
+        ..first.clone()
+    };
+    for (file, expected) in [
+        ("injected.json", full),
+        ("injected-first.json", first),
+        ("injected-name-callers.json", unnamed),
+    ] {
         let read = Sidecar::recorded(&written(file));
         assert_eq!(read, Some(expected), "{file}");
     }

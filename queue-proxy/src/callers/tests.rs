@@ -32,7 +32,7 @@ fn a_sample_stands_for_all_requests_of_a_connection_and_for_no_more() {
 
 #[tokio::test(start_paused = true)]
 async fn callers_are_told_with_what_they_asked_for_the_busiest_first() {
-    let (callers, now) = (Callers::default(), Instant::now());
+    let (callers, now) = (Callers::new(true), Instant::now());
     callers.note(now, Who::Address(address(1)), get("/a"), 1);
     callers.note(now, Who::Account("prod/sa/checkout"), get("/api/7"), 17);
     callers.note(now, Who::Account("prod/sa/checkout"), get("/b"), 1);
@@ -48,7 +48,7 @@ async fn callers_are_told_with_what_they_asked_for_the_busiest_first() {
 
 #[tokio::test(start_paused = true)]
 async fn the_last_times_in_which_anybody_called_are_told_however_long_ago_they_are() {
-    let callers = Callers::default();
+    let callers = Callers::new(true);
     let note = |last: u8| callers.note_stream(Instant::now(), address(last));
     assert!(callers.told(|_| 7).is_empty());
     note(1);
@@ -68,14 +68,14 @@ async fn the_last_times_in_which_anybody_called_are_told_however_long_ago_they_a
 
 #[tokio::test(start_paused = true)]
 async fn a_crowd_takes_no_more_memory_and_hides_nobody_who_calls_much() {
-    let (callers, now) = (Callers::default(), Instant::now());
+    let (callers, now) = (Callers::new(true), Instant::now());
     for number in 0..=u8::MAX {
         let path = format!("/p{}", number % 100);
         let stranger = IpAddr::from([192, 168, number, 1]);
         callers.note(now, Who::Address(stranger), get(&path), 1);
         callers.note(now, Who::Address(address(1)), get(&path), 2);
     }
-    let table = callers.0.lock();
+    let table = callers.table.lock();
     assert_eq!(table.now.callers.0.len(), MAX_CALLERS);
     let most_asked = table
         .now
@@ -89,4 +89,12 @@ async fn a_crowd_takes_no_more_memory_and_hides_nobody_who_calls_much() {
     assert_eq!(lately.callers.len(), MAX_LATELY);
     assert_eq!((lately.requests, lately.callers[0].requests), (768, 512));
     assert_eq!(lately.callers[0].caller, "10.0.0.1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_told_of_where_that_is_turned_off() {
+    let callers = Callers::new(false);
+    callers.note(Instant::now(), Who::Address(address(1)), get("/a"), 1);
+    callers.note_stream(Instant::now(), address(1));
+    assert!(callers.told(|_| 7).is_empty());
 }

@@ -66,7 +66,7 @@ async fn an_app_may_think_for_as_long_as_it_likes_about_what_an_ended_caller_has
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_is_traffic_once_it_is_meant_and_no_check_before() {
-    let (traffic, callers) = (Traffic::new(), Callers::default());
+    let (traffic, callers) = (Traffic::new(), Callers::new(true));
     for (open, requests) in [(MEANT / 2, 0), (2 * MEANT, 1)] {
         let count = count(&traffic, &callers);
         assert!(timeout(open, count.once_meant()).await.is_err());
@@ -83,7 +83,7 @@ async fn a_stream_is_traffic_once_it_is_meant_and_no_check_before() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_is_traffic_from_its_first_byte_on() {
-    let (traffic, callers) = (Traffic::new(), Callers::default());
+    let (traffic, callers) = (Traffic::new(), Callers::new(true));
     let count = count(&traffic, &callers);
     let (mut caller, ours) = duplex(64);
     let mut heard = CallerSide::new(ours, Some(&count));
@@ -97,7 +97,7 @@ async fn a_stream_is_traffic_from_its_first_byte_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_that_stays_open_is_told_of_for_as_long() {
-    let (traffic, callers) = (Traffic::new(), Callers::default());
+    let (traffic, callers) = (Traffic::new(), Callers::new(true));
     let count = count(&traffic, &callers);
     let open = 10 * callers::EPOCH;
     assert!(timeout(open, count.once_meant()).await.is_err());
