@@ -43,9 +43,6 @@ const AT_ONCE: usize = 8;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long they wait for wakes that want the API server.
 const CALM: Duration = Duration::from_secs(10);
-/// How long whoever is shown something waits for names. Other replicas, which ask for the page, wait for
-/// 800 ms.
-const PATIENCE: Duration = Duration::from_millis(400);
 
 /// A pod that calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,12 +190,12 @@ pub(crate) fn caller(address: &str, named: Option<Named>) -> Caller {
     }
 }
 
-/// Asks which pods have those of `addresses` that nobody knows, and waits a moment for the answers; what
-/// comes later is there when it is asked for again.
+/// Asks which pods have those of `addresses` that nobody knows, and waits for the answers for `patience`;
+/// what comes later is there when it is asked for again.
 ///
 /// # Cancel safety
 /// Safe: the questions go on by themselves.
-pub(crate) async fn learn(ctx: &Arc<Context>, addresses: &[String]) {
+pub(crate) async fn learn(ctx: &Arc<Context>, addresses: &[String], patience: Duration) {
     let texts: HashSet<&str> = addresses.iter().map(String::as_str).collect();
     let watched = watched(ctx, &texts);
     let others = addresses.iter().filter(|it| !watched.contains_key(*it));
@@ -211,7 +208,7 @@ pub(crate) async fn learn(ctx: &Arc<Context>, addresses: &[String]) {
     if let Ok(turn) = Arc::clone(&ctx.lookups.turn).try_acquire_owned() {
         let asking = tokio::spawn(ask_all(Arc::clone(ctx), unknown, turn));
         // Its end, and its failure, are seen by what is known.
-        let _ = timeout(PATIENCE, asking).await;
+        let _ = timeout(patience, asking).await;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who keeps a workload awake, by name: from what its pods tell of their callers, for people.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use lull_contract::{
@@ -15,6 +15,10 @@ use crate::{
     demand::Demand,
     journal::text_of,
 };
+
+/// How long whoever is shown something waits for names. Other replicas, which ask for the page, wait for
+/// 800 ms.
+const PATIENCE: Duration = Duration::from_millis(400);
 
 /// Whom the pods of a workload have told of; `None` where they have told of nobody.
 pub(crate) fn of(ctx: &Context, demand: &Mutex<Demand>) -> Option<KeptAwake> {
@@ -45,7 +49,7 @@ pub(crate) async fn learn(ctx: &Arc<Context>, mailbox: &Mailbox) {
         let held = demand.callers().into_iter().take(MAX_CALLERS);
         wanted.extend(held.map(|caller| caller.address));
     }
-    callers::learn(ctx, &wanted).await;
+    callers::learn(ctx, &wanted, PATIENCE).await;
 }
 
 /// Of those that are known by nothing else.

@@ -171,7 +171,7 @@ mod tests {
             name: "p",
             ready: true,
         };
-        demand.keep_only(&[p].into_iter(), &[].into_iter());
+        demand.keep_only(&[p].into_iter(), &std::iter::empty());
         assert_eq!(called(&demand), Some((99, owned(&[("10.0.0.1", 9)]))));
         demand.begin(at(4_000));
         assert_eq!(called(&demand), None, "another replica has led since");

@@ -123,6 +123,10 @@ mod tests {
                 "stateSince": "2026-11-25T10:00:00Z",
                 "savedPodSeconds": 90,
                 "wakes": [{ "at": "2026-11-25T09:00:00.000Z", "scaledTo": 2 }],
+                "keptAwake": {
+                    "at": "2026-11-25T09:59:00.000Z",
+                    "by": [{ "caller": { "account": "prod/checkout" }, "percent": 100 }],
+                },
             },
         });
         serde_json::from_value(object).unwrap()
@@ -152,6 +156,8 @@ mod tests {
         assert_eq!((view.saved_pod_seconds, view.saving_pods), (90, 3));
         assert_eq!(view.key(), "ns/shop");
         assert_eq!(written_wakes(&asleep())[0].scaled_to, 2);
+        let kept = written_kept_awake(&asleep());
+        assert_eq!(kept.to_string(), "prod/checkout 100 %");
     }
 
     #[test]

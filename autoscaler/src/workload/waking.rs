@@ -1,11 +1,11 @@
 //! What is told and kept of a workload's wakes and other changes of its count.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use lull_contract::{
     names::fnv1a,
-    report::Woken,
+    report::{SeenCaller, Woken},
     scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State},
     view::{Caller, CountChange, WakeView},
 };
@@ -22,6 +22,8 @@ const REPORTED_WITHIN: Duration = Duration::from_secs(3);
 /// For so long a replica that doesn't lead keeps the end of a wake that no status shows: longer than a
 /// leader puts its status off, and than it takes to replace one.
 const KEPT_FOR: Duration = Duration::from_secs(30);
+/// For so long it is waited for the name of who began a wake; until then its address stands for it.
+const NAMED_WITHIN: Duration = Duration::from_secs(15);
 
 /// A wake for somebody who was held, as long as no Event has told of it.
 #[derive(Debug, Clone, Copy)]
@@ -119,11 +121,29 @@ impl Task {
             let newest = journal.wakes().first().filter(|_| is_news);
             newest.map(|wake| wake.scaled_to)
         };
+        if let Some(caller) = caller.as_ref().filter(|caller| caller.pod.is_none()) {
+            self.name_later(caller.address.clone());
+        }
         if let Some(scaled_to) = scaled_to {
             let note = note(scaled_to, &woken, caller.as_ref());
             let woken = (note, identity(&woken));
             self.ctx.event_once(target.reference(), "Woken", woken);
         }
+    }
+
+    /// Finds out beside everything else which pod has the `address` of who began the last wake.
+    fn name_later(&self, address: String) {
+        let (ctx, mailbox) = (Arc::clone(&self.ctx), Arc::clone(&self.mailbox));
+        tokio::spawn(async move {
+            let addresses = [address];
+            callers::learn(&ctx, &addresses, NAMED_WITHIN).await;
+            let [address] = addresses;
+            let seen = SeenCaller {
+                address,
+                ..SeenCaller::default()
+            };
+            mailbox.journal.lock().name(&callers::resolve(&ctx, &seen));
+        });
     }
 
     /// Takes note of a wake that another replica has written: where whoever was held leaves, nobody else
