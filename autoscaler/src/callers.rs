@@ -157,13 +157,14 @@ pub(crate) fn names<'a>(
     addresses: impl Iterator<Item = &'a str> + Clone,
 ) -> HashMap<String, Named> {
     let mut names = watched(ctx, &addresses.clone().collect());
-    for address in addresses {
-        if !names.contains_key(address)
-            && let Some(named) = ctx.lookups.get(address, ctx.now())
-        {
-            names.insert(address.to_owned(), named);
-        }
-    }
+    let now = ctx.now();
+    let others = addresses.filter(|address| !names.contains_key(*address));
+    let found = others.filter_map(|address| {
+        let named = ctx.lookups.get(address, now)?;
+        Some((address.to_owned(), named))
+    });
+    let found: Vec<(String, Named)> = found.collect();
+    names.extend(found);
     names
 }
 
