@@ -13,7 +13,7 @@ use http::{HeaderValue, Request};
 use tokio::time::Instant;
 
 use crate::{
-    callers::{self, Asked, Who},
+    callers::{self, Asked, Known, Who},
     headers,
     request::Port,
     stall::Answers,
@@ -125,11 +125,21 @@ impl Caller {
     pub(crate) fn note<B>(&self, now: Instant, request: &Request<B>) {
         let weight = callers::weight(self.requests());
         if weight > 0 {
-            let who = Who::of(self.peer, request.headers());
-            let asked = Asked::of(request.method(), request.uri().path());
+            let (who, asked) = self.sees(request);
             let callers = &self.port.gateway.callers;
             callers.note(now, who, Some(asked), weight);
         }
+    }
+
+    /// Who sends `request`, and for what, for as long as that is to be known.
+    pub(crate) fn known<B>(&self, request: &Request<B>) -> Known {
+        let (who, asked) = self.sees(request);
+        Known::of(who, asked)
+    }
+
+    fn sees<'a, B>(&self, request: &'a Request<B>) -> (Who<'a>, Asked<'a>) {
+        let who = Who::of(self.peer, request.headers());
+        (who, Asked::of(request.method(), request.uri().path()))
     }
 
     /// The connection is to end with a reset: it is all that tells a cut answer from a whole one.

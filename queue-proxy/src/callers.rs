@@ -31,6 +31,13 @@ const MAX_CALLERS: usize = 32;
 /// Classes of requests that are counted of each of them.
 const MAX_CLASSES: usize = 4;
 
+/// Who has called, and for what, kept for longer than the request's head.
+#[derive(Debug)]
+pub(crate) struct Known {
+    name: Name,
+    class: Class,
+}
+
 /// The callers of this pod.
 #[derive(Debug)]
 pub(crate) struct Callers {
@@ -80,6 +87,17 @@ pub(crate) fn weight(number: u64) -> u64 {
     }
 }
 
+// === impl Known ===
+
+impl Known {
+    pub(crate) fn of(who: Who<'_>, asked: Asked<'_>) -> Self {
+        Self {
+            name: Name::of(who),
+            class: Class::of(asked),
+        }
+    }
+}
+
 // === impl Callers ===
 
 impl Callers {
@@ -96,6 +114,11 @@ impl Callers {
         if self.is_on {
             self.table.lock().note(now, who, asked, weight);
         }
+    }
+
+    /// What somebody `known` has asked for goes on for another [`EPOCH`].
+    pub(crate) fn note_again(&self, now: Instant, known: &Known) {
+        self.note(now, known.name.who(), Some(known.class.asked()), 1);
     }
 
     /// A byte stream of `peer` begins at `now`, or goes on for another [`EPOCH`].

@@ -38,6 +38,7 @@ mod request;
 mod splice;
 mod stall;
 mod traffic;
+mod tunnel;
 mod upload;
 mod upstream;
 mod wire;

@@ -155,6 +155,11 @@ fn micros(duration: Duration) -> u64 {
 // === impl Ticket ===
 
 impl Ticket {
+    /// Whether it is traffic.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.counted
+    }
+
     /// It turns out to be traffic, from `now` on; whether that is news. Nothing changes where it was.
     pub(crate) fn count(&mut self, now: Instant) -> bool {
         if self.counted {

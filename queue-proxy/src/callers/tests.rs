@@ -98,3 +98,17 @@ async fn nobody_is_told_of_where_that_is_turned_off() {
     callers.note_stream(Instant::now(), address(1));
     assert!(callers.told(|_| 7).is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_goes_on_is_told_of_as_it_began() {
+    let callers = Callers::new(true);
+    let asked = Asked::of(&Method::GET, "/socket/7");
+    let known = Known::of(Who::Account("prod/sa/front"), asked);
+    for _ in 0..10 {
+        callers.note_again(Instant::now(), &known);
+        tokio::time::advance(EPOCH).await;
+    }
+    let lately = callers.told(|_| 0);
+    assert_eq!(told(&callers), [("prod/front".to_owned(), 2)]);
+    assert_eq!(lately.callers[0].asked, [("GET /socket/*".to_owned(), 2)]);
+}

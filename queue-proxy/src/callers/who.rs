@@ -146,12 +146,15 @@ impl Name {
         }
     }
 
-    pub(super) fn is(&self, who: Who<'_>) -> bool {
-        match (self, who) {
-            (Self::Address(own), Who::Address(other)) => *own == other,
-            (Self::Account(own), Who::Account(other)) => **own == *other,
-            _ => false,
+    pub(super) fn who(&self) -> Who<'_> {
+        match self {
+            Self::Address(address) => Who::Address(*address),
+            Self::Account(account) => Who::Account(account),
         }
+    }
+
+    pub(super) fn is(&self, who: Who<'_>) -> bool {
+        self.who() == who
     }
 
     /// For the autoscaler.
@@ -174,10 +177,16 @@ impl Class {
         }
     }
 
+    pub(super) fn asked(&self) -> Asked<'_> {
+        Asked {
+            method: self.method,
+            segment: &self.segment,
+            has_more: self.has_more,
+        }
+    }
+
     pub(super) fn is(&self, asked: Asked<'_>) -> bool {
-        *self.segment == *asked.segment
-            && self.method == asked.method
-            && self.has_more == asked.has_more
+        self.asked() == asked
     }
 
     /// For the autoscaler.
