@@ -170,6 +170,9 @@ pub(crate) fn names<'a>(
 
 fn watched(ctx: &Context, addresses: &HashSet<&str>) -> HashMap<String, Named> {
     let mut names = HashMap::new();
+    if addresses.is_empty() {
+        return names;
+    }
     for pod in ctx.stores.pods.all() {
         for ip in pod.ip.iter().chain(&pod.more_ips) {
             if addresses.contains(ip.as_str()) {
