@@ -70,6 +70,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         activator_ports: args.activator_ports.clone(),
         reporter: args.pod_name.clone(),
         lull: args.components(),
+        name_callers: args.name_callers,
         crash,
     }));
     let selector = args.activator_selector.clone();

@@ -31,6 +31,7 @@ pub(crate) fn page(args: &Args, current: &Current) -> Value {
         "adminPort": args.admin_port,
         "pagePort": args.page_port,
         "pageHosts": args.page_hosts,
+        "nameCallers": args.name_callers,
         "metricsPort": args.metrics_port,
         "clusterSettings": current.page(),
     })

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use clap::{Parser, Subcommand, builder::BoolishValueParser};
+use clap::{ArgAction, Parser, Subcommand, builder::BoolishValueParser};
 use lull_contract::{HumanDuration, Shards, ports, target_resource::TargetResources};
 use lull_process::logging::LogFilter;
 
@@ -110,6 +110,11 @@ pub struct Args {
     /// names, with commas between them: of an Ingress, or another cluster domain's.
     #[arg(long, env = "AUTOSCALER_PAGE_HOSTS", value_delimiter = ',')]
     pub page_hosts: Vec<String>,
+    /// Whether the API server is asked which pods have the addresses of callers that are shown, where
+    /// they are not of Lull's workloads.
+    #[arg(long, env = "AUTOSCALER_NAME_CALLERS", value_parser = BoolishValueParser::new(),
+          action = ArgAction::Set, default_value = "true")]
+    pub name_callers: bool,
 }
 
 /// Other things that the binary does.
@@ -235,6 +240,17 @@ mod tests {
             Some(MeshMode::None)
         );
         assert_eq!(mode(&["autoscaler", "--mesh", "linkerd"]), None);
+    }
+
+    #[test]
+    fn callers_are_named_unless_that_is_turned_off() {
+        let of = |args: &[&str]| {
+            Args::try_parse_from(args)
+                .map(|args| args.name_callers)
+                .ok()
+        };
+        assert_eq!(of(&["autoscaler"]), Some(true));
+        assert_eq!(of(&["autoscaler", "--name-callers", "false"]), Some(false));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use parking_lot::RwLock;
 pub use self::mailbox::{Mailbox, Mailboxes};
 use crate::{
     allocate::Ports,
+    callers::Lookups,
     config::API_TIMEOUT,
     crash::Crash,
     demand::Hearing,
@@ -82,6 +83,8 @@ pub struct Context {
     pub unwritten: Unwritten,
     /// Where Lull's own pods are.
     pub lull: Components,
+    /// Who is behind callers' addresses.
+    pub lookups: Lookups,
     /// Where a test wants the process to end.
     pub crash: Crash,
     recorder: Recorder,
@@ -213,6 +216,8 @@ pub struct Parts {
     pub reporter: String,
     /// Where Lull's own pods are.
     pub lull: Components,
+    /// Whether it is asked who is behind callers' addresses.
+    pub name_callers: bool,
     /// Where a test wants the process to end.
     pub crash: Crash,
 }
@@ -245,6 +250,7 @@ impl Context {
             urgent: Turns::new(URGENT),
             unwritten: Unwritten::default(),
             lull: parts.lull,
+            lookups: Lookups::new(parts.name_callers),
             crash: parts.crash,
             start: Instant::now(),
             mailboxes: Mailboxes::default(),

@@ -5,6 +5,7 @@
 //! nothing counts twice. All times are since the process's start. A report of a known reporter
 //! allocates nothing, and nor does a measurement.
 
+mod called;
 mod measured;
 mod seen;
 
@@ -15,6 +16,7 @@ use lull_contract::{
     report::{CallerCount, HeldWorkload, Load, QueueProxyReport, Woken},
 };
 
+use self::called::Told;
 pub use self::measured::{Measured, Totals};
 use crate::kpa::Window;
 
@@ -29,6 +31,8 @@ pub struct Demand {
     begun: Duration,
     /// By name of the pod.
     pods: HashMap<Box<str>, Heard>,
+    /// Who has called them lately, by name of the pod; for people.
+    called: HashMap<Box<str>, Told>,
     /// By name of the activator's pod.
     activators: HashMap<Box<str>, Holding>,
     arrivals: u64,
@@ -109,6 +113,7 @@ impl Demand {
             lengths,
             begun: Duration::ZERO,
             pods: HashMap::new(),
+            called: HashMap::new(),
             activators: HashMap::new(),
             arrivals: 0,
             called_at: None,
@@ -123,6 +128,7 @@ impl Demand {
         self.stable = Window::new(self.lengths.0);
         self.panic = Window::new(self.lengths.1);
         self.pods.clear();
+        self.called.clear();
         self.begun = now;
     }
 
@@ -132,13 +138,15 @@ impl Demand {
         let changed = self.lengths != (settings.window.0, settings.panic_window())
             || self.metric != settings.metric;
         if changed {
-            let (pods, activators) = (
+            let (pods, called, activators) = (
                 std::mem::take(&mut self.pods),
+                std::mem::take(&mut self.called),
                 std::mem::take(&mut self.activators),
             );
             *self = Self {
                 begun: self.begun,
                 pods,
+                called,
                 activators,
                 arrivals: self.arrivals,
                 called_at: self.called_at,
@@ -169,6 +177,7 @@ impl Demand {
         if report.bypass > 0 {
             self.bypassed_at = Some(at);
         }
+        self.note_called(pod, report, at);
         match self.pods.get_mut(pod) {
             Some(known) => *known = heard,
             None => drop(self.pods.insert(pod.into(), heard)),
@@ -282,6 +291,7 @@ impl Demand {
         activators: &(impl Iterator<Item = Reporter<'a>> + Clone),
     ) {
         forget_others(&mut self.pods, pods);
+        forget_others(&mut self.called, pods);
         forget_others(&mut self.activators, activators);
     }
 

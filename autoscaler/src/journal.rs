@@ -181,6 +181,18 @@ impl Journal {
         is_news
     }
 
+    /// It was found out who the `caller` with its address is; of an earlier wake it may have been another.
+    pub fn name(&mut self, caller: &Caller) {
+        let newest = self.wakes.first_mut().into_iter();
+        let callers = newest.flat_map(|wake| &mut wake.by);
+        for known in callers.filter(|known| known.pod.is_none()) {
+            if known.address == caller.address {
+                known.pod.clone_from(&caller.pod);
+                known.workload.clone_from(&caller.workload);
+            }
+        }
+    }
+
     /// Whether a wake that has been told of at `now` is one that was there when this replica began to
     /// lead.
     fn is_written(&self, woken: &Woken, now: Timestamp) -> bool {

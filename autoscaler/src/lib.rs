@@ -3,7 +3,7 @@
 //!
 //! One task for each workload ([`workload`]) reads the watch caches ([`stores`]) and what was
 //! reported ([`demand`]), asks the pure parts ([`policy`] with [`kpa`], [`machine`], [`plan`]) what to do and does
-//! it; [`why`] says why, [`journal`] keeps what happened lately, [`page`] shows it. Workloads are
+//! it; [`why`] says why, [`journal`] keeps what happened lately, [`callers`] finds out who called, [`page`] shows it. Workloads are
 //! divided into shards ([`shards`]): only the leader of a workload's shard ([`lease`]) writes, but any
 //! replica may wake a sleeping workload. Writes that nobody waits for take [`turns`].
 
@@ -11,6 +11,7 @@ pub mod absence;
 pub mod allocate;
 pub mod app;
 pub mod cache;
+pub mod callers;
 pub mod canary;
 mod cluster_settings;
 pub mod config;
@@ -21,6 +22,7 @@ mod discovery;
 mod events;
 mod injected;
 pub mod journal;
+mod kept_awake;
 pub mod kpa;
 pub mod lease;
 pub mod machine;

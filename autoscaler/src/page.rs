@@ -42,6 +42,7 @@ use self::{
 use crate::{
     config::Args,
     context::{Context, Key},
+    kept_awake,
     stores::place,
 };
 
@@ -241,7 +242,7 @@ impl Page {
         if !is_of_led {
             return Some(self.detail_with_peers(&workload).await);
         }
-        let detail = self.detail(&workload);
+        let detail = self.detail_with_names(&workload).await;
         detail.workload.is_live.then_some(detail)
     }
 
@@ -253,6 +254,16 @@ impl Page {
                 return detail;
             }
         }
+        self.detail_with_names(workload).await
+    }
+
+    /// What this replica has itself of the workload, with who is behind callers' addresses as far as that
+    /// is found out soon.
+    async fn detail_with_names(&self, workload: &ScaledWorkload) -> WorkloadDetail {
+        let (namespace, name) = place(workload);
+        if let Some(mailbox) = self.ctx.mailboxes().get(&namespace, &name) {
+            kept_awake::learn(&self.ctx, &mailbox).await;
+        }
         self.detail(workload)
     }
 
@@ -263,6 +274,7 @@ impl Page {
             replica: self.replica.clone(),
             workload: views::workload(workload, live),
             wakes: views::written_wakes(workload),
+            kept_awake: views::written_kept_awake(workload),
             ..WorkloadDetail::default()
         };
         let (namespace, name) = place(workload);
@@ -274,7 +286,10 @@ impl Page {
             detail.pods = demand.pod_shares();
             demand.callers()
         };
-        detail.callers = views::callers(&callers, &self.ctx.stores);
+        detail.callers = views::callers(&callers, &self.ctx);
+        if let Some(kept) = kept_awake::of(&self.ctx, &mailbox.demand).filter(|_| live.is_led) {
+            detail.kept_awake = kept;
+        }
         let journal = mailbox.journal.lock();
         if live.is_led {
             detail.wakes = journal.wakes().to_vec();

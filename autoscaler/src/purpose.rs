@@ -43,13 +43,15 @@ pub enum Purpose {
     DropFinalizer,
     /// An annotation that the webhook looks at.
     Annotate,
+    /// Which pod has a caller's address, for people.
+    NameCaller,
 }
 
 // === impl Purpose ===
 
 impl Purpose {
     /// Every one.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::ReadScale,
         Self::WriteScale,
         Self::WriteSlice,
@@ -69,6 +71,7 @@ impl Purpose {
         Self::DeleteWorkload,
         Self::DropFinalizer,
         Self::Annotate,
+        Self::NameCaller,
     ];
 
     /// Kubernetes' name of what is called.
@@ -86,6 +89,7 @@ impl Purpose {
             Self::WriteWorkload | Self::DeleteWorkload | Self::DropFinalizer => "scaledworkloads",
             Self::WriteStatus => "scaledworkloads/status",
             Self::Annotate => "targets",
+            Self::NameCaller => "pods",
         }
     }
 
@@ -93,6 +97,7 @@ impl Purpose {
     pub(crate) fn verb(self) -> &'static str {
         match self {
             Self::ReadScale => "get",
+            Self::NameCaller => "list",
             Self::DeleteSlice | Self::DeleteEntry | Self::DeleteRule | Self::DeleteWorkload => {
                 "delete"
             }
@@ -123,6 +128,7 @@ impl fmt::Display for Purpose {
             Self::DeleteWorkload => "deleting the ScaledWorkload",
             Self::DropFinalizer => "letting the ScaledWorkload go",
             Self::Annotate => "annotating the workload",
+            Self::NameCaller => "asking which pod calls",
         })
     }
 }

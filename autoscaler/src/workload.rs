@@ -32,7 +32,7 @@ use lull_contract::{
 use tokio::{task::JoinHandle, time::MissedTickBehavior};
 
 pub use self::status::tells_no_activator;
-pub(crate) use self::waking::{resolve, waking_reason};
+pub(crate) use self::waking::waking_reason;
 use self::{
     again::Refusals, follow::Patience, look::Look, mesh::RulesKept, planning::Inputs,
     status::PutOff, waking::Untold,

@@ -107,6 +107,7 @@ impl Pages {
             app_ready: *self.app.borrow() == AppState::Up,
             draining: gateway.drain.has_begun(),
             bypass,
+            lately: gateway.callers.told(|at| gateway.traffic.micros(at)),
         }
     }
 

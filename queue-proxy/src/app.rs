@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     access::AccessLog,
     admin::Pages,
+    callers::Callers,
     config::Config,
     connection, control,
     drain::{Drain, Plan},
@@ -111,6 +112,7 @@ pub async fn build(config: Config) -> Result<Bound, AppError> {
     let gateway = Arc::new(Gateway {
         limiter: limiter(&config),
         traffic: Traffic::new(),
+        callers: Callers::new(config.name_callers),
         access: if config.access_log {
             AccessLog::to(io::stdout(), lost).map_err(AppError::Thread)?
         } else {

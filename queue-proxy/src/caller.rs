@@ -1,6 +1,7 @@
 //! One connection of a caller: who it is, what it is doing, and how long it may do nothing.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -8,9 +9,15 @@ use std::{
     time::Duration,
 };
 
-use http::HeaderValue;
+use http::{HeaderValue, Request};
+use tokio::time::Instant;
 
-use crate::{request::Port, stall::Answers};
+use crate::{
+    callers::{self, Asked, Known, Who},
+    headers,
+    request::Port,
+    stall::Answers,
+};
 
 /// Longest time from a head's first byte to its end: between one and two of these. Connections are
 /// looked at so often, which costs less than a timer for each head.
@@ -27,6 +34,7 @@ pub(crate) struct Caller {
     pub(crate) port: Arc<Port>,
     /// How `X-Forwarded-For` names it.
     pub(crate) name: HeaderValue,
+    peer: IpAddr,
     /// Requests whose head is complete.
     requests: AtomicU64,
     /// Of these, the ones that have not ended.
@@ -61,10 +69,11 @@ pub(crate) struct Patience {
 // === impl Caller ===
 
 impl Caller {
-    pub(crate) fn new(port: Arc<Port>, name: HeaderValue) -> Arc<Self> {
+    pub(crate) fn new(port: Arc<Port>, peer: IpAddr) -> Arc<Self> {
         Arc::new(Self {
             port,
-            name,
+            name: headers::forwarded_for(peer),
+            peer: peer.to_canonical(),
             requests: AtomicU64::new(0),
             busy: AtomicU64::new(0),
             head_begun: AtomicBool::new(true),
@@ -109,6 +118,28 @@ impl Caller {
         self.busy.fetch_add(1, Ordering::Relaxed);
         self.head_begun.store(false, Ordering::Relaxed);
         Busy(Arc::clone(self))
+    }
+
+    /// Takes note at `now` of who sends `request`, the last one that has begun, where it is one of those
+    /// that are looked at.
+    pub(crate) fn note<B>(&self, now: Instant, request: &Request<B>) {
+        let weight = callers::weight(self.requests());
+        if weight > 0 {
+            let (who, asked) = self.sees(request);
+            let callers = &self.port.gateway.callers;
+            callers.note(now, who, Some(asked), weight);
+        }
+    }
+
+    /// Who sends `request`, and for what, for as long as that is to be known.
+    pub(crate) fn known<B>(&self, request: &Request<B>) -> Known {
+        let (who, asked) = self.sees(request);
+        Known::of(who, asked)
+    }
+
+    fn sees<'a, B>(&self, request: &'a Request<B>) -> (Who<'a>, Asked<'a>) {
+        let who = Who::of(self.peer, request.headers());
+        (who, Asked::of(request.method(), request.uri().path()))
     }
 
     /// The connection is to end with a reset: it is all that tells a cut answer from a whole one.

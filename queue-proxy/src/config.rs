@@ -111,6 +111,8 @@ pub struct Config {
     pub log_json: bool,
     /// A line on standard output for each request.
     pub access_log: bool,
+    /// Whether the report names callers.
+    pub name_callers: bool,
     /// Collector that gets spans of requests whose trace is kept; `None` = off.
     pub otlp_endpoint: Option<Endpoint>,
     /// Port of `/ready`, `/live`, `/config` and `/wait-for-drain`.
@@ -162,6 +164,7 @@ impl Config {
             log: reader.read_or("QP_LOG", LogFilter::info(), LogFilter::ALLOWED),
             log_json: reader.read_or("QP_LOG_JSON", false, "must be true or false"),
             access_log: reader.read_or("QP_ACCESS_LOG", false, "must be true or false"),
+            name_callers: reader.read_or("QP_NAME_CALLERS", true, "must be true or false"),
             otlp_endpoint: reader.read_with("QP_OTLP_ENDPOINT", Endpoint::ALLOWED, |text| {
                 text.parse().ok()
             }),
@@ -399,6 +402,7 @@ mod tests {
             ("QP_LOG", "loud"),
             ("QP_LOG_JSON", "yes"),
             ("QP_ACCESS_LOG", "1"),
+            ("QP_NAME_CALLERS", "0"),
             ("QP_OTLP_ENDPOINT", "collector:4318"),
             ("QP_ADMIN_PORT", "70000"),
             ("QP_REPORT_PORT", "a"),

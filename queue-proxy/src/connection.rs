@@ -102,7 +102,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, protocol: AppProtocol, port:
 }
 
 fn new_caller(peer: SocketAddr, port: Arc<Port>) -> Arc<Caller> {
-    Caller::new(port, headers::forwarded_for(peer.ip()))
+    Caller::new(port, peer.ip())
 }
 
 /// What the connection carries, by its first bytes, which stay where they are; `None` = it ended,

@@ -10,7 +10,8 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+/// Where Envoy tells of the certificate of whoever has called it.
+pub(crate) const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const ENVOY_PREFIX: &str = "x-envoy-";
 
 const FORWARDED_PREFIX: &str = "x-forwarded-";

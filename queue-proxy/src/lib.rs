@@ -4,7 +4,7 @@
 //! caller --> listen --> connection --(TLS, TCP)--> splice ---------------------> app at the pod IP
 //!                           `-------(HTTP)-----> request --> limiter --> upstream -^
 //! kubelet, activator --> admin 8022 --> probe (is the app up?), drain
-//! autoscaler --> report 9090 --> traffic (counts), bypass (connections that went round us)
+//! autoscaler --> report 9090 --> traffic (counts), callers (who), bypass (connections that went round us)
 //! preStop `queue-proxy drain` --> control (unix socket) --> drain
 //! request, splice --> access --> standard output (where it is asked for)
 //! request --> lull_traces --> collector (where it is asked for)
@@ -23,6 +23,7 @@ mod admin;
 mod body;
 mod bypass;
 mod caller;
+mod callers;
 mod connection;
 mod drain;
 mod error;
@@ -37,6 +38,7 @@ mod request;
 mod splice;
 mod stall;
 mod traffic;
+mod tunnel;
 mod upload;
 mod upstream;
 mod wire;

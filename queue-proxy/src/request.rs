@@ -4,11 +4,7 @@ use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
-use hyper::{
-    body::Incoming,
-    upgrade::{self, OnUpgrade},
-};
-use hyper_util::rt::TokioIo;
+use hyper::{body::Incoming, upgrade};
 use lull_traces::{Span, TRACE_PARENT, Traces};
 use tokio::time::Instant;
 
@@ -17,17 +13,17 @@ use crate::{
     activity::Idle,
     body::{Download, Outgoing},
     caller::{Busy, Caller},
+    callers::Callers,
     config::Config,
     drain::Drain,
     error::Error,
     grpc, headers,
     limiter::{Limiter, Permit},
     metrics::{CodeClass, Metrics, Reason},
-    splice,
     traffic::{Ticket, Traffic},
+    tunnel::Switch,
     upload::Upload,
     upstream::{Lease, Upstream},
-    wire,
 };
 
 /// Name of the span of the wait for a slot.
@@ -39,6 +35,7 @@ pub(crate) struct Gateway {
     pub(crate) config: Arc<Config>,
     pub(crate) limiter: Limiter,
     pub(crate) traffic: Traffic,
+    pub(crate) callers: Callers,
     pub(crate) metrics: Metrics,
     pub(crate) access: AccessLog,
     pub(crate) traces: Traces,
@@ -65,7 +62,7 @@ pub(crate) struct Hold {
     record: Option<Box<Record>>,
     /// `None` = it is not traced.
     span: Option<Box<Span>>,
-    _ticket: Ticket,
+    ticket: Ticket,
 }
 
 // === impl Gateway ===
@@ -159,8 +156,8 @@ pub(crate) fn handle(
 struct Inbound {
     /// Taken when it is sent.
     request: Option<Request<Upload>>,
-    /// The caller's connection as bytes, if it asks for a switch of protocols.
-    switched: Option<OnUpgrade>,
+    /// If it asks for a switch of protocols.
+    switched: Option<Box<Switch>>,
     idle: Option<Idle>,
     /// Why it does not reach the app.
     refusal: Option<Error>,
@@ -184,7 +181,7 @@ impl Inbound {
             request.headers_mut().insert(TRACE_PARENT, below);
         }
         let switched = (switch.is_some() && request.version() == Version::HTTP_11)
-            .then(|| upgrade::on(&mut request));
+            .then(|| Box::new(Switch::of(&mut request, hold)));
         let idle = caller.port.gateway.idle();
         let told = (request.version() != Version::HTTP_2).then_some(caller);
         Self {
@@ -239,9 +236,9 @@ impl Inbound {
         let about_upgrade = switches || status == StatusCode::UPGRADE_REQUIRED;
         headers::clean_response(response.headers_mut(), about_upgrade);
         match self.switched {
-            Some(caller) if switches => {
+            Some(switched) if switches => {
                 let app = upgrade::on(&mut response);
-                tokio::spawn(tunnel(caller, app, (hold, lease), self.idle));
+                tokio::spawn(switched.run(app, (hold, lease), self.idle));
                 response.map(|_| Outgoing::text(bytes::Bytes::new()))
             }
             _ => response.map(|body| {
@@ -269,17 +266,6 @@ async fn within<T>(
     }
 }
 
-/// Passes bytes between the two until both have ended; `_held` is held so long.
-async fn tunnel(caller: OnUpgrade, app: OnUpgrade, _held: (Hold, Lease), idle: Option<Idle>) {
-    let both = async { tokio::try_join!(caller, app) };
-    match both.await {
-        Ok((caller, app)) => {
-            splice::copy(wire::switched(caller), TokioIo::new(app), idle).await;
-        }
-        Err(error) => tracing::debug!(%error, "switch of protocols failed"),
-    }
-}
-
 // === impl Hold ===
 
 impl Hold {
@@ -292,6 +278,9 @@ impl Hold {
         let counted = !gateway.config.ignore.matches(request.uri().path(), agent);
         let started = Instant::now();
         let ticket = gateway.traffic.enter(started, counted);
+        if counted {
+            busy.caller().note(started, request);
+        }
         Self {
             busy,
             version: request.version(),
@@ -300,7 +289,7 @@ impl Hold {
             permit: None,
             record,
             span,
-            _ticket: ticket,
+            ticket,
         }
     }
 
@@ -367,6 +356,11 @@ impl Hold {
 
     pub(crate) fn caller(&self) -> &Arc<Caller> {
         self.busy.caller()
+    }
+
+    /// Whether it is traffic.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.ticket.is_counted()
     }
 
     fn gateway(&self) -> &Gateway {

@@ -18,6 +18,7 @@ use tokio::{
 
 use crate::{
     activity::{Idle, Noted},
+    callers::{self, Callers},
     metrics::Kind,
     request::Port,
     traffic::Ticket,
@@ -31,9 +32,13 @@ const MEANT: Duration = Duration::from_millis(200);
 /// the connection in a pool would be in flight for as long as it likes. (The kernel gives up after 60 s.)
 const FAREWELL: Duration = Duration::from_secs(300);
 
-/// Counts a stream as traffic, once it is.
+/// Counts a stream as traffic, once it is, and takes note of whose it is for as long as it is open.
 #[derive(Debug)]
-struct Count(Mutex<Ticket>);
+struct Count<'a> {
+    ticket: Mutex<Ticket>,
+    callers: &'a Callers,
+    peer: IpAddr,
+}
 
 /// When the caller was told that the app has ended its side, and when it spoke last after that.
 #[derive(Debug)]
@@ -72,7 +77,15 @@ struct CallerSide<T, O> {
 pub(crate) async fn serve(caller: TcpStream, (kind, peer): (Kind, IpAddr), port: &Port) {
     let gateway = &port.gateway;
     let mut record = gateway.access.stream(kind, peer);
-    let count = Count::new(gateway.traffic.enter(Instant::now(), kind == Kind::Tls));
+    let (now, is_meant) = (Instant::now(), kind == Kind::Tls);
+    let count = Count {
+        ticket: Mutex::new(gateway.traffic.enter(now, is_meant)),
+        callers: &gateway.callers,
+        peer,
+    };
+    if is_meant {
+        count.note(now);
+    }
     let passing = async {
         match port.upstream.dial().await {
             Ok(app) => copy(CallerSide::new(caller, Some(&count)), app, gateway.idle()).await,
@@ -130,25 +143,32 @@ async fn expired(idle: Option<Idle>) {
 
 // === impl Count ===
 
-impl Count {
-    fn new(ticket: Ticket) -> Self {
-        Self(Mutex::new(ticket))
+impl Count<'_> {
+    fn now(&self) {
+        let now = Instant::now();
+        let is_news = self.ticket.lock().count(now);
+        if is_news {
+            self.note(now);
+        }
     }
 
-    fn now(&self) {
-        self.0.lock().count(Instant::now());
+    fn note(&self, now: Instant) {
+        self.callers.note_stream(now, self.peer);
     }
 
     /// Counts what is still there after the time of a check; does not return.
     async fn once_meant(&self) {
         tokio::time::sleep(MEANT).await;
         self.now();
-        std::future::pending().await
+        loop {
+            tokio::time::sleep(callers::EPOCH).await;
+            self.note(Instant::now());
+        }
     }
 }
 
 /// Counts with the first byte.
-impl Observer for Option<&Count> {
+impl Observer for Option<&Count<'_>> {
     fn spoken(&mut self) {
         if let Some(count) = self.take() {
             count.now();

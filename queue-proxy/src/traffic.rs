@@ -118,6 +118,11 @@ impl Traffic {
         (self.inner.counts.lock().meter.read(now_us), now_us)
     }
 
+    /// Microseconds from the start until `at`.
+    pub(crate) fn micros(&self, at: Instant) -> u64 {
+        self.inner.micros(at)
+    }
+
     /// Returns when nothing is in flight.
     pub(crate) async fn idle(&self) {
         while self.activity().active > 0 {
@@ -150,15 +155,21 @@ fn micros(duration: Duration) -> u64 {
 // === impl Ticket ===
 
 impl Ticket {
-    /// It turns out to be traffic, from `now` on; nothing changes where it was.
-    pub(crate) fn count(&mut self, now: Instant) {
+    /// Whether it is traffic.
+    pub(crate) fn is_counted(&self) -> bool {
+        self.counted
+    }
+
+    /// It turns out to be traffic, from `now` on; whether that is news. Nothing changes where it was.
+    pub(crate) fn count(&mut self, now: Instant) -> bool {
         if self.counted {
-            return;
+            return false;
         }
         self.counted = true;
         let mut counts = self.inner.counts.lock();
         counts.meter.enter(self.inner.micros(now));
         counts.last_arrival = Some(now);
+        true
     }
 }
 

@@ -1,6 +1,9 @@
 //! Reports in, measurements out.
 
-use lull_contract::{HumanDuration, report::VERSION};
+use lull_contract::{
+    HumanDuration,
+    report::{Lately, VERSION},
+};
 
 use super::*;
 
@@ -20,6 +23,7 @@ fn report(boot: u64, now_us: u64, load: (u64, u64, u64)) -> QueueProxyReport {
         app_ready: true,
         draining: false,
         bypass: 0,
+        lately: Lately::default(),
     }
 }
 

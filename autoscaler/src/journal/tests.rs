@@ -74,6 +74,29 @@ fn a_wake_begins_with_the_scale_and_ends_with_its_phases_and_callers() {
 }
 
 #[test]
+fn who_began_the_last_wake_is_named_when_that_is_found_out() {
+    let mut journal = Journal::default();
+    for _ in 0..2 {
+        let first = (&woken(612_400), Some(caller("10.0.0.1")));
+        journal.woken(first, true, (noon(), 2));
+        let second = (&woken(612_400), Some(caller("10.0.0.2")));
+        journal.woken(second, false, (noon(), 2));
+        journal.scaled(change(2, 0), None);
+    }
+    let named = Caller {
+        pod: Some("prod/front-1".to_owned()),
+        workload: Some("prod/front".to_owned()),
+        ..caller("10.0.0.1")
+    };
+    journal.name(&named);
+    let [newest, before] = journal.wakes() else {
+        panic!("{:?}", journal.wakes());
+    };
+    assert_eq!(newest.by, [named, caller("10.0.0.2")]);
+    assert_eq!(before.by, [caller("10.0.0.1"), caller("10.0.0.2")]);
+}
+
+#[test]
 fn a_wake_that_another_replica_began_is_told_with_its_own_beginning() {
     let mut journal = Journal::default();
     journal.woken((&woken(1_500_000), None), true, (noon(), 3));

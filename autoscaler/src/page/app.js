@@ -41,8 +41,8 @@ function podHours(seconds) {
 }
 
 function callerText(caller) {
-  const who = caller.workload || caller.pod;
-  const name = who ? who + ' (' + caller.address + ')' : caller.address;
+  const who = caller.workload || caller.pod || caller.account;
+  const name = who && caller.address ? who + ' (' + caller.address + ')' : who || caller.address;
   return caller.asked ? name + ': ' + caller.asked : name;
 }
 
@@ -241,12 +241,26 @@ function wakeItem(wake) {
   return item;
 }
 
-function callerItem(share) {
-  const item = element('li', callerText(share.caller) + ' — ' + share.holds + ' times, ' + share.percent + ' %');
+function shareItem(text, percent) {
+  const item = element('li', text);
   const bar = element('span', undefined, 'share');
-  bar.style.width = share.percent + '%';
+  bar.style.width = percent + '%';
   item.append(bar);
   return item;
+}
+
+function callerItem(share) {
+  return shareItem(callerText(share.caller) + ' — ' + share.holds + ' times, ' + share.percent + ' %', share.percent);
+}
+
+function showKeptAwake(view, kept) {
+  const shares = kept ? kept.by.map((share) => ({ text: callerText(share.caller), percent: share.percent })) : [];
+  if (kept && kept.othersPercent > 0) shares.push({ text: 'others', percent: kept.othersPercent });
+  const share = ({ text, percent }) => shareItem(text + ' — ' + (percent || 'below 1') + ' %', percent);
+  fillList('awake', shares, share, 'nobody has called, or it is not known');
+  const when = kept && kept.at ? 'Last called ' + ago(kept.at) + ' ago. ' : '';
+  setText(byId('awake-when'), shares.length === 0 ? '' : when + (view.state === 'Asleep'
+    ? 'Whose requests its pods had before it fell asleep.' : 'Whose requests its pods have had lately.'));
 }
 
 function draw(detail) {
@@ -287,6 +301,7 @@ function showDetail(detail) {
   showNow(view);
   draw(detail);
   fillList('wakes', detail.wakes, wakeItem, 'none known');
+  showKeptAwake(view, detail.keptAwake);
   fillList('callers', detail.callers, callerItem, 'nobody, or not known');
   fillList('pods', detail.pods, (pod) => element('li', pod.pod + ': ' + pod.inFlight + ' in flight, ' +
     pod.requests + ' since it started'), 'no pod has reported');

@@ -4,14 +4,11 @@ use jiff::Timestamp;
 use lull_contract::{
     report::{CallerCount, SeenCaller},
     scaled_workload::{ScaledWorkload, State},
-    view::{Caller, CallerShare, MAX_CALLERS, WakeView, WorkloadView},
+    view::{Caller, CallerShare, KeptAwake, MAX_CALLERS, WakeView, WorkloadView},
 };
 
 use crate::{
-    journal::text_of,
-    metrics::Numbers,
-    stores::Stores,
-    workload::{resolve, waking_reason},
+    callers::resolve, context::Context, journal::text_of, metrics::Numbers, workload::waking_reason,
 };
 
 /// What this replica knows of a workload beside its ScaledWorkload.
@@ -75,9 +72,15 @@ pub(super) fn written_wakes(workload: &ScaledWorkload) -> Vec<WakeView> {
     status.map_or_else(Vec::new, |status| status.wakes.clone())
 }
 
+/// Who keeps it awake, or has, as a leader has written it down.
+pub(super) fn written_kept_awake(workload: &ScaledWorkload) -> KeptAwake {
+    let status = workload.status.as_ref();
+    status.map_or_else(KeptAwake::default, |status| status.kept_awake.clone())
+}
+
 /// Who was held how often, the busiest first, each with its pod where that is known.
-pub(super) fn callers(counts: &[CallerCount], stores: &Stores) -> Vec<CallerShare> {
-    shares(counts, |seen| resolve(stores, seen))
+pub(super) fn callers(counts: &[CallerCount], ctx: &Context) -> Vec<CallerShare> {
+    shares(counts, |seen| resolve(ctx, seen))
 }
 
 fn shares(counts: &[CallerCount], resolve: impl Fn(&SeenCaller) -> Caller) -> Vec<CallerShare> {
@@ -120,6 +123,10 @@ mod tests {
                 "stateSince": "2026-11-25T10:00:00Z",
                 "savedPodSeconds": 90,
                 "wakes": [{ "at": "2026-11-25T09:00:00.000Z", "scaledTo": 2 }],
+                "keptAwake": {
+                    "at": "2026-11-25T09:59:00.000Z",
+                    "by": [{ "caller": { "account": "prod/checkout" }, "percent": 100 }],
+                },
             },
         });
         serde_json::from_value(object).unwrap()
@@ -149,6 +156,8 @@ mod tests {
         assert_eq!((view.saved_pod_seconds, view.saving_pods), (90, 3));
         assert_eq!(view.key(), "ns/shop");
         assert_eq!(written_wakes(&asleep())[0].scaled_to, 2);
+        let kept = written_kept_awake(&asleep());
+        assert_eq!(kept.to_string(), "prod/checkout 100 %");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The status that people and activators see.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -9,7 +12,10 @@ use kube::{
     api::{Patch, PatchParams},
     core::DeserializeGuard,
 };
-use lull_contract::scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State};
+use lull_contract::{
+    scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State},
+    view::MAX_AWAKE_WRITTEN,
+};
 use serde_json::json;
 
 use super::{
@@ -20,6 +26,7 @@ use super::{
 };
 use crate::{
     context::WriteError,
+    kept_awake,
     plan::{Finding, Plan},
     purpose::Purpose,
     unwritten::Owed,
@@ -117,6 +124,7 @@ impl Task {
             state_since: since(&before, state, began),
             saved_pod_seconds: saved(&before, state, (began, workload)),
             wakes: self.wakes(&mut before),
+            kept_awake: std::mem::take(&mut before.kept_awake),
             reason,
         };
         self.patch_status(workload, status).await
@@ -138,6 +146,7 @@ impl Task {
             conditions: conditions(&before, plan, Enrolled::DryRun(&steps)),
             reason: plan.summary(),
             state_since: since(&before, state, self.state_began()),
+            kept_awake: before.kept_awake.clone(),
             ..ScaledWorkloadStatus::default()
         };
         self.patch_status(workload, status).await
@@ -255,10 +264,19 @@ impl Task {
     async fn patch_status(
         &mut self,
         workload: &ScaledWorkload,
-        status: ScaledWorkloadStatus,
+        mut status: ScaledWorkloadStatus,
     ) -> Result<(), WriteError> {
         if !self.is_to_be_written(workload, &status) {
             return Ok(());
+        }
+        // Only now: it changes all the time, and goes with what is written anyway.
+        if let Some(kept) = kept_awake::of(&self.ctx, &self.mailbox.demand) {
+            status.kept_awake = kept.at_most(MAX_AWAKE_WRITTEN);
+        }
+        if status.state == State::FallingAsleep {
+            // The next status, in some seconds, tells their names.
+            let (ctx, mailbox) = (Arc::clone(&self.ctx), Arc::clone(&self.mailbox));
+            tokio::spawn(async move { kept_awake::learn(&ctx, &mailbox).await });
         }
         // What is written here may be all that could be read of it.
         let api: Api<DeserializeGuard<ScaledWorkload>> = self.api();

@@ -1,6 +1,6 @@
 //! What is told and kept of a workload's wakes and other changes of its count.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use lull_contract::{
@@ -12,7 +12,7 @@ use lull_contract::{
 use serde_json::json;
 
 use super::Task;
-use crate::{journal, machine::Facts, policy::HELD, stores::Stores, target::Target};
+use crate::{callers, journal, machine::Facts, policy::HELD, target::Target};
 
 /// A wake that nobody has been answered after by then is told of as it is: it may never be answered.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
@@ -22,6 +22,8 @@ const REPORTED_WITHIN: Duration = Duration::from_secs(3);
 /// For so long a replica that doesn't lead keeps the end of a wake that no status shows: longer than a
 /// leader puts its status off, and than it takes to replace one.
 const KEPT_FOR: Duration = Duration::from_secs(30);
+/// For so long it is waited for the name of who began a wake; until then its address stands for it.
+const NAMED_WITHIN: Duration = Duration::from_secs(15);
 
 /// A wake for somebody who was held, as long as no Event has told of it.
 #[derive(Debug, Clone, Copy)]
@@ -100,19 +102,6 @@ pub(crate) fn waking_reason(held: u64) -> String {
     format!("no pod is ready yet, {held} held")
 }
 
-/// `seen` with its pod, where that is one that is watched: pods of workloads that are Lull's. Any
-/// other address stays an address.
-pub(crate) fn resolve(stores: &Stores, seen: &SeenCaller) -> Caller {
-    let pod = stores.pods.find(|pod| pod.has_address(&seen.address));
-    let named = |name: &str| pod.as_ref().map(|pod| format!("{}/{name}", pod.namespace));
-    Caller {
-        address: seen.address.clone(),
-        asked: seen.asked.clone(),
-        pod: pod.as_ref().and_then(|pod| named(&pod.name)),
-        workload: pod.as_ref().and_then(|pod| named(pod.workload.as_deref()?)),
-    }
-}
-
 // === impl Task ===
 
 impl Task {
@@ -124,7 +113,7 @@ impl Task {
         };
         self.untold = None;
         let told = self.time_of(told);
-        let caller = woken.by.as_ref().map(|by| resolve(&self.ctx.stores, by));
+        let caller = woken.by.as_ref().map(|by| callers::resolve(&self.ctx, by));
         let is_first = !std::mem::replace(&mut self.woken_told, true);
         let scaled_to = {
             let mut journal = self.mailbox.journal.lock();
@@ -132,11 +121,29 @@ impl Task {
             let newest = journal.wakes().first().filter(|_| is_news);
             newest.map(|wake| wake.scaled_to)
         };
+        if let Some(caller) = caller.as_ref().filter(|caller| caller.pod.is_none()) {
+            self.name_later(caller.address.clone());
+        }
         if let Some(scaled_to) = scaled_to {
             let note = note(scaled_to, &woken, caller.as_ref());
             let woken = (note, identity(&woken));
             self.ctx.event_once(target.reference(), "Woken", woken);
         }
+    }
+
+    /// Finds out beside everything else which pod has the `address` of who began the last wake.
+    fn name_later(&self, address: String) {
+        let (ctx, mailbox) = (Arc::clone(&self.ctx), Arc::clone(&self.mailbox));
+        tokio::spawn(async move {
+            let addresses = [address];
+            callers::learn(&ctx, &addresses, NAMED_WITHIN).await;
+            let [address] = addresses;
+            let seen = SeenCaller {
+                address,
+                ..SeenCaller::default()
+            };
+            mailbox.journal.lock().name(&callers::resolve(&ctx, &seen));
+        });
     }
 
     /// Takes note of a wake that another replica has written: where whoever was held leaves, nobody else

@@ -58,6 +58,8 @@ pub struct Wanted {
     pub sidecar: SidecarResources,
     /// Whether the sidecar writes a line for each request.
     pub access_log: bool,
+    /// Whether the sidecar tells who calls.
+    pub name_callers: bool,
 }
 
 /// What the annotation [`SCALE`] asks for.
@@ -192,6 +194,7 @@ fn read_shared(r: &mut Reader<'_>, injected: Option<&Sidecar>) -> Wanted {
         ports: None,
         sidecar: SidecarResources::read(r),
         access_log: r.read_or("lull.dev/access-log", false, BOOLEAN, |v| v.parse().ok()),
+        name_callers: r.read_or("lull.dev/name-callers", true, BOOLEAN, |v| v.parse().ok()),
     }
 }
 

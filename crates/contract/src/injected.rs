@@ -30,6 +30,9 @@ pub struct Sidecar {
     /// Whether there is a line for each request.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub access_log: bool,
+    /// Whether it tells who calls.
+    #[serde(default = "is_so", skip_serializing_if = "is_default")]
+    pub name_callers: bool,
     /// Collector that gets spans; `None` = no spans.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub otlp_endpoint: Option<String>,
@@ -41,6 +44,15 @@ pub struct Sidecar {
 #[derive(Deserialize)]
 struct Record {
     sidecar: Sidecar,
+}
+
+/// What holds where nothing is said.
+fn is_so() -> bool {
+    true
+}
+
+fn is_default(value: &bool) -> bool {
+    *value
 }
 
 // === impl Sidecar ===
@@ -69,6 +81,10 @@ mod tests {
         assert_eq!(sidecar.container_concurrency, 7);
         assert_eq!(sidecar.timeout, HumanDuration::from_secs(9));
         assert_eq!(sidecar.idle_timeout, None);
+        assert!(
+            sidecar.name_callers,
+            "those before could not be told otherwise"
+        );
         for broken in ["", "{}", "[]", r#"{"sidecar":{}}"#] {
             assert_eq!(Sidecar::recorded(broken), None, "{broken}");
         }

@@ -3,13 +3,21 @@
 //! Counters only grow while a process lives; the reader takes differences, so a missed pull loses
 //! nothing. `boot` changes with each process, so a restart is never taken for a drop. Times are
 //! microseconds on the reporter's own monotonic clock: two reports of one boot give an exact
-//! average, whatever the clocks of the two machines say.
+//! average, whatever the clocks of the two machines say. Who has called lately ([`Lately`]) is for
+//! people, and no counter.
+
+mod lately;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+pub use self::lately::{
+    CallerRequests, Lately, MAX_CALLER_BYTES, MAX_CLASS_BYTES, MAX_CLASSES, MAX_LATELY,
+};
+
 /// Version of the format; a reader refuses others.
 pub const VERSION: u32 = 1;
-/// Largest report of one queue-proxy, bytes; it has a fixed number of fields.
+/// Largest report of one queue-proxy, bytes: its callers take up to 2,700 of it, the rest has a fixed
+/// number of fields.
 pub const MAX_QUEUE_PROXY_BYTES: usize = 4 << 10;
 /// Largest report of one activator, bytes: 22,000 workloads of at most 1,400 bytes, of which
 /// [`MAX_CALLERS`] and the last wake's caller take up to 700.
@@ -62,6 +70,9 @@ pub struct QueueProxyReport {
     pub draining: bool,
     /// Established connections on the app's ports that did not come through the queue-proxy.
     pub bypass: u64,
+    /// Who has called lately.
+    #[serde(default, skip_serializing_if = "Lately::is_empty")]
+    pub lately: Lately,
 }
 
 /// Report of one activator.
@@ -191,6 +202,7 @@ impl QueueProxyReport {
     pub fn parse(bytes: &[u8]) -> Result<Self, ReportError> {
         let report: Self = read(bytes, MAX_QUEUE_PROXY_BYTES)?;
         check(report.v, &report.load)?;
+        report.lately.check()?;
         Ok(report)
     }
 }

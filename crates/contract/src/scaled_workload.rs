@@ -16,7 +16,7 @@ use serde_json::Value;
 pub use self::view::is_odd;
 use crate::{
     settings::{AppProtocol, Settings},
-    view::WakeView,
+    view::{KeptAwake, WakeView},
 };
 
 // Objects that are stored outlive the version that wrote them, and for a while two versions run side by side:
@@ -110,6 +110,10 @@ pub struct ScaledWorkloadStatus {
     pub saved_pod_seconds: u64,
     /// The last wakes, the newest first; at most ten.
     pub wakes: Vec<WakeView>,
+    /// Who keeps it awake, or has before it fell asleep; at most four callers. As it was when this status
+    /// was written: it is no reason to write one.
+    #[serde(skip_serializing_if = "KeptAwake::is_empty")]
+    pub kept_awake: KeptAwake,
     /// Details for people and tools.
     pub conditions: Vec<Condition>,
 }

@@ -11,9 +11,13 @@
 //! the ScaledWorkload's status ([`WorkloadView::is_live`] says so); the wakes are then those that were
 //! written there. Times are RFC 3339 in UTC.
 
+mod kept_awake;
+
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::kept_awake::{AwakeShare, KeptAwake};
 
 /// Path of the list of workloads.
 pub const LIST_PATH: &str = "/workloads";
@@ -29,10 +33,12 @@ pub const ANSWERING_PHASE: &str = "answering";
 pub const MAX_WAKES: usize = 10;
 /// Changes of the count that are kept of each workload, the newest ones.
 pub const MAX_CHANGES: usize = 32;
-/// Callers that are named at most of what keeps a workload awake.
+/// Callers that are named at most of those who were held, and of those who keep a workload awake.
 pub const MAX_CALLERS: usize = 8;
 /// Callers that are named at most of one wake.
 pub const MAX_WAKE_CALLERS: usize = 3;
+/// Callers that a status names at most of what keeps a workload awake.
+pub const MAX_AWAKE_WRITTEN: usize = 4;
 /// Moments of [`WorkloadDetail::line`], the newest ones.
 pub const MAX_MOMENTS: usize = 120;
 
@@ -117,9 +123,10 @@ pub struct WorkloadDetail {
     pub wakes: Vec<WakeView>,
     /// Changes of the count since that replica leads it, the newest first; at most [`MAX_CHANGES`].
     pub history: Vec<CountChange>,
-    /// Callers who were held at activators, the busiest first; at most [`MAX_CALLERS`]. Who reaches
-    /// the pods directly is counted there, by no caller: [`Self::pods`].
+    /// Callers who were held at activators, the busiest first; at most [`MAX_CALLERS`].
     pub callers: Vec<CallerShare>,
+    /// Who keeps it awake, or has before it fell asleep, as its pods tell; at most [`MAX_CALLERS`].
+    pub kept_awake: KeptAwake,
     /// Load by pod, the busiest first.
     pub pods: Vec<PodShare>,
     /// Load and pods in the last minutes, the oldest first; at most [`MAX_MOMENTS`].
@@ -166,19 +173,22 @@ pub struct PhaseView {
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Caller {
-    /// Its address, as the activator saw it: a proxy's where there is one in between.
+    /// Its address, as Lull's proxy saw it: that of another proxy where there is one in between. Empty
+    /// where it is known by its account.
     pub address: String,
     /// What it asked for: the server name of TLS, or method, host and path of a plain request
     /// (without its query); empty where neither is seen.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub asked: String,
-    /// `namespace/name` of its pod; none for an address of no pod that Lull watches: only those of
-    /// enrolled workloads are.
+    /// `namespace/name` of its pod; none where no pod with that address was found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
     /// `namespace/name` of that pod's workload.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workload: Option<String>,
+    /// `namespace/name` of its service account, where a mesh has seen its certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
 }
 
 /// A change of the count.
@@ -266,13 +276,21 @@ impl WorkloadView {
 // === impl Caller ===
 
 impl Caller {
+    /// By what it is known best: its workload, pod or account, else its address.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        let known = self.workload.as_deref().or(self.pod.as_deref());
+        known.or(self.account.as_deref()).unwrap_or(&self.address)
+    }
+
     /// In one line, for instance `default/shop (10.0.0.7): GET shop.default/cart`.
     #[must_use]
     pub fn text(&self) -> String {
-        let known = self.workload.as_deref().or(self.pod.as_deref());
-        let mut text = match known {
-            Some(known) => format!("{known} ({})", self.address),
-            None => self.address.clone(),
+        let name = self.name();
+        let mut text = if name == self.address || self.address.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{name} ({})", self.address)
         };
         if !self.asked.is_empty() {
             // Writing to a String can't fail.
@@ -302,6 +320,11 @@ mod tests {
             known.text(),
             "default/web (10.0.0.7): GET shop.default/cart"
         );
+        let account = Caller {
+            account: Some("default/web".to_owned()),
+            ..Caller::default()
+        };
+        assert_eq!(account.text(), "default/web");
     }
 
     #[test]

@@ -18,20 +18,24 @@ use lull_contract::{
     injected::Sidecar,
     original::{Original, OriginalPort, TargetPort},
     report::{
-        ActivatorReport, CallerCount, HeldWorkload, Load, QueueProxyReport, SeenCaller, Woken,
+        ActivatorReport, CallerCount, CallerRequests, HeldWorkload, Lately, Load, QueueProxyReport,
+        SeenCaller, Woken,
     },
     settings::Ignore,
 };
 
 /// Every file. What the webhook notes is read as a whole by `crates/injection/src/record.rs`.
-const FILES: [&str; 8] = [
+const FILES: [&str; 11] = [
     "activator-report-1-first.json",
     "activator-report-1.json",
     "injected-first.json",
+    "injected-name-callers.json",
     "injected.json",
     "original.json",
+    "queue-proxy-report-1-callers.json",
     "queue-proxy-report-1.json",
     "scaledworkload-v1alpha1-first.json",
+    "scaledworkload-v1alpha1-kept-awake.json",
     "scaledworkload-v1alpha1.json",
 ];
 
@@ -71,8 +75,32 @@ fn a_report_of_a_queue_proxy_is_read() {
         app_ready: true,
         draining: false,
         bypass: 2,
+        lately: Lately::default(),
     };
     assert_eq!(report.unwrap(), expected);
+}
+
+#[test]
+fn who_has_called_a_pod_is_read() {
+    let told = |caller: &str, requests, asked: &[(&str, u64)]| CallerRequests {
+        caller: caller.into(),
+        requests,
+        asked: asked
+            .iter()
+            .map(|(class, of)| ((*class).into(), *of))
+            .collect(),
+    };
+    let text = written("queue-proxy-report-1-callers.json");
+    let report = QueueProxyReport::parse(text.as_bytes()).unwrap();
+    let expected = Lately {
+        last_us: 59_000_000,
+        requests: 120,
+        callers: vec![
+            told("prod/checkout", 98, &[("GET /api/*", 90), ("POST /pay", 8)]),
+            told("10.0.0.7", 13, &[]),
+        ],
+    };
+    assert_eq!(report.lately, expected);
 }
 
 #[test]
@@ -184,6 +212,7 @@ fn the_record_on_a_template_tells_of_its_sidecar() {
         idle_timeout: Some(HumanDuration::from_secs(30)),
         ignore: ignore(&["/healthz"]),
         access_log: true,
+        name_callers: true,
         otlp_endpoint: Some("http://collector.tracing:4318".into()),
         resources: resources(Some("1")),
     };
@@ -196,10 +225,19 @@ fn the_record_on_a_template_tells_of_its_sidecar() {
         idle_timeout: None,
         ignore: ignore(&[]),
         access_log: false,
+        name_callers: true,
         otlp_endpoint: None,
         resources: resources(None),
     };
-    for (file, expected) in [("injected.json", full), ("injected-first.json", first)] {
+    let unnamed = Sidecar {
+        name_callers: false,
+        ..first.clone()
+    };
+    for (file, expected) in [
+        ("injected.json", full),
+        ("injected-first.json", first),
+        ("injected-name-callers.json", unnamed),
+    ] {
         let read = Sidecar::recorded(&written(file));
         assert_eq!(read, Some(expected), "{file}");
     }
@@ -229,7 +267,7 @@ mod scaled_workload {
             Mode, ScaledWorkload, ScaledWorkloadSpec, ScaledWorkloadStatus, State, Target,
             WorkloadPort,
         },
-        view::{Caller, PhaseView, WakeView},
+        view::{AwakeShare, Caller, KeptAwake, PhaseView, WakeView},
     };
 
     use super::*;
@@ -315,6 +353,7 @@ mod scaled_workload {
                 asked: "GET shop.web/cart".into(),
                 pod: Some("web/front-1".into()),
                 workload: Some("web/front".into()),
+                account: None,
             }],
             scaled_to: 2,
             total_ms: Some(612),
@@ -334,6 +373,7 @@ mod scaled_workload {
             state_since: Some(time("2026-11-26T15:10:00Z")),
             saved_pod_seconds: 86_400,
             wakes: vec![wake],
+            kept_awake: KeptAwake::default(),
             conditions: vec![Condition {
                 last_transition_time: time("2026-11-26T15:00:05Z"),
                 message: String::new(),
@@ -350,6 +390,29 @@ mod scaled_workload {
         let stored = read("scaledworkload-v1alpha1.json");
         assert_eq!(stored.spec, full_spec());
         assert_eq!(stored.status, Some(full_status()));
+    }
+
+    #[test]
+    fn who_has_kept_it_awake_is_read() {
+        let stored = read("scaledworkload-v1alpha1-kept-awake.json");
+        let by = |caller: Caller, percent| AwakeShare { caller, percent };
+        let pod = Caller {
+            address: "10.0.0.7".into(),
+            asked: "GET /api/*".into(),
+            pod: Some("web/front-1".into()),
+            workload: Some("web/front".into()),
+            account: None,
+        };
+        let account = Caller {
+            account: Some("prod/checkout".into()),
+            ..Caller::default()
+        };
+        let expected = KeptAwake {
+            at: "2026-11-26T15:09:58.250Z".into(),
+            by: vec![by(pod, 82), by(account, 11)],
+            others_percent: 7,
+        };
+        assert_eq!(stored.status.unwrap().kept_awake, expected);
     }
 
     #[test]

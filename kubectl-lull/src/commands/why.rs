@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use lull_contract::{
     scaled_workload::ScaledWorkload,
-    view::{CallerShare, PodShare, WakeView, WorkloadDetail, WorkloadView},
+    view::{CallerShare, KeptAwake, PodShare, WakeView, WorkloadDetail, WorkloadView},
 };
 use serde::Serialize;
 
@@ -72,12 +72,14 @@ pub(super) async fn page(asked: Asked<'_>, which: &Which) -> anyhow::Result<Page
     })
 }
 
-/// What its status says, with the last wakes; callers, pods and history only the autoscaler knows.
+/// What its status says, with the last wakes and who has kept it awake; who was held, pods and history
+/// only the autoscaler knows.
 fn detail_of(scaled: &ScaledWorkload) -> WorkloadDetail {
     let status = scaled.status.as_ref();
     WorkloadDetail {
         workload: scaled.view(),
         wakes: status.map_or_else(Vec::new, |status| status.wakes.clone()),
+        kept_awake: status.map_or_else(KeptAwake::default, |status| status.kept_awake.clone()),
         ..WorkloadDetail::default()
     }
 }
@@ -85,6 +87,7 @@ fn detail_of(scaled: &ScaledWorkload) -> WorkloadDetail {
 fn text(page: &Page, now: Timestamp, style: Style) -> String {
     let detail = &page.detail;
     let mut text = head(&detail.workload, now, style);
+    text.push_str(&kept_awake(&detail.workload, &detail.kept_awake, now));
     for condition in &detail.workload.conditions {
         let reason = style.paint(Paint::Warn, &condition.reason);
         text.push_str(&format!("  {reason}: {}\n", condition.message));
@@ -132,6 +135,20 @@ fn head(workload: &WorkloadView, now: Timestamp, style: Style) -> String {
         saved => text.push_str(&format!("  saved: {} pod-hours\n", hours(saved))),
     }
     text
+}
+
+/// Whose requests its pods have had, and when that was where it is not now.
+fn kept_awake(workload: &WorkloadView, kept: &KeptAwake, now: Timestamp) -> String {
+    if kept.is_empty() {
+        return String::new();
+    }
+    let ago = ago(Some(&kept.at), now);
+    let verb = if workload.state == "Asleep" {
+        "was kept"
+    } else {
+        "kept"
+    };
+    format!("  {verb} awake by: {kept}; last called {ago} ago\n")
 }
 
 fn pods(pods: &[PodShare]) -> Table {
@@ -200,7 +217,7 @@ pub(super) fn woken_by(wake: &WakeView) -> String {
 
 #[cfg(test)]
 mod tests {
-    use lull_contract::view::{Caller, PhaseView};
+    use lull_contract::view::{AwakeShare, Caller, PhaseView};
 
     use super::*;
 
@@ -241,6 +258,18 @@ mod tests {
                     holds: 3,
                     percent: 75,
                 }],
+                kept_awake: KeptAwake {
+                    at: "2026-01-01T00:04:59Z".to_owned(),
+                    by: vec![AwakeShare {
+                        caller: Caller {
+                            workload: Some("prod/checkout".to_owned()),
+                            asked: "GET /api/*".to_owned(),
+                            ..caller("10.0.0.7")
+                        },
+                        percent: 82,
+                    }],
+                    others_percent: 18,
+                },
                 ..WorkloadDetail::default()
             },
             missing: missing.iter().map(|text| (*text).to_owned()).collect(),
@@ -253,12 +282,26 @@ mod tests {
         let text = text(&page(&[]), now, Style::PLAIN);
         for part in [
             "Deployment shop in namespace web: Awake for 5m\n  why: 2 in flight\n",
+            "  kept awake by: prod/checkout 82 % (GET /api/*), others 18 %; last called 2s ago\n",
             "75 %    3       10.0.0.7: GET shop/cart",
             "612 ms           running 596 ms   10.0.0.7: GET shop/cart and 1 other",
         ] {
             assert!(text.contains(part), "{part:?} is not in\n{text}");
         }
         assert!(!text.contains("saved"), "{text}");
+    }
+
+    #[test]
+    fn of_a_sleeper_it_is_told_who_kept_it_awake_before() {
+        let now = "2026-01-01T03:05:01Z".parse().unwrap();
+        let mut page = page(&[]);
+        page.detail.workload.state = "Asleep".to_owned();
+        let asleep = text(&page, now, Style::PLAIN);
+        let who = "  was kept awake by: prod/checkout 82 % (GET /api/*), others 18 %; last called 3h ago\n";
+        assert!(asleep.contains(who), "{asleep}");
+        page.detail.kept_awake = KeptAwake::default();
+        let unknown = text(&page, now, Style::PLAIN);
+        assert!(!unknown.contains("awake by"), "{unknown}");
     }
 
     #[test]
@@ -276,6 +319,7 @@ mod tests {
         let json = serde_json::to_value(page(&["x"])).unwrap();
         assert_eq!(json["workload"]["state"], "Awake");
         assert_eq!(json["wakes"][0]["totalMs"], 612);
+        assert_eq!(json["keptAwake"]["by"][0]["percent"], 82);
         assert_eq!(json["missing"][0], "x");
     }
 }

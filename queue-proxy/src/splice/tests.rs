@@ -15,6 +15,15 @@ fn stream() -> (DuplexStream, DuplexStream, JoinHandle<()>) {
     (caller, app, tokio::spawn(copy(ours, theirs, None)))
 }
 
+/// A stream that nobody has meant yet.
+fn count<'a>(traffic: &Traffic, callers: &'a Callers) -> Count<'a> {
+    Count {
+        ticket: Mutex::new(traffic.enter(Instant::now(), false)),
+        callers,
+        peer: IpAddr::from([10, 0, 0, 7]),
+    }
+}
+
 fn load(traffic: &Traffic) -> Load {
     traffic.load().0
 }
@@ -57,12 +66,13 @@ async fn an_app_may_think_for_as_long_as_it_likes_about_what_an_ended_caller_has
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_is_traffic_once_it_is_meant_and_no_check_before() {
-    let traffic = Traffic::new();
+    let (traffic, callers) = (Traffic::new(), Callers::new(true));
     for (open, requests) in [(MEANT / 2, 0), (2 * MEANT, 1)] {
-        let count = Count::new(traffic.enter(Instant::now(), false));
+        let count = count(&traffic, &callers);
         assert!(timeout(open, count.once_meant()).await.is_err());
         let load = load(&traffic);
         assert_eq!((load.requests, load.in_flight), (requests, requests));
+        assert_eq!(callers.told(|_| 0).requests, requests);
         assert_eq!(traffic.activity().active, 1, "a drain waits for either");
     }
     let (load, activity) = (load(&traffic), traffic.activity());
@@ -73,8 +83,8 @@ async fn a_stream_is_traffic_once_it_is_meant_and_no_check_before() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_is_traffic_from_its_first_byte_on() {
-    let traffic = Traffic::new();
-    let count = Count::new(traffic.enter(Instant::now(), false));
+    let (traffic, callers) = (Traffic::new(), Callers::new(true));
+    let count = count(&traffic, &callers);
     let (mut caller, ours) = duplex(64);
     let mut heard = CallerSide::new(ours, Some(&count));
     assert_eq!(load(&traffic).requests, 0);
@@ -83,4 +93,18 @@ async fn a_stream_is_traffic_from_its_first_byte_on() {
         heard.read_u8().await.unwrap();
         assert_eq!((load(&traffic).requests, load(&traffic).in_flight), (1, 1));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_stays_open_is_told_of_for_as_long() {
+    let (traffic, callers) = (Traffic::new(), Callers::new(true));
+    let count = count(&traffic, &callers);
+    let open = 10 * callers::EPOCH;
+    assert!(timeout(open, count.once_meant()).await.is_err());
+    let lately = callers.told(|at| traffic.micros(at));
+    let told = lately.callers.iter().map(|told| told.caller.as_str());
+    assert_eq!(told.collect::<Vec<_>>(), ["10.0.0.7"]);
+    let ago = u128::from(traffic.micros(Instant::now()) - lately.last_us);
+    assert!(ago <= callers::EPOCH.as_micros(), "{ago}");
+    assert_eq!(load(&traffic).requests, 1, "it is one");
 }

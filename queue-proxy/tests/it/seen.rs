@@ -107,3 +107,33 @@ async fn the_settings_in_effect_are_shown_for_people() {
         assert_eq!(config[field], expected, "{field} in {config}");
     }
 }
+
+#[tokio::test]
+async fn the_report_names_who_has_called_and_for_what() {
+    let proxy = Proxy::start(&[]).await;
+    assert!(proxy.report().await.lately.is_empty());
+    for _ in 0..3 {
+        proxy.get("/seen/7?token=secret").await;
+    }
+    let mut caller = proxy.connect().await;
+    // As the pod's own Envoy does, on one connection for several callers.
+    for account in ["checkout", "front"] {
+        let cert = format!("By=spiffe://td/ns/web/sa/shop;URI=spiffe://td/ns/prod/sa/{account}");
+        let headers = format!("host: shop\r\nx-forwarded-client-cert: {cert}");
+        let request = format!("HEAD /seen HTTP/1.1\r\n{headers}\r\n\r\n");
+        caller.write_all(request.as_bytes()).await.unwrap();
+        read_to(&mut caller, "\r\n\r\n").await;
+    }
+    let lately = proxy.report().await.lately;
+    let told = lately.callers.iter().map(|told| {
+        let (asked, of) = &told.asked[0];
+        (told.caller.as_str(), told.requests, asked.as_str(), *of)
+    });
+    let expected = [
+        ("127.0.0.1", 3, "GET /seen/*", 3),
+        ("prod/checkout", 1, "HEAD /seen", 1),
+        ("prod/front", 1, "HEAD /seen", 1),
+    ];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+    assert_eq!(lately.requests, 5);
+}

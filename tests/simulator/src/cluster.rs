@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use autoscaler::demand::Reporter;
-use lull_contract::report::{HeldWorkload, Load, QueueProxyReport, VERSION};
+use lull_contract::report::{HeldWorkload, Lately, Load, QueueProxyReport, VERSION};
 use rand::{RngExt, rngs::StdRng};
 
 /// Length of a step of the model, seconds.
@@ -319,6 +319,7 @@ impl Cluster {
             app_ready: true,
             draining: pod.stopping_at.is_some(),
             bypass: 0,
+            lately: Lately::default(),
         })
     }
 

@@ -309,6 +309,9 @@ fn environment(
     if sidecar.access_log {
         values.push(("QP_ACCESS_LOG", true.to_string()));
     }
+    if !sidecar.name_callers {
+        values.push(("QP_NAME_CALLERS", false.to_string()));
+    }
     if let Some(endpoint) = &sidecar.otlp_endpoint {
         values.push(("QP_OTLP_ENDPOINT", endpoint.clone()));
     }

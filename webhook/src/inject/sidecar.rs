@@ -33,6 +33,7 @@ pub(super) fn resolve(
         idle_timeout: settings.idle_timeout,
         ignore: settings.ignore.clone(),
         access_log: wanted.access_log,
+        name_callers: wanted.name_callers,
         otlp_endpoint: otlp_endpoint.map(Endpoint::to_string),
         resources: wanted.sidecar.clone(),
     })
@@ -67,6 +68,7 @@ fn part_of(sidecar: &Sidecar, key: &str) -> Option<Value> {
         "lull.dev/idle-timeout" => json!(sidecar.idle_timeout),
         "lull.dev/ignore" => json!(sidecar.ignore),
         "lull.dev/access-log" => json!(sidecar.access_log),
+        "lull.dev/name-callers" => json!(sidecar.name_callers),
         "lull.dev/sidecar-cpu-request" => json!(resources.cpu_request),
         "lull.dev/sidecar-cpu-limit" => json!(resources.cpu_limit),
         "lull.dev/sidecar-memory-request" => json!(resources.memory_request),
@@ -82,7 +84,7 @@ mod tests {
     use super::*;
 
     /// Each setting with a value that is not its default.
-    const VALUES: [(&str, &str); 29] = [
+    const VALUES: [(&str, &str); 30] = [
         ("lull.dev/access-log", "true"),
         ("lull.dev/activation-scale", "2"),
         ("lull.dev/class", "none"),
@@ -95,6 +97,7 @@ mod tests {
         ("lull.dev/max-scale", "2"),
         ("lull.dev/metric", "rps"),
         ("lull.dev/min-scale", "2"),
+        ("lull.dev/name-callers", "false"),
         ("lull.dev/panic-threshold-percentage", "300"),
         ("lull.dev/panic-window-percentage", "20"),
         ("lull.dev/ports", "7000"),

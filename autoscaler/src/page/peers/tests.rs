@@ -135,6 +135,7 @@ fn context(args: &Args, shard: u16) -> Arc<Context> {
         activator_ports: args.activator_ports.clone(),
         reporter: args.pod_name.clone(),
         lull: args.components(),
+        name_callers: args.name_callers,
         crash: Crash::default(),
     });
     look_at(&ctx, shard);

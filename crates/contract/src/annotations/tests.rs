@@ -191,6 +191,7 @@ fn what_the_sidecar_was_told_counts_and_what_follows_from_it() {
         idle_timeout: None,
         ignore: Settings::default().ignore,
         access_log: false,
+        name_callers: true,
         otlp_endpoint: None,
         resources: wanted.sidecar,
     };

@@ -22,7 +22,26 @@ fn report() -> QueueProxyReport {
         app_ready: true,
         draining: false,
         bypass: 0,
+        lately: Lately::default(),
     }
+}
+
+/// Somebody who has called lately.
+fn caller() -> CallerRequests {
+    CallerRequests {
+        caller: "10.0.0.7".into(),
+        requests: 9,
+        asked: vec![("GET /cart".into(), 9)],
+    }
+}
+
+fn report_with(callers: Vec<CallerRequests>) -> QueueProxyReport {
+    let lately = Lately {
+        last_us: 4,
+        requests: callers.iter().map(|told| told.requests).sum(),
+        callers,
+    };
+    QueueProxyReport { lately, ..report() }
 }
 
 fn parse(value: &Value) -> Result<QueueProxyReport, ReportError> {
@@ -121,13 +140,29 @@ fn the_documentation_lists_every_field_and_no_other() {
         partial: false,
         workloads: Vec::new(),
     };
-    assert_eq!(documented("Queue-proxy"), fields(&report()));
+    let (called, calls) = (report_with(vec![caller()]), caller());
+    assert_eq!(documented("Queue-proxy"), fields(&called));
+    assert_eq!(documented("Who has called lately"), fields(&called.lately));
+    assert_eq!(documented("Caller of a pod"), fields(&calls));
     assert_eq!(documented("Activator"), fields(&activator));
     assert_eq!(documented("Activator's workload"), fields(&held));
     let section = "Activator's last wake of a workload";
     assert_eq!(documented(section), fields(&woken));
     assert_eq!(documented("Caller that began a wake"), fields(&by));
     assert_eq!(documented("Caller that was held"), fields(&caller));
+}
+
+#[test]
+fn a_report_whose_callers_no_queue_proxy_names_is_refused() {
+    let bytes = |report: &QueueProxyReport| serde_json::to_vec(report).unwrap();
+    let honest = report_with(vec![caller()]);
+    assert_eq!(QueueProxyReport::parse(&bytes(&honest)).unwrap(), honest);
+    let hostile = CallerRequests {
+        caller: "<b>".into(),
+        ..caller()
+    };
+    let refused = QueueProxyReport::parse(&bytes(&report_with(vec![hostile]))).unwrap_err();
+    assert!(matches!(refused, ReportError::Absurd(..)), "{refused}");
 }
 
 #[test]
@@ -191,15 +226,35 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn callers_lately()(
+        last_us in any::<u64>(),
+        others in 1..=u64::MAX,
+        callers in proptest::collection::vec(
+            (
+                "[0-9a-z.:/-]{0,96}",
+                any::<u64>(),
+                proptest::collection::vec(("[A-Z]{0,7} /[a-z*]{0,55}", any::<u64>()), 0..=MAX_CLASSES),
+            ),
+            0..=MAX_LATELY,
+        ),
+    ) -> Lately {
+        let callers = callers.into_iter();
+        let told = |(caller, requests, asked)| CallerRequests { caller, requests, asked };
+        Lately { last_us, requests: others, callers: callers.map(told).collect() }
+    }
+}
+
+prop_compose! {
     fn queue_proxy_reports()(
         pod in ".{0,60}",
         (boot, now_us, queued, bypass) in any::<(u64, u64, u64, u64)>(),
         load in loads(),
         limit in any::<u32>(),
         (app_ready, draining) in any::<(bool, bool)>(),
+        lately in callers_lately(),
     ) -> QueueProxyReport {
         QueueProxyReport {
-            v: VERSION, pod, boot, now_us, load, queued, limit, app_ready, draining, bypass,
+            v: VERSION, pod, boot, now_us, load, queued, limit, app_ready, draining, bypass, lately,
         }
     }
 }
@@ -257,7 +312,7 @@ proptest! {
         pod in "[a-z0-9.-]{253}",
     ) {
         let bytes = serde_json::to_vec(&QueueProxyReport { pod, ..report }).unwrap();
-        prop_assert!(bytes.len() < MAX_QUEUE_PROXY_BYTES / 2, "{}", bytes.len());
+        prop_assert!(bytes.len() < MAX_QUEUE_PROXY_BYTES, "{}", bytes.len());
     }
 
     #[test]

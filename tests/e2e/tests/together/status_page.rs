@@ -93,6 +93,25 @@ async fn tells_for_the_leader(
     .await
 }
 
+/// `replica` names the agent, whose pod is none of Lull's, as one who keeps the workload awake.
+async fn names_who_keeps_it_awake(
+    workload: &Workload,
+    replica: &str,
+    agent: &Agent,
+) -> anyhow::Result<()> {
+    let pod = format!("{}/{}", workload.namespace, agent.pod());
+    eventually("who keeps it awake", FOLLOW, async || {
+        agent.get(&workload.url("/api/7?token=secret")).await?;
+        let kept = detail(workload, replica).await?.kept_awake;
+        let mut by = kept.by.iter();
+        let share = by.find(|share| share.caller.pod.as_deref() == Some(pod.as_str()));
+        let share = share.with_context(|| format!("{pod} is not among {kept:?}"))?;
+        ensure!(share.caller.asked.contains("GET /api/*"), "{share:?}");
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn every_replica_shows_a_wake_and_who_began_it() -> anyhow::Result<()> {
     in_namespace("page", async |namespace| {
@@ -157,6 +176,7 @@ async fn every_replica_shows_a_wake_and_who_began_it() -> anyhow::Result<()> {
         }
         for replica in &replicas {
             tells_for_the_leader(&workload, replica, &leader).await?;
+            names_who_keeps_it_awake(&workload, replica, &agent).await?;
         }
         Ok(())
     })

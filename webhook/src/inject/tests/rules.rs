@@ -70,6 +70,7 @@ fn each_wrong_annotation_is_refused_with_key_value_and_what_is_allowed() {
         ("lull.dev/timeout", "60", "duration from 1s"),
         ("lull.dev/response-start-timeout", "0s", "duration from 1s"),
         ("lull.dev/access-log", "yes", "\"true\" or \"false\""),
+        ("lull.dev/name-callers", "no", "\"true\" or \"false\""),
         ("lull.dev/idle-timeout", "0s", "duration from 1s"),
         ("lull.dev/hold-timeout", "0s", "duration from 1s"),
         (

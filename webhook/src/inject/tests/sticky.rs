@@ -58,6 +58,7 @@ fn a_setting_of_the_sidecar_renders_it_anew() {
             "8s",
         ),
         ("lull.dev/access-log", "true", "QP_ACCESS_LOG", "true"),
+        ("lull.dev/name-callers", "false", "QP_NAME_CALLERS", "false"),
         ("lull.dev/idle-timeout", "6s", "QP_IDLE_TIMEOUT", "6s"),
         ("lull.dev/ports", "7000", "QP_PORTS", "8012=7000/http"),
     ] {

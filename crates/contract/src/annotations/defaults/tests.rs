@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Every key with values that are right by themselves; some clash with some of others.
-static VALUES: [(&str, &[&str]); 29] = [
+static VALUES: [(&str, &[&str]); 30] = [
     ("access-log", &["true", "false"]),
     ("activation-scale", &["1", "2", "4"]),
     ("class", &["kpa", "hpa", "none"]),
@@ -21,6 +21,7 @@ static VALUES: [(&str, &[&str]); 29] = [
     ("max-scale", &["0", "1", "3", "5"]),
     ("metric", &["concurrency", "rps"]),
     ("min-scale", &["0", "2", "6"]),
+    ("name-callers", &["true", "false"]),
     ("panic-threshold-percentage", &["110", "1000"]),
     ("panic-window-percentage", &["1", "100"]),
     ("queue-depth", &["1", "1000"]),
@@ -71,7 +72,7 @@ fn said(wanted: &Wanted, suffix: &str) -> Value {
     let all = serde_json::to_value(wanted).unwrap();
     match suffix.strip_prefix("sidecar-") {
         Some(rest) => all["sidecar"][camel(rest)].clone(),
-        None if suffix == "access-log" => all["accessLog"].clone(),
+        None if ["access-log", "name-callers"].contains(&suffix) => all[camel(suffix)].clone(),
         None => all["settings"][camel(suffix)].clone(),
     }
 }

@@ -14,7 +14,7 @@ use autoscaler::{
 use lull_bench::{Sample, child::Memory};
 use lull_contract::{
     Settings,
-    report::{HeldWorkload, Load, QueueProxyReport, VERSION},
+    report::{HeldWorkload, Lately, Load, QueueProxyReport, VERSION},
     scaled_workload::State,
 };
 use serde_json::{Value, json};
@@ -113,6 +113,7 @@ impl Workload {
                 app_ready: true,
                 draining: false,
                 bypass: 0,
+                lately: Lately::default(),
             };
             serde_json::to_vec(&report).context("encode a report")
         };
