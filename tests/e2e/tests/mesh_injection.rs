@@ -109,7 +109,8 @@ async fn lives(agent: &Agent, namespace: &Namespace, way: Way) -> anyhow::Result
         .await?;
     behind(&workload, 2).await?;
     let pods: Api<Pod> = namespace.api();
-    let deleted = pods.delete(woken, &DeleteParams::default());
+    let params = DeleteParams::default();
+    let deleted = pods.delete(woken, &params);
     call("delete the pod", deleted).await.map(drop)?;
     let life = eventually("the pod's last words", FOLLOW, async || {
         let life = seen.of(woken)?;

@@ -310,7 +310,10 @@ mod tests {
             from: "eu/*".to_owned(),
             to: vec!["eu/eu-1/*".to_owned(), "eu/eu-2/*".to_owned()],
         };
-        assert_eq!(setting(Value::Null).distributions, std::slice::from_ref(&expected));
+        assert_eq!(
+            setting(Value::Null).distributions,
+            std::slice::from_ref(&expected)
+        );
         assert_eq!(setting(json!(true)).distributions, [expected]);
         assert!(setting(json!(false)).distributions.is_empty());
     }

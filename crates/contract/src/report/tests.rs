@@ -118,7 +118,7 @@ fn the_documentation_lists_every_field_and_no_other() {
         phases_us: Vec::new(),
         by: Some(by.clone()),
     };
-    let caller = CallerCount::default();
+    let held_caller = CallerCount::default();
     let held = HeldWorkload {
         namespace: "default".into(),
         name: "shop".into(),
@@ -128,7 +128,7 @@ fn the_documentation_lists_every_field_and_no_other() {
         forwarding: 0,
         held_for_us: 0,
         woken: Some(woken.clone()),
-        callers: vec![caller.clone()],
+        callers: vec![held_caller.clone()],
     };
     let activator = ActivatorReport {
         v: VERSION,
@@ -149,7 +149,7 @@ fn the_documentation_lists_every_field_and_no_other() {
     let section = "Activator's last wake of a workload";
     assert_eq!(documented(section), fields(&woken));
     assert_eq!(documented("Caller that began a wake"), fields(&by));
-    assert_eq!(documented("Caller that was held"), fields(&caller));
+    assert_eq!(documented("Caller that was held"), fields(&held_caller));
 }
 
 #[test]

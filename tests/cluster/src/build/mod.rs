@@ -8,8 +8,8 @@ mod packages;
 mod programs;
 
 pub use envoy::ensure as ensure_envoy;
-pub use programs::{ensure_hey, istio_kinds};
 pub(crate) use programs::ensure_network_policies;
+pub use programs::{ensure_hey, istio_kinds};
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
