@@ -15,4 +15,6 @@ mod pods;
 #[cfg(test)]
 mod requests;
 #[cfg(test)]
+mod retries;
+#[cfg(test)]
 mod traces;
