@@ -7,6 +7,7 @@ mod forward;
 mod head;
 mod streams;
 mod told;
+mod unclear;
 mod upstream;
 
 use std::{fmt, future::pending, net::SocketAddr, sync::Arc, time::Duration};

@@ -14,8 +14,9 @@ use tokio::time::Instant;
 use super::{
     Connection,
     answer::OwnAnswer,
-    downstream::{caller_left, connection_of, swallow_rest},
+    downstream::{caller_left, connection_of, refuse},
     told::{FORWARDED_FOR, agent, length, passed_a_proxy, unread, who},
+    unclear::is_unclear,
     upstream,
 };
 use crate::{
@@ -79,6 +80,10 @@ impl ProxyHttp for Forward {
         session.set_read_timeout(None);
         // A caller may send the next request before it has its answer (RFC 9112, 9.3.2).
         session.set_pipelining_enabled(true);
+        if is_unclear(session.req_header()) {
+            refuse(session, &OwnAnswer::bad_request()).await;
+            return Ok(true);
+        }
         let ask = Ask {
             app_port: connection.route.port.app_port,
             takes_slot: true,
@@ -254,14 +259,9 @@ impl ProxyHttp for Forward {
             span.failed(reason.as_str());
         }
         if let Some(answer) = answer.filter(|_| !has_begun) {
-            // The request's body may be unread.
-            session.set_keepalive(None);
             // The pod is done with it, whatever the caller still does.
             ctx.slot = None;
-            match answer.send(session).await {
-                Ok(()) => swallow_rest(session).await,
-                Err(error) => tracing::debug!(%error, "caller left before the answer"),
-            }
+            refuse(session, &answer).await;
         }
         FailToProxy {
             error_code,
