@@ -3,9 +3,23 @@
 #[cfg(test)]
 mod connections;
 #[cfg(test)]
+#[path = "../../../tests/hostile/floods.rs"]
+mod floods;
+#[cfg(test)]
+#[path = "../../../tests/hostile/frames.rs"]
+#[expect(dead_code, reason = "the queue-proxy's tests use more of it")]
+mod frames;
+#[cfg(test)]
+#[path = "../../../tests/hostile/h2_faults.rs"]
+mod h2_faults;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod heads;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod hostile_http2;
 #[cfg(test)]
 mod http2;
 #[cfg(test)]
@@ -13,8 +27,19 @@ mod life;
 #[cfg(test)]
 mod pods;
 #[cfg(test)]
+#[path = "../../../tests/hostile/recorder.rs"]
+#[expect(dead_code, reason = "the queue-proxy's tests use more of it")]
+mod recorder;
+#[cfg(test)]
 mod requests;
 #[cfg(test)]
 mod retries;
 #[cfg(test)]
+#[path = "../../../tests/hostile/requests.rs"]
+mod smuggling;
+#[cfg(test)]
 mod traces;
+
+// What those that are shared with the queue-proxy's tests wait by.
+#[cfg(test)]
+use harness::soon;
