@@ -10,6 +10,8 @@ mod floods;
 #[expect(dead_code, reason = "the queue-proxy's tests use more of it")]
 mod frames;
 #[cfg(test)]
+mod grpc;
+#[cfg(test)]
 #[path = "../../../tests/hostile/h2_faults.rs"]
 mod h2_faults;
 #[cfg(test)]
@@ -27,6 +29,8 @@ mod life;
 #[cfg(test)]
 mod pods;
 #[cfg(test)]
+mod protocols;
+#[cfg(test)]
 #[path = "../../../tests/hostile/recorder.rs"]
 #[expect(dead_code, reason = "the queue-proxy's tests use more of it")]
 mod recorder;
@@ -35,8 +39,12 @@ mod requests;
 #[cfg(test)]
 mod retries;
 #[cfg(test)]
+mod slow;
+#[cfg(test)]
 #[path = "../../../tests/hostile/requests.rs"]
 mod smuggling;
+#[cfg(test)]
+mod streams;
 #[cfg(test)]
 mod traces;
 
