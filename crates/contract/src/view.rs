@@ -15,6 +15,8 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use crate::report::Ways;
+
 /// Path of the list of workloads.
 pub const LIST_PATH: &str = "/workloads";
 /// Query of [`LIST_PATH`] and of what is below it, by which replicas ask each other: only for what the
@@ -120,6 +122,8 @@ pub struct WorkloadDetail {
     /// Callers who were held at activators, the busiest first; at most [`MAX_CALLERS`]. Who reaches
     /// the pods directly is counted there, by no caller: [`Self::pods`].
     pub callers: Vec<CallerShare>,
+    /// How callers have come to the activators, since each of these started.
+    pub ways: Ways,
     /// Load by pod, the busiest first.
     pub pods: Vec<PodShare>,
     /// Load and pods in the last minutes, the oldest first; at most [`MAX_MOMENTS`].

@@ -18,14 +18,15 @@ use lull_contract::{
     injected::Sidecar,
     original::{Original, OriginalPort, TargetPort},
     report::{
-        ActivatorReport, CallerCount, HeldWorkload, Load, QueueProxyReport, SeenCaller, Woken,
+        ActivatorReport, CallerCount, HeldWorkload, Load, QueueProxyReport, SeenCaller, Ways, Woken,
     },
     settings::Ignore,
 };
 
 /// Every file. What the webhook notes is read as a whole by `crates/injection/src/record.rs`.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "activator-report-1-first.json",
+    "activator-report-1-ways.json",
     "activator-report-1.json",
     "injected-first.json",
     "injected.json",
@@ -110,6 +111,7 @@ fn a_report_of_an_activator_is_read() {
             address: "10.0.0.7".into(),
             holds: 9,
         }],
+        ways: Ways::default(),
     };
     let expected = ActivatorReport {
         v: 1,
@@ -141,6 +143,7 @@ fn the_least_that_an_activator_ever_told_is_a_complete_report() {
             by: None,
         }),
         callers: Vec::new(),
+        ways: Ways::default(),
     };
     let expected = ActivatorReport {
         v: 1,
@@ -153,6 +156,18 @@ fn the_least_that_an_activator_ever_told_is_a_complete_report() {
         workloads: vec![held],
     };
     assert_eq!(report.unwrap(), expected);
+}
+
+#[test]
+fn how_callers_come_to_an_activator_is_read() {
+    let report = ActivatorReport::parse(written("activator-report-1-ways.json").as_bytes());
+    let ways = Ways {
+        http1: 12,
+        h2c: 3,
+        tls: 40,
+        tcp: 0,
+    };
+    assert_eq!(report.unwrap().workloads[0].ways, ways);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use lull_contract::{
+    report::Ways,
     scaled_workload::ScaledWorkload,
     view::{CallerShare, PodShare, WakeView, WorkloadDetail, WorkloadView},
 };
@@ -85,6 +86,7 @@ fn detail_of(scaled: &ScaledWorkload) -> WorkloadDetail {
 fn text(page: &Page, now: Timestamp, style: Style) -> String {
     let detail = &page.detail;
     let mut text = head(&detail.workload, now, style);
+    text.extend(came(detail.ways));
     for condition in &detail.workload.conditions {
         let reason = style.paint(Paint::Warn, &condition.reason);
         text.push_str(&format!("  {reason}: {}\n", condition.message));
@@ -132,6 +134,21 @@ fn head(workload: &WorkloadView, now: Timestamp, style: Style) -> String {
         saved => text.push_str(&format!("  saved: {} pod-hours\n", hours(saved))),
     }
     text
+}
+
+/// How callers have come to the activators; none where nobody has.
+fn came(ways: Ways) -> Option<String> {
+    let ways = [
+        (ways.http1, "of HTTP/1 (held by request)"),
+        (ways.h2c, "of h2c (by request)"),
+        (ways.tls, "of TLS (by connection)"),
+        (ways.tcp, "of TCP (by connection)"),
+    ];
+    let came = ways.into_iter().filter(|(count, _)| *count > 0);
+    let came: Vec<String> = came
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    (!came.is_empty()).then(|| format!("  connections at activators: {}\n", came.join(", ")))
 }
 
 fn pods(pods: &[PodShare]) -> Table {
@@ -236,6 +253,11 @@ mod tests {
                     ..WorkloadView::default()
                 },
                 wakes: vec![wake],
+                ways: Ways {
+                    http1: 12,
+                    tls: 3,
+                    ..Ways::default()
+                },
                 callers: vec![CallerShare {
                     caller: caller("10.0.0.7"),
                     holds: 3,
@@ -253,6 +275,7 @@ mod tests {
         let text = text(&page(&[]), now, Style::PLAIN);
         for part in [
             "Deployment shop in namespace web: Awake for 5m\n  why: 2 in flight\n",
+            "  connections at activators: 12 of HTTP/1 (held by request), 3 of TLS (by connection)\n",
             "75 %    3       10.0.0.7: GET shop/cart",
             "612 ms           running 596 ms   10.0.0.7: GET shop/cart and 1 other",
         ] {
