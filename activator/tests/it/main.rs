@@ -1,7 +1,11 @@
 //! The whole activator in process, with workloads and pods fed by hand and pods on loopback.
 
 #[cfg(test)]
+mod ages;
+#[cfg(test)]
 mod connections;
+#[cfg(test)]
+mod first_bytes;
 #[cfg(test)]
 #[path = "../../../tests/hostile/floods.rs"]
 mod floods;
@@ -27,6 +31,8 @@ mod http2;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod many_bytes;
+#[cfg(test)]
 mod pods;
 #[cfg(test)]
 mod protocols;
@@ -34,6 +40,8 @@ mod protocols;
 #[path = "../../../tests/hostile/recorder.rs"]
 #[expect(dead_code, reason = "the queue-proxy's tests use more of it")]
 mod recorder;
+#[cfg(test)]
+mod redials;
 #[cfg(test)]
 mod requests;
 #[cfg(test)]
@@ -44,7 +52,11 @@ mod slow;
 #[path = "../../../tests/hostile/requests.rs"]
 mod smuggling;
 #[cfg(test)]
+mod spread;
+#[cfg(test)]
 mod streams;
+#[cfg(test)]
+mod tls;
 #[cfg(test)]
 mod traces;
 
