@@ -191,3 +191,17 @@ pub(crate) fn broken_requests() -> Vec<(&'static str, Vec<u8>)> {
         ("no length", get(&field("content-length", "x"))),
     ]
 }
+
+/// Two requests, in streams 1 and 3: a field of 4 KB is put into the table once and named 16,000 times,
+/// which are 64 MB of headers.
+pub(crate) fn large_when_unpacked() -> [Vec<u8>; 2] {
+    // A literal that is to be kept: name of 1 byte, value of 4000, whose length takes two bytes
+    // more (RFC 7541, 5.1: 127, then 3873 in groups of seven bits).
+    let kept = [&[0x40, 1, b'x', 0x7f, 0xa1, 0x1e][..], &[b'y'; 4_000]].concat();
+    let first = [frames::request("GET", "/"), kept].concat();
+    let named = [frames::request("GET", "/"), vec![0x80 | 62; 16_000]].concat();
+    [
+        frame(HEADERS, WHOLE, 1, &first),
+        frame(HEADERS, WHOLE, 3, &named),
+    ]
+}

@@ -15,10 +15,10 @@ use tokio::{
 use crate::{
     floods::{self, End, Flood},
     frames::{
-        self, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, STATUS_200, WINDOW_UPDATE,
-        frame, open,
+        self, DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, RST_STREAM, SETTINGS, STATUS_200,
+        WINDOW_UPDATE, frame, open,
     },
-    h2_faults::{Fate, broken_frames, broken_requests, fate, send},
+    h2_faults::{Fate, broken_frames, broken_requests, fate, large_when_unpacked, send},
     harness::{Activator, FakePod, get, loopback, soon, until, workload},
     hostile::Beside,
 };
@@ -107,6 +107,29 @@ async fn floods_end_or_cost_no_more_than_others() {
         until(|| async { activator.forwarding().await == 0 }).await;
         activator.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_head_that_is_large_when_unpacked_is_refused() {
+    let (activator, port, pod) = with_pod().await;
+    let served = pod.served();
+    let mut caller = frames::connect(port).await;
+    let [first, second] = large_when_unpacked();
+    caller.write_all(&first).await.unwrap();
+    let answer = frames::read_until(&mut caller, |it| it.stream == 1).await;
+    assert_eq!(answer.payload.first(), STATUS_200.first(), "{answer:?}");
+    caller.write_all(&second).await.unwrap();
+    while let Some(answer) = frames::read(&mut caller).await {
+        if answer.stream == 3 {
+            // Status as literal, its name from the table.
+            let is_refused = answer.kind == RST_STREAM || answer.payload.ends_with(b"431");
+            assert!(is_refused, "{answer:?}");
+            break;
+        }
+    }
+    assert_eq!(pod.served(), served + 1);
+    drop(caller);
+    activator.stop().await;
 }
 
 #[tokio::test]

@@ -6,7 +6,8 @@ use tokio::io::AsyncWriteExt;
 use crate::{
     beside::Hello,
     floods::{self, Flood},
-    frames::{self, END_HEADERS, END_STREAM, HEADERS, RST_STREAM, frame},
+    frames::{self, HEADERS, RST_STREAM},
+    h2_faults,
 };
 
 /// What the proxy may have at most while others do harm.
@@ -73,29 +74,17 @@ async fn frames_that_nobody_waits_for() {
     check(floods::noise()).await;
 }
 
-/// A field of 4 KB is put into the table once and named 16,000 times: 64 MB of headers.
 #[tokio::test]
 async fn a_head_that_is_large_when_unpacked() {
     let hello = Hello::start(&[]).await;
     let beside = hello.beside();
     let mut caller = frames::connect(hello.traffic()).await;
-    // A literal that is to be kept: name of 1 byte, value of 4000, whose length takes two bytes
-    // more (RFC 7541, 5.1: 127, then 3873 in groups of seven bits).
-    let kept = [&[0x40, 1, b'x', 0x7f, 0xa1, 0x1e][..], &[b'y'; 4_000]].concat();
-    let first = [frames::request("GET", "/"), kept].concat();
-    let named = [frames::request("GET", "/"), vec![0x80 | 62; 16_000]].concat();
-    let flags = END_HEADERS | END_STREAM;
-    caller
-        .write_all(&frame(HEADERS, flags, 1, &first))
-        .await
-        .unwrap();
+    let [first, second] = h2_faults::large_when_unpacked();
+    caller.write_all(&first).await.unwrap();
     let answer = frames::read_until(&mut caller, |frame| frame.stream == 1).await;
     let (kind, status) = (answer.kind, answer.payload[0]);
     assert_eq!((kind, status), (HEADERS, frames::STATUS_200[0]));
-    caller
-        .write_all(&frame(HEADERS, flags, 3, &named))
-        .await
-        .unwrap();
+    caller.write_all(&second).await.unwrap();
     while let Some(answer) = frames::read(&mut caller).await {
         // Status as literal, its name from the table.
         let refused = answer.kind == RST_STREAM || answer.payload.ends_with(b"431");
