@@ -241,6 +241,9 @@ impl ProxyHttp for Forward {
         } else {
             false
         };
+        if goes_again {
+            self.hub.metrics.redials.inc();
+        }
         error.set_retry(goes_again);
         error
     }

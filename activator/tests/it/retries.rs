@@ -13,6 +13,7 @@ use tokio::{
 use crate::{
     harness::{Activator, FakePod, Raw, get, loopback, read_all, soon, until, workload},
     http2,
+    tls::assert_metric,
 };
 
 /// What comes with every request that has a body.
@@ -106,6 +107,7 @@ async fn what_may_be_repeated_is_sent_anew_with_its_body_where_nothing_was_heard
         let asked = breaking.asked();
         assert_eq!(asked.len(), 2, "{method}: {asked:?}");
         assert_eq!(asked[0], asked[1]);
+        assert_metric(&activator, "redials_total 1\n").await;
         activator.stop().await;
     }
 }

@@ -1,9 +1,6 @@
 //! Reports in, measurements out.
 
-use lull_contract::{
-    HumanDuration,
-    report::{VERSION, Ways},
-};
+use lull_contract::{HumanDuration, report::VERSION};
 
 use super::*;
 
