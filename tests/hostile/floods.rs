@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Who sends more than this is let go on.
-const MUCH: usize = 4 << 20;
+const MUCH: usize = 2 << 20;
 
 /// How a caller that sends too much was treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -75,7 +75,7 @@ async fn echo(request: Request<RecvStream>, mut answer: SendResponse<Bytes>) {
 async fn call(first: &Bytes) -> (Activator, Call) {
     let (activator, port) = Activator::with(workload("shop")).await;
     let (mut sender, _connection) = http2::connect(port).await;
-    let (messages, frames) = mpsc::channel(1);
+    let (messages, frames) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(1);
     let body: Body = StreamBody::new(frames).boxed();
     let request = Request::post("http://any.example/shop.Cart/Add")
         .header(header::CONTENT_TYPE, "application/grpc")

@@ -1,6 +1,6 @@
 //! Many bytes by plain HTTP, held first and then let through: they arrive, and none are kept on the way.
 
-use std::future::poll_fn;
+use std::{convert::Infallible, future::poll_fn};
 
 use bytes::Bytes;
 use futures::{SinkExt, channel::mpsc};
@@ -186,7 +186,7 @@ async fn pod_h2(bytes: usize) -> (FakePod, JoinHandle<u64>) {
 pub(crate) async fn up_and_down_h2(bytes: usize) {
     let (activator, port) = Activator::with(workload("shop")).await;
     let (mut sender, _connection) = http2::connect(port).await;
-    let (mut blocks, frames) = mpsc::channel(1);
+    let (mut blocks, frames) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(1);
     let request = Request::post("http://any.example/x").body(StreamBody::new(frames).boxed());
     let answer = tokio::spawn(sender.send_request(request.unwrap()));
     activator.until_held(1).await;
