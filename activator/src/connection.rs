@@ -116,7 +116,7 @@ impl Gate {
             if let Ok(Err(left)) = timeout(MEANT, read_more(&mut stream, &mut read)).await {
                 return Err(left);
             }
-            metrics.connected(Kind::Tcp);
+            self.counts(&route, Kind::Tcp);
             let who = Who::connected(peer, None);
             splice::serve(stream, Bytes::Tcp { read }, (&route, who), metrics).await;
             return Ok(());
@@ -134,22 +134,28 @@ impl Gate {
                 }
                 let who = Who::connected(peer, hello.server_name.as_deref());
                 let hello = hello.length;
-                metrics.connected(Kind::Tls);
+                self.counts(&route, Kind::Tls);
                 splice::serve(stream, Bytes::Tls { read, hello }, (&route, who), metrics).await;
             }
             Speaks::Http1 => {
-                metrics.connected(Kind::Http1);
+                self.counts(&route, Kind::Http1);
                 let first = First { stream, read };
                 self.requests.serve_http1(first, peer, route).await;
             }
             Speaks::H2c => {
-                metrics.connected(Kind::H2c);
+                self.counts(&route, Kind::H2c);
                 let first = First { stream, read };
                 self.requests.serve_h2c(first, peer, route).await;
             }
             Speaks::Garbage => return Err(Refused::Because(Reason::Garbage)),
         }
         Ok(())
+    }
+
+    /// Somebody comes in this way.
+    fn counts(&self, route: &Route, kind: Kind) {
+        self.hub.metrics.connected(kind);
+        route.workload.ways.add(kind);
     }
 
     /// Whether the Service that a caller asks for, where it says one, may be this workload's.

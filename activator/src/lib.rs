@@ -35,6 +35,7 @@ mod share;
 mod splice;
 mod trace;
 mod watch;
+mod ways;
 mod who;
 mod workload;
 

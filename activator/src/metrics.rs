@@ -35,7 +35,7 @@ pub(crate) struct Metrics {
     pub(crate) bind_failures: Counter,
     /// Connects to pods that failed.
     pub(crate) connect_failures: Counter,
-    /// TLS connections that were taken to a pod once more, each time.
+    /// TLS connections and requests that were taken to a pod once more, each time.
     pub(crate) redials: Counter,
     /// TLS and TCP connections that are passed on.
     pub(crate) splices: Gauge<u64, AtomicU64>,
@@ -171,7 +171,7 @@ impl Metrics {
         );
         own.register(
             "redials",
-            "TLS ClientHellos that a pod did not answer and that went to a pod once more",
+            "TLS ClientHellos and requests that a pod did not answer and that went to a pod once more",
             metrics.redials.clone(),
         );
         own.register(

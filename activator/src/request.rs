@@ -7,6 +7,7 @@ mod forward;
 mod head;
 mod streams;
 mod told;
+mod unclear;
 mod upstream;
 
 use std::{fmt, future::pending, net::SocketAddr, sync::Arc, time::Duration};
@@ -45,7 +46,10 @@ const MAX_TRIES: usize = 10_000;
 const POOL: usize = 4_096;
 /// Requests at once on one HTTP/2 connection; the queue-proxy has the same, and says why.
 const CALLER_STREAMS: u32 = 1_024;
-/// What a caller may send on one of them before it is read, bytes. Whoever is held is not read: the
+/// Streams that are refused, or reset for a fault, in the life of a connection, before it is ended with all
+/// that is in flight; as many as at the queue-proxy, which says why.
+const CALLER_FAULTS: usize = 8_192;
+/// What a caller may send on a stream before it is read, bytes. Whoever is held is not read: the
 /// connection has room for the windows of all its streams, so that those that are let through go on.
 const CALLER_WINDOW: u32 = 32 << 10;
 /// Longest time between two requests, as the queue-proxy has it. Longer than Envoy's hour, so that it
@@ -270,6 +274,7 @@ fn h2_options() -> H2Options {
     let mut options = default_h2_options();
     options
         .max_concurrent_streams(CALLER_STREAMS)
+        .max_local_error_reset_streams(Some(CALLER_FAULTS))
         .initial_window_size(CALLER_WINDOW)
         .initial_connection_window_size(CALLER_STREAMS * CALLER_WINDOW);
     options

@@ -8,7 +8,7 @@ use std::{
 };
 
 use lull_contract::{
-    report::{HeldWorkload, Load, Woken},
+    report::{HeldWorkload, Load, Ways, Woken},
     scaled_workload::WorkloadPort,
     settings::Settings,
 };
@@ -22,6 +22,7 @@ use crate::{
     hub::{Hub, Owned, micros},
     pod::Pod,
     share::Share,
+    ways::WayCounts,
     who::{Counts, Who},
 };
 
@@ -55,6 +56,7 @@ const WOKEN_TOLD: Duration = Duration::from_secs(10);
 pub(crate) struct Workload {
     pub(crate) namespace: String,
     pub(crate) name: String,
+    pub(crate) ways: WayCounts,
     hub: Arc<Hub>,
     state: Mutex<State>,
 }
@@ -135,6 +137,7 @@ pub(crate) struct Page {
     pods_trusted: usize,
     ports: Vec<u16>,
     left: bool,
+    connections: Ways,
 }
 
 // === impl Workload ===
@@ -144,6 +147,7 @@ impl Workload {
         Arc::new(Self {
             namespace,
             name,
+            ways: WayCounts::default(),
             hub,
             state: Mutex::new(State {
                 spec: Arc::new(spec),
@@ -267,6 +271,7 @@ impl Workload {
             woken: told.woken,
             // Whenever they change, so does what was held.
             callers: state.callers.told(),
+            ways: self.ways.told(),
         })
     }
 
@@ -283,6 +288,7 @@ impl Workload {
             pods_trusted: state.trusted(),
             ports: state.listening.values().map(SocketAddr::port).collect(),
             left: state.left,
+            connections: self.ways.told(),
         }
     }
 

@@ -13,7 +13,7 @@ use std::{collections::HashMap, time::Duration};
 
 use lull_contract::{
     Metric, Settings,
-    report::{CallerCount, HeldWorkload, Load, QueueProxyReport, Woken},
+    report::{CallerCount, HeldWorkload, Load, QueueProxyReport, Ways, Woken},
 };
 
 use self::called::Told;
@@ -67,6 +67,8 @@ struct Holding {
     wake: u64,
     /// Who was held most often there.
     callers: Vec<CallerCount>,
+    /// How callers have come there.
+    ways: Ways,
 }
 
 /// What is known of an activator as a whole: it tells only what has changed.
@@ -237,6 +239,7 @@ impl Demand {
         known.forwarding = held.forwarding;
         known.ports.clone_from(&held.ports);
         known.callers.clone_from(&held.callers);
+        known.ways = held.ways;
         known.held_since = (held.held.in_flight > 0).then_some(held_since);
         known.wake = wake;
         listens_otherwise
@@ -319,6 +322,13 @@ impl Demand {
     #[must_use]
     pub fn forwarding(&self) -> u64 {
         self.activators.values().map(|known| known.forwarding).sum()
+    }
+
+    /// How callers have come to the activators, since each of these started.
+    #[must_use]
+    pub fn ways(&self) -> Ways {
+        let known = self.activators.values();
+        known.fold(Ways::default(), |all, known| all.and(known.ways))
     }
 
     /// Since when somebody has been held at an activator, but for the way of its report to here.

@@ -284,6 +284,7 @@ impl Page {
         let callers = {
             let demand = mailbox.demand.lock();
             detail.pods = demand.pod_shares();
+            detail.ways = demand.ways();
             demand.callers()
         };
         detail.callers = views::callers(&callers, &self.ctx);

@@ -153,7 +153,12 @@ impl AsyncRead for Caller {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
-        ready!(this.poll_fill(cx, buffer))?;
+        if this.poll_fill(cx, buffer)?.is_pending() {
+            // Pingora sends what it has of an answer of a known length when that is whole. Here it waits,
+            // also for more of it: what has come so far goes out.
+            let _ = Pin::new(this).poll_flush(cx)?;
+            return Poll::Pending;
+        }
         Poll::Ready(this.bound_head(buffer.filled().len() - before))
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use pingora_proxy::Session;
 
-use super::Connection;
+use super::{Connection, answer::OwnAnswer};
 use crate::splice::{self, Leaves};
 
 /// For so long at most the rest of a request that was answered is still taken in.
@@ -28,9 +28,18 @@ pub(super) async fn caller_left(session: &mut Session, connection: &Connection) 
     splice::left(&connection.socket, Leaves::Closed).await;
 }
 
+/// Answers, and ends the connection where it is HTTP/1: the request's body may be unread.
+pub(super) async fn refuse(session: &mut Session, answer: &OwnAnswer) {
+    session.set_keepalive(None);
+    match answer.send(session).await {
+        Ok(()) => swallow_rest(session).await,
+        Err(error) => tracing::debug!(%error, "caller left before the answer"),
+    }
+}
+
 /// Takes what an HTTP/1 caller is still sending. Closed with that unread, the connection would be
 /// reset, and a caller that writes first and reads then would not see its answer.
-pub(super) async fn swallow_rest(session: &mut Session) {
+async fn swallow_rest(session: &mut Session) {
     let downstream = session.as_downstream_mut();
     if !downstream.is_http2() {
         downstream.set_total_drain_timeout(Some(SWALLOW));

@@ -14,8 +14,9 @@ use tokio::time::Instant;
 use super::{
     Connection,
     answer::OwnAnswer,
-    downstream::{caller_left, connection_of, swallow_rest},
+    downstream::{caller_left, connection_of, refuse},
     told::{FORWARDED_FOR, agent, length, passed_a_proxy, unread, who},
+    unclear::is_unclear,
     upstream,
 };
 use crate::{
@@ -51,6 +52,8 @@ pub(super) struct Ctx {
     turn: Option<Turn>,
     /// How often a pod has said that it has not begun it.
     refused: u32,
+    /// It has been sent anew although a pod may have begun it.
+    is_repeated: bool,
     /// What we answer, where no pod does.
     own: Option<OwnAnswer>,
     /// `None` = it is not traced.
@@ -77,6 +80,10 @@ impl ProxyHttp for Forward {
         session.set_read_timeout(None);
         // A caller may send the next request before it has its answer (RFC 9112, 9.3.2).
         session.set_pipelining_enabled(true);
+        if is_unclear(session.req_header()) {
+            refuse(session, &OwnAnswer::bad_request()).await;
+            return Ok(true);
+        }
         let ask = Ask {
             app_port: connection.route.port.app_port,
             takes_slot: true,
@@ -212,8 +219,9 @@ impl ProxyHttp for Forward {
         error
     }
 
-    /// What may have reached the app goes to another pod only where it may be repeated and a
-    /// connection broke that was idle before. What has not, goes there whatever it is.
+    /// What has not reached the app goes to a pod anew, whatever it is. What may have does so only where it
+    /// may be repeated and its caller has heard nothing: once, and besides as often as a kept connection
+    /// turns out to have ended.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
@@ -224,14 +232,19 @@ impl ProxyHttp for Forward {
     ) -> Box<Error> {
         let is_answered = session.response_written().is_some();
         let is_kept = !is_answered && !session.as_ref().retry_buffer_truncated();
-        if is_kept && upstream::has_not_begun(&error) {
+        let goes_again = if is_kept && upstream::has_not_begun(&error) {
             ctx.refused += 1;
-            error.set_retry(ctx.refused <= MOST_REFUSED);
-        } else if is_kept && session.req_header().method.is_idempotent() {
-            error.retry.decide_reuse(client_reused);
+            ctx.refused <= MOST_REFUSED
+        } else if is_kept && upstream::broke_off(&error) {
+            let is_safe = session.req_header().method.is_idempotent();
+            is_safe && (client_reused || ctx.repeats_once())
         } else {
-            error.set_retry(false);
+            false
+        };
+        if goes_again {
+            self.hub.metrics.redials.inc();
         }
+        error.set_retry(goes_again);
         error
     }
 
@@ -249,14 +262,9 @@ impl ProxyHttp for Forward {
             span.failed(reason.as_str());
         }
         if let Some(answer) = answer.filter(|_| !has_begun) {
-            // The request's body may be unread.
-            session.set_keepalive(None);
             // The pod is done with it, whatever the caller still does.
             ctx.slot = None;
-            match answer.send(session).await {
-                Ok(()) => swallow_rest(session).await,
-                Err(error) => tracing::debug!(%error, "caller left before the answer"),
-            }
+            refuse(session, &answer).await;
         }
         FailToProxy {
             error_code,
@@ -293,6 +301,16 @@ impl ProxyHttp for Forward {
         _context: ProxyWarnLogContext,
     ) -> bool {
         true
+    }
+}
+
+impl Ctx {
+    /// Takes note that a pod which had just been reached broke off; whether the request may be sent anew.
+    fn repeats_once(&mut self) -> bool {
+        if let Some(slot) = self.slot.take() {
+            slot.avoid();
+        }
+        !std::mem::replace(&mut self.is_repeated, true)
     }
 }
 

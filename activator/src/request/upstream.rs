@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lull_contract::names;
 use pingora_core::{protocols::TcpKeepalive, upstreams::peer::HttpPeer};
-use pingora_error::{Error, ErrorSource};
+use pingora_error::{Error, ErrorSource, ErrorType, RetryType};
 
 use crate::{keepalive, splice, workload::Slot};
 
@@ -49,10 +49,17 @@ pub(super) fn has_not_begun(error: &Error) -> bool {
         .is_some_and(|told| told.is_go_away() || told.reason() == Some(h2::Reason::REFUSED_STREAM))
 }
 
+/// Whether the pod's connection broke before the head of an answer was whole: while the request was sent, or
+/// when an answer was waited for, which is all that Pingora marks in this way. An answer that is none, and a
+/// stream that the pod ends, are the pod's own word.
+pub(super) fn broke_off(error: &Error) -> bool {
+    let is_unsent = *error.etype() == ErrorType::WriteError;
+    *error.esource() == ErrorSource::Upstream && (is_unsent || error.retry == RetryType::ReusedOnly)
+}
+
 #[cfg(test)]
 mod tests {
     use http::Request;
-    use pingora_error::ErrorType;
 
     use super::*;
 
@@ -77,5 +84,17 @@ mod tests {
         let error = || async { Error::because(ErrorType::H2Error, "read", refusal().await) };
         assert!(has_not_begun(&error().await.into_up()));
         assert!(!has_not_begun(&error().await.into_down()));
+    }
+
+    #[test]
+    fn a_pod_breaks_off_by_its_connection_and_not_by_what_it_says() {
+        let mut lost = Error::explain(ErrorType::ConnectionClosed, "while reading");
+        lost.retry = RetryType::ReusedOnly;
+        assert!(broke_off(&lost.into_up()));
+        assert!(broke_off(&Error::new_up(ErrorType::WriteError)));
+        assert!(!broke_off(&Error::new_down(ErrorType::WriteError)));
+        for said in [ErrorType::InvalidHTTPHeader, ErrorType::H2Error] {
+            assert!(!broke_off(&Error::new_up(said)));
+        }
     }
 }

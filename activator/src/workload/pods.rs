@@ -200,6 +200,20 @@ impl Workload {
         self.lost_pod(&mut state);
     }
 
+    /// The pod is left alone for a moment where another one serves `app_port`. Else it is not: it may be
+    /// what a caller asks for at which the app breaks, and such a caller must not take the last pod from the
+    /// others.
+    pub(super) fn avoid(self: &Arc<Self>, pod: &Pod, app_port: u16) {
+        let has_others = {
+            let state = self.state.lock();
+            let mut others = state.pods.iter().filter(|entry| entry.pod.uid != pod.uid);
+            others.any(|entry| entry.serves(app_port))
+        };
+        if has_others {
+            self.eject(pod);
+        }
+    }
+
     fn trust(self: &Arc<Self>, uid: &str) {
         {
             let mut state = self.state.lock();

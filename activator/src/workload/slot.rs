@@ -247,6 +247,11 @@ impl Slot {
         self.workload.eject(&self.pod);
     }
 
+    /// The pod broke off what it was sent: others get it first, where there are some.
+    pub(crate) fn avoid(self) {
+        self.workload.avoid(&self.pod, self.ask.app_port);
+    }
+
     /// The pod's first byte for somebody who was held: a wake that has not ended yet has.
     pub(crate) fn answered(&self) {
         let ended = {

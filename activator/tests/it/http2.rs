@@ -26,10 +26,12 @@ const INTERNAL_ERROR: u32 = 2;
 const REFUSED_STREAM: u32 = 7;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
-type Body = BoxBody<Bytes, Infallible>;
+pub(crate) type Body = BoxBody<Bytes, Infallible>;
 
 /// A connection, and the task that ends with it.
-async fn connect(port: SocketAddr) -> (SendRequest<Body>, JoinHandle<hyper::Result<()>>) {
+pub(crate) async fn connect(
+    port: SocketAddr,
+) -> (SendRequest<Body>, JoinHandle<hyper::Result<()>>) {
     let stream = TcpStream::connect(port).await.unwrap();
     let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
         .await
@@ -46,7 +48,7 @@ fn post(body: Body) -> Request<Body> {
     Request::post("http://any.example/x").body(body).unwrap()
 }
 
-fn whole(bytes: usize) -> Body {
+pub(crate) fn whole(bytes: usize) -> Body {
     Full::new(Bytes::from(vec![b'x'; bytes])).boxed()
 }
 

@@ -7,8 +7,8 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::connections::hello;
 use crate::harness::{Activator, FakePod, get, local, loopback, soon, until, workload};
+use crate::tls::hello;
 
 #[tokio::test]
 async fn a_long_poll_returns_when_the_first_is_held() {

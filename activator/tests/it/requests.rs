@@ -356,26 +356,6 @@ pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn a_pod_that_breaks_off_is_502_and_the_request_is_not_repeated() {
-    let (activator, port) = Activator::with(workload("shop")).await;
-    let (listener, address) = crate::harness::loopback().await;
-    let app = tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let mut buffer = [0; 1024];
-        let _ = stream.read(&mut buffer).await.unwrap();
-        drop(stream);
-        listener.accept().await.map(drop)
-    });
-    activator.add_pod(&FakePod::before("shop-1", address).await);
-    let raw = get(port, "/", "").await;
-    raw.assert_status(502);
-    assert!(raw.has("lull-reason: pod-error"), "{raw:?}");
-    assert!(!app.is_finished(), "it was sent again");
-    app.abort();
-    activator.stop().await;
-}
-
-#[tokio::test]
 async fn a_websocket_passes() {
     let (activator, port) = Activator::with(workload("shop")).await;
     let (listener, address) = crate::harness::loopback().await;

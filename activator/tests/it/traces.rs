@@ -8,8 +8,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::connections::hello;
 use crate::harness::{Activator, FakePod, Raw, get, loopback, soon, workload};
+use crate::tls::hello;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";

@@ -311,7 +311,23 @@ fn held(in_flight: u64, in_flight_us: u64) -> HeldWorkload {
         held_for_us: 400_000,
         woken: None,
         callers: Vec::new(),
+        ways: Ways::default(),
     }
+}
+
+#[test]
+fn how_callers_have_come_is_summed_over_the_activators_that_there_are() {
+    let mut demand = demand();
+    let ways = |http1, tls| Ways {
+        http1,
+        tls,
+        ..Ways::default()
+    };
+    for (activator, ways) in [("a", ways(3, 1)), ("b", ways(2, 0)), ("a", ways(4, 1))] {
+        let told = HeldWorkload { ways, ..held(0, 0) };
+        demand.activator_reported(activator, (None, hearing(1, ways.http1)), &told);
+    }
+    assert_eq!(demand.ways(), ways(6, 1));
 }
 
 #[test]

@@ -131,7 +131,7 @@ impl Task {
 
 #[cfg(test)]
 mod tests {
-    use lull_contract::report::{HeldWorkload, Load};
+    use lull_contract::report::{HeldWorkload, Load, Ways};
 
     use super::*;
     use crate::demand::Hearing;
@@ -157,6 +157,7 @@ mod tests {
             held_for_us: 0,
             woken: None,
             callers: Vec::new(),
+            ways: Ways::default(),
         };
         let mut demand = mailbox.demand.lock();
         demand.activator_reported("a", (None, hearing), &held);

@@ -19,7 +19,7 @@ pub const VERSION: u32 = 1;
 /// Largest report of one queue-proxy, bytes: its callers take up to 2,700 of it, the rest has a fixed
 /// number of fields.
 pub const MAX_QUEUE_PROXY_BYTES: usize = 4 << 10;
-/// Largest report of one activator, bytes: 22,000 workloads of at most 1,400 bytes, of which
+/// Largest report of one activator, bytes: 22,000 workloads of at most 1,500 bytes, of which
 /// [`MAX_CALLERS`] and the last wake's caller take up to 700.
 pub const MAX_ACTIVATOR_BYTES: usize = 32 << 20;
 /// Most callers that an activator names for a workload.
@@ -125,6 +125,23 @@ pub struct HeldWorkload {
     /// Who was held most often since the process started, by address; at most [`MAX_CALLERS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub callers: Vec<CallerCount>,
+    /// How its callers have come; told with what else has changed.
+    #[serde(default, skip_serializing_if = "Ways::are_none")]
+    pub ways: Ways,
+}
+
+/// Connections that were taken in since the process started, by what they carry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ways {
+    /// HTTP/1, held and passed on by request.
+    pub http1: u64,
+    /// HTTP/2 without TLS, by request.
+    pub h2c: u64,
+    /// TLS, held and passed on by connection.
+    pub tls: u64,
+    /// Bytes on a port declared TCP, by connection.
+    pub tcp: u64,
 }
 
 /// A wake as one activator saw it.
@@ -224,6 +241,27 @@ impl ActivatorReport {
             Ok(report)
         } else {
             Err(ReportError::Version(report.v))
+        }
+    }
+}
+
+// === impl Ways ===
+
+impl Ways {
+    /// Whether nobody has come.
+    #[must_use]
+    pub fn are_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            http1: self.http1.saturating_add(other.http1),
+            h2c: self.h2c.saturating_add(other.h2c),
+            tls: self.tls.saturating_add(other.tls),
+            tcp: self.tcp.saturating_add(other.tcp),
         }
     }
 }

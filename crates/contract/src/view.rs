@@ -18,6 +18,7 @@ use std::fmt::Write as _;
 use serde::{Deserialize, Serialize};
 
 pub use self::kept_awake::{AwakeShare, KeptAwake};
+use crate::report::Ways;
 
 /// Path of the list of workloads.
 pub const LIST_PATH: &str = "/workloads";
@@ -127,6 +128,8 @@ pub struct WorkloadDetail {
     pub callers: Vec<CallerShare>,
     /// Who keeps it awake, or has before it fell asleep, as its pods tell; at most [`MAX_CALLERS`].
     pub kept_awake: KeptAwake,
+    /// How callers have come to the activators, since each of these started.
+    pub ways: Ways,
     /// Load by pod, the busiest first.
     pub pods: Vec<PodShare>,
     /// Load and pods in the last minutes, the oldest first; at most [`MAX_MOMENTS`].

@@ -19,14 +19,15 @@ use lull_contract::{
     original::{Original, OriginalPort, TargetPort},
     report::{
         ActivatorReport, CallerCount, CallerRequests, HeldWorkload, Lately, Load, QueueProxyReport,
-        SeenCaller, Woken,
+        SeenCaller, Ways, Woken,
     },
     settings::Ignore,
 };
 
 /// Every file. What the webhook notes is read as a whole by `crates/injection/src/record.rs`.
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "activator-report-1-first.json",
+    "activator-report-1-ways.json",
     "activator-report-1.json",
     "injected-first.json",
     "injected-name-callers.json",
@@ -138,6 +139,7 @@ fn a_report_of_an_activator_is_read() {
             address: "10.0.0.7".into(),
             holds: 9,
         }],
+        ways: Ways::default(),
     };
     let expected = ActivatorReport {
         v: 1,
@@ -169,6 +171,7 @@ fn the_least_that_an_activator_ever_told_is_a_complete_report() {
             by: None,
         }),
         callers: Vec::new(),
+        ways: Ways::default(),
     };
     let expected = ActivatorReport {
         v: 1,
@@ -181,6 +184,18 @@ fn the_least_that_an_activator_ever_told_is_a_complete_report() {
         workloads: vec![held],
     };
     assert_eq!(report.unwrap(), expected);
+}
+
+#[test]
+fn how_callers_come_to_an_activator_is_read() {
+    let report = ActivatorReport::parse(written("activator-report-1-ways.json").as_bytes());
+    let ways = Ways {
+        http1: 12,
+        h2c: 3,
+        tls: 40,
+        tcp: 0,
+    };
+    assert_eq!(report.unwrap().workloads[0].ways, ways);
 }
 
 #[test]

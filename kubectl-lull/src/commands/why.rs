@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use lull_contract::{
+    report::Ways,
     scaled_workload::ScaledWorkload,
     view::{CallerShare, KeptAwake, PodShare, WakeView, WorkloadDetail, WorkloadView},
 };
@@ -88,6 +89,7 @@ fn text(page: &Page, now: Timestamp, style: Style) -> String {
     let detail = &page.detail;
     let mut text = head(&detail.workload, now, style);
     text.push_str(&kept_awake(&detail.workload, &detail.kept_awake, now));
+    text.extend(came(detail.ways));
     for condition in &detail.workload.conditions {
         let reason = style.paint(Paint::Warn, &condition.reason);
         text.push_str(&format!("  {reason}: {}\n", condition.message));
@@ -149,6 +151,21 @@ fn kept_awake(workload: &WorkloadView, kept: &KeptAwake, now: Timestamp) -> Stri
         "kept"
     };
     format!("  {verb} awake by: {kept}; last called {ago} ago\n")
+}
+
+/// How callers have come to the activators; none where nobody has.
+fn came(ways: Ways) -> Option<String> {
+    let ways = [
+        (ways.http1, "of HTTP/1 (held by request)"),
+        (ways.h2c, "of h2c (by request)"),
+        (ways.tls, "of TLS (by connection)"),
+        (ways.tcp, "of TCP (by connection)"),
+    ];
+    let came = ways.into_iter().filter(|(count, _)| *count > 0);
+    let came: Vec<String> = came
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    (!came.is_empty()).then(|| format!("  connections at activators: {}\n", came.join(", ")))
 }
 
 fn pods(pods: &[PodShare]) -> Table {
@@ -253,6 +270,11 @@ mod tests {
                     ..WorkloadView::default()
                 },
                 wakes: vec![wake],
+                ways: Ways {
+                    http1: 12,
+                    tls: 3,
+                    ..Ways::default()
+                },
                 callers: vec![CallerShare {
                     caller: caller("10.0.0.7"),
                     holds: 3,
@@ -283,6 +305,7 @@ mod tests {
         for part in [
             "Deployment shop in namespace web: Awake for 5m\n  why: 2 in flight\n",
             "  kept awake by: prod/checkout 82 % (GET /api/*), others 18 %; last called 2s ago\n",
+            "  connections at activators: 12 of HTTP/1 (held by request), 3 of TLS (by connection)\n",
             "75 %    3       10.0.0.7: GET shop/cart",
             "612 ms           running 596 ms   10.0.0.7: GET shop/cart and 1 other",
         ] {

@@ -16,11 +16,18 @@ mod client;
 #[cfg(test)]
 mod expect;
 #[cfg(test)]
+#[path = "../../../tests/hostile/floods.rs"]
 mod floods;
 #[cfg(test)]
+#[path = "../../../tests/hostile/frames.rs"]
 mod frames;
 #[cfg(test)]
 mod grpc;
+#[cfg(test)]
+#[path = "../../../tests/hostile/h2_faults.rs"]
+mod h2_faults;
+#[cfg(test)]
+mod h2_floods;
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
@@ -38,7 +45,11 @@ mod process;
 #[cfg(test)]
 mod proxy;
 #[cfg(test)]
+#[path = "../../../tests/hostile/recorder.rs"]
 mod recorder;
+#[cfg(test)]
+#[path = "../../../tests/hostile/requests.rs"]
+mod requests;
 #[cfg(test)]
 mod slow;
 #[cfg(test)]
@@ -55,3 +66,7 @@ mod tls;
 mod unchanged;
 #[cfg(test)]
 mod websocket;
+
+// What those that are shared with the activator's tests wait by.
+#[cfg(test)]
+use process::soon;

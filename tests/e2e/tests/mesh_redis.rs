@@ -80,7 +80,8 @@ async fn answer(namespace: &Namespace, name: &str, workload: &Workload) -> anyho
         },
     }))?;
     let pods: Api<Pod> = namespace.api();
-    let created = pods.create(&PostParams::default(), &pod);
+    let params = PostParams::default();
+    let created = pods.create(&params, &pod);
     call("create the client", created).await?;
     let code = eventually("the client to end", FOLLOW, async || {
         let pod = call("look at the client", pods.get(name)).await?;

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use autoscaler::demand::Reporter;
-use lull_contract::report::{HeldWorkload, Lately, Load, QueueProxyReport, VERSION};
+use lull_contract::report::{HeldWorkload, Lately, Load, QueueProxyReport, VERSION, Ways};
 use rand::{RngExt, rngs::StdRng};
 
 /// Length of a step of the model, seconds.
@@ -341,6 +341,7 @@ impl Cluster {
             held_for_us: micros(self.now - self.held_since),
             woken: None,
             callers: Vec::new(),
+            ways: Ways::default(),
         };
         (micros(self.now) + 1, held)
     }

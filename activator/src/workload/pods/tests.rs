@@ -102,3 +102,22 @@ async fn who_waits_for_the_turn_at_a_pod_that_could_not_be_reached_goes_elsewher
     workload.trust("uid-shop");
     assert!(third.turn().await.is_some());
 }
+
+#[tokio::test]
+async fn a_pod_that_breaks_off_is_left_for_others_but_never_the_last_one() {
+    let workload = workload();
+    let hold = Hold::new(WEB, Instant::now() + Duration::from_secs(60));
+    workload.put_pod(&pod("one", Some(Ipv4Addr::LOCALHOST.into())));
+    workload.trust("uid-one");
+    let alone = workload.slot_at_once(&hold).unwrap();
+    alone.avoid();
+    assert!(workload.has_pod(WEB.app_port));
+    workload.put_pod(&pod("other", Some(Ipv4Addr::LOCALHOST.into())));
+    workload.trust("uid-other");
+    let slots = [0; 2].map(|_| workload.slot_at_once(&hold).unwrap());
+    for slot in slots {
+        slot.avoid();
+    }
+    // The first one was left, and after it the second is the last.
+    assert_eq!(workload.state.lock().trusted(), 1);
+}

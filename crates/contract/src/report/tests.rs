@@ -119,6 +119,10 @@ fn the_documentation_lists_every_field_and_no_other() {
         by: Some(by.clone()),
     };
     let held_caller = CallerCount::default();
+    let ways = Ways {
+        http1: 1,
+        ..Ways::default()
+    };
     let held = HeldWorkload {
         namespace: "default".into(),
         name: "shop".into(),
@@ -129,6 +133,7 @@ fn the_documentation_lists_every_field_and_no_other() {
         held_for_us: 0,
         woken: Some(woken.clone()),
         callers: vec![held_caller.clone()],
+        ways,
     };
     let activator = ActivatorReport {
         v: VERSION,
@@ -150,6 +155,7 @@ fn the_documentation_lists_every_field_and_no_other() {
     assert_eq!(documented(section), fields(&woken));
     assert_eq!(documented("Caller that began a wake"), fields(&by));
     assert_eq!(documented("Caller that was held"), fields(&held_caller));
+    assert_eq!(documented("Ways of a workload's callers"), fields(&ways));
 }
 
 #[test]
@@ -199,6 +205,7 @@ fn callers_and_phases_beyond_the_bounds_refuse_the_report() {
                 by: Some(by),
             }),
             callers,
+            ways: Ways::default(),
         };
         assert_eq!(held.check_sizes().is_ok(), is_taken, "{held:?}");
     }
@@ -271,6 +278,7 @@ prop_compose! {
             proptest::option::of(("[0-9a-f:.]{0,40}", "[ -~]{0,192}")),
         )),
         callers in proptest::collection::vec(("[0-9a-f:.]{0,40}", any::<u64>()), 0..=MAX_CALLERS),
+        (http1, h2c, tls, tcp) in any::<(u64, u64, u64, u64)>(),
     ) -> HeldWorkload {
         let woken = woken.map(|(number, phases_us, by)| {
             let by = by.map(|(address, asked)| SeenCaller { address, asked });
@@ -278,7 +286,10 @@ prop_compose! {
         });
         let callers = callers.into_iter();
         let callers = callers.map(|(address, holds)| CallerCount { address, holds }).collect();
-        HeldWorkload { namespace, name, uid, ports, held, forwarding, held_for_us, woken, callers }
+        let ways = Ways { http1, h2c, tls, tcp };
+        HeldWorkload {
+            namespace, name, uid, ports, held, forwarding, held_for_us, woken, callers, ways,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use autoscaler::{
 use lull_bench::{Sample, child::Memory};
 use lull_contract::{
     Settings,
-    report::{HeldWorkload, Lately, Load, QueueProxyReport, VERSION},
+    report::{HeldWorkload, Lately, Load, QueueProxyReport, VERSION, Ways},
     scaled_workload::State,
 };
 use serde_json::{Value, json};
@@ -185,5 +185,6 @@ fn idle() -> HeldWorkload {
         held_for_us: 0,
         woken: None,
         callers: Vec::new(),
+        ways: Ways::default(),
     }
 }

@@ -5,7 +5,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::process::soon;
+use crate::soon;
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
