@@ -97,7 +97,7 @@ wakes: ## 50 wakes a second among 1,000 workloads on a real cluster, beside as m
 dead-activators: ## A lost activator leaves the endpoints of 1,000 sleeping workloads, of those called lately first
 	@scripts/dead-activators.sh
 
-status-page: ## The status page of the running cluster in headless Chromium: docs/pictures
+status-page: ## The status page of the running cluster in headless Chromium, as the suite looks at it: docs/pictures
 	@scripts/status-page.sh
 
 simulate: ## The autoscaler's decisions against modelled traffic: docs/simulations.md (or ARGS="--only spike --seed 7")

@@ -357,10 +357,12 @@ function move(step) {
 
 function onKey(event) {
   const isTyping = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
+  const isReading = byId('detail').contains(event.target);
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key === 'Escape') {
     if (isTyping) event.target.blur(); else location.hash = '';
-  } else if (isTyping) {
+  } else if (isTyping || (isReading && event.key.startsWith('Arrow'))) {
+    // Arrows scroll what is read.
     return;
   } else if (event.key === '/') {
     byId('text').focus();
