@@ -12,7 +12,8 @@
 //! [`two_pods`] carry a load that nothing may move, [`writes`] every state of one object, [`course`] what Lull says of a workload under load; [`hey`] reads
 //! what that load generator prints, and [`performance`] writes it down; [`gitops`] applies manifests again and again, [`races`]
 //! does everything at once, [`prometheus`] scrapes everything, [`browser`] looks at the status page as a person does, by a [`page_proxy`]
-//! or with a [`crowd`] on it, [`book`] reads the documentation.
+//! or with a [`crowd`] on it, [`book`] reads the documentation, and a
+//! [`reader`] types its commands.
 
 pub mod activators;
 pub mod agent;
@@ -52,6 +53,7 @@ pub mod process;
 mod programs;
 pub mod prometheus;
 pub mod races;
+pub mod reader;
 pub mod rollouts;
 pub mod rounds;
 pub mod routes;
