@@ -22,6 +22,8 @@ say "the status page in a browser"
 run_tests browser -- --test-threads 1
 say "activators and autoscalers that end"
 run_tests activators autoscalers
+say "an upgrade of the chart and its CRD"
+run_tests chart_upgrade
 if [ -n "${E2E_FULL:-}" ]; then
   say "autoscalers that crash after each write"
   run_tests crashes
