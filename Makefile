@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR := $(shell . scripts/common.sh; echo $$CARGO_TARGET_DIR)
 # Clients and servers that the queue-proxy is tested with (queue-proxy/tests/peers).
 PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql util-linux
 
-.PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update chart-dry-run e2e e2e-races mesh e2e-mesh e2e-mesh-short mesh-cost mesh-load tour guard cert-manager coldstart many wakes dead-activators status-page simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
+.PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update chart-dry-run e2e e2e-races mesh e2e-mesh e2e-mesh-short mesh-cost mesh-load tour guard cert-manager coldstart many wakes dead-activators status-page dashboard simulate bench bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -101,6 +101,9 @@ dead-activators: ## A lost activator leaves the endpoints of 1,000 sleeping work
 
 status-page: ## The status page of the running cluster in headless Chromium, as the suite looks at it: docs/pictures
 	@scripts/status-page.sh
+
+dashboard: ## The dashboard's panels of the running cluster, by a real Prometheus: docs/pictures/dashboard-*.svg
+	@scripts/dashboard.sh
 
 simulate: ## The autoscaler's decisions against modelled traffic: docs/simulations.md (or ARGS="--only spike --seed 7")
 	cargo run --locked -q -p lull-simulator -- $(or $(ARGS),--docs docs)
