@@ -21,7 +21,7 @@ const CRD: &str =
     "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/scaledworkloads.lull.dev";
 /// Where the schema of a status has its fields.
 const FIELDS: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties";
-/// A field that this version has and the older one has not: the autoscaler writes it with each sleep.
+/// A field that this version has and the older one has not: the autoscaler writes it with each wake.
 const NEW: &str = "savedPodSeconds";
 /// One that only the older one has.
 const OLD: &str = "ofAnOlderVersion";
@@ -59,9 +59,8 @@ async fn an_upgrade_brings_the_new_crd_and_keeps_every_workload() -> anyhow::Res
             "{fields}"
         );
         ensure!(identity(&shop).await? == before, "it is another one");
-        // It is awake for a window and sleeps again, and the field is there that the older schema dropped.
+        // With its wake the field is written that the older schema doesn't have.
         agent.get(&shop.url("/")).await?;
-        shop.asleep().await?;
         eventually("what the sleep has saved", FOLLOW, async || {
             let object = cluster.get(&path(&shop)).await?;
             let saved = &object["status"][NEW];

@@ -75,7 +75,8 @@ impl DevTools {
     /// Asks, and waits for the answer.
     pub(super) async fn ask(&mut self, method: &str, params: Value) -> anyhow::Result<Value> {
         self.asked += 1;
-        let mut question = json!({ "id": self.asked, "method": method, "params": params });
+        let mut question = json!({ "id": self.asked, "method": method });
+        question["params"] = params;
         if let Some(session) = &self.session {
             question["sessionId"] = json!(session);
         }

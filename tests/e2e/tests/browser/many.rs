@@ -57,7 +57,7 @@ async fn news(browser: &mut Browser) -> anyhow::Result<()> {
 async fn pace_under_news(browser: &mut Browser) -> anyhow::Result<Pace> {
     browser.value::<()>("pace.start()").await?;
     news(browser).await?;
-    let pace = browser.value("pace.stop()").await?;
+    let pace: Pace = browser.value("pace.stop()").await?;
     eprintln!("{pace:?}");
     Ok(pace)
 }
@@ -171,7 +171,7 @@ async fn pace_under_the_open(browser: &mut Browser) -> anyhow::Result<Pace> {
     let so_far: u32 = browser.value(asked).await?;
     browser.value::<()>("pace.start()").await?;
     browser.shows(&format!("{asked} >= {}", so_far + 3)).await?;
-    let pace = browser.value("pace.stop()").await?;
+    let pace: Pace = browser.value("pace.stop()").await?;
     eprintln!("open: {pace:?}");
     Ok(pace)
 }
