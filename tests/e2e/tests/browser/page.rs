@@ -27,6 +27,11 @@ const STATES: [(&str, &str); 3] = [
     ("search", "Awake"),
     ("reports", "Planned"),
 ];
+/// A screen that is filled by less than there is of any workload.
+const LOW: Screen = Screen {
+    height: 390,
+    ..PHONE
+};
 /// Names of phases of a wake that a page must have.
 const PHASES: [&str; 2] = ["running", "first-byte"];
 
@@ -284,8 +289,8 @@ impl<'a> Scene<'a> {
         }
         let told = "document.querySelector('#wakes').textContent.includes('/cart')";
         self.browser.shows(told).await?;
-        // On a phone what is open is longer than the screen.
-        self.browser.look_with(PHONE).await?;
+        // What is open is longer than the screen of a phone that lies on its side.
+        self.browser.look_with(LOW).await?;
         self.goes_to(Key::Down, "@detail").await?;
         self.browser.shows("scrollY > 0").await?;
         self.browser.look_with(DESK).await?;
