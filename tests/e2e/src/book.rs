@@ -17,6 +17,13 @@ const FENCE: &str = "```";
 const NOT_RUN: &str = "<!-- not run: ";
 /// What begins a command in a block that shows answers, too.
 const PROMPT: &str = "$ ";
+/// What asks whether an object is taken that stands on standard input, and whether a change is; neither is
+/// kept.
+const APPLY: &str = "kubectl apply --server-side --force-conflicts --dry-run=server -f -";
+const PATCH: &str =
+    "kubectl patch deployment shop --type merge --dry-run=server --patch-file /dev/stdin";
+/// What ends standard input there.
+const END: &str = "END-OF-BLOCK";
 /// Programs that readers are asked to run.
 const PROGRAMS: [&str; 8] = [
     "kubectl", "helm", "istioctl", "make", "kind", "docker", "skopeo", "curl",
@@ -214,10 +221,16 @@ impl Block {
         }
     }
 
-    /// What a reader types: all of it, or in a `console` what stands behind a `$`, to the end of a
-    /// command of several lines.
+    /// What a reader types: all of it; in a `console` what stands behind a `$`, to the end of a command
+    /// of several lines; for `yaml` what asks the API server whether it takes it, as an object, or as a
+    /// change of the Deployment `shop` where it names no kind.
     #[must_use]
     pub fn commands(&self) -> String {
+        if self.info.starts_with("yaml") {
+            let is_object = self.text.lines().any(|line| line.starts_with("kind:"));
+            let asks = if is_object { APPLY } else { PATCH };
+            return format!("{asks} <<'{END}'\n{}{END}\n", self.text);
+        }
         if !self.info.starts_with("console") {
             return self.text.clone();
         }
@@ -323,6 +336,10 @@ on` here.
         );
         assert_eq!(shown.commands(), "kubectl get sw \\\n    -A\ntrue\n");
         assert_eq!(block("sh", "a\nb").commands(), "a\nb\n");
+        let asked = |text: &str| block("yaml run plain", text).commands();
+        let object = asked("apiVersion: v1\nkind: Pod");
+        assert!(object.starts_with("kubectl apply ") && object.contains("\nkind: Pod\n"));
+        assert!(asked("metadata: {}").starts_with("kubectl patch deployment shop "));
         assert!(block("", "NAME\n$ kubectl get sw").has_commands());
         assert!(block("sh", "true").has_commands());
         assert!(!block("yaml", "kubectl: 1").has_commands());

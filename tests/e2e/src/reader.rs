@@ -25,7 +25,7 @@ const LULL_NAMESPACE: &str = "lull-system";
 /// The values of the reader's own installation, as the documentation names them; here they are at home.
 const VALUES: &str = "your-values.yaml";
 /// How the documentation names the namespace of its workload where it has to.
-const OF_THE_WORKLOAD: &str = "-n shop";
+const OF_THE_WORKLOAD: [&str; 2] = ["-n shop", "namespace: shop"];
 
 /// A shell in the repository, with a home of its own.
 #[derive(Debug)]
@@ -89,9 +89,11 @@ impl Reader {
 
     /// The commands with the names that things have on this cluster.
     fn here(&self, commands: &str) -> String {
-        let namespace = format!("-n {}", self.namespace);
-        let commands = commands.replace(OF_THE_WORKLOAD, &namespace);
-        let commands = commands.replace(LULL_NAMESPACE, &self.lull_namespace);
+        let mut commands = commands.replace(LULL_NAMESPACE, &self.lull_namespace);
+        for named in OF_THE_WORKLOAD {
+            let here = named.replace("shop", &self.namespace);
+            commands = commands.replace(named, &here);
+        }
         commands.replace(VALUES, &format!("~/{VALUES}"))
     }
 
