@@ -135,6 +135,8 @@ impl Browser {
         command
             // Its sandbox can't be had as root.
             .args(["--headless", "--no-sandbox", "--disable-gpu"])
+            // In a container there are 64 MiB of it.
+            .arg("--disable-dev-shm-usage")
             .args(["--hide-scrollbars", "--remote-debugging-port=0"])
             .arg(format!("--user-data-dir={}", profile.display()));
         let mut chromium = Program::start("chromium", command, &scratch)?;
