@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR := $(shell . scripts/common.sh; echo $$CARGO_TARGET_DIR)
 # Clients and servers that the queue-proxy is tested with (queue-proxy/tests/peers).
 PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql util-linux
 
-.PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update chart-dry-run e2e e2e-races mesh e2e-mesh e2e-mesh-short mesh-cost mesh-load tour guard network-policies cert-manager coldstart many wakes dead-activators status-page simulate bench knative bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
+.PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update chart-dry-run e2e e2e-races mesh e2e-mesh e2e-mesh-short mesh-cost mesh-load tour guard network-policies cert-manager coldstart many wakes dead-activators status-page dashboard simulate bench knative bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -22,7 +22,9 @@ test: check chart instructions e2e e2e-mesh-short ## Every test, in order of tim
 test-full: export E2E_FULL := 1
 # Its CRD, reports and chart are others than those of today, and it passed this suite. Empty: no such upgrade.
 test-full: export E2E_UPGRADE_FROM ?= 433ec43
-test-full: test chart-dry-run e2e-races e2e-mesh network-policies cert-manager slow coldstart ## Also what takes longer
+# A test leaves the tree as it is.
+test-full: export TOUR_PAGE := .build/tour-page.md
+test-full: test chart-dry-run guard e2e-races e2e-mesh network-policies cert-manager tour slow coldstart ## Also what takes longer
 
 check: fmt lint doc unit ## Everything that needs no cluster
 
@@ -103,8 +105,11 @@ wakes: ## 50 wakes a second among 1,000 workloads on a real cluster, beside as m
 dead-activators: ## A lost activator leaves the endpoints of 1,000 sleeping workloads, of those called lately first
 	@scripts/dead-activators.sh
 
-status-page: ## The status page of the running cluster in headless Chromium: docs/pictures
+status-page: ## The status page of the running cluster in headless Chromium, as the suite looks at it: docs/pictures
 	@scripts/status-page.sh
+
+dashboard: ## The dashboard's panels of the running cluster, by a real Prometheus: docs/pictures/dashboard-*.svg
+	@scripts/dashboard.sh
 
 simulate: ## The autoscaler's decisions against modelled traffic: docs/simulations.md (or ARGS="--only spike --seed 7")
 	cargo run --locked -q -p lull-simulator -- $(or $(ARGS),--docs docs)

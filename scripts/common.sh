@@ -41,7 +41,7 @@ within() { # SECONDS, COMMAND..., until it succeeds
 }
 
 # Debian packages that are missing, installed; elsewhere a message that names them.
-need_packages() {
+need_packages() { # PACKAGE...; APT_ARGS: more for apt-get install
   local missing=() package
   for package in "$@"; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
@@ -51,7 +51,15 @@ need_packages() {
   [ "$(id -u)" = 0 ] || die "run as root, or install: apt-get install ${missing[*]}"
   say "installing ${missing[*]}"
   apt-get update -q >/dev/null
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -q "${missing[@]}" >/dev/null
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -q ${APT_ARGS:-} "${missing[@]}" >/dev/null
+}
+
+# Path of Chromium: one that is there, or Debian's without what that recommends, which is for desks.
+# Beside what the suite needs anyway it takes 160 MB to fetch and 570 MB on the disk.
+chromium_program() {
+  command -v chromium && return
+  APT_ARGS=--no-install-recommends need_packages chromium >&2
+  command -v chromium
 }
 
 # Folder of prometheus and promtool: those on the PATH, or Debian's. That package is only unpacked, since

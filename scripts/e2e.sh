@@ -13,10 +13,13 @@ export E2E_KUBECTL_LULL=$CARGO_TARGET_DIR/debug/kubectl-lull
 with_lull e2e
 E2E_HELM=$(tool helm); E2E_KUBECTL=$(tool kubectl); export E2E_HELM E2E_KUBECTL
 E2E_PROMETHEUS=$(prometheus_folder)/prometheus; export E2E_PROMETHEUS
+E2E_CHROMIUM=$(chromium_program); export E2E_CHROMIUM
 threads=${E2E_THREADS:-6}
 say "suite"
 run_tests together -- --test-threads "$threads"
 run_tests quiet load -- --test-threads "$threads"
+say "the status page in a browser"
+run_tests browser -- --test-threads 1
 if [ "$CLUSTER" != current ]; then
   say "activators and autoscalers that end"
   run_tests activators autoscalers
@@ -28,6 +31,8 @@ fi
 if [ -n "${E2E_FULL:-}" ]; then
   say "autoscalers that crash after each write"
   run_tests crashes
+  say "an upgrade of the chart and its CRD"
+  run_tests chart_upgrade
 fi
 if [ "$CLUSTER" = builtin ]; then
   if [ -z "${E2E_FULL:-}" ]; then

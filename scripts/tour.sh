@@ -5,7 +5,7 @@
 # IMAGE_TAG, APP_IMAGE).
 . "$(dirname "$0")/common.sh"
 cd "$root"
-page=docs/tour.md draft=$build/tour.md
+page=${TOUR_PAGE:-docs/tour.md} draft=$build/tour.md
 namespace=tour
 app=${APP_IMAGE:-lull-test/sample-app:dev}
 

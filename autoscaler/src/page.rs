@@ -6,7 +6,7 @@
 //!                                          once a second   --events--> who looks on
 //! ```
 //!
-//! Nothing here changes anything. The page is three files that are part of the binary; it loads
+//! Nothing here changes anything. The page is four files that are part of the binary; it loads
 //! nothing from outside, and its links are relative, so it also works behind the API server's proxy.
 
 mod events;
@@ -61,7 +61,7 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
      connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The files of the page: path, type, text.
-const FILES: [(&str, &str, &str); 3] = [
+const FILES: [(&str, &str, &str); 4] = [
     (
         "/",
         "text/html; charset=utf-8",
@@ -77,6 +77,8 @@ const FILES: [(&str, &str, &str); 3] = [
         "text/css; charset=utf-8",
         include_str!("page/style.css"),
     ),
+    // Without one a browser asks the API server for it where it shows the page by way of its proxy.
+    ("/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
 ];
 
 /// An answer, or a stream of events.

@@ -13,6 +13,21 @@ use anyhow::Context as _;
 
 /// What begins and ends a block.
 const FENCE: &str = "```";
+/// What begins the line above a block of commands that no test runs; behind it stands why.
+const NOT_RUN: &str = "<!-- not run: ";
+/// What begins a command in a block that shows answers, too.
+const PROMPT: &str = "$ ";
+/// What asks whether an object is taken that stands on standard input, and whether a change is; neither is
+/// kept.
+const APPLY: &str = "kubectl apply --server-side --force-conflicts --dry-run=server -f -";
+const PATCH: &str =
+    "kubectl patch deployment shop --type merge --dry-run=server --patch-file /dev/stdin";
+/// What ends standard input there.
+const END: &str = "END-OF-BLOCK";
+/// Programs that readers are asked to run.
+const PROGRAMS: [&str; 8] = [
+    "kubectl", "helm", "istioctl", "make", "kind", "docker", "skopeo", "curl",
+];
 
 /// One page.
 #[derive(Debug, Clone)]
@@ -32,6 +47,21 @@ pub struct Block {
     pub text: String,
     /// The page's line at which it begins, from 1.
     pub line: usize,
+    /// Why no test runs it, where that is said above it.
+    pub not_run: Option<String>,
+}
+
+/// Where the commands of a block are run, as its info says: `sh run enrolled`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scene {
+    /// `run`: by a test of that page alone.
+    Own,
+    /// `run plain`: beside a Deployment and Service `shop` that Lull has nothing to do with.
+    Plain,
+    /// `run enrolled`: beside a `shop` that is enrolled and awake.
+    Enrolled,
+    /// `run alone`: where nobody else needs Lull, which may be replaced.
+    Alone,
 }
 
 /// The repository.
@@ -87,6 +117,7 @@ impl Page {
     pub fn blocks(&self) -> Vec<Block> {
         let mut blocks = Vec::new();
         let mut open: Option<Block> = None;
+        let mut above = "";
         for (number, line) in self.text.lines().enumerate() {
             if let Some(info) = line.trim_start().strip_prefix(FENCE) {
                 match open.take() {
@@ -96,6 +127,7 @@ impl Page {
                             info: info.trim().to_owned(),
                             text: String::new(),
                             line: number + 1,
+                            not_run: reason(above),
                         });
                     }
                 }
@@ -103,6 +135,7 @@ impl Page {
                 block.text.push_str(line);
                 block.text.push('\n');
             }
+            above = line;
         }
         blocks
     }
@@ -166,6 +199,70 @@ impl Page {
     }
 }
 
+/// Why a block is not run, where `line` says that.
+fn reason(line: &str) -> Option<String> {
+    let said = line.trim().strip_prefix(NOT_RUN)?;
+    Some(said.strip_suffix("-->")?.trim().to_owned())
+}
+
+// === impl Block ===
+
+impl Block {
+    /// Where a test runs it; `None` where none does, or by a word that means nothing.
+    #[must_use]
+    pub fn scene(&self) -> Option<Scene> {
+        let mut words = self.info.split(' ').skip(1);
+        match (words.next(), words.next(), words.next()) {
+            (Some("run"), None, None) => Some(Scene::Own),
+            (Some("run"), Some("plain"), None) => Some(Scene::Plain),
+            (Some("run"), Some("enrolled"), None) => Some(Scene::Enrolled),
+            (Some("run"), Some("alone"), None) => Some(Scene::Alone),
+            _ => None,
+        }
+    }
+
+    /// What a reader types: all of it; in a `console` what stands behind a `$`, to the end of a command
+    /// of several lines; for `yaml` what asks the API server whether it takes it, as an object, or as a
+    /// change of the Deployment `shop` where it names no kind.
+    #[must_use]
+    pub fn commands(&self) -> String {
+        if self.info.starts_with("yaml") {
+            let is_object = self.text.lines().any(|line| line.starts_with("kind:"));
+            let asks = if is_object { APPLY } else { PATCH };
+            return format!("{asks} <<'{END}'\n{}{END}\n", self.text);
+        }
+        if !self.info.starts_with("console") {
+            return self.text.clone();
+        }
+        let mut commands = String::new();
+        let mut goes_on = false;
+        for line in self.text.lines() {
+            let typed = match line.trim_start().strip_prefix(PROMPT) {
+                Some(typed) => typed,
+                None if goes_on => line,
+                None => continue,
+            };
+            commands.push_str(typed);
+            commands.push('\n');
+            goes_on = typed.ends_with('\\');
+        }
+        commands
+    }
+
+    /// Whether a reader is meant to type something of it, whatever its info says.
+    #[must_use]
+    pub fn has_commands(&self) -> bool {
+        let is_shell =
+            ["sh", "bash", "console"].contains(&self.info.split(' ').next().unwrap_or_default());
+        let mut lines = self.text.lines().map(str::trim_start);
+        is_shell
+            || lines.any(|line| {
+                let line = line.strip_prefix(PROMPT).unwrap_or(line);
+                PROGRAMS.contains(&line.split(' ').next().unwrap_or_default())
+            })
+    }
+}
+
 /// A heading as links name it.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter_map(|c| match c {
@@ -211,6 +308,42 @@ on` here.
         assert_eq!(blocks.len(), 2);
         assert_eq!((blocks[0].info.as_str(), blocks[0].line), ("sh run", 5));
         assert_eq!(blocks[1].text, "a: 1\n");
+    }
+
+    fn block(info: &str, text: &str) -> Block {
+        let text = format!("<!-- not run: it installs -->\n```{info}\n{text}\n```\n");
+        let path = PathBuf::new();
+        Page { path, text }.blocks().remove(0)
+    }
+
+    #[test]
+    fn a_block_says_where_its_commands_are_run_or_why_they_are_not() {
+        let run = block("sh run enrolled", "kubectl get sw");
+        assert_eq!(run.scene(), Some(Scene::Enrolled));
+        assert_eq!(run.not_run.as_deref(), Some("it installs"));
+        assert_eq!(block("sh run", "").scene(), Some(Scene::Own));
+        for unknown in ["", "sh", "sh run somewhere", "sh run plain now"] {
+            assert_eq!(block(unknown, "").scene(), None, "{unknown}");
+        }
+        assert_eq!(page().blocks()[0].not_run, None);
+    }
+
+    #[test]
+    fn what_is_typed_is_told_from_what_comes_back() {
+        let shown = block(
+            "console run plain",
+            "$ kubectl get sw \\\n    -A\nNAME\n$ true",
+        );
+        assert_eq!(shown.commands(), "kubectl get sw \\\n    -A\ntrue\n");
+        assert_eq!(block("sh", "a\nb").commands(), "a\nb\n");
+        let asked = |text: &str| block("yaml run plain", text).commands();
+        let object = asked("apiVersion: v1\nkind: Pod");
+        assert!(object.starts_with("kubectl apply ") && object.contains("\nkind: Pod\n"));
+        assert!(asked("metadata: {}").starts_with("kubectl patch deployment shop "));
+        assert!(block("", "NAME\n$ kubectl get sw").has_commands());
+        assert!(block("sh", "true").has_commands());
+        assert!(!block("yaml", "kubectl: 1").has_commands());
+        assert!(!block("", "NAME   MODE").has_commands());
     }
 
     #[test]

@@ -11,7 +11,9 @@
 //! [`coldstarts`] how long they took, and [`knative`] how long its own,
 //! [`two_pods`] carry a load that nothing may move, [`writes`] every state of one object, [`course`] what Lull says of a workload under load; [`hey`] reads
 //! what that load generator prints, and [`performance`] writes it down; [`release`] is changed by Helm; [`gitops`] applies manifests again and again, [`races`]
-//! does everything at once, [`prometheus`] scrapes everything, [`book`] reads the documentation.
+//! does everything at once, [`prometheus`] scrapes everything, [`browser`] looks at the status page as a person does, by a [`page_proxy`]
+//! or with a [`crowd`] on it, [`book`] reads the documentation, and a
+//! [`reader`] types its commands.
 
 pub mod activators;
 pub mod agent;
@@ -19,6 +21,7 @@ pub mod app;
 pub mod autoscalers;
 pub mod background;
 pub mod book;
+pub mod browser;
 pub mod chance;
 pub mod cluster;
 pub mod coldstarts;
@@ -28,6 +31,7 @@ pub mod containers;
 pub mod counters;
 pub mod course;
 pub mod crashes;
+pub mod crowd;
 pub mod dashboard;
 pub mod diagnostics;
 pub mod fleet;
@@ -43,12 +47,14 @@ pub mod mesh;
 pub mod metrics_api;
 pub mod namespace;
 pub mod original;
+pub mod page_proxy;
 pub mod performance;
 pub mod process;
 #[cfg(test)]
 mod programs;
 pub mod prometheus;
 pub mod races;
+pub mod reader;
 pub mod release;
 pub mod rollouts;
 pub mod rounds;

@@ -9,6 +9,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -21,6 +22,7 @@ use crate::{
     Namespace,
     background::{PlainClient, Program, Scratch, program},
     cluster::{call, is_ready},
+    dashboard::Series,
 };
 
 /// The chart's rules.
@@ -130,6 +132,23 @@ impl Prometheus {
         values.collect()
     }
 
+    /// The series that `promql` had in the last `span`, where they were numbers.
+    ///
+    /// # Errors
+    /// Where Prometheus doesn't understand it.
+    pub async fn range(&self, promql: &str, span: Duration) -> anyhow::Result<Vec<Series>> {
+        let end = sample_app::unix_us() / 1_000_000;
+        let start = end.saturating_sub(span.as_secs());
+        let query = escaped(promql);
+        let path = format!("/api/v1/query_range?query={query}&start={start}&end={end}&step=2");
+        let answer = self.data(&path).await?;
+        let series = answer["result"].as_array();
+        let series = series.with_context(|| format!("no series in {answer}"))?;
+        let series = series.iter().map(series_of);
+        let all: Option<Vec<Series>> = series.collect();
+        all.with_context(|| format!("a series that can't be read in {answer}"))
+    }
+
     /// Health of each rule, by its name: `ok` once it has been evaluated.
     ///
     /// # Errors
@@ -161,6 +180,22 @@ impl Prometheus {
         self.server.stop().await?;
         self.proxy.stop().await
     }
+}
+
+/// A series of an answer over a time.
+fn series_of(answer: &Value) -> Option<Series> {
+    let labels = answer["metric"].as_object()?.iter();
+    let labels = labels.map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
+    let point = |point: &Value| -> Option<(f64, f64)> {
+        Some((point[0].as_f64()?, point[1].as_str()?.parse().ok()?))
+    };
+    let points: Option<Vec<(f64, f64)>> = answer["values"].as_array()?.iter().map(point).collect();
+    let mut points = points?;
+    points.retain(|(_, value)| value.is_finite());
+    Some(Series {
+        labels: labels.collect::<Option<_>>()?,
+        points,
+    })
 }
 
 /// JSON, which is YAML too. Files are in `folder`.
@@ -225,6 +260,18 @@ mod tests {
     #[test]
     fn what_a_url_may_not_have_is_escaped() {
         assert_eq!(escaped("a_b{c=\"1\"}"), "a%5Fb%7Bc%3D%221%22%7D");
+    }
+
+    #[test]
+    fn a_series_has_its_labels_and_the_values_that_are_numbers() {
+        let answer = json!({
+            "metric": { "state": "Asleep" },
+            "values": [[1.5, "NaN"], [3.5, "2"], [5.5, "+Inf"]],
+        });
+        let series = series_of(&answer).unwrap();
+        assert_eq!(series.labels["state"], "Asleep");
+        assert_eq!(series.points, [(3.5, 2.0)]);
+        assert_eq!(series_of(&json!({ "metric": {} })), None);
     }
 
     #[test]

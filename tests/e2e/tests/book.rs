@@ -9,11 +9,15 @@ use std::{
 use anyhow::Context as _;
 use kube::Resource as _;
 use lull_contract::{annotations, names, scaled_workload::ScaledWorkload};
-use lull_e2e::book::{self, Page};
+use lull_e2e::book::{self, Block, Page, Scene};
 use serde_json::Value;
 
 /// Page that lists all others.
 const SUMMARY: &str = "SUMMARY.md";
+/// Page whose commands have a test of their own (`tests/e2e/tests/together/quickstart.rs`).
+const STORY: &str = "quickstart.md";
+/// Page that `make tour` writes while it types the commands.
+const WRITTEN_BY_A_RUN: &str = "tour.md";
 
 /// The pages and the README, which leads to them.
 fn everything() -> anyhow::Result<Vec<Page>> {
@@ -302,6 +306,39 @@ fn every_block_of_yaml_can_be_read() -> anyhow::Result<()> {
                 let read: Result<Vec<Value>, _> = serde_saphyr::from_multiple(&block.text);
                 let error = read.err()?;
                 Some(format!("line {}: {error}", block.line))
+            })
+            .collect())
+    })?;
+    assert_eq!(faults, [""; 0]);
+    Ok(())
+}
+
+/// What is wrong with how a block of commands says whether it is run.
+fn left_open(page: &str, block: &Block) -> Option<&'static str> {
+    let says_run = block.info.contains("run");
+    let reason = block.not_run.as_deref();
+    match (block.scene(), reason) {
+        (Some(_), Some(_)) => Some("is run, and says why it is not"),
+        (Some(Scene::Own), None) if page != STORY => Some("is run by no test"),
+        (None, _) if says_run => Some("is run nowhere: no such scene"),
+        (None, None) if block.has_commands() => Some("is not run, and doesn't say why"),
+        (None, Some("")) => Some("gives no reason"),
+        _ => None,
+    }
+}
+
+#[test]
+fn every_block_of_commands_is_run_by_a_test_or_says_why_not() -> anyhow::Result<()> {
+    let faults = faults(|page| {
+        let name = page.path.file_name().unwrap_or_default().to_string_lossy();
+        if name == WRITTEN_BY_A_RUN {
+            return Ok(Vec::new());
+        }
+        let blocks = page.blocks().into_iter();
+        Ok(blocks
+            .filter_map(|block| {
+                let fault = left_open(&name, &block)?;
+                Some(format!("line {}: {fault}", block.line))
             })
             .collect())
     })?;

@@ -1,7 +1,8 @@
 //! Dashboard and alerts against a real Prometheus: every panel shows something, every rule is
-//! evaluated. That each alert fires and clears is shown by `make chart`.
+//! evaluated. That each alert fires and clears is shown by `make chart`. With `E2E_PICTURES` pictures of the
+//! panels go into that folder (make dashboard).
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, env, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use lull_e2e::{
@@ -15,6 +16,10 @@ const RULES: &str = include_str!("../../../../charts/lull/rules/lull.yaml");
 const FOLLOW: Duration = Duration::from_secs(60);
 /// What rates are over: everything that the test does.
 const WINDOW: &str = "5m";
+/// The same in pictures: as Grafana has it, some scrapes.
+const PICTURES_WINDOW: &str = "10s";
+/// What pictures show: asleep, a wake, load, asleep again.
+const PICTURES_SPAN: Duration = Duration::from_secs(180);
 
 #[tokio::test]
 async fn every_panel_has_data_under_load_and_every_rule_is_evaluated() -> anyhow::Result<()> {
@@ -74,7 +79,12 @@ async fn panels_fill(
         ready.iter().any(|pods| *pods > 0.0),
         "{of_workload} is {ready:?}"
     );
-    all_answered(&load.stop().await?)
+    let Some(folder) = env::var_os("E2E_PICTURES").map(PathBuf::from) else {
+        return all_answered(&load.stop().await?);
+    };
+    all_answered(&load.finished().await?)?;
+    workload.asleep().await?;
+    dashboard::draw(prometheus, PICTURES_WINDOW, PICTURES_SPAN, &folder).await
 }
 
 /// Queries that find no series with a number.

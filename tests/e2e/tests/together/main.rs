@@ -8,6 +8,7 @@ mod anew;
 mod apps;
 mod cycles;
 mod dashboards;
+mod guides;
 mod helm_test;
 mod kinds;
 mod kubectl_lull;
