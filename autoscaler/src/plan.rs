@@ -5,6 +5,7 @@
 //! asks.rs       the workload's annotations
 //! template.rs   the workload's own spec            services.rs   Services, port by port
 //! policies.rs   NetworkPolicies                    budgets.rs    PodDisruptionBudgets
+//! room.rs       ResourceQuotas and LimitRanges
 //! mesh.rs       Istio's objects                    wakes.rs      how long its wakes took
 //! names.rs      names of Lull's own objects that others have
 //! patch.rs      what is then changed in a Service, and how it is given back
@@ -17,6 +18,7 @@ mod mesh;
 mod names;
 mod patch;
 mod policies;
+mod room;
 mod services;
 mod template;
 mod wakes;
@@ -38,6 +40,7 @@ pub use mesh::Mesh;
 pub use names::taken;
 pub use patch::{hold_patch, is_held, is_switched, release_patch, restore_patch, switch_patch};
 pub(crate) use patch::{is_noted, is_planned_alike, target_name, user_selector};
+pub use room::Needs;
 pub use services::selecting;
 pub(crate) use services::selects;
 pub use wakes::longest_wake;
@@ -45,7 +48,7 @@ pub use wakes::longest_wake;
 use crate::{
     mesh::istio_duration,
     pod::Pod,
-    stores::{Budget, NetworkPolicy},
+    stores::{Budget, LimitRange, NetworkPolicy, Quota},
 };
 
 type Labels = BTreeMap<String, String>;
@@ -82,6 +85,8 @@ pub struct Template {
     pub pre_stops: Vec<String>,
     /// How pods get a new template.
     pub rollout: Rollout,
+    /// What the pods ask for.
+    pub needs: Needs,
 }
 
 /// How pods get a new template.
@@ -157,6 +162,10 @@ pub struct Situation<'a> {
     pub policies: &'a [Arc<NetworkPolicy>],
     /// PodDisruptionBudgets of the namespace.
     pub budgets: &'a [Arc<Budget>],
+    /// ResourceQuotas of the namespace.
+    pub quotas: &'a [Arc<Quota>],
+    /// LimitRanges of the namespace; `None` where nobody knows whether there are any.
+    pub ranges: Option<&'a [Arc<LimitRange>]>,
     /// How long it took to wake lately, where that was long ([`longest_wake`]).
     pub longest_wake: Option<Duration>,
     /// The mesh around it, where the cluster has one.
@@ -173,7 +182,7 @@ pub struct Plan {
     /// Those of them, by name, for which Lull writes a DestinationRule, and what it says.
     pub connect_timeouts: BTreeMap<String, Duration>,
     /// The workload's own first, then those about its Services, by name, then those about names that
-    /// are taken, policies and the mesh.
+    /// are taken, policies, what bounds its pods' resources, and the mesh.
     pub findings: Vec<Finding>,
 }
 
@@ -215,6 +224,7 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
     scalers(situation, &mut findings);
     policies::find(situation, &mut findings);
     budgets::find(situation, &mut findings);
+    room::find(situation, &mut findings);
     mesh::find(situation, &services, &mut findings);
     Plan {
         connect_timeouts: mesh::connect_timeouts(situation, &services),

@@ -52,6 +52,12 @@ pub enum Reason {
     PolicyBlocks,
     /// A NetworkPolicy lets fewer callers in than activators would let through.
     PolicyNarrower,
+    /// A ResourceQuota wants every container to say what the sidecar doesn't.
+    QuotaDemands,
+    /// A ResourceQuota has room for no pod with the sidecar.
+    QuotaTooSmall,
+    /// The sidecar is out of what a LimitRange lets containers have.
+    OutOfLimitRange,
     /// Istio's mutual TLS is set for a port to which traffic no longer comes.
     MtlsByPort,
     /// An Istio policy has rules for a port to which traffic no longer comes.
@@ -78,6 +84,10 @@ pub enum Reason {
     ManualRollout,
     /// A PodDisruptionBudget keeps the last pod from being evicted.
     BudgetHoldsDrains,
+    /// A ResourceQuota has room for fewer pods than Lull starts.
+    QuotaShort,
+    /// Pods are Guaranteed without the sidecar, and not with it.
+    QosClass,
     /// Callers in the mesh speak TLS of their own with the app.
     OwnTls,
     /// Callers in the mesh expect an identity that the pods don't have.
@@ -120,7 +130,7 @@ pub struct Finding {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 49] = [
         Self::BadAnnotation,
         Self::NoTemplate,
         Self::NoPort,
@@ -140,6 +150,9 @@ impl Reason {
         Self::OtherScaler,
         Self::PolicyBlocks,
         Self::PolicyNarrower,
+        Self::QuotaDemands,
+        Self::QuotaTooSmall,
+        Self::OutOfLimitRange,
         Self::MtlsByPort,
         Self::PolicyByPort,
         Self::PolicyByAddress,
@@ -153,6 +166,8 @@ impl Reason {
         Self::OwnPreStop,
         Self::ManualRollout,
         Self::BudgetHoldsDrains,
+        Self::QuotaShort,
+        Self::QosClass,
         Self::OwnTls,
         Self::OtherIdentity,
         Self::OutlierDetection,
@@ -179,6 +194,8 @@ impl Reason {
             | Self::OwnPreStop
             | Self::ManualRollout
             | Self::BudgetHoldsDrains
+            | Self::QuotaShort
+            | Self::QosClass
             | Self::OwnTls
             | Self::OtherIdentity
             | Self::OutlierDetection

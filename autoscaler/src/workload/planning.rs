@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use lull_contract::{
+    annotations,
     names::{WORKLOAD_LABEL, label_value, private_service},
     scaled_workload::{ScaledWorkload, State},
 };
@@ -69,7 +70,7 @@ impl Task {
     pub(super) fn plan(&mut self, target: &Target, workload: &ScaledWorkload) -> Arc<Plan> {
         let inputs = Inputs {
             version: self.objects,
-            asks: Asks::of(&target.annotations, &workload.spec.settings),
+            asks: self.asks(target, workload),
             is_enrolled: self.is_enrolled(),
             taken: self.taken(target),
             unnoted: self.unnoted(target),
@@ -82,6 +83,21 @@ impl Task {
         let plan = planned.get(inputs, |inputs| self.work_out(target, inputs));
         self.planned = planned;
         plan
+    }
+
+    /// What its annotations and the defaults ask for. What a sidecar that is there asks for stands in
+    /// the template.
+    fn asks(&self, target: &Target, workload: &ScaledWorkload) -> Asks {
+        let defaults = (!target.is_injected()).then(|| {
+            let settings = self.ctx.settings.borrow();
+            Arc::clone(&settings.defaults)
+        });
+        let sidecar = defaults.map(|defaults| {
+            let wanted = annotations::parse_with(&target.annotations, &defaults);
+            wanted.unwrap_or_else(|_| defaults.effective()).sidecar
+        });
+        let settings = &workload.spec.settings;
+        Asks::of(&target.annotations, settings, sidecar.as_ref())
     }
 
     fn work_out(&self, target: &Target, inputs: &Inputs) -> Plan {
@@ -115,6 +131,7 @@ impl Task {
         let without = Template::default();
         let template = target.template.as_ref();
         let rules = stores.rules.around(namespace);
+        let ranges = stores.ranges.in_namespace(namespace);
         plan::plan(&Situation {
             workload: &target.to_string(),
             id: &self.key.name,
@@ -127,6 +144,8 @@ impl Task {
             scalers: &scalers,
             policies: &stores.policies.in_namespace(namespace),
             budgets: &stores.budgets.in_namespace(namespace),
+            quotas: &stores.quotas.in_namespace(namespace),
+            ranges: ranges.as_deref(),
             longest_wake: inputs.longest_wake,
             mesh: template
                 .zip(inputs.is_meshed)
@@ -316,7 +335,8 @@ fn reference(target: &Target, object: &str) -> Option<ObjectReference> {
 
 #[cfg(test)]
 mod tests {
-    use lull_contract::Class;
+    use lull_contract::{Class, Quantity};
+    use lull_injection::resources::Resources;
     use serde_json::json;
 
     use super::*;
@@ -332,11 +352,13 @@ mod tests {
             asks: Asks {
                 class: Class::Kpa,
                 min_scale: 0,
+                fewest: 1,
                 timeout: None,
                 connection_hold: Duration::from_secs(25),
                 connect_timeout: None,
                 accepts_activator_source: false,
                 names_ports: false,
+                sidecar: Resources::default(),
             },
             is_enrolled: false,
             taken: Vec::new(),
@@ -346,15 +368,17 @@ mod tests {
             longest_wake: None,
             no_activator: false,
         };
-        let changes: [fn(&mut Inputs); 16] = [
+        let changes: [fn(&mut Inputs); 18] = [
             |inputs| inputs.version = 2,
             |inputs| inputs.asks.class = Class::Hpa,
             |inputs| inputs.asks.min_scale = 1,
+            |inputs| inputs.asks.fewest = 2,
             |inputs| inputs.asks.timeout = Some(Duration::from_secs(1)),
             |inputs| inputs.asks.connection_hold = Duration::from_secs(1),
             |inputs| inputs.asks.connect_timeout = Some(Duration::from_secs(20)),
             |inputs| inputs.asks.accepts_activator_source = true,
             |inputs| inputs.asks.names_ports = true,
+            |inputs| inputs.asks.sidecar.limits.cpu = Quantity::read("1"),
             |inputs| inputs.is_enrolled = true,
             |inputs| inputs.taken.push("EndpointSlice shop-lull".to_owned()),
             |inputs| inputs.unnoted.push("shop".to_owned()),

@@ -13,6 +13,7 @@ mod kinds;
 mod kubectl_lull;
 mod plan;
 mod quickstart;
+mod room;
 mod status_page;
 mod tickets;
 mod tools;

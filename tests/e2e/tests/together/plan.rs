@@ -13,17 +13,17 @@ use lull_e2e::{App, Namespace, Original, Workload, cluster::has_code, eventually
 use serde_json::{Value, json};
 
 /// Longest wait for a state that must come.
-const FOLLOW: Duration = Duration::from_secs(60);
+pub(crate) const FOLLOW: Duration = Duration::from_secs(60);
 /// The shortest window goes with it all the time: it is a setting, and no dry run's business.
 const WINDOW: &str = "lull.dev/window";
 
-async fn status(workload: &Workload) -> anyhow::Result<ScaledWorkloadStatus> {
+pub(crate) async fn status(workload: &Workload) -> anyhow::Result<ScaledWorkloadStatus> {
     let scaled = workload.scaled().await?.context("no ScaledWorkload")?;
     scaled.status.context("no status")
 }
 
 /// Status, reason and message of a condition.
-fn condition(
+pub(crate) fn condition(
     status: &ScaledWorkloadStatus,
     kind: &str,
 ) -> anyhow::Result<(String, String, String)> {
@@ -325,7 +325,11 @@ async fn events(workload: &Workload) -> anyhow::Result<Vec<Value>> {
 }
 
 /// Fails unless there is an Event of this reason on the workload that is about `other` too.
-async fn has_event(workload: &Workload, reason: &str, other: &str) -> anyhow::Result<()> {
+pub(crate) async fn has_event(
+    workload: &Workload,
+    reason: &str,
+    other: &str,
+) -> anyhow::Result<()> {
     let events = events(workload).await?;
     let is_it = |event: &Value| event["reason"] == reason && event["related"]["name"] == other;
     ensure!(events.iter().any(is_it), "no Event {reason} about {other}");
