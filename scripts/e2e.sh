@@ -21,7 +21,7 @@ say "activators and autoscalers that end"
 run_tests activators autoscalers
 if [ -n "${E2E_FULL:-}" ]; then
   say "autoscalers that crash after each write"
-  run_tests crashes
+  run_tests crashes -- --test-threads 1
 fi
 if [ "$CLUSTER" = builtin ]; then
   if [ -z "${E2E_FULL:-}" ]; then

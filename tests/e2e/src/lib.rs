@@ -7,7 +7,7 @@
 //! [`istiod`] stops it, counts what it sends and asks whom it knows, [`containers`] when those of a pod
 //! began and ended,
 //! [`routes`] what else users tell it, [`original`] whether everything is as it was before Lull,
-//! [`leftovers`] what Lull left behind, [`timeline`] when each step of a cold start was seen,
+//! [`leftovers`] what Lull left behind, [`plain`] takes a template's sidecar, [`timeline`] when each step of a cold start was seen,
 //! [`coldstarts`] how long they took,
 //! [`two_pods`] carry a load that nothing may move, [`writes`] every state of one object, [`course`] what Lull says of a workload under load; [`hey`] reads
 //! what that load generator prints, and [`performance`] writes it down; [`gitops`] applies manifests again and again, [`races`]
@@ -43,6 +43,7 @@ pub mod metrics_api;
 pub mod namespace;
 pub mod original;
 pub mod performance;
+pub mod plain;
 pub mod process;
 #[cfg(test)]
 mod programs;

@@ -8,15 +8,11 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use futures::future::{join_all, try_join_all};
-use lull_contract::{names::ORIGINAL_ANNOTATION, scaled_workload::State};
 use lull_e2e::{
     Agent, App, Namespace, Workload,
     agent::Run,
-    all_answered, autoscalers,
-    cluster::is_ready,
-    components, eventually, in_namespace, in_namespace_for, process, slices,
+    all_answered, autoscalers, eventually, in_namespace, in_namespace_for, plain, process,
     two_pods::{self, TwoPods},
-    workload::has_sidecar,
 };
 use sample_app::wire::RunSpec;
 
@@ -26,13 +22,6 @@ const TAKEOVER: Duration = Duration::from_secs(3);
 const LOAD: Duration = Duration::from_secs(240);
 /// For what the test itself needs to see it: API calls on a busy machine.
 const SIGHT: Duration = Duration::from_millis(750);
-/// As [`COMPONENTS`](lull_e2e::cluster::COMPONENTS) has it.
-const WEBHOOK: &str = "webhook";
-/// Longest wait for plain pods that callers reach: a wake that nobody has asked for, a rollout, what
-/// callers need to hear of both.
-const PLAIN: Duration = Duration::from_secs(90);
-/// Seconds that a plain pod still answers after it was told to end: callers hear of it later.
-const LINGER: u32 = 15;
 /// Longest time of the test without a webhook: pods linger each time they go.
 const WITHOUT: Duration = Duration::from_secs(600);
 
@@ -120,34 +109,29 @@ async fn another_leads_after_a_crash_and_no_count_moves(
     busy.asleep().await.map(drop)
 }
 
-/// The webhook is back when this has tried: every other test needs it.
 async fn templates_without_a_sidecar_are_reached_and_injected_later(
     namespace: &Namespace,
 ) -> anyhow::Result<()> {
     let (cluster, agent) = (&namespace.cluster, Agent::deploy(namespace).await?);
     let awake = App::new("awake").annotate("lull.dev/min-scale", "1");
     let (awake, asleep) = (
-        awake.lingering(LINGER),
-        App::new("asleep").lingering(LINGER),
+        awake.lingering(plain::LINGER),
+        App::new("asleep").lingering(plain::LINGER),
     );
     let apps = tokio::try_join!(awake.deploy(namespace), asleep.deploy_asleep(namespace))?;
     apps.0.enrolled().await?;
     apps.0.rolled_out().await?;
     apps.1.pods_gone().await?;
-    let there = cluster.ready_names(WEBHOOK).await?.len();
     // Its manifest says so, as an old revision would.
     let asleep = asleep.replicas(0);
-    let away = async {
-        components::scale(cluster, WEBHOOK, 0).await?;
+    let loads = plain::without_webhook(cluster, async || {
         let loads = replaced_under_load(&agent, (&awake, &apps.0)).await?;
         replaced_asleep(&agent, (&asleep, &apps.1)).await?;
-        anyhow::Ok(loads)
-    };
-    let loads = away.await;
-    let back = components::scale(cluster, WEBHOOK, there).await;
-    let (loads, ()) = (loads?, back?);
+        Ok(loads)
+    })
+    .await?;
     apps.0.enrolled().await?;
-    runs(&apps.0, true).await?;
+    plain::runs(&apps.0, true).await?;
     for load in loads {
         let result = load.stop().await?;
         all_answered(&result)?;
@@ -170,8 +154,8 @@ async fn replaced_under_load<'a>(
         ..RunSpec::default()
     };
     let loads = agent.start_kept_and_new(spec).await?;
-    replace(app, workload).await?;
-    reached_without_a_sidecar(workload).await?;
+    plain::replace(app, workload).await?;
+    plain::reached(workload).await?;
     Ok(loads)
 }
 
@@ -179,7 +163,7 @@ async fn replaced_under_load<'a>(
 /// pod without a sidecar; whoever comes later reaches that directly.
 async fn replaced_asleep(agent: &Agent, (app, workload): (&App, &Workload)) -> anyhow::Result<()> {
     workload.is_asleep().await?;
-    replace(app, workload).await?;
+    plain::replace(app, workload).await?;
     let once = RunSpec {
         url: workload.url("/"),
         requests: Some(1),
@@ -189,62 +173,18 @@ async fn replaced_asleep(agent: &Agent, (app, workload): (&App, &Workload)) -> a
     let held = agent.run(&once).await?;
     all_answered(&held).context("held without a webhook")?;
     ensure!(held.via_activator == 1, "by whom? {held:?}");
-    reached_without_a_sidecar(workload).await?;
+    plain::reached(workload).await?;
     let several = RunSpec {
         requests: Some(20),
         keep_alive: false,
         ..once
     };
     // The activators have just left the endpoints, which callers hear a moment later.
-    eventually("pods alone to answer", PLAIN, async || {
+    eventually("pods alone to answer", plain::REACHED, async || {
         let result = agent.run(&several).await?;
         all_answered(&result)?;
         ensure!(result.via_activator == 0, "by what? {result:?}");
         Ok(())
     })
     .await
-}
-
-/// Writes `app` over its `workload`, as `kubectl replace` does.
-async fn replace(app: &App, workload: &Workload) -> anyhow::Result<()> {
-    let manifests = app.manifests(&workload.namespace);
-    let (path, object) = manifests.last().context("nothing is deployed")?;
-    let path = format!("{path}/{}", workload.name);
-    let body = serde_json::to_vec(object)?;
-    workload.cluster.text("PUT", &path, body).await.map(drop)
-}
-
-/// Waits until plain pods alone answer for `workload`, by the Service as its user had it, and its status
-/// tells why.
-async fn reached_without_a_sidecar(workload: &Workload) -> anyhow::Result<()> {
-    let what = format!("plain pods of {}", workload.name);
-    eventually(&what, PLAIN, async || {
-        let service = workload.service_json().await?;
-        let target = &service["spec"]["ports"][0]["targetPort"];
-        let note = &service["metadata"]["annotations"][ORIGINAL_ANNOTATION];
-        ensure!(*target == 8080 && note.is_null(), "to {target}, {note}");
-        let status = workload.status().await?;
-        let (state, reason) = (status.state, &status.reason);
-        ensure!(
-            state == State::Enrolling && reason.contains("lost the sidecar"),
-            "{state}: {reason}"
-        );
-        ensure!(workload.is_rolled_out().await? > 0, "it sleeps");
-        runs(workload, false).await?;
-        slices::pods_only(workload, 1).await.map(drop)
-    })
-    .await
-}
-
-/// Fails unless there are ready pods, and all of them have a sidecar or none has.
-async fn runs(workload: &Workload, with_sidecar: bool) -> anyhow::Result<()> {
-    let mut pods = workload.pods().await?;
-    pods.retain(is_ready);
-    let is_so = pods.iter().all(|pod| has_sidecar(pod) == with_sidecar);
-    ensure!(
-        !pods.is_empty() && is_so,
-        "with a sidecar: {with_sidecar}? {:?}",
-        pods.iter().map(has_sidecar).collect::<Vec<_>>()
-    );
-    Ok(())
 }
