@@ -115,8 +115,7 @@ async fn kill_pod(race: &Race, workload: &Workload, chance: &mut Chance) -> anyh
     ensure!(pods.len() > 1, "another one must be ready: {pods:?}");
     let victim = chance.one_of(&pods).context("no pod is ready")?;
     let before = components::restarts(&workload.pods().await?, victim)?;
-    race.kills(Act::KillPod, Some(workload), false);
-    process::kill_all(victim)?;
+    race.kill(Act::KillPod, Some(workload), || process::kill_all(victim))?;
     let what = format!("{victim} to be ready again");
     race.until(&what, async || {
         let pods = workload.pods().await?;
@@ -155,10 +154,8 @@ async fn kill(
 ) -> anyhow::Result<()> {
     let victim = one_of(cluster, component, chance).await?;
     let before = components::restarts(&cluster.component_pods(component).await?, &victim)?;
-    if act == Act::KillActivator {
-        race.kills(act, None, true);
-    }
-    process::kill(&victim)?;
+    // The others have no requests.
+    race.kill(act, None, || process::kill(&victim))?;
     let what = format!("{victim} to be ready again");
     race.until(&what, async || {
         let pods = cluster.component_pods(component).await?;
