@@ -42,7 +42,7 @@ fi
 with_lull e2e-mesh mesh_up
 E2E_KUBECTL=$(tool kubectl); export E2E_KUBECTL
 say "suite"
-run_tests mesh gateways -- --test-threads "$threads"
+run_tests mesh gateways mesh_tickets -- --test-threads "$threads"
 [ -n "${E2E_FULL:-}" ] || exit 0
 say "long wakes, many streams"
 run_tests mesh_wakes -- --test-threads "$threads"

@@ -18,7 +18,7 @@ say "suite"
 run_tests together -- --test-threads "$threads"
 run_tests quiet load -- --test-threads "$threads"
 say "activators and autoscalers that end"
-run_tests activators autoscalers
+run_tests activators autoscalers dead_activators
 if [ -n "${E2E_FULL:-}" ]; then
   say "autoscalers that crash after each write"
   run_tests crashes -- --test-threads 1
