@@ -166,6 +166,8 @@ pub struct Situation<'a> {
     pub quotas: &'a [Arc<Quota>],
     /// LimitRanges of the namespace; `None` where nobody knows whether there are any.
     pub ranges: Option<&'a [Arc<LimitRange>]>,
+    /// App ports that its pods are seen to listen on at loopback alone.
+    pub loopback_only: &'a [u16],
     /// How long it took to wake lately, where that was long ([`longest_wake`]).
     pub longest_wake: Option<Duration>,
     /// The mesh around it, where the cluster has one.

@@ -209,6 +209,8 @@ fn plan_of(
         budgets: &around.budgets,
         quotas: &around.quotas,
         ranges: around.ranges.as_deref(),
+        // Pods say so to the autoscaler, whose Event and condition tell of it.
+        loopback_only: &[],
         longest_wake: run.longest_wake,
         mesh: around.mesh.as_ref().map(|seen| Mesh {
             is_member: seen.is_member,

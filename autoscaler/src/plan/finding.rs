@@ -24,6 +24,8 @@ pub enum Reason {
     HostNetwork,
     /// The pods are for nodes with Windows.
     Windows,
+    /// The app listens where the queue-proxy doesn't call it.
+    LoopbackOnly,
     /// The rollout is paused, so no pod would get the sidecar.
     Paused,
     /// No Service carries the workload's traffic.
@@ -130,12 +132,13 @@ pub struct Finding {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Self; 49] = [
+    pub const ALL: [Self; 50] = [
         Self::BadAnnotation,
         Self::NoTemplate,
         Self::NoPort,
         Self::HostNetwork,
         Self::Windows,
+        Self::LoopbackOnly,
         Self::Paused,
         Self::NoService,
         Self::ExternalName,

@@ -52,6 +52,9 @@ struct Case {
     /// Nobody knows whether there are LimitRanges.
     #[serde(default)]
     ranges_unknown: bool,
+    /// What its pods are seen to listen on at loopback alone.
+    #[serde(default)]
+    loopback_only: Vec<u16>,
     /// How long its last wakes took, milliseconds.
     #[serde(default)]
     wakes_ms: Vec<u64>,
@@ -292,6 +295,7 @@ fn plan_with(case: &Case, lull: &Components) -> Plan {
         budgets: &budgets,
         quotas: &quotas,
         ranges: (!case.ranges_unknown).then_some(ranges.as_slice()),
+        loopback_only: &case.loopback_only,
         longest_wake: longest_wake(&wakes),
         mesh: Some(Mesh {
             is_member: !case.outside_mesh,
@@ -360,6 +364,7 @@ fn case(workload: Value, objects: Vec<Value>) -> Case {
         enrolled: false,
         outside_mesh: false,
         ranges_unknown: false,
+        loopback_only: Vec::new(),
         wakes_ms: Vec::new(),
         objects,
         services: Vec::new(),

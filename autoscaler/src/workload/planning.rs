@@ -38,6 +38,8 @@ pub(super) struct Inputs {
     private_of: Option<String>,
     /// Whether its pods have Istio's container, or will have it; `None` where there is no mesh.
     is_meshed: Option<bool>,
+    /// What its pods listen on at loopback alone.
+    loopback_only: Vec<u16>,
     /// How long it took to wake lately ([`plan::longest_wake`]).
     longest_wake: Option<Duration>,
     /// Whether no activator at all has been ready for a while.
@@ -68,6 +70,7 @@ impl Task {
     /// What enrolment would do, and everything that stands in the way; worked out where something of
     /// it has changed.
     pub(super) fn plan(&mut self, target: &Target, workload: &ScaledWorkload) -> Arc<Plan> {
+        let loopback_only = self.mailbox.demand.lock().loopback_only();
         let inputs = Inputs {
             version: self.objects,
             asks: self.asks(target, workload),
@@ -76,6 +79,7 @@ impl Task {
             unnoted: self.unnoted(target),
             private_of: self.others_private(),
             is_meshed: self.is_meshed_now(target),
+            loopback_only,
             longest_wake: plan::longest_wake(self.mailbox.journal.lock().wakes()),
             no_activator: self.ctx.no_activator(),
         };
@@ -146,6 +150,7 @@ impl Task {
             budgets: &stores.budgets.in_namespace(namespace),
             quotas: &stores.quotas.in_namespace(namespace),
             ranges: ranges.as_deref(),
+            loopback_only: &inputs.loopback_only,
             longest_wake: inputs.longest_wake,
             mesh: template
                 .zip(inputs.is_meshed)
@@ -365,10 +370,11 @@ mod tests {
             unnoted: Vec::new(),
             private_of: None,
             is_meshed: None,
+            loopback_only: Vec::new(),
             longest_wake: None,
             no_activator: false,
         };
-        let changes: [fn(&mut Inputs); 18] = [
+        let changes: [fn(&mut Inputs); 19] = [
             |inputs| inputs.version = 2,
             |inputs| inputs.asks.class = Class::Hpa,
             |inputs| inputs.asks.min_scale = 1,
@@ -385,6 +391,7 @@ mod tests {
             |inputs| inputs.private_of = Some("other".to_owned()),
             |inputs| inputs.is_meshed = Some(false),
             |inputs| inputs.is_meshed = Some(true),
+            |inputs| inputs.loopback_only.push(8080),
             |inputs| inputs.longest_wake = Some(Duration::from_secs(10)),
             |inputs| inputs.no_activator = true,
         ];

@@ -62,6 +62,10 @@ pub struct QueueProxyReport {
     pub draining: bool,
     /// Established connections on the app's ports that did not come through the queue-proxy.
     pub bypass: u64,
+    /// App ports that are listened on at loopback alone, where the app is not ready: the queue-proxy calls
+    /// it at the pod's address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loopback_only: Vec<u16>,
 }
 
 /// Report of one activator.

@@ -24,13 +24,14 @@ use lull_contract::{
 };
 
 /// Every file. What the webhook notes is read as a whole by `crates/injection/src/record.rs`.
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "activator-report-1-first.json",
     "activator-report-1.json",
     "injected-first.json",
     "injected.json",
     "original.json",
     "queue-proxy-report-1.json",
+    "queue-proxy-report-loopback.json",
     "scaledworkload-v1alpha1-first.json",
     "scaledworkload-v1alpha1.json",
 ];
@@ -71,8 +72,17 @@ fn a_report_of_a_queue_proxy_is_read() {
         app_ready: true,
         draining: false,
         bypass: 2,
+        loopback_only: Vec::new(),
     };
     assert_eq!(report.unwrap(), expected);
+}
+
+#[test]
+fn a_report_of_an_app_that_listens_at_loopback_alone_is_read() {
+    let report = written("queue-proxy-report-loopback.json");
+    let report = QueueProxyReport::parse(report.as_bytes()).unwrap();
+    assert_eq!((report.app_ready, report.bypass), (false, 0));
+    assert_eq!(report.loopback_only, [8080, 5432]);
 }
 
 #[test]

@@ -319,6 +319,7 @@ impl Cluster {
             app_ready: true,
             draining: pod.stopping_at.is_some(),
             bypass: 0,
+            loopback_only: Vec::new(),
         })
     }
 

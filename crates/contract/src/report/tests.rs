@@ -22,6 +22,7 @@ fn report() -> QueueProxyReport {
         app_ready: true,
         draining: false,
         bypass: 0,
+        loopback_only: Vec::new(),
     }
 }
 
@@ -121,7 +122,11 @@ fn the_documentation_lists_every_field_and_no_other() {
         partial: false,
         workloads: Vec::new(),
     };
-    assert_eq!(documented("Queue-proxy"), fields(&report()));
+    let queue_proxy = QueueProxyReport {
+        loopback_only: vec![8080],
+        ..report()
+    };
+    assert_eq!(documented("Queue-proxy"), fields(&queue_proxy));
     assert_eq!(documented("Activator"), fields(&activator));
     assert_eq!(documented("Activator's workload"), fields(&held));
     let section = "Activator's last wake of a workload";
@@ -197,9 +202,11 @@ prop_compose! {
         load in loads(),
         limit in any::<u32>(),
         (app_ready, draining) in any::<(bool, bool)>(),
+        loopback_only in proptest::collection::vec(any::<u16>(), 0..5),
     ) -> QueueProxyReport {
         QueueProxyReport {
             v: VERSION, pod, boot, now_us, load, queued, limit, app_ready, draining, bypass,
+            loopback_only,
         }
     }
 }

@@ -196,6 +196,31 @@ async fn a_network_policy_in_the_way_is_told_and_put_right() -> anyhow::Result<(
 }
 
 #[tokio::test]
+async fn an_app_that_listens_at_loopback_alone_is_told_and_put_right() -> anyhow::Result<()> {
+    in_namespace("loopback", async |namespace| {
+        // With a probe of its own it is as far from ready without Lull.
+        let app = App::new("shop").arg("--loopback").without_readiness_probe();
+        let workload = app.deploy(namespace).await?;
+        eventually("the app's address to be told", FOLLOW, async || {
+            let status = status(&workload).await?;
+            let (is_enrolled, reason, message) = condition(&status, "Enrolled")?;
+            ensure!(
+                (is_enrolled.as_str(), reason.as_str()) == ("False", "LoopbackOnly")
+                    && message.contains("8080 at 127.0.0.1 alone"),
+                "{is_enrolled} {reason}: {message}"
+            );
+            Ok(())
+        })
+        .await?;
+        workload
+            .change_container(json!({ "args": ["serve"] }))
+            .await?;
+        workload.enrolled().await
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a_service_with_the_private_ones_name_is_left_alone_and_told() -> anyhow::Result<()> {
     in_namespace("name-taken", async |namespace| {
         let services = format!("/api/v1/namespaces/{}/services", namespace.name);

@@ -113,6 +113,7 @@ impl Workload {
                 app_ready: true,
                 draining: false,
                 bypass: 0,
+                loopback_only: Vec::new(),
             };
             serde_json::to_vec(&report).context("encode a report")
         };
