@@ -226,12 +226,7 @@ impl Asked {
         let mut faults = Vec::new();
         let resource = self.resource;
         for (kind, amount) in [("request", self.request), ("limit", self.limit)] {
-            let Some(amount) = amount else {
-                if kind == "limit" && max.is_some() {
-                    faults.push(self.without_limit("has a most"));
-                }
-                continue;
-            };
+            let Some(amount) = amount else { continue };
             let out = |order, bound: Option<Quantity>| bound.filter(|b| amount.cmp(b) == order);
             for (which, bound) in [
                 ("least", out(Ordering::Less, min)),
@@ -244,6 +239,12 @@ impl Asked {
                     )
                 }));
             }
+        }
+        if self.limit.is_none() && (max.is_some() || ratio.is_some()) {
+            faults.push(format!(
+                "a container must have a limit of {resource}, and the sidecar has none: set \
+                 lull.dev/sidecar-{resource}-limit"
+            ));
         }
         if let (Some(request), Some(limit)) = (self.request, self.limit)
             && request > limit
@@ -259,10 +260,7 @@ impl Asked {
 
     /// What is wrong with it where a limit may be `ratio` of the request at most.
     fn beyond(&self, ratio: Quantity) -> Option<String> {
-        let Some(limit) = self.limit else {
-            return Some(self.without_limit("has a ratio of limit to request"));
-        };
-        let request = self.request?;
+        let (request, limit) = self.request.zip(self.limit)?;
         let most = u128::from(request.milli()) * u128::from(ratio.milli());
         if u128::from(limit.milli()) * 1_000 <= most || ratio.milli() == 0 {
             return None;
@@ -271,7 +269,8 @@ impl Asked {
         let least = (u128::from(limit.milli()) * 1_000).div_ceil(u128::from(ratio.milli()));
         // There is no part of a byte.
         let step = if resource == "memory" { 1_000 } else { 1 };
-        let least = u64::try_from(least).ok()?.next_multiple_of(step);
+        let least = u64::try_from(least).ok()?;
+        let least = least.checked_next_multiple_of(step)?;
         let least = Quantity::from_milli(least);
         Some(format!(
             "a container's {resource} limit is at most {} of its request, and the sidecar has \
@@ -279,14 +278,6 @@ impl Asked {
              lull.dev/sidecar-{resource}-limit",
             times(ratio)
         ))
-    }
-
-    fn without_limit(&self, what: &str) -> String {
-        let resource = self.resource;
-        format!(
-            "a container's {resource} {what}, and the sidecar has no limit of it: set \
-             lull.dev/sidecar-{resource}-limit"
-        )
     }
 }
 

@@ -163,7 +163,8 @@ async fn a_sleeper_that_loses_its_sidecar_is_reached_after_every_crash() -> anyh
         let workload = app.deploy_asleep(namespace).await?;
         workload.pods_gone().await?;
         let there = cluster.ready_names(ACTIVATOR).await?.len();
-        let outcome = lose_asleep(app, (namespace, &workload), there + 1).await;
+        let parts = (namespace, &workload);
+        let outcome = Box::pin(lose_asleep(app, parts, there + 1)).await;
         let back = components::scale(cluster, ACTIVATOR, there).await;
         outcome?;
         back?;
