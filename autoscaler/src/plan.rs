@@ -5,7 +5,7 @@
 //! asks.rs       the workload's annotations
 //! template.rs   the workload's own spec            services.rs   Services, port by port
 //! policies.rs   NetworkPolicies                    budgets.rs    PodDisruptionBudgets
-//! room.rs       ResourceQuotas and LimitRanges
+//! room.rs       ResourceQuotas and LimitRanges     scalers.rs    HorizontalPodAutoscalers
 //! mesh.rs       Istio's objects                    wakes.rs      how long its wakes took
 //! names.rs      names of Lull's own objects that others have
 //! patch.rs      what is then changed in a Service, and how it is given back
@@ -19,19 +19,15 @@ mod names;
 mod patch;
 mod policies;
 mod room;
+mod scalers;
 mod services;
 mod template;
 mod wakes;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Service;
-use lull_contract::{AppPort, Class, names::connect_rule, ports::traffic_port_name};
+use lull_contract::{AppPort, names::connect_rule, ports::traffic_port_name};
 use lull_injection::Renumbered;
 
 pub use asks::Asks;
@@ -223,7 +219,7 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
     template::find(situation, &mut findings);
     let services = services::find(situation, &mut findings);
     names::find(situation, &services, &mut findings);
-    scalers(situation, &mut findings);
+    scalers::find(situation, &mut findings);
     policies::find(situation, &mut findings);
     budgets::find(situation, &mut findings);
     room::find(situation, &mut findings);
@@ -233,25 +229,6 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
         services,
         findings,
     }
-}
-
-/// A HorizontalPodAutoscaler that would fight with us over the count.
-fn scalers(situation: &Situation<'_>, findings: &mut Vec<Finding>) {
-    if situation.asks.class != Class::Kpa {
-        return;
-    }
-    let names = BTreeSet::from_iter(situation.scalers);
-    findings.extend(names.into_iter().map(|name| {
-        Finding::new(
-            Reason::OtherScaler,
-            format!("HorizontalPodAutoscaler {name}"),
-            format!(
-                "scales {} too; set lull.dev/class: \"hpa\" (it scales above one pod, Lull between \
-                 none and one) or delete it",
-                situation.workload
-            ),
-        )
-    }));
 }
 
 // === impl Template ===
