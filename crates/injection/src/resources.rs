@@ -128,3 +128,73 @@ impl PodResources {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn amounts(cpu: Option<u32>, memory: Option<u32>) -> Amounts<u32> {
+        Amounts { cpu, memory }
+    }
+
+    #[test]
+    fn what_the_sidecar_asks_for_follows_its_pod() {
+        let asked = Resources {
+            requests: amounts(Some(25), Some(16)),
+            limits: amounts(None, Some(256)),
+        };
+        let guaranteed = PodResources {
+            is_guaranteed: true,
+            ..PodResources::default()
+        };
+        let of_pod = PodResources {
+            has_cpu: true,
+            has_memory: true,
+            ..guaranteed
+        };
+        let rows = [
+            (PodResources::default(), asked),
+            (
+                guaranteed,
+                Resources {
+                    requests: amounts(Some(25), Some(256)),
+                    limits: amounts(Some(25), Some(256)),
+                },
+            ),
+            (of_pod, Resources::default()),
+        ];
+        for (pod, expected) in rows {
+            assert_eq!(of_sidecar(asked, pod), expected, "{pod:?}");
+        }
+        let limited = Resources {
+            limits: amounts(Some(50), Some(256)),
+            ..asked
+        };
+        assert!(of_sidecar(limited, guaranteed).is_guaranteed());
+        assert_eq!(of_sidecar(limited, guaranteed).requests.cpu, Some(50));
+    }
+
+    #[test]
+    fn a_pod_is_guaranteed_where_each_container_s_limits_are_its_requests() {
+        let equal = json!({ "cpu": "1", "memory": "1Gi" });
+        let rows = [
+            (json!({ "limits": equal }), true),
+            (json!({ "limits": equal, "requests": equal }), true),
+            (
+                json!({ "limits": equal, "requests": { "cpu": "500m" } }),
+                false,
+            ),
+            (json!({ "limits": { "memory": "1Gi" } }), false),
+            (json!({}), false),
+        ];
+        for (resources, expected) in rows {
+            let container = json!({ "resources": resources });
+            let other = json!({ "resources": { "limits": equal } });
+            let containers = [&container, &other].map(Resources::read);
+            let pod = PodResources::of(containers, &Resources::read(&json!({})));
+            assert_eq!(pod.is_guaranteed, expected, "{resources}");
+        }
+    }
+}
