@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # make e2e-mesh: the end-to-end suite inside an Istio mesh, on a cluster of its own (or kind, or the
 # current one); E2E_FULL=1 adds what takes longer: more cycles, long wakes, ways of injection, a Redis, plain
-# text, policies, pushes and faults of the mesh, and Lull's own pods in it.
+# text, policies, pushes and faults of the mesh, crashes of the autoscaler, and Lull's own pods in it.
 # E2E_SHORT=1 (make e2e-mesh-short): the part of it that fits into 4 minutes, of which 2 are the cluster.
 . "$(dirname "$0")/common.sh"
 cd "$root"
@@ -27,6 +27,8 @@ short_is_there() {
   done
 }
 
+# For mesh_crashes alone; whoever doesn't ask for a crash never sees one.
+export HELM_ARGS="${HELM_ARGS:-} --set autoscaler.extraEnv.AUTOSCALER_CRASH_ON_REQUEST=true"
 build_tests
 # Each meshed pod takes an Envoy of 100 MiB and a share of the machine to start it.
 threads=${E2E_THREADS:-2}
@@ -42,7 +44,7 @@ with_lull e2e-mesh mesh_and_redis
 E2E_HELM=$(tool helm); export E2E_HELM
 E2E_KUBECTL=$(tool kubectl); export E2E_KUBECTL
 say "suite"
-run_tests mesh gateways -- --test-threads "$threads"
+run_tests mesh gateways mesh_tickets -- --test-threads "$threads"
 [ -n "${E2E_FULL:-}" ] || exit 0
 say "long wakes, many streams"
 run_tests mesh_wakes -- --test-threads "$threads"
@@ -57,5 +59,7 @@ fi
 say "the mesh itself: its policies, its pushes, its faults"
 # istiod is everybody's: one after the other.
 run_tests mesh_wide mesh_faults mesh_phases -- --test-threads 1
+say "autoscalers that crash after each write to Istio"
+run_tests mesh_crashes -- --test-threads 1
 say "Lull's own pods inside of the mesh"
 run_tests mesh_inside

@@ -22,7 +22,7 @@ say "the status page in a browser"
 run_tests browser -- --test-threads 1
 if [ "$CLUSTER" != current ]; then
   say "activators and autoscalers that end"
-  run_tests activators autoscalers
+  run_tests activators autoscalers dead_activators
   say "all of Lull gone, and back"
   run_tests gone -- --nocapture
 else
@@ -30,7 +30,7 @@ else
 fi
 if [ -n "${E2E_FULL:-}" ]; then
   say "autoscalers that crash after each write"
-  run_tests crashes
+  run_tests crashes -- --test-threads 1
   say "an upgrade of the chart and its CRD"
   run_tests chart_upgrade
 fi

@@ -9,7 +9,10 @@ mod called;
 mod measured;
 mod seen;
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use lull_contract::{
     Metric, Settings,
@@ -19,6 +22,9 @@ use lull_contract::{
 use self::called::Told;
 pub use self::measured::{Measured, Totals};
 use crate::kpa::Window;
+
+/// For how long where an app listens is not taken for all that it will listen on.
+const STARTING: Duration = Duration::from_secs(5);
 
 /// Load of one workload.
 #[derive(Debug)]
@@ -40,6 +46,8 @@ pub struct Demand {
     called_at: Option<Duration>,
     /// When a connection was seen last that went round a queue-proxy.
     bypassed_at: Option<Duration>,
+    /// App ports that are listened on at loopback alone, by name of the pod; of others there is none.
+    loopback_only: HashMap<Box<str>, Vec<u16>>,
     /// A wake that nobody has taken note of, and when it was told.
     woken: Option<(Woken, Duration)>,
 }
@@ -120,6 +128,7 @@ impl Demand {
             arrivals: 0,
             called_at: None,
             bypassed_at: None,
+            loopback_only: HashMap::new(),
             woken: None,
         }
     }
@@ -131,6 +140,7 @@ impl Demand {
         self.panic = Window::new(self.lengths.1);
         self.pods.clear();
         self.called.clear();
+        self.loopback_only.clear();
         self.begun = now;
     }
 
@@ -153,6 +163,7 @@ impl Demand {
                 arrivals: self.arrivals,
                 called_at: self.called_at,
                 bypassed_at: self.bypassed_at,
+                loopback_only: std::mem::take(&mut self.loopback_only),
                 woken: self.woken.take(),
                 ..Self::new(settings)
             };
@@ -180,6 +191,13 @@ impl Demand {
             self.bypassed_at = Some(at);
         }
         self.note_called(pod, report, at);
+        let is_early = Duration::from_micros(report.now_us) < STARTING;
+        if report.loopback_only.is_empty() || is_early {
+            self.loopback_only.remove(pod);
+        } else {
+            let ports = report.loopback_only.clone();
+            self.loopback_only.insert(pod.into(), ports);
+        }
         match self.pods.get_mut(pod) {
             Some(known) => *known = heard,
             None => drop(self.pods.insert(pod.into(), heard)),
@@ -295,6 +313,7 @@ impl Demand {
     ) {
         forget_others(&mut self.pods, pods);
         forget_others(&mut self.called, pods);
+        forget_others(&mut self.loopback_only, pods);
         forget_others(&mut self.activators, activators);
     }
 
@@ -309,6 +328,13 @@ impl Demand {
     #[must_use]
     pub fn called_at(&self) -> Option<Duration> {
         self.called_at
+    }
+
+    /// App ports that a pod's app listens on at loopback alone, in order.
+    #[must_use]
+    pub fn loopback_only(&self) -> Vec<u16> {
+        let ports = self.loopback_only.values().flatten().copied();
+        BTreeSet::from_iter(ports).into_iter().collect()
     }
 
     /// Held at activators.

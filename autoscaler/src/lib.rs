@@ -9,6 +9,7 @@
 
 pub mod absence;
 pub mod allocate;
+mod amounts;
 pub mod app;
 pub mod cache;
 pub mod callers;

@@ -5,6 +5,7 @@
 //! asks.rs       the workload's annotations         components.rs Lull's own pods
 //! template.rs   the workload's own spec            services.rs   Services, port by port
 //! policies.rs   NetworkPolicies                    budgets.rs    PodDisruptionBudgets
+//! room.rs       ResourceQuotas and LimitRanges     scalers.rs    HorizontalPodAutoscalers
 //! mesh.rs       Istio's objects                    wakes.rs      how long its wakes took
 //! names.rs      names of Lull's own objects that others have
 //! patch.rs      what is then changed in a Service, and how it is given back
@@ -18,20 +19,17 @@ mod mesh;
 mod names;
 mod patch;
 mod policies;
+mod room;
+mod scalers;
 mod services;
 mod template;
 mod wakes;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Service;
 use lull_contract::{
-    AppPort, Class, names::connect_rule, ports::traffic_port_name, scaled_workload::WorkloadPort,
+    AppPort, names::connect_rule, ports::traffic_port_name, scaled_workload::WorkloadPort,
 };
 use lull_injection::Renumbered;
 
@@ -42,13 +40,15 @@ pub use mesh::Mesh;
 pub use names::taken;
 pub use patch::{hold_patch, is_held, is_switched, release_patch, restore_patch, switch_patch};
 pub(crate) use patch::{is_noted, is_planned_alike, target_name, user_selector};
+pub use room::Needs;
 pub use services::selecting;
 pub(crate) use services::selects;
 pub use wakes::longest_wake;
 
 use crate::{
     mesh::istio_duration,
-    stores::{Budget, NetworkPolicy},
+    pod::Pod,
+    stores::{Budget, LimitRange, NetworkPolicy, Quota},
 };
 
 type Labels = BTreeMap<String, String>;
@@ -87,6 +87,8 @@ pub struct Template {
     pub pre_stops: Vec<String>,
     /// How pods get a new template.
     pub rollout: Rollout,
+    /// What the pods ask for.
+    pub needs: Needs,
 }
 
 /// How pods get a new template.
@@ -151,6 +153,12 @@ pub struct Situation<'a> {
     pub policies: &'a [Arc<NetworkPolicy>],
     /// PodDisruptionBudgets of the namespace.
     pub budgets: &'a [Arc<Budget>],
+    /// ResourceQuotas of the namespace.
+    pub quotas: &'a [Arc<Quota>],
+    /// LimitRanges of the namespace; `None` where nobody knows whether there are any.
+    pub ranges: Option<&'a [Arc<LimitRange>]>,
+    /// App ports that its pods are seen to listen on at loopback alone.
+    pub loopback_only: &'a [u16],
     /// How long it took to wake lately, where that was long ([`longest_wake`]).
     pub longest_wake: Option<Duration>,
     /// The mesh around it, where the cluster has one.
@@ -167,7 +175,7 @@ pub struct Plan {
     /// Those of them, by name, for which Lull writes a DestinationRule, and what it says.
     pub connect_timeouts: BTreeMap<String, Duration>,
     /// The workload's own first, then those about its Services, by name, then those about names that
-    /// are taken, policies and the mesh.
+    /// are taken, policies, what bounds its pods' resources, and the mesh.
     pub findings: Vec<Finding>,
 }
 
@@ -206,34 +214,16 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
     template::find(situation, &mut findings);
     let services = services::find(situation, &mut findings);
     names::find(situation, &services, &mut findings);
-    scalers(situation, &mut findings);
+    scalers::find(situation, &mut findings);
     policies::find(situation, &mut findings);
     budgets::find(situation, &mut findings);
+    room::find(situation, &mut findings);
     mesh::find(situation, &services, &mut findings);
     Plan {
         connect_timeouts: mesh::connect_timeouts(situation, &services),
         services,
         findings,
     }
-}
-
-/// A HorizontalPodAutoscaler that would fight with us over the count.
-fn scalers(situation: &Situation<'_>, findings: &mut Vec<Finding>) {
-    if situation.asks.class != Class::Kpa {
-        return;
-    }
-    let names = BTreeSet::from_iter(situation.scalers);
-    findings.extend(names.into_iter().map(|name| {
-        Finding::new(
-            Reason::OtherScaler,
-            format!("HorizontalPodAutoscaler {name}"),
-            format!(
-                "scales {} too; set lull.dev/class: \"hpa\" (it scales above one pod, Lull between \
-                 none and one) or delete it",
-                situation.workload
-            ),
-        )
-    }));
 }
 
 // === impl Template ===

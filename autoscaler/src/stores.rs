@@ -6,14 +6,16 @@
 mod budget;
 mod guard;
 mod hpa;
+mod limit_range;
 mod network_policy;
+mod quota;
 mod targets;
 mod touched;
 mod watch;
 
 use k8s_openapi::api::{
     autoscaling::v2::HorizontalPodAutoscaler,
-    core::v1::{self as core, Namespace, Service},
+    core::v1::{self as core, Namespace, ResourceQuota, Service},
     discovery::v1::EndpointSlice,
     networking::v1 as networking,
     policy::v1::PodDisruptionBudget,
@@ -31,7 +33,9 @@ use prometheus_client::metrics::gauge::Gauge;
 pub use self::{
     budget::Budget,
     hpa::Hpa,
+    limit_range::{Bounds, LimitRange, LimitRanges},
     network_policy::{NetworkPolicy, Rule, Source},
+    quota::Quota,
     targets::Targets,
     touched::{Changes, OnTouched, Touched},
 };
@@ -68,6 +72,10 @@ pub struct Stores {
     pub policies: Cache<NetworkPolicy>,
     /// All PodDisruptionBudgets.
     pub budgets: Cache<Budget>,
+    /// All ResourceQuotas; none where they may not be read.
+    pub quotas: Cache<Quota>,
+    /// All LimitRanges.
+    pub ranges: LimitRanges,
     /// Lull's own namespace, for its labels; by its name, in no namespace.
     pub own_namespace: Cache<Namespace>,
     /// WorkloadEntries that we wrote.
@@ -203,6 +211,19 @@ impl Stores {
                 Budget::KEYS,
                 Budget::from,
             ),
+            quotas: Watch {
+                touched: |quota: &Quota| Touched::Namespace(quota.namespace.clone()),
+                // Nothing waits for what an older chart doesn't let it read.
+                is_vital: false,
+                unplanned: Some(|_| None),
+                ..Watch::new("resourcequotas", (readiness, on_touched))
+            }
+            .start(
+                (Api::<ResourceQuota>::all(client.clone()), all()),
+                Quota::KEYS,
+                Quota::from,
+            ),
+            ranges: LimitRanges::start(client, (readiness, on_touched)),
             own_namespace: Watch::new("namespace", (readiness, on_touched)).start(
                 (
                     Api::<Namespace>::all(client.clone()),
@@ -232,6 +253,8 @@ impl Stores {
             hpas,
             policies,
             budgets,
+            quotas,
+            ranges,
             own_namespace,
             entries: _,
             rules,
@@ -242,6 +265,8 @@ impl Stores {
             hpas.version(namespace),
             policies.version(namespace),
             budgets.version(namespace),
+            quotas.version(namespace),
+            ranges.version(namespace),
             rules.version(namespace),
             activators.version(own),
             autoscalers.version(own),

@@ -5,12 +5,12 @@ use std::{fmt::Debug, sync::Arc, time::Duration};
 use autoscaler::{
     objects::is_lulls,
     plan::{self, Asks, Components, Finding, Mesh, Other, Plan, Reason, Situation, Template},
-    stores::{Budget, Hpa, NetworkPolicy},
+    stores::{Budget, Hpa, LimitRange, NetworkPolicy, Quota},
     target::{DiscoveryError, Target},
 };
 use k8s_openapi::api::{
     autoscaling::v2::HorizontalPodAutoscaler,
-    core::v1::{ConfigMap, Service},
+    core::v1::{self as core, ConfigMap, ResourceQuota, Service},
     discovery::v1::EndpointSlice,
     networking::v1 as networking,
     policy::v1::PodDisruptionBudget,
@@ -22,7 +22,7 @@ use kube::{
 };
 use lull_contract::{
     Settings,
-    annotations::{self, AnnotationError, Defaults},
+    annotations::{self, AnnotationError, Defaults, Wanted},
     injected::Sidecar,
     scaled_workload::{ScaledWorkload, State, WorkloadPort},
 };
@@ -79,6 +79,9 @@ struct Surroundings {
     scalers: Vec<String>,
     policies: Vec<Arc<NetworkPolicy>>,
     budgets: Vec<Arc<Budget>>,
+    quotas: Vec<Arc<Quota>>,
+    /// `None` where they can't be read.
+    ranges: Option<Vec<Arc<LimitRange>>>,
     /// Slices of the namespace that Lull hasn't written, by name.
     others_slices: Vec<String>,
     mesh: Option<Seen>,
@@ -103,10 +106,10 @@ async fn look_around(cluster: &Cluster, workload: &Workload) -> anyhow::Result<P
     let run = run_of(cluster, workload, &mut missing).await?;
     let told = told(cluster, &mut missing).await?;
     let around = surroundings(cluster, (target, run.is_enrolled), &told, missing).await?;
-    let (settings, faults) = settings(target, &around.defaults);
+    let (wanted, faults) = wanted(target, &around.defaults);
     Ok(Planned {
-        plan: plan_of(target, &around, &settings, (&run, &faults)),
-        settings,
+        plan: plan_of(target, &around, &wanted, (&run, &faults)),
+        settings: wanted.settings,
         is_enrolled: run.is_enrolled,
         left_out: told.leaves_out(&workload.resource, &target.namespace),
         missing: around.missing,
@@ -169,20 +172,20 @@ impl Run {
 }
 
 /// What the annotations ask for, and what is wrong with them; then the defaults stand in.
-fn settings(target: &Target, defaults: &Defaults) -> (Settings, Vec<AnnotationError>) {
+fn wanted(target: &Target, defaults: &Defaults) -> (Wanted, Vec<AnnotationError>) {
     let template = target.template.as_ref();
     let record = template.and_then(|template| template.injected.as_deref());
     let sidecar = record.and_then(Sidecar::recorded);
     match annotations::parse_injected(&target.annotations, defaults, sidecar.as_ref()) {
-        Ok(wanted) => (wanted.settings, Vec::new()),
-        Err(faults) => (defaults.effective().settings, faults),
+        Ok(wanted) => (wanted, Vec::new()),
+        Err(faults) => (defaults.effective(), faults),
     }
 }
 
 fn plan_of(
     target: &Target,
     around: &Surroundings,
-    settings: &Settings,
+    wanted: &Wanted,
     (run, faults): (&Run, &[AnnotationError]),
 ) -> Plan {
     let name = target.to_string();
@@ -200,7 +203,7 @@ fn plan_of(
         id: &target.id(),
         template: &template.plan,
         activator_ports: &run.activator_ports,
-        asks: Asks::of(&target.annotations, settings),
+        asks: Asks::of(&target.annotations, &wanted.settings, Some(&wanted.sidecar)),
         is_enrolled: run.is_enrolled,
         services: &around.services,
         taken: &taken,
@@ -208,6 +211,10 @@ fn plan_of(
         scalers: &around.scalers,
         policies: &around.policies,
         budgets: &around.budgets,
+        quotas: &around.quotas,
+        ranges: around.ranges.as_deref(),
+        // Pods say so to the autoscaler, whose Event and condition tell of it.
+        loopback_only: &[],
         longest_wake: run.longest_wake,
         mesh: around.mesh.as_ref().map(|seen| Mesh {
             is_member: seen.is_member,
@@ -256,6 +263,10 @@ async fn surroundings(
     let policies: Vec<networking::NetworkPolicy> =
         listed(cluster, Reading::Policies, missing).await?;
     let budgets: Vec<PodDisruptionBudget> = listed(cluster, Reading::Budgets, missing).await?;
+    let quotas: Vec<ResourceQuota> = listed(cluster, Reading::Quotas, missing).await?;
+    let may_read = missing.len();
+    let ranges: Vec<core::LimitRange> = listed(cluster, Reading::Ranges, missing).await?;
+    let are_read = missing.len() == may_read;
     let slices: Vec<EndpointSlice> = listed(cluster, Reading::Slices, missing).await?;
     around.others_slices = others_slices(&slices);
     around.lull = components(cluster, missing).await?;
@@ -270,14 +281,16 @@ async fn surroundings(
         .filter(|hpa| hpa.target == own)
         .map(|hpa| hpa.name)
         .collect();
-    let policies = policies.into_iter().map(NetworkPolicy::from);
-    around.policies = policies.map(Arc::new).collect();
-    around.budgets = budgets
-        .into_iter()
-        .map(Budget::from)
-        .map(Arc::new)
-        .collect();
+    around.policies = kept(policies, NetworkPolicy::from);
+    around.budgets = kept(budgets, Budget::from);
+    around.quotas = kept(quotas, Quota::from);
+    around.ranges = are_read.then(|| kept(ranges, LimitRange::from));
     Ok(around)
+}
+
+/// What of each object a plan is made from.
+fn kept<R, K>(objects: Vec<R>, kept: fn(R) -> K) -> Vec<Arc<K>> {
+    objects.into_iter().map(kept).map(Arc::new).collect()
 }
 
 /// Names of the `slices` that Lull hasn't written.
@@ -423,8 +436,8 @@ mod tests {
 
     fn plan_for(target: &Target) -> Plan {
         let around = around();
-        let (settings, faults) = settings(target, &around.defaults);
-        plan_of(target, &around, &settings, (&Run::default(), &faults))
+        let (wanted, faults) = wanted(target, &around.defaults);
+        plan_of(target, &around, &wanted, (&Run::default(), &faults))
     }
 
     #[test]
@@ -450,8 +463,8 @@ mod tests {
                 others_slices: others_slices(&[slice]),
                 ..around()
             };
-            let (settings, _) = settings(&target, &around.defaults);
-            let plan = plan_of(&target, &around, &settings, (&Run::default(), &[]));
+            let (wanted, _) = wanted(&target, &around.defaults);
+            let plan = plan_of(&target, &around, &wanted, (&Run::default(), &[]));
             let mut refusals = plan.refusals();
             let is_taken = refusals.any(|one| one.reason == Reason::NameTaken);
             assert_eq!(is_taken, expected, "{:?}", plan.findings);
@@ -484,7 +497,7 @@ mod tests {
         ];
         let target = shop(&json!({}));
         let mut around = around();
-        let (settings, _) = settings(&target, &around.defaults);
+        let (wanted, _) = wanted(&target, &around.defaults);
         for is_member in [true, false] {
             let rules = Around::among(&listed, "web", "istio-system");
             around.mesh = Some(Seen {
@@ -492,7 +505,7 @@ mod tests {
                 others_rules: Vec::new(),
                 is_member,
             });
-            let plan = plan_of(&target, &around, &settings, (&Run::default(), &[]));
+            let plan = plan_of(&target, &around, &wanted, (&Run::default(), &[]));
             let is_found = |reason| plan.findings.iter().any(|one| one.reason == reason);
             let at_pods = is_found(Reason::MtlsByPort);
             assert_eq!(at_pods, is_member, "{:?}", plan.findings);
@@ -513,6 +526,33 @@ mod tests {
         let plan = plan_for(&shop(&json!({ "lull.dev/window": "soon" })));
         assert_eq!(plan.findings[0].reason, Reason::BadAnnotation);
         assert!(plan.findings[0].message.contains("lull.dev/window"));
+    }
+
+    #[test]
+    fn a_quota_counts_with_what_annotations_give_the_sidecar_and_not_without_its_limit_ranges() {
+        let hard = json!({ "limits.cpu": "4" });
+        let quota = json!({ "metadata": { "name": "q" }, "spec": { "hard": hard } });
+        let quota: ResourceQuota = serde_json::from_value(quota).unwrap();
+        let limited = json!({ "lull.dev/sidecar-cpu-limit": "1" });
+        let rows = [
+            (json!({}), Some(Vec::new()), true),
+            (limited, Some(Vec::new()), false),
+            // They may give the sidecar what the quota demands.
+            (json!({}), None, false),
+        ];
+        for (annotations, ranges, expected) in rows {
+            let target = shop(&annotations);
+            let around = Surroundings {
+                quotas: kept(vec![quota.clone()], Quota::from),
+                ranges,
+                ..around()
+            };
+            let (wanted, _) = wanted(&target, &around.defaults);
+            let plan = plan_of(&target, &around, &wanted, (Run::default(), &[]));
+            let mut refusals = plan.refusals();
+            let is_demanded = refusals.any(|one| one.reason == Reason::QuotaDemands);
+            assert_eq!(is_demanded, expected, "{:?}", plan.findings);
+        }
     }
 
     #[test]

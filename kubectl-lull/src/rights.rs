@@ -48,6 +48,10 @@ pub(crate) enum Reading {
     Policies,
     /// Its PodDisruptionBudgets.
     Budgets,
+    /// Its ResourceQuotas.
+    Quotas,
+    /// Its LimitRanges.
+    Ranges,
     /// Its EndpointSlices.
     Slices,
     /// The workload's ScaledWorkload.
@@ -100,11 +104,13 @@ pub(crate) fn of_rules(kind: RuleKind) -> Vec<Right> {
 
 impl Reading {
     /// Every one.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Services,
         Self::Scalers,
         Self::Policies,
         Self::Budgets,
+        Self::Quotas,
+        Self::Ranges,
         Self::Slices,
         Self::Scaled,
         Self::Autoscaler,
@@ -134,6 +140,8 @@ impl Reading {
             Self::Scalers => ("list", ("autoscaling", "horizontalpodautoscalers"), Here),
             Self::Policies => ("list", ("networking.k8s.io", "networkpolicies"), Here),
             Self::Budgets => ("list", ("policy", "poddisruptionbudgets"), Here),
+            Self::Quotas => ("list", ("", "resourcequotas"), Here),
+            Self::Ranges => ("list", ("", "limitranges"), Here),
             Self::Slices => ("list", ("discovery.k8s.io", "endpointslices"), Here),
             Self::Scaled => ("get", ("lull.dev", "scaledworkloads"), Here),
             Self::Autoscaler => ("get", ("apps", "deployments"), Lull),

@@ -9,7 +9,7 @@ use lull_process::server::{self, Answer};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 
-use crate::{bypass, probe::AppState, request::Gateway};
+use crate::{bypass, loopback, probe::AppState, request::Gateway};
 
 /// How long `/ready` waits for an app that is not up: a little more than until the next try, so
 /// that who asks learns it at once.
@@ -95,6 +95,12 @@ impl Pages {
         let gateway = &self.gateway;
         // First: it may take a moment, and the rest is to be of one.
         let bypass = bypass::count(&gateway.config).await;
+        let app_ready = *self.app.borrow() == AppState::Up;
+        let loopback_only = if app_ready {
+            Vec::new()
+        } else {
+            loopback::only(&gateway.config)
+        };
         let (load, now_us) = gateway.traffic.load();
         QueueProxyReport {
             v: VERSION,
@@ -104,10 +110,11 @@ impl Pages {
             load,
             queued: gateway.limiter.queued() as u64,
             limit: gateway.config.container_concurrency,
-            app_ready: *self.app.borrow() == AppState::Up,
+            app_ready,
             draining: gateway.drain.has_begun(),
             bypass,
             lately: gateway.callers.told(|at| gateway.traffic.micros(at)),
+            loopback_only,
         }
     }
 

@@ -34,11 +34,16 @@ pub(crate) async fn count(config: &Config) -> u64 {
 
 fn foreign(config: &Config) -> BTreeSet<Ends> {
     let ports: Vec<u16> = config.ports.iter().map(|port| port.app).collect();
+    tables()
+        .flat_map(|table| foreign_in(&table, &ports, config.pod_ip))
+        .collect()
+}
+
+/// The tables of all sockets, as the kernel prints them.
+pub(crate) fn tables() -> impl Iterator<Item = String> {
     TABLES
         .iter()
         .filter_map(|path| std::fs::read_to_string(path).ok())
-        .flat_map(|table| foreign_in(&table, &ports, config.pod_ip))
-        .collect()
 }
 
 /// A set, as the kernel lists a connection twice where its table changes while it is being read.
@@ -80,7 +85,7 @@ fn connection(line: &str) -> Option<Connection<'_>> {
 }
 
 /// The kernel prints addresses as 32-bit words in the machine's byte order.
-fn address(hex: &str) -> Option<IpAddr> {
+pub(crate) fn address(hex: &str) -> Option<IpAddr> {
     let word = |at: usize| {
         let word = u32::from_str_radix(hex.get(at..at + 8)?, 16).ok()?;
         Some(word.to_ne_bytes())

@@ -4,7 +4,8 @@
 //! caller --> listen --> connection --(TLS, TCP)--> splice ---------------------> app at the pod IP
 //!                           `-------(HTTP)-----> request --> limiter --> upstream -^
 //! kubelet, activator --> admin 8022 --> probe (is the app up?), drain
-//! autoscaler --> report 9090 --> traffic (counts), callers (who), bypass (connections that went round us)
+//! autoscaler --> report 9090 --> traffic (counts), callers (who), bypass (connections that went round us),
+//!                                loopback (an app that listens where we don't call it)
 //! preStop `queue-proxy drain` --> control (unix socket) --> drain
 //! request, splice --> access --> standard output (where it is asked for)
 //! request --> lull_traces --> collector (where it is asked for)
@@ -32,6 +33,7 @@ mod grpc;
 mod headers;
 mod histogram;
 mod limiter;
+mod loopback;
 mod metrics;
 mod probe;
 mod request;

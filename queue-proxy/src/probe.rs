@@ -16,7 +16,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::{
     config::{AppProbe, Config},
-    upstream,
+    loopback, upstream,
 };
 
 /// While the app starts, each try later is time that a held request waits.
@@ -46,6 +46,11 @@ pub(crate) enum AppState {
 enum ProbeError {
     #[error("port {0} refuses connections")]
     Refused(u16),
+    #[error(
+        "port {0} refuses connections at the pod's address, where the app is called: it listens on it \
+         at 127.0.0.1 alone; let it listen on all addresses (0.0.0.0, or ::)"
+    )]
+    LoopbackOnly(u16),
     #[error("port {0} can't be reached: {1}")]
     Unreachable(u16, #[source] std::io::Error),
     #[error("port {0} did not answer within {1:?}")]
@@ -70,9 +75,22 @@ struct Judge {
 pub(crate) async fn run(config: Arc<Config>, state: watch::Sender<AppState>) {
     let mut judge = Judge::new(Instant::now());
     let mut has_started = false;
+    let mut loopback = loopback::Seen::new(Instant::now());
+    let mut is_told = false;
     loop {
-        let result = ask(&config, &mut has_started).await;
+        let mut result = ask(&config, &mut has_started).await;
         let now = Instant::now();
+        if let Err(ProbeError::Refused(port)) = result
+            && loopback.explains(port, &config, now)
+        {
+            result = Err(ProbeError::LoopbackOnly(port));
+        }
+        if let Err(why @ ProbeError::LoopbackOnly(_)) = &result
+            && !is_told
+        {
+            tracing::warn!(%why, "the app is not ready");
+            is_told = true;
+        }
         if judge.hear(now, &result) {
             let new = match &result {
                 Ok(()) => AppState::Up,
@@ -221,7 +239,7 @@ impl Judge {
                 return true;
             }
             // Nobody listens: the app is gone, not slow.
-            Err(ProbeError::Refused(_)) => self.failed = FAILURES,
+            Err(ProbeError::Refused(_) | ProbeError::LoopbackOnly(_)) => self.failed = FAILURES,
             Err(_) => self.failed = self.failed.saturating_add(1),
         }
         if self.up && self.failed < FAILURES {

@@ -24,6 +24,7 @@ fn report(boot: u64, now_us: u64, load: (u64, u64, u64)) -> QueueProxyReport {
         draining: false,
         bypass: 0,
         lately: Lately::default(),
+        loopback_only: Vec::new(),
     }
 }
 
@@ -226,6 +227,26 @@ fn connections_round_the_queue_proxy_are_remembered_for_a_window() {
     demand.pod_reported("p", &report(1, 2 * SEC, (0, 0, 0)), Duration::from_secs(2));
     assert!(measure(&mut demand, 11).totals.bypassed);
     assert!(!measure(&mut demand, 12).totals.bypassed);
+}
+
+#[test]
+fn ports_that_are_listened_on_at_loopback_alone_are_known_as_long_as_a_pod_says_so() {
+    let mut demand = demand();
+    let says = |ports: &[u16], second: u64| QueueProxyReport {
+        loopback_only: ports.to_vec(),
+        ..report(1, second * SEC, (0, 0, 0))
+    };
+    let at = Duration::from_secs;
+    demand.pod_reported("p", &says(&[8080], 1), at(1));
+    assert!(demand.loopback_only().is_empty(), "it has just begun");
+    demand.pod_reported("p", &says(&[8080, 80], 6), at(6));
+    demand.pod_reported("q", &says(&[80], 6), at(6));
+    assert_eq!(demand.loopback_only(), [80, 8080]);
+    demand.pod_reported("p", &says(&[], 7), at(7));
+    assert_eq!(demand.loopback_only(), [80]);
+    let gone = [].into_iter();
+    demand.keep_only(&gone, &gone);
+    assert!(demand.loopback_only().is_empty());
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub enum Reason {
     HostNetwork,
     /// The pods are for nodes with Windows.
     Windows,
+    /// The app listens where the queue-proxy doesn't call it.
+    LoopbackOnly,
     /// The rollout is paused, so no pod would get the sidecar.
     Paused,
     /// No Service carries the workload's traffic.
@@ -52,6 +54,12 @@ pub enum Reason {
     PolicyBlocks,
     /// A NetworkPolicy lets fewer callers in than activators would let through.
     PolicyNarrower,
+    /// A ResourceQuota wants every container to say what the sidecar doesn't.
+    QuotaDemands,
+    /// A ResourceQuota has room for no pod with the sidecar.
+    QuotaTooSmall,
+    /// The sidecar is out of what a LimitRange lets containers have.
+    OutOfLimitRange,
     /// Istio's mutual TLS is set for a port to which traffic no longer comes, or never while asleep.
     MtlsByPort,
     /// An Istio policy has rules for a port to which traffic no longer comes.
@@ -78,6 +86,10 @@ pub enum Reason {
     ManualRollout,
     /// A PodDisruptionBudget keeps the last pod from being evicted.
     BudgetHoldsDrains,
+    /// A ResourceQuota has room for fewer pods than Lull starts.
+    QuotaShort,
+    /// Pods are Guaranteed without the sidecar, and not with it.
+    QosClass,
     /// Callers in the mesh speak TLS of their own with the app.
     OwnTls,
     /// Callers in the mesh expect an identity that the pods don't have.
@@ -124,12 +136,13 @@ pub struct Finding {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 51] = [
         Self::BadAnnotation,
         Self::NoTemplate,
         Self::NoPort,
         Self::HostNetwork,
         Self::Windows,
+        Self::LoopbackOnly,
         Self::Paused,
         Self::NoService,
         Self::ExternalName,
@@ -144,6 +157,9 @@ impl Reason {
         Self::OtherScaler,
         Self::PolicyBlocks,
         Self::PolicyNarrower,
+        Self::QuotaDemands,
+        Self::QuotaTooSmall,
+        Self::OutOfLimitRange,
         Self::MtlsByPort,
         Self::PolicyByPort,
         Self::PolicyByAddress,
@@ -157,6 +173,8 @@ impl Reason {
         Self::OwnPreStop,
         Self::ManualRollout,
         Self::BudgetHoldsDrains,
+        Self::QuotaShort,
+        Self::QosClass,
         Self::OwnTls,
         Self::OtherIdentity,
         Self::OutlierDetection,
@@ -185,6 +203,8 @@ impl Reason {
             | Self::OwnPreStop
             | Self::ManualRollout
             | Self::BudgetHoldsDrains
+            | Self::QuotaShort
+            | Self::QosClass
             | Self::OwnTls
             | Self::OtherIdentity
             | Self::OutlierDetection

@@ -36,6 +36,9 @@ pub(super) fn find(situation: &Situation<'_>, findings: &mut Vec<Finding>) {
                     the app listens on, for instance lull.dev/ports: \"8080\"";
         found(Reason::NoPort, text.to_owned());
     }
+    if !situation.loopback_only.is_empty() {
+        found(Reason::LoopbackOnly, loopback(situation.loopback_only));
+    }
     if let Some((reason, text)) = rollout(template.rollout, situation.is_enrolled) {
         found(reason, text);
     }
@@ -51,6 +54,16 @@ pub(super) fn find(situation: &Situation<'_>, findings: &mut Vec<Finding>) {
         found(Reason::OwnPreStop, text);
     }
     grace(situation, &mut found);
+}
+
+/// What is with pods that listen on `ports` where nobody calls them.
+fn loopback(ports: &[u16]) -> String {
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    format!(
+        "has pods that listen on {} at 127.0.0.1 alone: the queue-proxy calls the app at the pod's \
+         address, so these pods don't get ready; let the app listen on all addresses (0.0.0.0, or ::)",
+        ports.join(", ")
+    )
 }
 
 fn rollout(rollout: Rollout, is_enrolled: bool) -> Option<(Reason, String)> {

@@ -4,14 +4,18 @@
 //! `shop` and the Service `shop` that fit each other. `objects` are all that is in the namespace.
 
 mod patches;
+mod room;
 mod timeouts;
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 use k8s_openapi::{
     api::{
-        apps::v1::Deployment, autoscaling::v2::HorizontalPodAutoscaler, core::v1::ConfigMap,
-        discovery::v1::EndpointSlice, networking::v1 as networking,
+        apps::v1::Deployment,
+        autoscaling::v2::HorizontalPodAutoscaler,
+        core::v1::{self as core, ConfigMap, ResourceQuota},
+        discovery::v1::EndpointSlice,
+        networking::v1 as networking,
         policy::v1::PodDisruptionBudget,
     },
     apimachinery::pkg::util::intstr::IntOrString,
@@ -51,6 +55,12 @@ struct Case {
     /// Its pods have no container of Istio's.
     #[serde(default)]
     outside_mesh: bool,
+    /// Nobody knows whether there are LimitRanges.
+    #[serde(default)]
+    ranges_unknown: bool,
+    /// What its pods are seen to listen on at loopback alone.
+    #[serde(default)]
+    loopback_only: Vec<u16>,
     /// How long its last wakes took, milliseconds.
     #[serde(default)]
     wakes_ms: Vec<u64>,
@@ -100,11 +110,15 @@ fn base(kind: &str) -> Value {
             "metadata": { "name": "shop", "namespace": "ns" },
             "addressType": "IPv4", "endpoints": [],
         }),
+        "LimitRange" => json!({
+            "metadata": { "name": "shop", "namespace": "ns" }, "spec": { "limits": [] },
+        }),
         // A Deployment is a workload.
         "Istiod" => json!({ "metadata": { "name": "istiod", "namespace": "istio-system" } }),
         "ConfigMap" => json!({ "metadata": { "name": "istio", "namespace": "istio-system" } }),
         "PodDisruptionBudget"
         | "NetworkPolicy"
+        | "ResourceQuota"
         | "DestinationRule"
         | "VirtualService"
         | "PeerAuthentication"
@@ -237,7 +251,7 @@ fn plan_of(case: &Case) -> Plan {
 
 fn plan_with(case: &Case, lull: &Components) -> Plan {
     let target = read_target(&case.workload);
-    let settings = annotations::parse(&target.annotations).unwrap().settings;
+    let wanted = annotations::parse(&target.annotations).unwrap();
     let of_kind = |kind: &'static str| of_kind(case, kind);
     let services: Vec<Arc<Service>> = of_kind("Service").map(read).map(Arc::new).collect();
     let scalers = of_kind("HorizontalPodAutoscaler").map(read::<HorizontalPodAutoscaler>);
@@ -251,6 +265,10 @@ fn plan_with(case: &Case, lull: &Components) -> Plan {
     let policies: Vec<Arc<NetworkPolicy>> = policies.map(|p| Arc::new(p.into())).collect();
     let budgets = of_kind("PodDisruptionBudget").map(read::<PodDisruptionBudget>);
     let budgets: Vec<Arc<Budget>> = budgets.map(|b| Arc::new(b.into())).collect();
+    let quotas = of_kind("ResourceQuota").map(read::<ResourceQuota>);
+    let quotas: Vec<Arc<Quota>> = quotas.map(|q| Arc::new(q.into())).collect();
+    let ranges = of_kind("LimitRange").map(read::<core::LimitRange>);
+    let ranges: Vec<Arc<LimitRange>> = ranges.map(|r| Arc::new(r.into())).collect();
     let wakes = case.wakes_ms.iter().map(|ms| WakeView {
         waited_ms: Some(*ms),
         ..WakeView::default()
@@ -275,7 +293,7 @@ fn plan_with(case: &Case, lull: &Components) -> Plan {
         id: &target.id(),
         template: &target.template.as_ref().unwrap().plan,
         activator_ports: &case.activator_ports,
-        asks: Asks::of(&target.annotations, &settings),
+        asks: Asks::of(&target.annotations, &wanted.settings, Some(&wanted.sidecar)),
         is_enrolled: case.enrolled,
         services: &services,
         taken: &taken(case, &rules),
@@ -283,6 +301,9 @@ fn plan_with(case: &Case, lull: &Components) -> Plan {
         scalers: &scalers,
         policies: &policies,
         budgets: &budgets,
+        quotas: &quotas,
+        ranges: (!case.ranges_unknown).then_some(ranges.as_slice()),
+        loopback_only: &case.loopback_only,
         longest_wake: longest_wake(&wakes),
         mesh: Some(Mesh {
             is_member: !case.outside_mesh,
@@ -351,6 +372,8 @@ fn case(workload: Value, objects: Vec<Value>) -> Case {
         enrolled: false,
         activator_ports: Vec::new(),
         outside_mesh: false,
+        ranges_unknown: false,
+        loopback_only: Vec::new(),
         wakes_ms: Vec::new(),
         objects,
         services: Vec::new(),

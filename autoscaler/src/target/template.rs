@@ -4,19 +4,20 @@ use std::{collections::BTreeSet, time::Duration};
 
 use k8s_openapi::api::core::v1::{Container, ContainerPort, PodSpec, PodTemplateSpec};
 use lull_contract::{
-    AppPort, AppProtocol,
+    AppPort, AppProtocol, Quantity,
     names::{
         INJECTED_ANNOTATION, ISTIO_NATIVE_SIDECAR, NOT_APP_CONTAINERS, OS_LABEL,
         QUEUE_PROXY_CONTAINER, WAIT_FOR_DRAIN,
     },
     ports,
 };
-use lull_injection::Record;
+use lull_injection::{Record, resources::Resources};
 use serde_json::Value;
 
 use crate::{
+    amounts::resources,
     mesh::PodIdentity,
-    plan::{self, Rollout},
+    plan::{self, Needs, Rollout},
 };
 
 /// Kubernetes' `terminationGracePeriodSeconds`.
@@ -99,6 +100,12 @@ impl PodTemplate {
                     .map(|container| container.name.clone())
                     .collect(),
                 rollout,
+                needs: Needs {
+                    app: app().map(|c| resources(c.resources.as_ref())).collect(),
+                    init: spec.map(init_containers).unwrap_or_default(),
+                    pod: resources(spec.and_then(|spec| spec.resources.as_ref())),
+                    sidecar: sidecar.map(|c| resources(c.resources.as_ref())),
+                },
             },
             served,
             identity,
@@ -129,6 +136,15 @@ fn is_for_windows(spec: &PodSpec) -> bool {
     let selected = spec.node_selector.as_ref();
     let selected = selected.and_then(|labels| labels.get(OS_LABEL));
     named.or_else(|| selected.map(String::as_str)) == Some("windows")
+}
+
+/// What each of the user's init containers asks for.
+fn init_containers(spec: &PodSpec) -> Vec<Resources<Quantity>> {
+    let containers = spec.init_containers.iter().flatten();
+    let of_user = containers.filter(|container| is_app(container));
+    of_user
+        .map(|container| resources(container.resources.as_ref()))
+        .collect()
 }
 
 fn grace(spec: &PodSpec) -> Duration {

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use lull_contract::{
+    annotations,
     names::{WORKLOAD_LABEL, label_value, private_service},
     scaled_workload::{ScaledWorkload, State, WorkloadPort},
 };
@@ -39,6 +40,8 @@ pub(super) struct Inputs {
     private_of: Option<String>,
     /// Whether its pods have Istio's container, or will have it; `None` where there is no mesh.
     is_meshed: Option<bool>,
+    /// What its pods listen on at loopback alone.
+    loopback_only: Vec<u16>,
     /// How long it took to wake lately ([`plan::longest_wake`]).
     longest_wake: Option<Duration>,
     /// Whether no activator at all has been ready for a while.
@@ -69,15 +72,17 @@ impl Task {
     /// What enrolment would do, and everything that stands in the way; worked out where something of
     /// it has changed.
     pub(super) fn plan(&mut self, target: &Target, workload: &ScaledWorkload) -> Arc<Plan> {
+        let loopback_only = self.mailbox.demand.lock().loopback_only();
         let inputs = Inputs {
             version: self.objects,
-            asks: Asks::of(&target.annotations, &workload.spec.settings),
+            asks: self.asks(target, workload),
             is_enrolled: self.is_enrolled(),
             activator_ports: workload.spec.ports.clone(),
             taken: self.taken(target),
             unnoted: self.unnoted(target),
             private_of: self.others_private(),
             is_meshed: self.is_meshed_now(target),
+            loopback_only,
             longest_wake: plan::longest_wake(self.mailbox.journal.lock().wakes()),
             no_activator: self.ctx.no_activator(),
         };
@@ -85,6 +90,21 @@ impl Task {
         let plan = planned.get(inputs, |inputs| self.work_out(target, inputs));
         self.planned = planned;
         plan
+    }
+
+    /// What its annotations and the defaults ask for. What a sidecar that is there asks for stands in
+    /// the template.
+    fn asks(&self, target: &Target, workload: &ScaledWorkload) -> Asks {
+        let defaults = (!target.is_injected()).then(|| {
+            let settings = self.ctx.settings.borrow();
+            Arc::clone(&settings.defaults)
+        });
+        let sidecar = defaults.map(|defaults| {
+            let wanted = annotations::parse_with(&target.annotations, &defaults);
+            wanted.unwrap_or_else(|_| defaults.effective()).sidecar
+        });
+        let settings = &workload.spec.settings;
+        Asks::of(&target.annotations, settings, sidecar.as_ref())
     }
 
     fn work_out(&self, target: &Target, inputs: &Inputs) -> Plan {
@@ -118,6 +138,7 @@ impl Task {
         let without = Template::default();
         let template = target.template.as_ref();
         let rules = stores.rules.around(namespace);
+        let ranges = stores.ranges.in_namespace(namespace);
         plan::plan(&Situation {
             workload: &target.to_string(),
             id: &self.key.name,
@@ -131,6 +152,9 @@ impl Task {
             scalers: &scalers,
             policies: &stores.policies.in_namespace(namespace),
             budgets: &stores.budgets.in_namespace(namespace),
+            quotas: &stores.quotas.in_namespace(namespace),
+            ranges: ranges.as_deref(),
+            loopback_only: &inputs.loopback_only,
             longest_wake: inputs.longest_wake,
             mesh: template
                 .zip(inputs.is_meshed)
@@ -320,7 +344,8 @@ fn reference(target: &Target, object: &str) -> Option<ObjectReference> {
 
 #[cfg(test)]
 mod tests {
-    use lull_contract::{AppProtocol, Class};
+    use lull_contract::{AppProtocol, Class, Quantity};
+    use lull_injection::resources::Resources;
     use serde_json::json;
 
     use super::*;
@@ -336,11 +361,13 @@ mod tests {
             asks: Asks {
                 class: Class::Kpa,
                 min_scale: 0,
+                fewest: 1,
                 timeout: None,
                 connection_hold: Duration::from_secs(25),
                 connect_timeout: None,
                 accepts_activator_source: false,
                 names_ports: false,
+                sidecar: Resources::default(),
             },
             is_enrolled: false,
             activator_ports: Vec::new(),
@@ -348,18 +375,21 @@ mod tests {
             unnoted: Vec::new(),
             private_of: None,
             is_meshed: None,
+            loopback_only: Vec::new(),
             longest_wake: None,
             no_activator: false,
         };
-        let changes: [fn(&mut Inputs); 17] = [
+        let changes: [fn(&mut Inputs); 20] = [
             |inputs| inputs.version = 2,
             |inputs| inputs.asks.class = Class::Hpa,
             |inputs| inputs.asks.min_scale = 1,
+            |inputs| inputs.asks.fewest = 2,
             |inputs| inputs.asks.timeout = Some(Duration::from_secs(1)),
             |inputs| inputs.asks.connection_hold = Duration::from_secs(1),
             |inputs| inputs.asks.connect_timeout = Some(Duration::from_secs(20)),
             |inputs| inputs.asks.accepts_activator_source = true,
             |inputs| inputs.asks.names_ports = true,
+            |inputs| inputs.asks.sidecar.limits.cpu = Quantity::read("1"),
             |inputs| inputs.is_enrolled = true,
             |inputs| {
                 inputs.activator_ports.push(WorkloadPort {
@@ -373,6 +403,7 @@ mod tests {
             |inputs| inputs.private_of = Some("other".to_owned()),
             |inputs| inputs.is_meshed = Some(false),
             |inputs| inputs.is_meshed = Some(true),
+            |inputs| inputs.loopback_only.push(8080),
             |inputs| inputs.longest_wake = Some(Duration::from_secs(10)),
             |inputs| inputs.no_activator = true,
         ];

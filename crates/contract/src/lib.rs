@@ -12,6 +12,7 @@ pub mod injected;
 pub mod names;
 pub mod original;
 pub mod ports;
+pub mod quantity;
 pub mod report;
 #[cfg(feature = "crd")]
 pub mod scaled_workload;
@@ -21,5 +22,6 @@ pub mod target_resource;
 pub mod view;
 
 pub use duration::HumanDuration;
+pub use quantity::Quantity;
 pub use settings::{AppPort, AppProtocol, Class, Metric, Settings};
 pub use shards::Shards;

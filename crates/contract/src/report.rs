@@ -73,6 +73,10 @@ pub struct QueueProxyReport {
     /// Who has called lately.
     #[serde(default, skip_serializing_if = "Lately::is_empty")]
     pub lately: Lately,
+    /// App ports that are listened on at loopback alone, where the app is not ready: the queue-proxy calls
+    /// it at the pod's address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loopback_only: Vec<u16>,
 }
 
 /// Report of one activator.

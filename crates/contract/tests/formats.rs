@@ -25,7 +25,7 @@ use lull_contract::{
 };
 
 /// Every file. What the webhook notes is read as a whole by `crates/injection/src/record.rs`.
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "activator-report-1-first.json",
     "activator-report-1-ways.json",
     "activator-report-1.json",
@@ -35,6 +35,7 @@ const FILES: [&str; 12] = [
     "original.json",
     "queue-proxy-report-1-callers.json",
     "queue-proxy-report-1.json",
+    "queue-proxy-report-loopback.json",
     "scaledworkload-v1alpha1-first.json",
     "scaledworkload-v1alpha1-kept-awake.json",
     "scaledworkload-v1alpha1.json",
@@ -77,6 +78,7 @@ fn a_report_of_a_queue_proxy_is_read() {
         draining: false,
         bypass: 2,
         lately: Lately::default(),
+        loopback_only: Vec::new(),
     };
     assert_eq!(report.unwrap(), expected);
 }
@@ -102,6 +104,14 @@ fn who_has_called_a_pod_is_read() {
         ],
     };
     assert_eq!(report.lately, expected);
+}
+
+#[test]
+fn a_report_of_an_app_that_listens_at_loopback_alone_is_read() {
+    let report = written("queue-proxy-report-loopback.json");
+    let report = QueueProxyReport::parse(report.as_bytes()).unwrap();
+    assert_eq!((report.app_ready, report.bypass), (false, 0));
+    assert_eq!(report.loopback_only, [8080, 5432]);
 }
 
 #[test]

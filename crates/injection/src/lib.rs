@@ -5,6 +5,7 @@
 
 pub mod parts;
 mod record;
+pub mod resources;
 pub mod shape;
 mod strip;
 

@@ -236,6 +236,8 @@ mod tests {
             "list horizontalpodautoscalers.autoscaling",
             "list networkpolicies.networking.k8s.io",
             "list poddisruptionbudgets.policy",
+            "list resourcequotas",
+            "list limitranges",
             "get deployments.apps",
             "list statefulsets.apps",
             "get configmaps lull-settings",

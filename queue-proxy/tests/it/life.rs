@@ -113,6 +113,44 @@ async fn connections_that_go_round_the_proxy_are_reported() {
     soon(request).await.unwrap();
 }
 
+/// Of the pod's address on this machine.
+const POD_IP: [u8; 4] = [127, 0, 0, 2];
+
+/// An app that listens at `at` alone, behind a proxy of a pod at [`POD_IP`], and its port.
+async fn listening_at(at: [u8; 4]) -> (Proxy, u16) {
+    let listener = TcpListener::bind(SocketAddr::from((at, 0))).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let app = App::new();
+    tokio::spawn(std::sync::Arc::clone(&app).serve(listener));
+    let pod_ip = [("QP_POD_IP", "127.0.0.2")];
+    let proxy = Proxy::before(app, &format!("0={port}/http"), &pod_ip).await;
+    (proxy, port)
+}
+
+#[tokio::test]
+async fn an_app_that_listens_at_loopback_alone_is_not_ready_and_it_is_told_why() {
+    let (proxy, port) = listening_at([127, 0, 0, 1]).await;
+    let report = proxy.report().await;
+    assert_eq!(
+        (report.app_ready, report.loopback_only),
+        (false, vec![port])
+    );
+    until(|| async {
+        let ready = proxy.admin("/ready").await;
+        ready.status() == 503 && ready.body.contains("at 127.0.0.1 alone")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_app_that_listens_at_the_pods_address_alone_is_reached() {
+    let (proxy, _) = listening_at(POD_IP).await;
+    until(|| async { proxy.admin("/ready").await.status() == 200 }).await;
+    let report = proxy.report().await;
+    assert!(report.app_ready && report.loopback_only.is_empty());
+    assert_eq!(proxy.get("/").await.status(), 200);
+}
+
 #[tokio::test]
 async fn admin_pages_only_answer_reads() {
     let proxy = Proxy::start(&[]).await;

@@ -15,9 +15,10 @@ use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod}
 use kube::{Api, ResourceExt as _, api::DeleteParams};
 use lull_contract::ports;
 use parking_lot::Mutex;
+use sample_app::wire::{RunResult, RunSpec};
 use tokio::task::JoinSet;
 
-use crate::{Cluster, Workload, cluster::call, eventually};
+use crate::{Agent, Cluster, Workload, agent::Run, all_answered, cluster::call, eventually};
 
 /// As [`COMPONENTS`](crate::cluster::COMPONENTS) has it.
 const COMPONENT: &str = "autoscaler";
@@ -25,6 +26,10 @@ const COMPONENT: &str = "autoscaler";
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Longest wait for replicas to be armed: one that has just begun takes a moment.
 const ARMED: Duration = Duration::from_secs(30);
+/// Longest time of one load; it is stopped before.
+const LOAD: Duration = Duration::from_secs(600);
+/// Longest wait for the replicas to be ready at the end.
+const BACK: Duration = Duration::from_secs(120);
 /// What a replica says last.
 const LAST_WORDS: &str = "as a test has asked";
 
@@ -124,6 +129,47 @@ impl Crashes {
         ensure!(state.odd.is_empty(), "nobody asked for {:?}", state.odd);
         Ok(state.done.clone())
     }
+}
+
+/// New connections all the time; who calls a sleeper while no autoscaler is there waits for one.
+///
+/// # Errors
+/// Where the agent refuses it.
+pub async fn load<'a>(agent: &'a Agent, workload: &Workload) -> anyhow::Result<Run<'a>> {
+    let spec = RunSpec {
+        url: workload.url("/?sleep_ms=10"),
+        connections: 20,
+        rate: Some(50.0),
+        seconds: Some(LOAD.as_secs_f64()),
+        keep_alive: false,
+        timeout_ms: 120_000,
+        ..RunSpec::default()
+    };
+    agent.start(&spec).await
+}
+
+/// Ends such a load.
+///
+/// # Errors
+/// Where a request has failed.
+pub async fn ended(load: Run<'_>) -> anyhow::Result<RunResult> {
+    let result = load.stop().await?;
+    all_answered(&result)?;
+    Ok(result)
+}
+
+/// Waits until every replica is ready, for whoever comes next.
+///
+/// # Errors
+/// Where they don't come.
+pub async fn all_back(cluster: &Cluster) -> anyhow::Result<()> {
+    eventually("the autoscalers to be ready", BACK, async || {
+        let all = cluster.component_pods(COMPONENT).await?.len();
+        let ready = cluster.ready_names(COMPONENT).await?.len();
+        ensure!(ready > 1 && ready == all, "{ready} of {all} are ready");
+        Ok(())
+    })
+    .await
 }
 
 /// One round over all replicas.

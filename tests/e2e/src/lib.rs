@@ -7,7 +7,7 @@
 //! [`istiod`] stops it, counts what it sends and asks whom it knows, [`containers`] when those of a pod
 //! began and ended,
 //! [`routes`] what else users tell it, [`original`] whether everything is as it was before Lull,
-//! [`leftovers`] what Lull left behind, [`timeline`] when each step of a cold start was seen,
+//! [`leftovers`] what Lull left behind, [`plain`] takes a template's sidecar, [`timeline`] when each step of a cold start was seen,
 //! [`coldstarts`] how long they took, and [`knative`] how long its own,
 //! [`two_pods`] carry a load that nothing may move, [`writes`] every state of one object, [`course`] what Lull says of a workload under load; [`hey`] reads
 //! what that load generator prints, and [`performance`] writes it down; [`release`] is changed by Helm; [`gitops`] applies manifests again and again, [`races`]
@@ -49,6 +49,7 @@ pub mod namespace;
 pub mod original;
 pub mod page_proxy;
 pub mod performance;
+pub mod plain;
 pub mod process;
 #[cfg(test)]
 mod programs;

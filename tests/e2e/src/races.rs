@@ -36,8 +36,6 @@ use crate::{Agent, Workload, agent::Run, eventually};
 
 /// Longest time of a request: it may be held while nothing can wake its workload.
 const REQUEST: Duration = Duration::from_secs(150);
-/// Seconds in which callers are refused by a process that has been killed (see `tally`).
-const REFUSED_SECONDS: f64 = 3.0;
 
 /// One run of the suite.
 #[derive(Debug)]
@@ -59,18 +57,7 @@ pub struct Race {
 pub struct Steady<'a> {
     race: &'a Race,
     workload: String,
-    runs: Vec<Run<'a>>,
-}
-
-/// Requests of `load` that a process can have when it is killed: one on each connection, and those that
-/// connect to it until somebody knows, where it `refuses` them itself.
-fn at_most(load: &RunSpec, refuses: bool) -> f64 {
-    // One without a rate sends whatever it has as fast as it is refused.
-    let rest = u32::try_from(load.requests.unwrap_or_default()).unwrap_or(u32::MAX);
-    let refused = load
-        .rate
-        .map_or_else(|| f64::from(rest), |rate| rate * REFUSED_SECONDS);
-    f64::from(load.connections) + if refuses { refused } else { 0.0 }
+    runs: Vec<(RunSpec, Run<'a>)>,
 }
 
 // === impl Race ===
@@ -134,26 +121,26 @@ impl Race {
         self.tally.lock().did(act);
     }
 
-    /// Takes note of a kill that is about to be, of a process that had requests of `workload` alone, or
-    /// of any; `refuses`: callers connect to the process itself, and nobody else tries again for them.
-    pub fn kills(&self, act: Act, workload: Option<&Workload>, refuses: bool) {
-        let workload = workload.map(|workload| workload.name.clone());
-        let running = self.running.lock();
-        let is_hit = |name: &String| workload.as_ref().is_none_or(|only| only == name);
-        let hit = running.iter().filter(|(name, _)| is_hit(name));
-        let most: f64 = hit.map(|(_, load)| at_most(load, refuses)).sum();
-        drop(running);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "hundreds"
-        )]
+    /// Kills by `kill` a process that had requests of `workload` alone, or of any that come by activators,
+    /// and takes note of when; `refuses`: callers connect to the process itself.
+    ///
+    /// # Errors
+    /// Those of `kill`.
+    pub fn kill(
+        &self,
+        (act, workload, refuses): (Act, Option<&Workload>, bool),
+        kill: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let second = || sample_app::unix_us() / 1_000_000;
+        let from = second();
+        let outcome = kill();
         self.tally.lock().killed(Kill {
             act,
-            workload,
-            second: sample_app::unix_us() / 1_000_000,
-            most: most.ceil() as u64,
+            workload: workload.map(|workload| workload.name.clone()),
+            refuses,
+            seconds: (from, second()),
         });
+        outcome
     }
 
     /// Waits for what must come.
@@ -196,8 +183,10 @@ impl Race {
             .await?;
         let mut runs = Vec::new();
         for spec in shape.specs(workload) {
-            runs.push(agent.start(&spec).await?);
-            self.running.lock().push((workload.name.clone(), spec));
+            let run = agent.start(&spec).await?;
+            let place = (workload.name.clone(), spec.clone());
+            self.running.lock().push(place);
+            runs.push((spec, run));
         }
         let steady = Steady {
             race: self,
@@ -246,13 +235,13 @@ impl Race {
             .position(|(name, of)| *name == workload.name && of.requests == spec.requests);
         ended.map(|index| running.swap_remove(index));
         drop(running);
-        self.loaded(&workload.name, result?);
+        self.loaded(&workload.name, (spec, result?));
         Ok(())
     }
 
-    fn loaded(&self, workload: &str, result: RunResult) {
-        let workload = workload.to_owned();
-        self.tally.lock().loaded(Loaded { workload, result });
+    fn loaded(&self, workload: &str, (spec, result): (&RunSpec, RunResult)) {
+        let load = Loaded::new(workload, spec, result);
+        self.tally.lock().loaded(load);
     }
 
     /// What was done and what became of it, for people.
@@ -285,7 +274,7 @@ impl Race {
 
 impl Steady<'_> {
     async fn is_under_way(&self) -> anyhow::Result<()> {
-        for run in &self.runs {
+        for (_, run) in &self.runs {
             let ok = run.so_far().await?.ok;
             ensure!(ok >= 3, "{ok} answers");
         }
@@ -297,9 +286,9 @@ impl Steady<'_> {
     /// # Errors
     /// Where they don't end.
     pub async fn stop(self) -> anyhow::Result<()> {
-        for run in self.runs {
+        for (spec, run) in self.runs {
             let result = run.stop().await?;
-            self.race.loaded(&self.workload, result);
+            self.race.loaded(&self.workload, (&spec, result));
         }
         let mut running = self.race.running.lock();
         running.retain(|(name, _)| *name != self.workload);

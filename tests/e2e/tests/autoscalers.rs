@@ -8,12 +8,10 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use futures::future::{join_all, try_join_all};
-use lull_contract::{names::ORIGINAL_ANNOTATION, scaled_workload::State};
 use lull_e2e::{
     Agent, App, Namespace, Workload,
     agent::Run,
-    all_answered, autoscalers, components, eventually, in_namespace, in_namespace_for, process,
-    slices,
+    all_answered, autoscalers, eventually, in_namespace, in_namespace_for, plain, process,
     timeline::Observer,
     two_pods::{self, TwoPods},
 };
@@ -27,13 +25,6 @@ const LOAD: Duration = Duration::from_secs(240);
 const SIGHT: Duration = Duration::from_millis(750);
 /// Longest wait for what must be there before it.
 const FOLLOW: Duration = Duration::from_secs(60);
-/// As [`COMPONENTS`](lull_e2e::cluster::COMPONENTS) has it.
-const WEBHOOK: &str = "webhook";
-/// Longest wait for plain pods that callers reach: a wake that nobody has asked for, a rollout, what
-/// callers need to hear of both.
-const PLAIN: Duration = Duration::from_secs(90);
-/// Seconds that a plain pod still answers after it was told to end: callers hear of it later.
-const LINGER: u32 = 15;
 /// Longest time of the test without a webhook: pods linger each time they go.
 const WITHOUT: Duration = Duration::from_secs(600);
 
@@ -169,32 +160,27 @@ async fn another_wakes_while_the_leader_stands_still(
     Ok(())
 }
 
-/// The webhook is back when this has tried: every other test needs it.
 async fn templates_without_a_sidecar_are_reached_and_injected_later(
     namespace: &Namespace,
 ) -> anyhow::Result<()> {
     let (cluster, agent) = (&namespace.cluster, Agent::deploy(namespace).await?);
     let awake = App::new("awake").annotate("lull.dev/min-scale", "1");
     let (awake, asleep) = (
-        awake.lingering(LINGER),
-        App::new("asleep").lingering(LINGER),
+        awake.lingering(plain::LINGER),
+        App::new("asleep").lingering(plain::LINGER),
     );
     let apps = tokio::try_join!(awake.deploy(namespace), asleep.deploy_asleep(namespace))?;
     apps.0.enrolled().await?;
     apps.0.rolled_out().await?;
     apps.1.pods_gone().await?;
-    let there = cluster.ready_names(WEBHOOK).await?.len();
     // Its manifest says so, as an old revision would.
     let asleep = asleep.replicas(0);
-    let away = async {
-        components::scale(cluster, WEBHOOK, 0).await?;
+    let loads = plain::without_webhook(cluster, async || {
         let loads = replaced_under_load(&agent, (&awake, &apps.0)).await?;
         replaced_asleep(&agent, (&asleep, &apps.1)).await?;
-        anyhow::Ok(loads)
-    };
-    let loads = away.await;
-    let back = components::scale(cluster, WEBHOOK, there).await;
-    let (loads, ()) = (loads?, back?);
+        Ok(loads)
+    })
+    .await?;
     apps.0.enrolled().await?;
     apps.0.runs(true).await?;
     for load in loads {
@@ -220,7 +206,7 @@ async fn replaced_under_load<'a>(
     };
     let loads = agent.start_kept_and_new(spec).await?;
     workload.replace_by(app).await?;
-    reached_without_a_sidecar(workload).await?;
+    plain::reached(workload).await?;
     Ok(loads)
 }
 
@@ -238,40 +224,18 @@ async fn replaced_asleep(agent: &Agent, (app, workload): (&App, &Workload)) -> a
     let held = agent.run(&once).await?;
     all_answered(&held).context("held without a webhook")?;
     ensure!(held.via_activator == 1, "by whom? {held:?}");
-    reached_without_a_sidecar(workload).await?;
+    plain::reached(workload).await?;
     let several = RunSpec {
         requests: Some(20),
         keep_alive: false,
         ..once
     };
     // The activators have just left the endpoints, which callers hear a moment later.
-    eventually("pods alone to answer", PLAIN, async || {
+    eventually("pods alone to answer", plain::REACHED, async || {
         let result = agent.run(&several).await?;
         all_answered(&result)?;
         ensure!(result.via_activator == 0, "by what? {result:?}");
         Ok(())
-    })
-    .await
-}
-
-/// Waits until plain pods alone answer for `workload`, by the Service as its user had it, and its status
-/// tells why.
-async fn reached_without_a_sidecar(workload: &Workload) -> anyhow::Result<()> {
-    let what = format!("plain pods of {}", workload.name);
-    eventually(&what, PLAIN, async || {
-        let service = workload.service_json().await?;
-        let target = &service["spec"]["ports"][0]["targetPort"];
-        let note = &service["metadata"]["annotations"][ORIGINAL_ANNOTATION];
-        ensure!(*target == 8080 && note.is_null(), "to {target}, {note}");
-        let status = workload.status().await?;
-        let (state, reason) = (status.state, &status.reason);
-        ensure!(
-            state == State::Enrolling && reason.contains("lost the sidecar"),
-            "{state}: {reason}"
-        );
-        ensure!(workload.is_rolled_out().await? > 0, "it sleeps");
-        workload.runs(false).await?;
-        slices::pods_only(workload, 1).await.map(drop)
     })
     .await
 }

@@ -1,22 +1,27 @@
 //! The autoscaler ends right after every single write of enrol, switch, sleep, wake and leave in turn:
 //! another replica goes on, no request fails and nothing is left behind.
 //!
-//! It takes autoscalers away all the time, so nothing else may run beside it.
+//! The same of a workload whose template loses its sidecar while there is no webhook: its callers are led
+//! to plain pods, and back.
+//!
+//! Autoscalers are away all the time, so nothing else may run beside these.
 
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
 use lull_contract::{annotations::SCALE, names::HELD_LABEL};
 use lull_e2e::{
-    Agent, App, Original, Workload, agent::Run, all_answered, crashes::Crashes, eventually,
-    in_namespace_for,
+    Agent, App, Namespace, Original, Workload,
+    agent::Run,
+    components,
+    crashes::{Crashes, all_back, ended, load},
+    eventually, in_namespace_for, plain,
 };
-use sample_app::wire::{RunResult, RunSpec};
 
-/// Longest time of this test: 21 crashes of some seconds, and a whole life between them.
+/// As [`COMPONENTS`](lull_e2e::cluster::COMPONENTS) has it.
+const ACTIVATOR: &str = "activator";
+/// Longest time of one test: up to 21 crashes of some seconds, and a whole life between them.
 const TEST: Duration = Duration::from_secs(900);
-/// Longest time of one load; it is stopped before.
-const LOAD: Duration = Duration::from_secs(600);
 /// Longest wait for the crashes of one part of the life, and for what follows them.
 const PART: Duration = Duration::from_secs(120);
 
@@ -45,6 +50,23 @@ const LEAVE: [&str; 5] = [
     "DeleteWorkload",
     "DropFinalizer",
 ];
+
+/// Of a sleeper whose template has lost the sidecar. Nobody calls it, so no follower wakes it before the
+/// leader does.
+const LOSE_ASLEEP: [&str; 2] = ["Enrolling", "WriteScale"];
+/// Of one that is woken, and has no pod yet: those who are listed are kept right.
+const LISTED: [&str; 1] = ["WriteSlice"];
+/// Callers are led to its plain pods, and then the webhook is asked for the sidecar.
+const PLAIN: [&str; 3] = ["RestoreService", "DeleteSlice", "Annotate"];
+/// The same of one that is awake, with the sentinel on its Service.
+const LOSE_HELD: [&str; 4] = [
+    "Enrolling",
+    "RestoreSelector",
+    "RestoreService",
+    "DeleteSlice",
+];
+/// The sidecar is back.
+const AGAIN: [&str; 2] = ["SwitchService", "Awake"];
 
 /// With a hard limit and this capacity the sentinel stands wherever pods are.
 const ON: [(&str, Option<&str>); 5] = [
@@ -109,7 +131,7 @@ async fn after_every_write_another_replica_goes_on_and_no_request_fails() -> any
         for woke in [&second, &third] {
             ensure!(woke.via_activator > 0, "nobody was held: {woke:?}");
         }
-        all_back(&workload).await?;
+        all_back(&namespace.cluster).await?;
         original.given_back(&workload).await?;
         eprintln!(
             "{} crashes in {:.0?}, {} requests answered",
@@ -122,26 +144,6 @@ async fn after_every_write_another_replica_goes_on_and_no_request_fails() -> any
     .await
 }
 
-/// New connections all the time; who calls a sleeper while no autoscaler is there waits for one.
-async fn load<'a>(agent: &'a Agent, workload: &Workload) -> anyhow::Result<Run<'a>> {
-    let spec = RunSpec {
-        url: workload.url("/?sleep_ms=10"),
-        connections: 20,
-        rate: Some(50.0),
-        seconds: Some(LOAD.as_secs_f64()),
-        keep_alive: false,
-        timeout_ms: 120_000,
-        ..RunSpec::default()
-    };
-    agent.start(&spec).await
-}
-
-async fn ended(load: Run<'_>) -> anyhow::Result<RunResult> {
-    let result = load.stop().await?;
-    all_answered(&result)?;
-    Ok(result)
-}
-
 async fn held(workload: &Workload) -> anyhow::Result<()> {
     eventually("the sentinel selector", PART, async || {
         let service = workload.service_json().await?;
@@ -152,14 +154,95 @@ async fn held(workload: &Workload) -> anyhow::Result<()> {
     .await
 }
 
-/// Waits until every replica is ready, for whoever comes next.
-async fn all_back(workload: &Workload) -> anyhow::Result<()> {
-    let cluster = &workload.cluster;
-    eventually("the autoscalers to be ready", PART, async || {
-        let all = cluster.component_pods("autoscaler").await?.len();
-        let ready = cluster.ready_names("autoscaler").await?.len();
-        ensure!(ready > 1 && ready == all, "{ready} of {all} are ready");
-        Ok(())
+#[tokio::test]
+async fn a_sleeper_that_loses_its_sidecar_is_reached_after_every_crash() -> anyhow::Result<()> {
+    in_namespace_for(TEST, "crashes-asleep", async |namespace| {
+        let cluster = &namespace.cluster;
+        let app = App::new("shop").annotate("lull.dev/max-scale", "1");
+        let app = app.lingering(plain::LINGER);
+        let workload = app.deploy_asleep(namespace).await?;
+        workload.pods_gone().await?;
+        let there = cluster.ready_names(ACTIVATOR).await?.len();
+        let parts = (namespace, &workload);
+        let outcome = Box::pin(lose_asleep(app, parts, there + 1)).await;
+        let back = components::scale(cluster, ACTIVATOR, there).await;
+        outcome?;
+        back?;
+        all_back(cluster).await
     })
     .await
+}
+
+/// There are `more` activators once it is woken, so that one of them has to be listed.
+async fn lose_asleep(
+    app: App,
+    (namespace, workload): (&Namespace, &Workload),
+    more: usize,
+) -> anyhow::Result<()> {
+    let cluster = &namespace.cluster;
+    let agent = Agent::deploy(namespace).await?;
+    let crashes = Crashes::start(workload).await?;
+    // Its manifest says so, as an old revision would; and an activator is there sooner than its app.
+    let bare = app.replicas(0).arg("--delay-listen=40s");
+    let load = plain::without_webhook(cluster, async || {
+        crashes.after(&LOSE_ASLEEP).await?;
+        workload.replace_by(&bare).await?;
+        crashes.done(PART).await?;
+        crashes.after(&LISTED).await?;
+        let load = load(&agent, workload).await?;
+        components::scale(cluster, ACTIVATOR, more).await?;
+        crashes.done(PART).await?;
+        crashes.after(&PLAIN).await?;
+        crashes.done(PART).await?;
+        plain::reached(workload).await?;
+        crashes.after(&AGAIN).await?;
+        Ok(load)
+    })
+    .await?;
+    let held = again(&crashes, workload, load).await?;
+    ensure!(held > 0, "nobody was held");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_held_workload_that_loses_its_sidecar_is_reached_after_every_crash() -> anyhow::Result<()>
+{
+    in_namespace_for(TEST, "crashes-held", async |namespace| {
+        let cluster = &namespace.cluster;
+        let agent = Agent::deploy(namespace).await?;
+        let app = ON.iter().fold(App::plain("shop"), |app, (key, value)| {
+            app.annotate(key, value.unwrap_or_default())
+        });
+        let app = app.lingering(plain::LINGER);
+        let workload = app.deploy(namespace).await?;
+        workload.enrolled().await?;
+        let crashes = Crashes::start(&workload).await?;
+        let load = load(&agent, &workload).await?;
+        held(&workload).await?;
+        plain::without_webhook(cluster, async || {
+            crashes.after(&LOSE_HELD).await?;
+            workload.replace_by(&app).await?;
+            crashes.done(PART).await?;
+            plain::reached(&workload).await?;
+            crashes.after(&AGAIN).await
+        })
+        .await?;
+        again(&crashes, &workload, load).await?;
+        all_back(cluster).await
+    })
+    .await
+}
+
+/// The webhook is back: waits until the sidecar is, too, and no request of `load` may have failed; how many
+/// went by activators.
+async fn again(crashes: &Crashes, workload: &Workload, load: Run<'_>) -> anyhow::Result<u64> {
+    let done = crashes.done(PART).await?;
+    workload.enrolled().await?;
+    eventually("pods with the sidecar alone", PART, async || {
+        workload.runs(true).await
+    })
+    .await?;
+    let result = ended(load).await?;
+    eprintln!("{} crashes, {} requests answered", done.len(), result.ok);
+    Ok(result.via_activator)
 }

@@ -6,6 +6,7 @@ mod stream;
 mod tests;
 
 use std::{
+    net::Ipv4Addr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -47,6 +48,9 @@ pub struct ServeArgs {
     /// Wait this long before listening.
     #[arg(long, default_value = "0s")]
     pub delay_listen: HumanDuration,
+    /// Listen at 127.0.0.1 alone.
+    #[arg(long)]
+    pub loopback: bool,
     /// Never listen: stay until SIGTERM.
     #[arg(long)]
     pub never_listen: bool,
@@ -90,20 +94,25 @@ pub async fn run(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<()>
     }
     let mut listeners = Vec::new();
     for port in args.ports {
-        let listener = lull_process::server::bind(port).await;
-        listeners.push(listener.with_context(|| format!("listen on port {port}"))?);
+        listeners.push(listen(port, args.loopback).await?);
     }
     let tcp = match args.tcp_port {
-        Some(port) => {
-            let listener = lull_process::server::bind(port).await;
-            Some(listener.with_context(|| format!("listen on port {port}"))?)
-        }
+        Some(port) => Some(listen(port, args.loopback).await?),
         None => None,
     };
     let app = App::new(pod_name(), args.startup_ready_after.0);
     tracing::info!(pod = app.pod, "listening");
     app.serve(listeners, tcp, stop).await;
     Ok(())
+}
+
+async fn listen(port: u16, at_loopback: bool) -> anyhow::Result<TcpListener> {
+    let listener = if at_loopback {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
+    } else {
+        lull_process::server::bind(port).await
+    };
+    listener.with_context(|| format!("listen on port {port}"))
 }
 
 /// `POD_NAME`, else the host's name, which Kubernetes makes the pod's.

@@ -87,9 +87,9 @@ pub struct RunResult {
     pub first_failed_ms: Option<f64>,
     /// Last failure, from the run's start.
     pub last_failed_ms: Option<f64>,
-    /// Failures by the second in which they ended, counted from 1970; at most 1000 different ones, the
-    /// rest as second 0.
-    pub failed_by_second: BTreeMap<u64, u64>,
+    /// Failures by the second in which they ended, counted from 1970, and by what became of them; at most
+    /// 1000 different seconds, the rest as second 0.
+    pub failed_by_second: BTreeMap<u64, BTreeMap<Failure, u64>>,
     /// The run's start.
     pub started_at_unix_ms: u64,
     /// From the run's start until now or its end.
@@ -104,6 +104,22 @@ pub struct RunResult {
     /// written, or to one of HTTP/2 that went away before it saw them, and sent on a new one: the
     /// race of every client that keeps connections, not a failure.
     pub reused_connection_retries: u64,
+}
+
+/// What became of a request that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Failure {
+    /// There was no connection for it: refused, for instance.
+    Unconnected,
+    /// Its connection ended before its answer did.
+    Cut,
+    /// Its answer was a 502: who was to answer it broke.
+    BadGateway,
+    /// Its answer was another one that is no success.
+    Answered,
+    /// It had no answer in time.
+    Late,
 }
 
 /// Percentiles, milliseconds.

@@ -320,6 +320,7 @@ impl Cluster {
             draining: pod.stopping_at.is_some(),
             bypass: 0,
             lately: Lately::default(),
+            loopback_only: Vec::new(),
         })
     }
 

@@ -12,6 +12,7 @@ use lull_contract::{
 use lull_injection::{
     Image, Included, Record, Renumbered,
     parts::{excluded_ports, included_ports, lifecycle_place},
+    resources::{PodResources, Resources, of_sidecar},
     shape,
 };
 use serde_json::{Map, Value, json};
@@ -355,45 +356,12 @@ fn identity() -> impl Iterator<Item = Value> {
     .map(|(name, path)| json!({ "name": name, "valueFrom": { "fieldRef": { "fieldPath": path } } }))
 }
 
-/// Requests and limits; equal ones where the pod would lose its Guaranteed class otherwise. What the pod
-/// says for all of its containers together holds for the sidecar, too: the API server refuses containers
-/// that ask for more than that.
-fn resources(sidecar: &SidecarResources, base: &Value) -> Value {
-    let (mut cpu, mut memory) = (&sidecar.cpu_request, &sidecar.memory_request);
-    let mut limits = Map::from_iter([("memory".to_owned(), json!(sidecar.memory_limit))]);
-    if let Some(limit) = &sidecar.cpu_limit {
-        limits.insert("cpu".to_owned(), json!(limit));
-    }
-    if is_guaranteed(base) {
-        // Requests go up to the limits: limits that come down to the requests would kill it.
-        memory = &sidecar.memory_limit;
-        cpu = sidecar.cpu_limit.as_ref().unwrap_or(cpu);
-        limits.insert("cpu".to_owned(), json!(cpu));
-    }
-    let mut requests = Map::from_iter([
-        ("cpu".to_owned(), json!(cpu)),
-        ("memory".to_owned(), json!(memory)),
-    ]);
-    let is_own = |resource: &String| {
-        let of_pod = |kind: &str| base.pointer("/spec/resources")?.get(kind)?.get(resource);
-        // A limit alone would be the request, too.
-        of_pod("requests").or_else(|| of_pod("limits")).is_none()
-    };
-    requests.retain(|resource, _| is_own(resource));
-    limits.retain(|resource, _| is_own(resource));
-    json!({ "requests": requests, "limits": limits })
-}
-
-/// Kubernetes' rule: every container has limits of CPU and memory, and requests equal to them.
-fn is_guaranteed(base: &Value) -> bool {
-    shape::containers(base)
-        .chain(shape::init_containers(base))
-        .all(|container| {
-            ["cpu", "memory"].into_iter().all(|resource| {
-                let get = |kind: &str| container.get("resources")?.get(kind)?.get(resource);
-                // The API server writes quantities in one form, so equal ones look equal; an
-                // absent request is the limit.
-                get("limits").is_some_and(|limit| get("requests").unwrap_or(limit) == limit)
-            })
-        })
+/// What the sidecar asks for in a template without it.
+fn resources<'a>(sidecar: &'a SidecarResources, base: &Value) -> Resources<&'a str> {
+    let containers = shape::containers(base).chain(shape::init_containers(base));
+    let whole = Resources::read(base.get("spec").unwrap_or(&Value::Null));
+    of_sidecar(
+        sidecar.into(),
+        PodResources::of(containers.map(Resources::read), &whole),
+    )
 }

@@ -1,7 +1,7 @@
 //! Requests and limits of the sidecar.
 
-use super::reader::{Reader, number};
-use crate::settings::SIDECAR_MEMORY_LIMIT_MIB;
+use super::reader::Reader;
+use crate::{Quantity, settings::SIDECAR_MEMORY_LIMIT_MIB};
 
 const MEMORY_REQUEST: &str = "lull.dev/sidecar-memory-request";
 const MEMORY_LIMIT: &str = "lull.dev/sidecar-memory-limit";
@@ -43,7 +43,10 @@ impl SidecarResources {
             cpu_limit: Some(quantity(CPU_LIMIT, "")).filter(|v| !v.is_empty()),
         };
         // Kubernetes refuses pods that request more than they may have.
-        let amount = |quantity: &String| amount(quantity).unwrap_or(0.0);
+        let amount = |quantity: &String| {
+            let quantity = Quantity::read(quantity).unwrap_or_default();
+            quantity.milli() as f64
+        };
         let memory = (MEMORY_REQUEST, &mut resources.memory_request);
         r.keep_order(memory, (MEMORY_LIMIT, &mut resources.memory_limit), amount);
         if let Some(limit) = &mut resources.cpu_limit {
@@ -54,29 +57,8 @@ impl SidecarResources {
     }
 }
 
-/// A positive quantity with Kubernetes' common suffixes.
+/// A positive quantity.
 fn parse_quantity(value: &str) -> Option<String> {
-    amount(value).map(|_| value.to_owned())
-}
-
-/// How much a quantity is, in whole units; `None` where it is none, or not positive.
-fn amount(quantity: &str) -> Option<f64> {
-    const UNITS: [(&str, f64); 10] = [
-        ("", 1.0),
-        ("m", 1e-3),
-        ("k", 1e3),
-        ("M", 1e6),
-        ("G", 1e9),
-        ("T", 1e12),
-        ("Ki", 1_024.0),
-        ("Mi", 1_048_576.0),
-        ("Gi", 1_073_741_824.0),
-        ("Ti", 1_099_511_627_776.0),
-    ];
-    let digits = quantity
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(quantity.len());
-    let (digits, suffix) = quantity.split_at(digits);
-    let (_, unit) = UNITS.iter().find(|(name, _)| *name == suffix)?;
-    number(digits).filter(|n| *n > 0.0).map(|n| n * unit)
+    let quantity = Quantity::read(value)?;
+    (quantity > Quantity::default()).then(|| value.to_owned())
 }

@@ -23,6 +23,7 @@ fn report() -> QueueProxyReport {
         draining: false,
         bypass: 0,
         lately: Lately::default(),
+        loopback_only: Vec::new(),
     }
 }
 
@@ -146,6 +147,10 @@ fn the_documentation_lists_every_field_and_no_other() {
         workloads: Vec::new(),
     };
     let (called, calls) = (report_with(vec![caller()]), caller());
+    let called = QueueProxyReport {
+        loopback_only: vec![8080],
+        ..called
+    };
     assert_eq!(documented("Queue-proxy"), fields(&called));
     assert_eq!(documented("Who has called lately"), fields(&called.lately));
     assert_eq!(documented("Caller of a pod"), fields(&calls));
@@ -259,9 +264,11 @@ prop_compose! {
         limit in any::<u32>(),
         (app_ready, draining) in any::<(bool, bool)>(),
         lately in callers_lately(),
+        loopback_only in proptest::collection::vec(any::<u16>(), 0..5),
     ) -> QueueProxyReport {
         QueueProxyReport {
             v: VERSION, pod, boot, now_us, load, queued, limit, app_ready, draining, bypass, lately,
+            loopback_only,
         }
     }
 }

@@ -132,8 +132,8 @@ pub async fn kill_pod(
     ensure!(pods.len() > 1, "another one must be ready: {pods:?}");
     let victim = chance.one_of(&pods).context("no pod is ready")?;
     let before = components::restarts(&workload.pods().await?, victim)?;
-    race.kills(Act::KillPod, Some(workload), refuses);
-    process::kill_all(victim)?;
+    let kill = || process::kill_all(victim);
+    race.kill((Act::KillPod, Some(workload), refuses), kill)?;
     let what = format!("{victim} to be ready again");
     race.until(&what, async || {
         let pods = workload.pods().await?;
@@ -172,10 +172,8 @@ async fn kill(
 ) -> anyhow::Result<()> {
     let victim = one_of(cluster, component, chance).await?;
     let before = components::restarts(&cluster.component_pods(component).await?, &victim)?;
-    if act == Act::KillActivator {
-        race.kills(act, None, true);
-    }
-    process::kill(&victim)?;
+    // The others have no requests.
+    race.kill((act, None, true), || process::kill(&victim))?;
     let what = format!("{victim} to be ready again");
     race.until(&what, async || {
         let pods = cluster.component_pods(component).await?;

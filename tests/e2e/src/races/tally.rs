@@ -5,12 +5,14 @@ use std::{
     fmt::{self, Write as _},
 };
 
-use sample_app::wire::RunResult;
+use sample_app::wire::{Failure, RunResult, RunSpec};
 
-/// From a kill on, failures may be its own for so many seconds: what was in flight fails at once, and who
-/// connects to the dead process is refused until kubelet has seen its end (1 s), kube-proxy has
-/// been told (1 s more) or the process is there again.
-const EXCUSED_SECONDS: u64 = 5;
+/// What was in flight in a process fails when the kernel closes its connections: for so many seconds
+/// after a kill, on a machine that is busy.
+const IN_FLIGHT_SECONDS: u64 = 2;
+/// Seconds in which callers are refused by a process that has been killed: until kubelet has seen its end
+/// (1 s), and kube-proxy has been told (1 s more) or the process is there again, on a machine that is busy.
+const REFUSED_SECONDS: u64 = 3;
 
 /// Something that was done to workloads or to what they depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,12 +62,12 @@ pub enum Act {
 pub(super) struct Kill {
     /// What was done.
     pub(super) act: Act,
-    /// The only workload whose requests it had; `None`: any.
+    /// The only workload whose requests it had; `None`: any, of those that went by activators.
     pub(super) workload: Option<String>,
-    /// When, seconds since 1970.
-    pub(super) second: u64,
-    /// Most requests that it can have had, or refused before anybody knew of its end.
-    pub(super) most: u64,
+    /// Callers connect to it themselves, and nobody else tries again for them.
+    pub(super) refuses: bool,
+    /// From before it was killed until it was, seconds since 1970.
+    pub(super) seconds: (u64, u64),
 }
 
 /// A load that has ended.
@@ -73,8 +75,21 @@ pub(super) struct Kill {
 pub(super) struct Loaded {
     /// Who was called.
     pub(super) workload: String,
+    /// Most requests that it had in flight at any time.
+    pub(super) in_flight: u64,
+    /// Most requests that it can have begun while a killed process refused them.
+    pub(super) refused: u64,
     /// What came of it.
     pub(super) result: RunResult,
+}
+
+/// What of one load's requests a kill has cost.
+#[derive(Debug, Default, Clone, Copy)]
+struct Cost {
+    /// They were in flight in it.
+    in_flight: u64,
+    /// It refused them.
+    refused: u64,
 }
 
 /// Everything that was done, and all requests.
@@ -127,10 +142,59 @@ impl fmt::Display for Act {
 // === impl Kill ===
 
 impl Kill {
-    fn excuses(&self, workload: &str, second: u64) -> bool {
-        // The clocks of caller and killer may be a second apart by rounding.
-        let seconds = self.second.saturating_sub(1)..=self.second + EXCUSED_SECONDS;
-        self.workload.as_deref().is_none_or(|only| only == workload) && seconds.contains(&second)
+    /// Whether that may have become of one of `load`'s requests by it, in that `second`.
+    ///
+    /// Callers connect to activators themselves, so there they are cut off or refused; a pod in Proxy mode
+    /// has activators before it, which say that it broke, and try another one for whoever hasn't reached it.
+    fn excuses(&self, load: &Loaded, (second, failure): (u64, Failure)) -> bool {
+        let later = match (self.act, failure) {
+            (Act::KillActivator | Act::KillPod, Failure::Cut)
+            | (Act::KillPod, Failure::BadGateway) => IN_FLIGHT_SECONDS,
+            (Act::KillActivator | Act::KillPod, Failure::Unconnected) if self.refuses => {
+                REFUSED_SECONDS
+            }
+            _ => return false,
+        };
+        let had_some = match &self.workload {
+            Some(only) => *only == load.workload,
+            // Whom no activator has ever answered has never been at one.
+            None => load.result.via_activator > 0,
+        };
+        let (from, to) = self.seconds;
+        had_some && (from..=to + later).contains(&second)
+    }
+}
+
+// === impl Loaded ===
+
+impl Loaded {
+    /// What came of `spec`, of `workload`.
+    pub(super) fn new(workload: &str, spec: &RunSpec, result: RunResult) -> Self {
+        let refused = match spec.rate {
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "hundreds"
+            )]
+            Some(rate) => rate.ceil() as u64 * REFUSED_SECONDS,
+            // One without a rate sends whatever it has as fast as it is refused.
+            None => spec.requests.unwrap_or(u64::MAX),
+        };
+        Self {
+            workload: workload.to_owned(),
+            in_flight: u64::from(spec.connections) * u64::from(spec.streams),
+            refused,
+            result,
+        }
+    }
+
+    /// Every sort of failure that there was, with its second and how often.
+    fn failures(&self) -> impl Iterator<Item = ((u64, Failure), u64)> {
+        let seconds = self.result.failed_by_second.iter();
+        seconds.flat_map(|(second, failures)| {
+            let failures = failures.iter();
+            failures.map(move |(failure, count)| ((*second, *failure), *count))
+        })
     }
 }
 
@@ -158,60 +222,66 @@ impl Tally {
         self.loads.push(load);
     }
 
-    /// What should not have been: requests that nobody answered for, and kills that cost more than
-    /// they had.
+    /// What should not have been: requests that nobody answered for, and kills that cost a load more than
+    /// they had of it.
     #[must_use]
     pub(super) fn faults(&self) -> Vec<String> {
-        let (mut faults, mut of_kills) = (Vec::new(), vec![0_u64; self.kills.len()]);
-        for Loaded { workload, result } in &self.loads {
-            if !result.done || result.ok + result.failed != result.sent {
-                let RunResult {
-                    sent, ok, failed, ..
-                } = result;
-                faults.push(format!(
-                    "{workload}: {sent} sent, {ok} answered, {failed} failed"
-                ));
-            }
-            let mut unexcused = 0_u64;
-            for (second, count) in &result.failed_by_second {
-                match self.excuse(workload, *second) {
-                    Some(kill) => of_kills[kill] += count,
-                    None => unexcused += count,
-                }
-            }
-            if unexcused > 0 {
-                faults.push(format!(
-                    "{workload}: {unexcused} requests failed and no kill excuses them; in seconds \
-                     {:?}: {:?}, by status {:?}",
-                    result.failed_by_second, result.errors, result.by_status
-                ));
+        self.loads
+            .iter()
+            .flat_map(|load| self.faults_of(load))
+            .collect()
+    }
+
+    fn faults_of(&self, load: &Loaded) -> Vec<String> {
+        let Loaded {
+            workload, result, ..
+        } = load;
+        let (mut faults, mut of_kills) = (Vec::new(), vec![Cost::default(); self.kills.len()]);
+        if !result.done || result.ok + result.failed != result.sent {
+            let RunResult {
+                sent, ok, failed, ..
+            } = result;
+            faults.push(format!(
+                "{workload}: {sent} sent, {ok} answered, {failed} failed"
+            ));
+        }
+        let mut unexcused = 0_u64;
+        for (failed, count) in load.failures() {
+            match self.excuse(load, failed) {
+                Some(kill) if failed.1 == Failure::Unconnected => of_kills[kill].refused += count,
+                Some(kill) => of_kills[kill].in_flight += count,
+                None => unexcused += count,
             }
         }
-        let costly = self.kills.iter().zip(of_kills);
-        faults.extend(
-            costly
-                .filter(|(kill, failed)| *failed > kill.most)
-                .map(|(kill, failed)| {
-                    let Kill { act, most, .. } = kill;
-                    format!("{act}: {failed} requests failed, at most {most} were in it")
-                }),
-        );
+        if unexcused > 0 {
+            faults.push(format!(
+                "{workload}: {unexcused} requests failed and no kill excuses them; in seconds {:?}: \
+                 {:?}, by status {:?}",
+                result.failed_by_second, result.errors, result.by_status
+            ));
+        }
+        for (kill, cost) in self.kills.iter().zip(of_kills) {
+            faults.extend(too_much(kill, cost, load));
+        }
         faults
     }
 
     /// The kill that a failure belongs to: the last of those that can have caused it, since what an
     /// earlier one had has mostly failed by then.
-    fn excuse(&self, workload: &str, second: u64) -> Option<usize> {
+    fn excuse(&self, load: &Loaded, failed: (u64, Failure)) -> Option<usize> {
         let mut kills = self.kills.iter();
-        kills.rposition(|kill| kill.excuses(workload, second))
+        kills.rposition(|kill| kill.excuses(load, failed))
     }
 
     fn sums(&self) -> BTreeMap<&str, Sums> {
         let mut sums: BTreeMap<&str, Sums> = BTreeMap::new();
-        for Loaded { workload, result } in &self.loads {
-            let seconds = result.failed_by_second.iter();
-            let excused = seconds.filter(|(second, _)| self.excuse(workload, **second).is_some());
+        for load in &self.loads {
+            let excused = load.failures();
+            let excused = excused.filter(|(failed, _)| self.excuse(load, *failed).is_some());
             let excused: u64 = excused.map(|(_, count)| count).sum();
+            let Loaded {
+                workload, result, ..
+            } = load;
             let sum = sums.entry(workload).or_default();
             *sum = Sums {
                 sent: sum.sent + result.sent,
@@ -256,63 +326,158 @@ impl Tally {
     }
 }
 
+/// Where a kill has cost more of a load than it can have had.
+fn too_much(kill: &Kill, cost: Cost, load: &Loaded) -> Vec<String> {
+    let (act, workload) = (kill.act, &load.workload);
+    let mut faults = Vec::new();
+    for (what, count, most) in [
+        ("were in flight in it", cost.in_flight, load.in_flight),
+        ("were refused by it", cost.refused, load.refused),
+    ] {
+        if count > most {
+            faults.push(format!(
+                "{act}: {count} requests of {workload} failed, at most {most} {what}"
+            ));
+        }
+    }
+    faults
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn load(workload: &str, failures: &[(u64, u64)]) -> Loaded {
-        let failed: u64 = failures.iter().map(|(_, count)| count).sum();
-        Loaded {
-            workload: workload.to_owned(),
-            result: RunResult {
-                done: true,
-                sent: 100,
-                ok: 100 - failed,
-                failed,
-                failed_by_second: failures.iter().copied().collect(),
-                ..RunResult::default()
-            },
+    /// Of three connections and two requests a second.
+    fn load(workload: &str, failures: &[(u64, Failure, u64)]) -> Loaded {
+        let failed: u64 = failures.iter().map(|(.., count)| count).sum();
+        let mut result = RunResult {
+            done: true,
+            sent: 100,
+            ok: 100 - failed,
+            failed,
+            via_activator: 1,
+            ..RunResult::default()
+        };
+        for (second, failure, count) in failures {
+            let all = result.failed_by_second.entry(*second).or_default();
+            *all.entry(*failure).or_default() += count;
         }
+        let spec = RunSpec {
+            connections: 3,
+            rate: Some(2.0),
+            ..RunSpec::default()
+        };
+        Loaded::new(workload, &spec, result)
     }
 
     fn kill(workload: Option<&str>, second: u64) -> Kill {
+        let act = match workload {
+            Some(_) => Act::KillPod,
+            None => Act::KillActivator,
+        };
         Kill {
-            act: Act::KillPod,
+            act,
             workload: workload.map(str::to_owned),
-            second,
-            most: 3,
+            refuses: workload.is_none(),
+            seconds: (second, second),
+        }
+    }
+
+    fn faults(kills: &[Kill], loads: impl IntoIterator<Item = Loaded>) -> Vec<String> {
+        let mut tally = Tally::default();
+        kills.iter().cloned().for_each(|kill| tally.killed(kill));
+        loads.into_iter().for_each(|load| tally.loaded(load));
+        tally.faults()
+    }
+
+    #[test]
+    fn a_kill_excuses_what_it_had_of_each_load_and_nothing_else() {
+        use Failure::{Cut, Unconnected};
+        let activator = |second| kill(None, second);
+        let rows = [
+            (vec![], vec![], 0),
+            (vec![], vec![(50, Cut, 1)], 1),
+            (vec![activator(50)], vec![(50, Cut, 2), (52, Cut, 1)], 0),
+            (vec![activator(50)], vec![(50, Cut, 4)], 1),
+            (vec![activator(50)], vec![(53, Cut, 1)], 1),
+            (vec![activator(50)], vec![(49, Cut, 1)], 1),
+            (vec![activator(50)], vec![(53, Unconnected, 6)], 0),
+            (vec![activator(50)], vec![(53, Unconnected, 7)], 1),
+            (vec![activator(50)], vec![(54, Unconnected, 1)], 1),
+            (
+                vec![activator(50), activator(54)],
+                vec![(51, Cut, 3), (54, Cut, 3)],
+                0,
+            ),
+            (
+                vec![activator(50), activator(54)],
+                vec![(51, Cut, 3), (54, Cut, 4)],
+                1,
+            ),
+        ];
+        for (kills, failures, expected) in rows {
+            let faults = faults(&kills, [load("shop", &failures)]);
+            assert_eq!(faults.len(), expected, "{failures:?}: {faults:?}");
+        }
+        let four = || load("shop", &[(50, Cut, 2)]);
+        assert!(faults(&[activator(50)], [four(), four()]).is_empty());
+    }
+
+    #[test]
+    fn a_kill_excuses_only_what_can_become_of_its_requests() {
+        use Failure::{Answered, BadGateway, Cut, Late, Unconnected};
+        let rows = [
+            (Act::KillActivator, vec![Cut, Unconnected]),
+            (Act::KillPod, vec![BadGateway, Cut]),
+            (Act::KillAutoscaler, vec![]),
+            (Act::KillWebhook, vec![]),
+        ];
+        for (act, excused) in rows {
+            for failure in [Unconnected, Cut, BadGateway, Answered, Late] {
+                let kill = Kill {
+                    act,
+                    refuses: act == Act::KillActivator,
+                    ..kill(None, 50)
+                };
+                let faults = faults(&[kill], [load("shop", &[(50, failure, 1)])]);
+                let is_excused = excused.contains(&failure);
+                assert_eq!(faults.is_empty(), is_excused, "{act} {failure:?}");
+            }
         }
     }
 
     #[test]
-    fn a_kill_excuses_what_it_had_and_nothing_else() {
-        let rows = [
-            (vec![], load("shop", &[]), 0),
-            (vec![], load("shop", &[(50, 1)]), 1),
-            (vec![kill(None, 50)], load("shop", &[(50, 2), (55, 1)]), 0),
-            (vec![kill(None, 50)], load("shop", &[(50, 4)]), 1),
-            (vec![kill(None, 50)], load("shop", &[(56, 1)]), 1),
-            (vec![kill(None, 50)], load("shop", &[(48, 1)]), 1),
-            (vec![kill(Some("shop"), 50)], load("shop", &[(51, 1)]), 0),
-            (vec![kill(Some("other"), 50)], load("shop", &[(51, 1)]), 1),
-            (
-                vec![kill(None, 50), kill(None, 54)],
-                load("shop", &[(51, 3), (54, 3)]),
-                0,
-            ),
-            (
-                vec![kill(None, 50), kill(None, 54)],
-                load("shop", &[(51, 3), (54, 4)]),
-                1,
-            ),
-        ];
-        for (kills, load, expected) in rows {
-            let mut tally = Tally::default();
-            kills.into_iter().for_each(|kill| tally.killed(kill));
-            tally.loaded(load);
-            let faults = tally.faults();
-            assert_eq!(faults.len(), expected, "{faults:?}");
-        }
+    fn a_pod_that_callers_connect_to_themselves_refuses_them() {
+        let refused = || load("shop", &[(51, Failure::Unconnected, 1)]);
+        let behind_activators = kill(Some("shop"), 50);
+        let itself = Kill {
+            refuses: true,
+            ..behind_activators.clone()
+        };
+        assert!(faults(&[itself], [refused()]).is_empty());
+        assert_eq!(faults(&[behind_activators], [refused()]).len(), 1);
+    }
+
+    #[test]
+    fn who_had_nothing_in_the_process_is_not_excused() {
+        let cut = |workload| load(workload, &[(50, Failure::Cut, 1)]);
+        assert!(faults(&[kill(Some("shop"), 50)], [cut("shop")]).is_empty());
+        assert_eq!(faults(&[kill(Some("other"), 50)], [cut("shop")]).len(), 1);
+        // In Serve mode all the time.
+        let mut served = cut("shop");
+        served.result.via_activator = 0;
+        assert_eq!(faults(&[kill(None, 50)], [served]).len(), 1);
+    }
+
+    #[test]
+    fn a_kill_that_takes_long_excuses_what_fails_until_it_is_done() {
+        let slow = Kill {
+            seconds: (50, 52),
+            ..kill(None, 50)
+        };
+        let at = |second| load("shop", &[(second, Failure::Cut, 1)]);
+        assert!(faults(std::slice::from_ref(&slow), [at(50), at(54)]).is_empty());
+        assert_eq!(faults(&[slow], [at(49), at(55)]).len(), 2);
     }
 
     #[test]
@@ -331,7 +496,7 @@ mod tests {
             tally.did(Act::Switch);
         }
         tally.killed(kill(None, 50));
-        tally.loaded(load("shop", &[(50, 2)]));
+        tally.loaded(load("shop", &[(50, Failure::Cut, 2)]));
         tally.loaded(load("shop", &[]));
         let text = tally.table();
         assert_eq!((tally.done(Act::Switch), tally.done(Act::Leave)), (3, 0));

@@ -6,7 +6,7 @@ use lull_e2e::{Agent, App, Workload, all_answered, in_namespace};
 use sample_app::wire::RunSpec;
 
 #[tokio::test]
-async fn hundred_first_requests_at_zero_are_all_answered() -> anyhow::Result<()> {
+async fn knative_9888_a_hundred_first_requests_at_zero_are_all_answered() -> anyhow::Result<()> {
     in_namespace("hundred", async |namespace| {
         let agent = Agent::deploy(namespace).await?;
         let workload = App::new("shop").deploy_asleep(namespace).await?;

@@ -15,6 +15,7 @@ mod kubectl_lull;
 mod plan;
 mod quickstart;
 mod reapplied;
+mod room;
 mod status_page;
 mod tickets;
 mod tools;

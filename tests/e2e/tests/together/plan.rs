@@ -13,17 +13,17 @@ use lull_e2e::{App, Namespace, Original, Workload, cluster::has_code, eventually
 use serde_json::{Value, json};
 
 /// Longest wait for a state that must come.
-const FOLLOW: Duration = Duration::from_secs(60);
+pub(crate) const FOLLOW: Duration = Duration::from_secs(60);
 /// The shortest window goes with it all the time: it is a setting, and no dry run's business.
 const WINDOW: &str = "lull.dev/window";
 
-async fn status(workload: &Workload) -> anyhow::Result<ScaledWorkloadStatus> {
+pub(crate) async fn status(workload: &Workload) -> anyhow::Result<ScaledWorkloadStatus> {
     let scaled = workload.scaled().await?.context("no ScaledWorkload")?;
     scaled.status.context("no status")
 }
 
 /// Status, reason and message of a condition.
-fn condition(
+pub(crate) fn condition(
     status: &ScaledWorkloadStatus,
     kind: &str,
 ) -> anyhow::Result<(String, String, String)> {
@@ -196,6 +196,31 @@ async fn a_network_policy_in_the_way_is_told_and_put_right() -> anyhow::Result<(
 }
 
 #[tokio::test]
+async fn an_app_that_listens_at_loopback_alone_is_told_and_put_right() -> anyhow::Result<()> {
+    in_namespace("loopback", async |namespace| {
+        // With a probe of its own it is as far from ready without Lull.
+        let app = App::new("shop").arg("--loopback").without_readiness_probe();
+        let workload = app.deploy(namespace).await?;
+        eventually("the app's address to be told", FOLLOW, async || {
+            let status = status(&workload).await?;
+            let (is_enrolled, reason, message) = condition(&status, "Enrolled")?;
+            ensure!(
+                (is_enrolled.as_str(), reason.as_str()) == ("False", "LoopbackOnly")
+                    && message.contains("8080 at 127.0.0.1 alone"),
+                "{is_enrolled} {reason}: {message}"
+            );
+            Ok(())
+        })
+        .await?;
+        workload
+            .change_container(json!({ "args": ["serve"] }))
+            .await?;
+        workload.enrolled().await
+    })
+    .await
+}
+
+#[tokio::test]
 async fn a_service_with_the_private_ones_name_is_left_alone_and_told() -> anyhow::Result<()> {
     in_namespace("name-taken", async |namespace| {
         let services = format!("/api/v1/namespaces/{}/services", namespace.name);
@@ -325,7 +350,11 @@ async fn events(workload: &Workload) -> anyhow::Result<Vec<Value>> {
 }
 
 /// Fails unless there is an Event of this reason on the workload that is about `other` too.
-async fn has_event(workload: &Workload, reason: &str, other: &str) -> anyhow::Result<()> {
+pub(crate) async fn has_event(
+    workload: &Workload,
+    reason: &str,
+    other: &str,
+) -> anyhow::Result<()> {
     let events = events(workload).await?;
     let is_it = |event: &Value| event["reason"] == reason && event["related"]["name"] == other;
     ensure!(events.iter().any(is_it), "no Event {reason} about {other}");

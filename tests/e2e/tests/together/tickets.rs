@@ -44,6 +44,35 @@ async fn served_meanwhile(load: &Run<'_>, workload: &Workload) -> anyhow::Result
     Ok(())
 }
 
+/// The first request was let through to a pod that didn't listen yet, or to one of the cycle before.
+#[tokio::test]
+async fn kubeelasti_350_first_requests_go_to_a_socket_that_listens() -> anyhow::Result<()> {
+    in_namespace("tickets-350", async |namespace| {
+        let agent = Agent::deploy(namespace).await?;
+        // Without a probe Kubernetes takes a pod for ready before anything listens.
+        let app = App::new("shop").without_readiness_probe();
+        let app = app.arg("--delay-listen=2s");
+        let workload = app.deploy_asleep(namespace).await?;
+        let first = RunSpec {
+            url: workload.url("/"),
+            connections: 10,
+            requests: Some(10),
+            keep_alive: false,
+            ..RunSpec::default()
+        };
+        // The second time the pods of the first are still going.
+        for are_gone in [true, false, true] {
+            if are_gone {
+                workload.pods_gone().await?;
+            }
+            all_answered(&agent.run(&first).await?)?;
+            workload.asleep().await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// A connection that began at an activator was answered once and got 403 or 408 from then on.
 #[tokio::test]
 async fn kubeelasti_268_a_connection_from_before_the_switch_is_answered_after_it()
@@ -192,6 +221,7 @@ async fn knative_13575_streams_leave_pods_that_end() -> anyhow::Result<()> {
             rate: Some(100.0),
             seconds: Some(120.0),
             h2c: true,
+            grpc: true,
             ..RunSpec::default()
         };
         // Each of these connections is used every 50 s.

@@ -12,7 +12,10 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{net::TcpStream, task::JoinHandle, time::Instant};
 
-use crate::{wire::POD_HEADER, with_causes};
+use crate::{
+    wire::{Failure, POD_HEADER},
+    with_causes,
+};
 
 /// Bytes of a body that are kept; the rest is read and dropped.
 const KEPT_BODY: usize = 4 << 10;
@@ -80,6 +83,10 @@ pub(super) struct Effort {
     pub(super) reused_retries: u64,
     /// What it waits for, for the report of a failure.
     pub(super) waits_for: String,
+    /// There is a connection for it.
+    pub(super) is_connected: bool,
+    /// Its time was over before there was an answer.
+    pub(super) is_late: bool,
 }
 
 /// The address behind `host:port` of a URL.
@@ -188,9 +195,11 @@ impl Target {
                 None => {
                     effort.opened += 1;
                     effort.waits_for = "a connection".to_owned();
+                    effort.is_connected = false;
                     self.open().await?
                 }
             };
+            effort.is_connected = true;
             let description = connection.describe();
             effort.waits_for = format!("an answer, {description}");
             match connection.send(self.request()).await {
@@ -330,6 +339,19 @@ impl Connection {
 impl Drop for Driven {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+// === impl Effort ===
+
+impl Effort {
+    /// What became of a request that has no answer, after all this.
+    pub(super) fn failure(&self) -> Failure {
+        match (self.is_late, self.is_connected) {
+            (true, _) => Failure::Late,
+            (false, true) => Failure::Cut,
+            (false, false) => Failure::Unconnected,
+        }
     }
 }
 

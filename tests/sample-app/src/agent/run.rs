@@ -155,6 +155,7 @@ impl Run {
             let begun = Instant::now();
             let mut effort = Effort::default();
             let outcome = timeout(limit, target.exchange(&mut slot, &mut effort)).await;
+            effort.is_late = outcome.is_err();
             let outcome = outcome.unwrap_or_else(|_| {
                 let waited_for = &effort.waits_for;
                 Err(format!("no answer in {limit:?}, waited for {waited_for}"))

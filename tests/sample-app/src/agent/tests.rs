@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -6,7 +6,10 @@ use tokio::{
 };
 
 use super::*;
-use crate::{serve::App, wire::RunResult};
+use crate::{
+    serve::App,
+    wire::{Failure, RunResult},
+};
 
 async fn app() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -38,6 +41,15 @@ async fn finished(spec: RunSpec) -> RunResult {
     .await
     .expect("the run ends");
     run.result()
+}
+
+/// Of all seconds together.
+fn failures(result: &RunResult) -> BTreeMap<Failure, u64> {
+    let mut all = BTreeMap::new();
+    for (failure, count) in result.failed_by_second.values().flatten() {
+        *all.entry(*failure).or_default() += count;
+    }
+    all
 }
 
 #[tokio::test]
@@ -141,11 +153,9 @@ async fn failures_are_told_by_the_second_in_which_they_came() {
     };
     let result = finished(spec).await;
     let (seconds, ended) = (&result.failed_by_second, crate::unix_us() / 1_000_000);
-    assert_eq!(
-        (result.failed, seconds.values().sum::<u64>()),
-        (5, 5),
-        "{result:?}"
-    );
+    let failures = failures(&result);
+    assert_eq!(failures, [(Failure::Unconnected, 5)].into(), "{result:?}");
+    assert_eq!(result.failed, 5);
     let all = began..=ended;
     assert!(
         seconds.keys().all(|second| all.contains(second)),
@@ -262,6 +272,46 @@ async fn a_connection_closed_after_the_request_was_written_is_a_failure() {
         "{result:?}"
     );
     assert_eq!(result.reused_connection_retries, 0);
+    assert_eq!(failures(&result), [(Failure::Cut, 1)].into());
+}
+
+/// Answers every connection's first request with this status line, or never.
+async fn answers(status: Option<&'static str>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut buffer = [0; 1024];
+                let _ = stream.read(&mut buffer).await;
+                let Some(status) = status else {
+                    return std::future::pending().await;
+                };
+                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+                let _ = stream.write_all(answer.as_bytes()).await;
+            });
+        }
+    });
+    addr
+}
+
+#[tokio::test]
+async fn what_an_answer_says_and_a_time_that_is_over_are_told_apart() {
+    let rows = [
+        (Some("502 Bad Gateway"), Failure::BadGateway),
+        (Some("503 Service Unavailable"), Failure::Answered),
+        (None, Failure::Late),
+    ];
+    for (status, expected) in rows {
+        let result = finished(RunSpec {
+            requests: Some(2),
+            keep_alive: false,
+            timeout_ms: if status.is_some() { 5_000 } else { 100 },
+            ..spec(answers(status).await)
+        })
+        .await;
+        assert_eq!(failures(&result), [(expected, 2)].into(), "{result:?}");
+    }
 }
 
 /// Tells the first connection of HTTP/2 to go away when its first request has come, and has seen none.

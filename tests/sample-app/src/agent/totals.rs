@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use hdrhistogram::Histogram;
+use http::StatusCode;
 use lull_contract::headers::REASON_HEADER;
 
 use super::client::{Answered, Effort};
 use crate::{
     ms,
-    wire::{ACTIVATOR_HEADER, ACTIVATOR_MARK, Latency, POD_HEADER, RunResult},
+    wire::{ACTIVATOR_HEADER, ACTIVATOR_MARK, Failure, Latency, POD_HEADER, RunResult},
 };
 
 /// Different failures that are told apart.
@@ -64,7 +65,7 @@ impl Totals {
         self.result.reused_connection_retries += effort.reused_retries;
         let answered = match outcome {
             Ok(answered) => answered,
-            Err(text) => return self.failed(text, at),
+            Err(text) => return self.failed(effort.failure(), text, at),
         };
         *self
             .result
@@ -84,7 +85,11 @@ impl Totals {
             let text = answered
                 .grpc_failure()
                 .unwrap_or_else(|| format!("status {}: {reason}", answered.head.status));
-            return self.failed(&text, at);
+            let failure = match answered.head.status {
+                StatusCode::BAD_GATEWAY => Failure::BadGateway,
+                _ => Failure::Answered,
+            };
+            return self.failed(failure, &text, at);
         }
         self.result.ok += 1;
         self.result.first_ok_ms.get_or_insert_with(|| ms(at));
@@ -94,19 +99,20 @@ impl Totals {
         }
     }
 
-    fn failed(&mut self, text: &str, at: Duration) {
+    fn failed(&mut self, failure: Failure, text: &str, at: Duration) {
         self.result.failed += 1;
         self.result.first_failed_ms.get_or_insert_with(|| ms(at));
         self.result.last_failed_ms = Some(ms(at));
-        self.failed_in(crate::unix_us() / 1_000_000);
+        self.failed_in(crate::unix_us() / 1_000_000, failure);
         let text: String = text.chars().take(MAX_ERROR_TEXT).collect();
         add(&mut self.result.errors, &text, MAX_ERRORS);
     }
 
-    fn failed_in(&mut self, second: u64) {
+    fn failed_in(&mut self, second: u64, failure: Failure) {
         let seconds = &mut self.result.failed_by_second;
         let is_full = seconds.len() >= MAX_SECONDS && !seconds.contains_key(&second);
-        *seconds.entry(if is_full { 0 } else { second }).or_default() += 1;
+        let failures = seconds.entry(if is_full { 0 } else { second }).or_default();
+        *failures.entry(failure).or_default() += 1;
     }
 
     /// The counts as they are `elapsed` after the run's start.

@@ -114,6 +114,7 @@ impl Workload {
                 draining: false,
                 bypass: 0,
                 lately: Lately::default(),
+                loopback_only: Vec::new(),
             };
             serde_json::to_vec(&report).context("encode a report")
         };
