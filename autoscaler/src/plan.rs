@@ -47,7 +47,6 @@ pub use wakes::longest_wake;
 
 use crate::{
     mesh::istio_duration,
-    pod::Pod,
     stores::{Budget, LimitRange, NetworkPolicy, Quota},
 };
 

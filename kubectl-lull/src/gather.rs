@@ -548,7 +548,7 @@ mod tests {
                 ..around()
             };
             let (wanted, _) = wanted(&target, &around.defaults);
-            let plan = plan_of(&target, &around, &wanted, (Run::default(), &[]));
+            let plan = plan_of(&target, &around, &wanted, (&Run::default(), &[]));
             let mut refusals = plan.refusals();
             let is_demanded = refusals.any(|one| one.reason == Reason::QuotaDemands);
             assert_eq!(is_demanded, expected, "{:?}", plan.findings);

@@ -244,7 +244,7 @@ mod tests {
     use k8s_openapi::api::{
         apps::v1::Deployment,
         autoscaling::v2::HorizontalPodAutoscaler,
-        core::v1::{ConfigMap, Namespace, Pod, Service},
+        core::v1::{ConfigMap, LimitRange, Namespace, Pod, ResourceQuota, Service},
         discovery::v1::EndpointSlice,
         networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
@@ -266,6 +266,8 @@ mod tests {
                 Reading::Scalers => of::<HorizontalPodAutoscaler>(),
                 Reading::Policies => of::<NetworkPolicy>(),
                 Reading::Budgets => of::<PodDisruptionBudget>(),
+                Reading::Quotas => of::<ResourceQuota>(),
+                Reading::Ranges => of::<LimitRange>(),
                 Reading::Slices => of::<EndpointSlice>(),
                 Reading::Scaled => of::<ScaledWorkload>(),
                 Reading::Autoscaler | Reading::Istiods => of::<Deployment>(),

@@ -123,6 +123,7 @@ mod tests {
                 requests: callers.iter().map(|(_, requests)| requests).sum(),
                 callers: told.collect(),
             },
+            loopback_only: Vec::new(),
         }
     }
 

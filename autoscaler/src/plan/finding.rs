@@ -136,7 +136,7 @@ pub struct Finding {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Self; 51] = [
+    pub const ALL: [Self; 52] = [
         Self::BadAnnotation,
         Self::NoTemplate,
         Self::NoPort,
