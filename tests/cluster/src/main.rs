@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use lull_cluster::{Components, ImageSpec, Kubernetes, Options, line};
+use lull_cluster::{Components, Families, ImageSpec, Kubernetes, Options, line};
 
 /// A real Kubernetes cluster on this machine, without Docker.
 #[derive(Debug, Parser)]
@@ -38,6 +38,9 @@ enum Task {
         /// more to build).
         #[arg(long)]
         oldest: bool,
+        /// IPv6 addresses beside the IPv4 ones for nodes, pods and the Services that ask for them.
+        #[arg(long)]
+        dual_stack: bool,
     },
     /// Install Istio on a running cluster, mutual TLS required (once: about 5 minutes more to build).
     Mesh {
@@ -132,16 +135,23 @@ fn main() -> Result<()> {
             cluster,
             nodes,
             oldest,
+            dual_stack,
         } => {
             let kubernetes = if oldest {
                 Kubernetes::Oldest
             } else {
                 Kubernetes::Newest
             };
+            let families = if dual_stack {
+                Families::Dual
+            } else {
+                Families::Ipv4
+            };
             let options = Options {
                 name: cluster.name,
                 nodes: nodes.into(),
                 kubernetes,
+                families,
             };
             line(lull_cluster::up(&options)?.kubeconfig.display());
             Ok(())

@@ -9,9 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::Api;
 use crate::build::Kubernetes;
+use crate::families::Families;
 use crate::network::{Subnet, host_routes};
 use crate::paths::{Paths, state_root};
 use crate::process;
+use crate::up::Options;
 
 /// What a caller needs to use a running cluster.
 #[derive(Debug, Clone, Serialize)]
@@ -39,6 +41,8 @@ pub(crate) struct State {
     pub(crate) nodes: usize,
     #[serde(default)]
     pub(crate) kubernetes: Kubernetes,
+    #[serde(default)]
+    pub(crate) families: Families,
     pub(crate) subnet: Subnet,
 }
 
@@ -96,7 +100,7 @@ impl State {
     }
 
     /// Picks a free subnet and writes the record, alone on the machine while it does.
-    pub(crate) fn allocate(paths: &Paths, nodes: usize, kubernetes: Kubernetes) -> Result<Self> {
+    pub(crate) fn allocate(paths: &Paths, options: &Options) -> Result<Self> {
         let _lock = Lock::take(&paths.root, ".lock")?;
         let mut taken = host_routes()?;
         for other in every(&paths.root)? {
@@ -108,8 +112,9 @@ impl State {
             );
         }
         let state = Self {
-            nodes,
-            kubernetes,
+            nodes: options.nodes,
+            kubernetes: options.kubernetes,
+            families: options.families,
             subnet: Subnet::pick(&taken)?,
         };
         for folder in ["logs", "pids", "certs"] {

@@ -17,6 +17,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::build::{self, Components, Kubernetes};
 use crate::exec::{checked, poll};
+use crate::families::Families;
 use crate::image::{ImageSpec, import, write_image};
 use crate::network::enter;
 use crate::paths::Paths;
@@ -39,6 +40,8 @@ pub struct Options {
     pub nodes: usize,
     /// Of which Kubernetes; the oldest has no nodes.
     pub kubernetes: Kubernetes,
+    /// Which addresses nodes, pods and Services have.
+    pub families: Families,
 }
 
 /// Brings a cluster up, or finds that it is up already. One that is there but not healthy is taken
@@ -70,7 +73,7 @@ pub fn up(options: &Options) -> Result<ClusterInfo> {
     let components = build::ensure_for(options.kubernetes)?;
     let start = Instant::now();
     note(format_args!("Bringing up cluster {:?}:", options.name));
-    let state = State::allocate(&paths, options.nodes, options.kubernetes)?;
+    let state = State::allocate(&paths, options)?;
     bring_up(&paths, &state, &components).with_context(|| {
         let name = &options.name;
         format!("cluster {name:?} is not up; see lull-cluster logs, then lull-cluster down --name {name}")
@@ -99,10 +102,13 @@ fn standing(paths: &Paths, options: &Options) -> Result<Option<ClusterInfo>> {
         return Ok(None);
     };
     let Some(trouble) = state.trouble(paths) else {
-        if (state.nodes, state.kubernetes) != (options.nodes, options.kubernetes) {
-            let (name, nodes, kubernetes) = (&paths.name, state.nodes, state.kubernetes);
+        let there = (state.nodes, state.kubernetes, state.families);
+        if there != (options.nodes, options.kubernetes, options.families) {
+            let (nodes, kubernetes, families) = there;
+            let name = &paths.name;
             bail!(
-                "cluster {name:?} is up with {nodes} node(s), {kubernetes:?}: take it down first"
+                "cluster {name:?} is up with {nodes} node(s), {kubernetes:?}, {families:?}: take it \
+                 down first"
             );
         }
         note(format_args!("Cluster {:?} is up already.", paths.name));
@@ -121,15 +127,16 @@ fn bring_up(paths: &Paths, state: &State, components: &Components) -> Result<()>
         components,
         paths,
         subnet: &state.subnet,
+        families: state.families,
     };
     step("network", || {
-        network::create(paths, &state.subnet, state.nodes)
+        network::create(paths, (&state.subnet, state.families), state.nodes)
     })?;
     let system = step("cgroups, mounts, keys", || {
         let system = cgroup::create(paths, state.nodes)?;
         let dns = state.subnet.node(0);
         (0..state.nodes).try_for_each(|node| mounts::hold(paths, node, &system, &dns))?;
-        config::write(paths, &state.subnet, state.nodes)?;
+        config::write(paths, state)?;
         Ok(system)
     })?;
     let up = Up {
