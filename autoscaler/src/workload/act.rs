@@ -26,7 +26,7 @@ use crate::{
     context::WriteError,
     machine::NO_ACTIVATOR,
     objects::{self, Audience},
-    plan::{self, Family, Finding, PlannedService, Reason},
+    plan::{self, Finding, PlannedService, Reason},
     policy::HELD,
     purpose::Purpose,
     target::Target,
@@ -108,8 +108,11 @@ impl Task {
         if let Some(identity) = mesh.as_ref().filter(|_| !services.is_empty()) {
             self.write_entries(workload, identity, &activators).await?;
         }
-        // What is there from before the workload came into the mesh, or went out of it.
-        self.remove_slices(services, audience.other()).await?;
+        // What is there from before the workload came into the mesh or went out of it, or from when the
+        // Service had one more family.
+        let services = services.iter();
+        let old = services.flat_map(|service| objects::old_slice_names(service, audience));
+        self.remove_slices(old.collect()).await?;
         if mesh.is_none() {
             self.remove_entries_but(&[]).await?;
         }
@@ -140,20 +143,14 @@ impl Task {
         services: &[PlannedService],
     ) -> Result<(), WriteError> {
         self.remove_entries_but(&[]).await?;
-        for audience in Audience::ALL {
-            self.remove_slices(services, audience).await?;
-        }
-        Ok(())
+        let services = services.iter();
+        let all = services.flat_map(|service| objects::slice_names(&service.name));
+        self.remove_slices(all.collect()).await
     }
 
-    async fn remove_slices(
-        &self,
-        services: &[PlannedService],
-        audience: Audience,
-    ) -> Result<(), WriteError> {
-        let names = services
-            .iter()
-            .flat_map(|service| Family::ALL.map(|family| audience.slice(&service.name, family)));
+    /// Takes away those of the slices with these names that are ours.
+    async fn remove_slices(&self, names: Vec<String>) -> Result<(), WriteError> {
+        let names = names.into_iter();
         for slice in names.filter_map(|name| self.slice_of_ours(&name)) {
             self.remove(&*slice, Purpose::DeleteSlice).await?;
         }
