@@ -150,8 +150,8 @@ cluster_up() { # [OPTIONS] of lull-cluster up
 }
 
 # A cluster with this tree's Lull on it; exports KUBECONFIG.
-lull_up() { # [COMMAND], run when the cluster is up
-  cluster_up
+lull_up() { # [COMMAND], run when the cluster is up; UP_ARGS: options of lull-cluster up
+  cluster_up ${UP_ARGS:-}
   "${@:-true}"
   say "images"
   scripts/images.sh

@@ -5,6 +5,8 @@ mod handler;
 mod tests;
 
 use std::{
+    io,
+    net::Ipv4Addr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -52,6 +54,9 @@ pub struct ServeArgs {
     /// Answer 503 on /healthz for this long after the start of listening.
     #[arg(long, default_value = "0s")]
     pub startup_ready_after: HumanDuration,
+    /// Listen on IPv4 alone, as apps do that are told 0.0.0.0.
+    #[arg(long)]
+    pub ipv4_only: bool,
 }
 
 /// The state of one running app.
@@ -89,12 +94,12 @@ pub async fn run(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<()>
     }
     let mut listeners = Vec::new();
     for port in args.ports {
-        let listener = lull_process::server::bind(port).await;
+        let listener = listen(port, args.ipv4_only).await;
         listeners.push(listener.with_context(|| format!("listen on port {port}"))?);
     }
     let tcp = match args.tcp_port {
         Some(port) => {
-            let listener = lull_process::server::bind(port).await;
+            let listener = listen(port, args.ipv4_only).await;
             Some(listener.with_context(|| format!("listen on port {port}"))?)
         }
         None => None,
@@ -103,6 +108,14 @@ pub async fn run(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<()>
     tracing::info!(pod = app.pod, "listening");
     app.serve(listeners, tcp, stop).await;
     Ok(())
+}
+
+async fn listen(port: u16, ipv4_only: bool) -> io::Result<TcpListener> {
+    if ipv4_only {
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
+    } else {
+        lull_process::server::bind(port).await
+    }
 }
 
 /// `POD_NAME`, else the host's name, which Kubernetes makes the pod's.
