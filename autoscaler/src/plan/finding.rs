@@ -100,6 +100,8 @@ pub enum Reason {
     DiscoverySelectors,
     /// The mesh may have callers in other clusters.
     OtherClusters,
+    /// No activator has an address of a Service's family.
+    FamilyNotHeld,
     /// There is no activator at all, so the workload is kept awake.
     NoActivator,
 }
@@ -120,7 +122,7 @@ pub struct Finding {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Self; 44] = [
+    pub const ALL: [Self; 45] = [
         Self::BadAnnotation,
         Self::NoTemplate,
         Self::NoPort,
@@ -145,6 +147,7 @@ impl Reason {
         Self::PolicyByAddress,
         Self::SidecarIngress,
         Self::EntriesIgnored,
+        Self::FamilyNotHeld,
         Self::NotHeld,
         Self::HostPort,
         Self::SessionAffinity,
