@@ -62,6 +62,8 @@ pub enum Reason {
     SidecarIngress,
     /// Istiod lets Services select no activators.
     EntriesIgnored,
+    /// No activator has an address of a Service's family.
+    FamilyNotHeld,
     /// A Service has ports that are not TCP.
     NotHeld,
     /// Nodes lead callers to the app's ports, past every Service.
@@ -100,8 +102,6 @@ pub enum Reason {
     DiscoverySelectors,
     /// The mesh may have callers in other clusters.
     OtherClusters,
-    /// No activator has an address of a Service's family.
-    FamilyNotHeld,
     /// There is no activator at all, so the workload is kept awake.
     NoActivator,
 }
