@@ -141,9 +141,13 @@ async fn services_of_every_policy_are_woken_in_each_of_their_families() -> anyho
         let place = (&agent, namespace);
         // The second one has IPv6 first.
         let (both, prefers, six) = tokio::try_join!(
-            lives(place, ("both", "RequireDualStack"), &BOTH),
-            lives(place, ("prefers", "PreferDualStack"), &["IPv6", "IPv4"]),
-            lives(place, ("six", "SingleStack"), &["IPv6"]),
+            Box::pin(lives(place, ("both", "RequireDualStack"), &BOTH)),
+            Box::pin(lives(
+                place,
+                ("prefers", "PreferDualStack"),
+                &["IPv6", "IPv4"]
+            )),
+            Box::pin(lives(place, ("six", "SingleStack"), &["IPv6"])),
         )?;
         // Leaves in its sleep, with slices of both families; the others leave awake.
         both.put_to_sleep().await?;
