@@ -6,7 +6,7 @@ export CARGO_TARGET_DIR := $(shell . scripts/common.sh; echo $$CARGO_TARGET_DIR)
 # Clients and servers that the queue-proxy is tested with (queue-proxy/tests/peers).
 PEERS := curl iproute2 nghttp2-client nghttp2-server nginx-light openssl postgresql util-linux
 
-.PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update chart-dry-run e2e e2e-races mesh e2e-mesh e2e-mesh-short mesh-cost mesh-load tour guard network-policies cert-manager coldstart many wakes dead-activators status-page dashboard simulate bench knative bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
+.PHONY: help demo demo-down test test-full check fmt lint doc docs unit slow fuzz chart chart-update chart-dry-run e2e e2e-races mesh e2e-mesh e2e-mesh-short mesh-cost mesh-load tour guard network-policies cert-manager coldstart many wakes dead-activators dual-stack status-page dashboard simulate bench knative bench-queue-proxy bench-activator bench-autoscaler instructions instructions-update images crd
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F '\t' '{ printf "%-22s %s\n", $$1, $$2 }'
@@ -24,7 +24,7 @@ test-full: export E2E_FULL := 1
 test-full: export E2E_UPGRADE_FROM ?= 433ec43
 # A test leaves the tree as it is.
 test-full: export TOUR_PAGE := .build/tour-page.md
-test-full: test chart-dry-run guard e2e-races e2e-mesh network-policies cert-manager tour slow coldstart ## Also what takes longer
+test-full: test chart-dry-run guard e2e-races e2e-mesh network-policies dual-stack cert-manager tour slow coldstart ## Also what takes longer
 
 check: fmt lint doc unit ## Everything that needs no cluster
 
@@ -80,6 +80,9 @@ mesh-cost: ## istiod's pushes for a sleep and a wake, and cold starts inside the
 
 mesh-load: ## A million requests from zero through the ingress gateway, by hey: docs/performance.md (REQUESTS, CONNECTIONS, CONTAINER_CONCURRENCY, MINUTES)
 	@scripts/mesh-load.sh
+
+dual-stack: ## Services of one and two address families on a cluster of its own that has IPv4 and IPv6
+	@scripts/dual-stack.sh
 
 tour: ## From install to uninstall, as somebody types it who has never seen Lull: docs/tour.md (CLUSTER=builtin|kind|current)
 	@scripts/tour.sh

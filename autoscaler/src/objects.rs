@@ -1,6 +1,6 @@
 //! The objects that Lull writes for a workload, as server-side apply takes them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{Resource, ResourceExt};
@@ -65,6 +65,19 @@ pub(crate) fn slice_names(service: &str) -> impl Iterator<Item = String> {
     Audience::ALL
         .into_iter()
         .flat_map(move |audience| Family::ALL.map(|family| audience.slice(service, family)))
+}
+
+/// Names of those of them that nobody is to read any more, where `audience` is told of the activators, in
+/// the families that the Service has now.
+pub(crate) fn old_slice_names(
+    service: &PlannedService,
+    audience: Audience,
+) -> impl Iterator<Item = String> {
+    let families = service.families.iter();
+    let current: Vec<String> = families
+        .map(|family| audience.slice(&service.name, *family))
+        .collect();
+    slice_names(&service.name).filter(move |name| !current.contains(name))
 }
 
 /// Whether an object of ours is for the workload of this name.
@@ -169,10 +182,9 @@ pub fn slice(
 }
 
 fn endpoint(pod: &Pod, family: Family) -> Option<Value> {
-    let mut addresses = pod.ip.iter().chain(&pod.more_ips);
-    let ip = addresses.find(|address| family.has(address))?;
+    let address = pod.address(family)?;
     let mut endpoint = json!({
-        "addresses": [ip],
+        "addresses": [address],
         "conditions": { "ready": true, "serving": true, "terminating": false },
         "nodeName": pod.node,
         "targetRef": {
@@ -232,6 +244,31 @@ pub fn native_ready<'a>(
         .flat_map(|e| e.addresses.iter().map(String::as_str))
 }
 
+/// Whether callers of each of `families`, which are those of one Service, find a ready address in
+/// Kubernetes' own `slices` of it.
+///
+/// A family has slices of its own, which may come later than those of the other one. One in which none of
+/// `pods` that is ready has an address doesn't count: nobody is reached there with or without Lull. Without
+/// families, one address of any will do.
+pub(crate) fn are_served(
+    families: &[Family],
+    slices: &[&EndpointSlice],
+    pods: &[Arc<Pod>],
+) -> bool {
+    let is_ready = |family: Option<Family>| {
+        let is_of = |slice: &&EndpointSlice| {
+            family.is_none_or(|family| slice.address_type == family.name())
+        };
+        let slices = slices.iter().copied().filter(is_of);
+        native_ready(slices).next().is_some()
+    };
+    let mut expected = families.iter().copied().filter(|family| {
+        let mut ready = pods.iter().filter(|pod| pod.is_ready);
+        ready.any(|pod| pod.address(*family).is_some())
+    });
+    is_ready(None) && expected.all(|family| is_ready(Some(family)))
+}
+
 // === impl Audience ===
 
 impl Audience {
@@ -247,19 +284,12 @@ impl Audience {
             Self::AllButIstio => hidden_activator_slice(service, is_ipv6),
         }
     }
-
-    /// The other one.
-    #[must_use]
-    pub fn other(self) -> Self {
-        match self {
-            Self::Everyone => Self::AllButIstio,
-            Self::AllButIstio => Self::Everyone,
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use lull_contract::names::{HELD_LABEL, ORIGINAL_ANNOTATION};
 
     use super::*;
@@ -330,6 +360,74 @@ mod tests {
             let place = [&endpoint["nodeName"], &endpoint["zone"]];
             assert_eq!(place, [&json!("n1"), &json!("eu-1")]);
             serde_json::from_value::<EndpointSlice>(slice).unwrap();
+        }
+    }
+
+    #[test]
+    fn slices_of_the_other_readers_and_of_a_family_that_has_gone_are_old() {
+        let old = |families: &[Family], audience| {
+            let service = PlannedService {
+                families: families.to_vec(),
+                ..service()
+            };
+            Vec::from_iter(old_slice_names(&service, audience))
+        };
+        let hidden = ["web-lull-hidden", "web-lull-hidden-ipv6"];
+        assert_eq!(old(&Family::ALL, Audience::Everyone), hidden);
+        let open = old(&[Family::Ipv4], Audience::AllButIstio);
+        let expected = BTreeSet::from(["web-lull", "web-lull-ipv6", "web-lull-hidden-ipv6"]);
+        assert_eq!(
+            open.iter().map(String::as_str).collect::<BTreeSet<_>>(),
+            expected
+        );
+    }
+
+    #[test]
+    fn a_service_of_two_families_is_served_once_a_pod_is_ready_in_both() {
+        let (ipv4, ipv6) = ("10.0.0.1", "fd00::1");
+        let pod = |addresses: &[&str]| {
+            let ips = addresses.iter().map(|ip| json!({ "ip": ip }));
+            let ready = json!({ "type": "Ready", "status": "True" });
+            let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(json!({
+                "metadata": { "name": "p" },
+                "status": {
+                    "podIP": addresses[0],
+                    "podIPs": ips.collect::<Vec<_>>(),
+                    "conditions": [ready],
+                },
+            }))
+            .unwrap();
+            Arc::new(Pod::from(pod))
+        };
+        let native = |(family, address): (Family, Option<&str>)| -> EndpointSlice {
+            let ready = json!({ "ready": true });
+            let endpoints = address.map(|ip| json!({ "addresses": [ip], "conditions": ready }));
+            serde_json::from_value(json!({
+                "metadata": { "name": family.name() },
+                "addressType": family.name(),
+                "endpoints": Vec::from_iter(endpoints),
+            }))
+            .unwrap()
+        };
+        let both = &Family::ALL[..];
+        let (one, two) = (vec![pod(&[ipv4])], vec![pod(&[ipv4, ipv6])]);
+        // The Service's families, addresses in its slices, its pods, and whether it is served.
+        let rows = [
+            (both, [Some(ipv4), Some(ipv6)], &two, true),
+            (both, [Some(ipv4), None], &two, false),
+            (both, [None, Some(ipv6)], &two, false),
+            (both, [None, None], &two, false),
+            (both, [Some(ipv4), None], &one, true),
+            (both, [None, None], &Vec::new(), false),
+            (&[Family::Ipv6][..], [None, Some(ipv6)], &two, true),
+            (&[][..], [None, Some(ipv6)], &two, true),
+            (&[][..], [None, None], &two, false),
+        ];
+        for (families, addresses, pods, expected) in rows {
+            let slices: Vec<_> = Family::ALL.into_iter().zip(addresses).map(native).collect();
+            let slices: Vec<_> = slices.iter().collect();
+            let found = are_served(families, &slices, pods);
+            assert_eq!(found, expected, "{families:?} {addresses:?} {pods:?}");
         }
     }
 

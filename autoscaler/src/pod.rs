@@ -10,6 +10,8 @@ use lull_contract::{
 };
 use lull_injection::Renumbered;
 
+use crate::plan::Family;
+
 /// A pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {
@@ -95,6 +97,14 @@ impl Pod {
         self.ip.is_some() && !self.is_leaving && !ports.iter().all(is_known)
     }
 
+    /// Its address of this family, where it has one.
+    #[must_use]
+    pub fn address(&self, family: Family) -> Option<&str> {
+        let mut addresses = self.ip.iter().chain(&self.more_ips);
+        let address = addresses.find(|address| family.has(address));
+        address.map(String::as_str)
+    }
+
     /// Whether `address` is one of the pod's.
     #[must_use]
     pub fn has_address(&self, address: &str) -> bool {
@@ -162,6 +172,8 @@ mod tests {
         assert!(there.is_ready && there.ip.as_deref() == Some("10.0.0.1"));
         assert!(there.has_address("10.0.0.1") && there.has_address("fd00::1"));
         assert!(!there.has_address("10.0.0.2"));
+        let addresses = Family::ALL.map(|family| there.address(family));
+        assert_eq!(addresses, [Some("10.0.0.1"), Some("fd00::1")]);
         let metadata = json!({ "name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z" });
         assert!(!pod(json!({ "metadata": metadata, "status": status })).is_ready);
         assert!(!pod(json!({ "metadata": { "name": "p" } })).is_ready);

@@ -122,12 +122,14 @@ mod tests {
         let answer = |_| async { server::text(StatusCode::OK, BODY) };
         tokio::spawn(server::serve(listener, stop, answer));
         let puller = Puller::new();
-        let get = async |max| {
+        let get = async |ip, max| {
             let limits = (Duration::from_secs(10), max);
-            puller.get(("127.0.0.1", port), "/report", limits).await
+            puller.get((ip, port), "/report", limits).await
         };
-        assert_eq!(get(BODY.len()).await.unwrap(), BODY);
-        let longer = get(BODY.len() - 1).await;
+        for ip in ["127.0.0.1", "::1"] {
+            assert_eq!(get(ip, BODY.len()).await.unwrap(), BODY, "{ip}");
+        }
+        let longer = get("127.0.0.1", BODY.len() - 1).await;
         assert!(matches!(longer, Err(PullError::TooLong(11))), "{longer:?}");
     }
 }

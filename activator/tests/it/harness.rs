@@ -114,8 +114,17 @@ pub(crate) fn tcp_workload(name: &str) -> WorkloadEntry {
 /// Listens as queue-proxies do. By default 128 wait to be accepted: of more that come at once the kernel
 /// has some come again after a second, and where it is late it resets one now and then.
 pub(crate) async fn loopback() -> (TcpListener, SocketAddr) {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    listening(Ipv4Addr::LOCALHOST.into()).await
+}
+
+/// The same at an address of either family.
+async fn listening(ip: IpAddr) -> (TcpListener, SocketAddr) {
+    let socket = if ip.is_ipv4() {
+        TcpSocket::new_v4().unwrap()
+    } else {
+        TcpSocket::new_v6().unwrap()
+    };
+    socket.bind((ip, 0).into()).unwrap();
     let listener = socket.listen(4_096).unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
@@ -257,7 +266,12 @@ pub(crate) fn local(address: SocketAddr) -> SocketAddr {
 impl FakePod {
     /// A pod whose app answers with its own name, the protocol and what it heard.
     pub(crate) async fn start(name: &str) -> Self {
-        let (listener, app) = loopback().await;
+        Self::start_at(name, Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// The same at an address of either family.
+    pub(crate) async fn start_at(name: &str, ip: IpAddr) -> Self {
+        let (listener, app) = listening(ip).await;
         let pod = Self::before(name, app).await;
         let (name, served) = (name.to_owned(), Arc::clone(&pod.served));
         let taken = Arc::clone(&pod.taken);
@@ -283,7 +297,7 @@ impl FakePod {
 
     /// A pod whose traffic port is `app`.
     pub(crate) async fn before(name: &str, app: SocketAddr) -> Self {
-        let (listener, admin) = loopback().await;
+        let (listener, admin) = listening(app.ip()).await;
         let ready = Arc::new(AtomicBool::new(true));
         let state = Arc::clone(&ready);
         tokio::spawn(server::serve(
@@ -321,7 +335,7 @@ impl FakePod {
             name: self.name.clone(),
             uid: format!("uid-{}", self.name),
             labels: BTreeMap::from([("app".to_owned(), "shop".to_owned())]),
-            ip: Some(IpAddr::from(Ipv4Addr::LOCALHOST)),
+            ip: Some(self.app.ip()),
             leaving: false,
             ready: false,
             node: Some("node".to_owned()),

@@ -1,6 +1,6 @@
 //! Plain HTTP, by request.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, Version};
@@ -44,6 +44,29 @@ async fn a_request_is_held_without_a_pod_and_answered_when_one_appears() {
     activator.until_held(0).await;
     until(|| async { activator.forwarding().await == 0 }).await;
     activator.stop().await;
+}
+
+#[tokio::test]
+async fn callers_of_both_families_reach_pods_of_either() {
+    const FAMILIES: [&str; 2] = ["127.0.0.1", "::1"];
+    for ip in FAMILIES {
+        let (activator, port) = Activator::with(workload("shop")).await;
+        let callers = FAMILIES.map(|from| {
+            let address = SocketAddr::new(from.parse().unwrap(), port.port());
+            let caller = tokio::spawn(async move { get(address, "/", "").await });
+            (from, caller)
+        });
+        activator.until_held(2).await;
+        let pod = FakePod::start_at("shop-1", ip.parse().unwrap()).await;
+        activator.add_pod(&pod);
+        for (from, caller) in callers {
+            let raw = soon(caller).await.unwrap();
+            raw.assert_status(200);
+            let expected = format!("shop-1 HTTP/1.1 any.example {from} ");
+            assert_eq!(raw.body, expected, "to {ip}");
+        }
+        activator.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -70,6 +70,8 @@ pub enum Reason {
     SidecarIngress,
     /// Istiod lets Services select no activators.
     EntriesIgnored,
+    /// No activator has an address of a Service's family.
+    FamilyNotHeld,
     /// A Service has ports that are not TCP.
     NotHeld,
     /// Nodes lead callers to the app's ports, past every Service.
@@ -136,7 +138,7 @@ pub struct Finding {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Self; 52] = [
+    pub const ALL: [Self; 53] = [
         Self::BadAnnotation,
         Self::NoTemplate,
         Self::NoPort,
@@ -165,6 +167,7 @@ impl Reason {
         Self::PolicyByAddress,
         Self::SidecarIngress,
         Self::EntriesIgnored,
+        Self::FamilyNotHeld,
         Self::NotHeld,
         Self::HostPort,
         Self::SessionAffinity,

@@ -26,7 +26,7 @@ use crate::{
     context::WriteError,
     machine::NO_ACTIVATOR,
     objects::{self, Audience},
-    plan::{self, Family, Finding, PlannedService, Reason},
+    plan::{self, Finding, PlannedService, Reason},
     pod::Pod,
     policy::HELD,
     purpose::Purpose,
@@ -109,8 +109,11 @@ impl Task {
         // still hears of it.
         let (slices, entries) = tokio::join!(Box::pin(slices), Box::pin(entries));
         slices.and(entries)?;
-        // What is there from before the workload came into the mesh, or went out of it.
-        self.remove_slices(services, audience.other()).await?;
+        // What is there from before the workload came into the mesh or went out of it, or from when the
+        // Service had one more family.
+        let services = services.iter();
+        let old = services.flat_map(|service| objects::old_slice_names(service, audience));
+        self.remove_slices(old.collect()).await?;
         if mesh.is_none() {
             self.remove_entries_but(&[]).await?;
         }
@@ -123,20 +126,14 @@ impl Task {
         services: &[PlannedService],
     ) -> Result<(), WriteError> {
         self.remove_entries_but(&[]).await?;
-        for audience in Audience::ALL {
-            self.remove_slices(services, audience).await?;
-        }
-        Ok(())
+        let services = services.iter();
+        let all = services.flat_map(|service| objects::slice_names(&service.name));
+        self.remove_slices(all.collect()).await
     }
 
-    async fn remove_slices(
-        &self,
-        services: &[PlannedService],
-        audience: Audience,
-    ) -> Result<(), WriteError> {
-        let names = services
-            .iter()
-            .flat_map(|service| Family::ALL.map(|family| audience.slice(&service.name, family)));
+    /// Takes away those of the slices with these names that are ours.
+    async fn remove_slices(&self, names: Vec<String>) -> Result<(), WriteError> {
+        let names = names.into_iter();
         for slice in names.filter_map(|name| self.slice_of_ours(&name)) {
             self.remove(&*slice, Purpose::DeleteSlice).await?;
         }

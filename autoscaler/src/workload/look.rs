@@ -198,7 +198,7 @@ impl Task {
         self.podless_since.map_or(Duration::ZERO, |at| at.elapsed())
     }
 
-    /// Every Service has a ready pod in Kubernetes' own slices.
+    /// Every Service has a ready pod in Kubernetes' own slices, for callers of all its families.
     pub(super) fn native_ready(&self, services: &[PlannedService]) -> bool {
         self.each_has_ready(services, |_| true)
     }
@@ -215,11 +215,12 @@ impl Task {
         services: &[PlannedService],
         counts: impl Fn(&EndpointSlice) -> bool,
     ) -> bool {
+        let pods = self.pods();
         let is_ready = |service: &PlannedService| {
             let slices = self.slices_of(service);
             let slices = slices.iter().map(Arc::as_ref);
-            let mut ready = objects::native_ready(slices.filter(|slice| counts(slice)));
-            ready.next().is_some()
+            let slices: Vec<&EndpointSlice> = slices.filter(|slice| counts(slice)).collect();
+            objects::are_served(&service.families, &slices, &pods)
         };
         !services.is_empty() && services.iter().all(is_ready)
     }

@@ -14,9 +14,10 @@ use crate::{
     context::WriteError,
     objects,
     plan::{
-        self, Asks, Components, Finding, Mesh, Other, Plan, PlannedService, Reason, Situation,
-        Template,
+        self, Asks, Components, Family, Finding, Mesh, Other, Plan, PlannedService, Reason,
+        Situation, Template,
     },
+    pod::Pod,
     stores::{self, Hpa},
     target::Target,
 };
@@ -46,6 +47,8 @@ pub(super) struct Inputs {
     longest_wake: Option<Duration>,
     /// Whether no activator at all has been ready for a while.
     no_activator: bool,
+    /// Families in which its pods are reached and no activator is ([`unheld`]).
+    unheld: Vec<Family>,
 }
 
 /// What is with a workload while there is no activator at all. By it the next process knows that the
@@ -57,6 +60,38 @@ pub(super) const KEPT_AWAKE: &str = "is kept awake: no activator has been ready 
 /// What is to be known while there is no activator at all.
 fn no_activator(target: &Target) -> Finding {
     Finding::new(Reason::NoActivator, target.to_string(), KEPT_AWAKE)
+}
+
+/// Families in which one of `pods` is reached and no activator is. None where no activator is ready: that is
+/// told by itself.
+fn unheld(pods: &[Arc<Pod>], activators: &[Arc<Pod>]) -> Vec<Family> {
+    let reached = |pods: &[Arc<Pod>]| -> Vec<Family> {
+        let ready = || pods.iter().filter(|pod| pod.is_ready);
+        let is_reached = |family: &Family| ready().any(|pod| pod.address(*family).is_some());
+        Family::ALL.into_iter().filter(is_reached).collect()
+    };
+    let held = reached(activators);
+    let mut unheld = reached(pods);
+    unheld.retain(|family| !held.is_empty() && !held.contains(family));
+    unheld
+}
+
+/// What is to be known of those `services` that have one of the `unheld` families.
+fn not_held(services: &[PlannedService], unheld: &[Family]) -> Vec<Finding> {
+    let of_service = |service: &PlannedService| {
+        let family = unheld
+            .iter()
+            .find(|family| service.families.contains(family))?;
+        let name = family.name();
+        let message = format!(
+            "is called over {name}, of which no activator has an address: while the workload sleeps, \
+             those callers would be refused; let Lull's activators start anew where pods get an {name} \
+             address, or take {name} out of ipFamilies"
+        );
+        let object = format!("Service {}", service.name);
+        Some(Finding::new(Reason::FamilyNotHeld, object, message))
+    };
+    services.iter().filter_map(of_service).collect()
 }
 
 // === impl Task ===
@@ -85,6 +120,7 @@ impl Task {
             loopback_only,
             longest_wake: plan::longest_wake(self.mailbox.journal.lock().wakes()),
             no_activator: self.ctx.no_activator(),
+            unheld: unheld(&self.pods(), &self.ctx.stores.activators.all()),
         };
         let mut planned = std::mem::take(&mut self.planned);
         let plan = planned.get(inputs, |inputs| self.work_out(target, inputs));
@@ -109,6 +145,8 @@ impl Task {
 
     fn work_out(&self, target: &Target, inputs: &Inputs) -> Plan {
         let mut plan = self.plan_of(target, inputs);
+        let not_held = not_held(&plan.services, &inputs.unheld);
+        plan.findings.extend(not_held);
         if inputs.is_enrolled && inputs.no_activator {
             plan.findings.push(no_activator(target));
         }
@@ -378,8 +416,9 @@ mod tests {
             loopback_only: Vec::new(),
             longest_wake: None,
             no_activator: false,
+            unheld: Vec::new(),
         };
-        let changes: [fn(&mut Inputs); 20] = [
+        let changes: [fn(&mut Inputs); 21] = [
             |inputs| inputs.version = 2,
             |inputs| inputs.asks.class = Class::Hpa,
             |inputs| inputs.asks.min_scale = 1,
@@ -406,6 +445,7 @@ mod tests {
             |inputs| inputs.loopback_only.push(8080),
             |inputs| inputs.longest_wake = Some(Duration::from_secs(10)),
             |inputs| inputs.no_activator = true,
+            |inputs| inputs.unheld.push(Family::Ipv6),
         ];
         for (number, change) in changes.iter().enumerate() {
             let mut memo = Memo::default();
@@ -417,6 +457,64 @@ mod tests {
             let other = memo.get(inputs, |_| Plan::default());
             assert!(!Arc::ptr_eq(&plan, &other), "change {number}");
         }
+    }
+
+    fn pod(addresses: &[&str], is_ready: bool) -> Arc<Pod> {
+        let ips: Vec<_> = addresses.iter().map(|ip| json!({ "ip": ip })).collect();
+        let ready = json!({ "type": "Ready", "status": if is_ready { "True" } else { "False" } });
+        let status = json!({ "podIP": addresses[0], "podIPs": ips, "conditions": [ready] });
+        let pod = json!({ "metadata": { "name": "p" }, "status": status });
+        let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(pod).unwrap();
+        Arc::new(pod.into())
+    }
+
+    #[test]
+    fn a_family_of_the_pods_that_no_activator_has_is_not_held() {
+        let (one, two) = (&["10.0.0.1"][..], &["10.0.0.2", "fd00::2"][..]);
+        // The pods and the activators, each with whether it is ready, and what is not held.
+        let rows = [
+            (vec![(two, true)], vec![(one, true)], vec![Family::Ipv6]),
+            (vec![(two, true)], vec![(one, true), (two, true)], vec![]),
+            (
+                vec![(two, true)],
+                vec![(one, true), (two, false)],
+                vec![Family::Ipv6],
+            ),
+            (vec![(two, false)], vec![(one, true)], vec![]),
+            (vec![(one, true)], vec![(one, true)], vec![]),
+            (vec![(two, true)], vec![(one, false)], vec![]),
+            (vec![], vec![(one, true)], vec![]),
+        ];
+        let made = |pods: &[(&[&str], bool)]| -> Vec<Arc<Pod>> {
+            pods.iter().map(|(ips, ready)| pod(ips, *ready)).collect()
+        };
+        for (pods, activators, expected) in rows {
+            let found = unheld(&made(&pods), &made(&activators));
+            assert_eq!(found, expected, "{pods:?} {activators:?}");
+        }
+    }
+
+    #[test]
+    fn services_of_a_family_that_is_not_held_are_named() {
+        let service = |name: &str, families: &[Family]| PlannedService {
+            name: name.to_owned(),
+            families: families.to_vec(),
+            ports: Vec::new(),
+        };
+        let services = [
+            service("both", &Family::ALL),
+            service("one", &[Family::Ipv4]),
+        ];
+        let found = not_held(&services, &[Family::Ipv6]);
+        let [found] = &found[..] else {
+            panic!("{found:?}");
+        };
+        assert!(
+            found.is_refusal() && found.object == "Service both",
+            "{found:?}"
+        );
+        assert!(found.message.contains("IPv6"), "{found:?}");
+        assert!(not_held(&services, &[]).is_empty());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use autoscaler::mesh::WorkloadEntry;
+use autoscaler::{mesh::WorkloadEntry, plan::Family};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::ResourceExt;
 use lull_contract::{
@@ -58,11 +58,14 @@ fn slices(seen: &Seen, workloads: &[ScaledWorkload], findings: &mut Vec<Finding>
             let own = slices
                 .iter()
                 .filter(|slice| is_of(slice, &namespace, service));
-            is_hidden |= own.clone().any(is_hidden_from_istio);
-            let where_to = format!("in the endpoints of Service {service}");
-            let listed = ready_addresses(own);
-            let found = listed_wrongly(&where_to, &listed, activators.as_ref());
-            findings.extend(found.map(|found| found.of(&namespace, &name)));
+            let own: Vec<&EndpointSlice> = own.collect();
+            is_hidden |= own.iter().copied().any(is_hidden_from_istio);
+            for (what, part) in by_family(&own, activators.as_ref()) {
+                let where_to = format!("in the {what} of Service {service}");
+                let listed = ready_addresses(part);
+                let found = listed_wrongly(&where_to, &listed, activators.as_ref());
+                findings.extend(found.map(|found| found.of(&namespace, &name)));
+            }
         }
         if let (true, Ok(entries)) = (is_hidden, &seen.entries) {
             let listed = entry_addresses(entries, (&namespace, &name));
@@ -75,6 +78,28 @@ fn slices(seen: &Seen, workloads: &[ScaledWorkload], findings: &mut Vec<Finding>
             "every sleeping workload has activators in its endpoints ({asleep} asleep)"
         )));
     }
+}
+
+/// The slices of a Service as its callers see them, with a word for each part: apart for each family that
+/// there is a slice and an activator of, where there are two.
+fn by_family<'a>(
+    own: &[&'a EndpointSlice],
+    activators: Option<&BTreeSet<&str>>,
+) -> Vec<(String, Vec<&'a EndpointSlice>)> {
+    let of = |family: Family| {
+        let own = own.iter().copied();
+        own.filter(move |slice| slice.address_type == family.name())
+    };
+    let is_held = |family: &Family| {
+        let mut addresses = activators.into_iter().flatten();
+        of(*family).next().is_some() && addresses.any(|address| family.has(address))
+    };
+    let families: Vec<Family> = Family::ALL.into_iter().filter(is_held).collect();
+    if families.len() < 2 {
+        return vec![("endpoints".to_owned(), own.to_vec())];
+    }
+    let part = |family: Family| (format!("{} endpoints", family.name()), of(family).collect());
+    families.into_iter().map(part).collect()
 }
 
 /// Whether callers reach activators and nothing else.

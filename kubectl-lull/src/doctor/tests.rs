@@ -409,6 +409,29 @@ fn a_sleeper_without_activators_that_live_is_a_problem() {
 }
 
 #[test]
+fn a_sleeper_without_activators_in_one_of_two_families_is_a_problem() {
+    let of_ipv6 = |address: Option<&str>| {
+        let mut slice = slice("shop", address.unwrap_or_default());
+        slice.address_type = "IPv6".to_owned();
+        slice.endpoints.retain(|_| address.is_some());
+        slice
+    };
+    let missing = "no activator in the IPv6 endpoints of Service shop";
+    let mut seen = well();
+    seen.slices = Ok(vec![slice("shop", "10.0.0.1"), of_ipv6(None)]);
+    // Where activators have no such address, there is no caller that was promised anything.
+    has(&seen, Area::Slices, Level::Good, "every sleeping workload");
+    for pod in seen.pods.as_mut().unwrap() {
+        let status = pod.status.as_mut().unwrap();
+        let ips = json!([{ "ip": "10.0.0.1" }, { "ip": "fd00::1" }]);
+        status.pod_ips = object(ips);
+    }
+    has(&seen, Area::Slices, Level::Problem, missing);
+    seen.slices = Ok(vec![slice("shop", "10.0.0.1"), of_ipv6(Some("fd00::1"))]);
+    has(&seen, Area::Slices, Level::Good, "every sleeping workload");
+}
+
+#[test]
 fn workloads_that_nobody_took_note_of_are_named() {
     let mut seen = well();
     let opted_in = |id: &str| OptedIn {

@@ -2,7 +2,7 @@
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::{
         Arc,
@@ -83,7 +83,12 @@ impl App {
 
     /// An app that listens on a port of its own.
     pub(crate) async fn start() -> (Arc<Self>, SocketAddr) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at(Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// The same at an address of either family.
+    pub(crate) async fn start_at(ip: IpAddr) -> (Arc<Self>, SocketAddr) {
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let app = Self::new();
         tokio::spawn(Arc::clone(&app).serve(listener));

@@ -1,6 +1,6 @@
 //! HTTP/1.1 through the proxy.
 
-use std::sync::atomic::Ordering;
+use std::{net::SocketAddr, sync::atomic::Ordering};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::{
     app::App,
-    harness::{Proxy, read_to, soon, until},
+    harness::{Proxy, get, read_to, soon, until},
 };
 
 #[tokio::test]
@@ -146,6 +146,24 @@ async fn the_app_sees_host_path_and_headers_as_sent_but_for_hop_by_hop_ones() {
         "x-one: 1",
     ];
     assert_eq!(lines, expected);
+}
+
+#[tokio::test]
+async fn callers_of_both_families_reach_an_app_at_an_address_of_either() {
+    const FAMILIES: [&str; 2] = ["127.0.0.1", "::1"];
+    for ip in FAMILIES {
+        let (app, address) = App::start_at(ip.parse().unwrap()).await;
+        let ports = format!("0={}/http", address.port());
+        let proxy = Proxy::before(app, &ports, &[("QP_POD_IP", ip)]).await;
+        until(|| async { proxy.admin("/ready").await.status() == 200 }).await;
+        for from in FAMILIES {
+            let address = SocketAddr::new(from.parse().unwrap(), proxy.traffic().port());
+            let answer = get(address, "/seen").await;
+            let forwarded = format!("x-forwarded-for: {from}");
+            let mut lines = answer.body.lines();
+            assert!(lines.any(|line| line == forwarded), "to {ip}: {answer:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -10,8 +10,10 @@ use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::exec::checked;
-use crate::network::{DNS_IP, Subnet};
+use crate::families::Families;
+use crate::network::DNS_IP;
 use crate::paths::Paths;
+use crate::state::State;
 
 /// The image that every pod's first container uses; never pulled, we import our own.
 pub(crate) const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10";
@@ -21,7 +23,7 @@ pub(crate) const PAUSE_IMAGE: &str = "registry.k8s.io/pause:3.10";
 ///
 /// # Errors
 /// When a file can't be written or openssl fails.
-pub(crate) fn write(paths: &Paths, subnet: &Subnet, nodes: usize) -> Result<()> {
+pub(crate) fn write(paths: &Paths, state: &State) -> Result<()> {
     let token = random_hex()?;
     secret(
         &paths.file("tokens.csv"),
@@ -34,10 +36,14 @@ pub(crate) fn write(paths: &Paths, subnet: &Subnet, nodes: usize) -> Result<()> 
     let key = checked(Command::new("openssl").args(["genrsa", "2048"]))
         .context("can't make the service account key")?;
     secret(&paths.file("sa.key"), &key)?;
-    fs::write(paths.file("Corefile"), corefile(paths, &subnet.node(0)))?;
-    for node in 0..nodes {
+    fs::write(
+        paths.file("Corefile"),
+        corefile(paths, &state.subnet.node(0)),
+    )?;
+    for node in 0..state.nodes {
         let folder = paths.node(node);
-        fs::write(folder.join("cni/10-lull.conflist"), cni(node).to_string())?;
+        let network = cni(node, state.families).to_string();
+        fs::write(folder.join("cni/10-lull.conflist"), network)?;
         fs::write(folder.join("containerd.toml"), containerd(paths, node))?;
         fs::write(
             folder.join("kubelet.json"),
@@ -125,11 +131,13 @@ fn corefile(paths: &Paths, ip: &str) -> String {
     )
 }
 
-fn cni(node: usize) -> Value {
+fn cni(node: usize, families: Families) -> Value {
+    let subnets = families.pod_subnets(node).into_iter();
+    let routes = families.anywhere().into_iter();
     let ipam = json!({
         "type": "host-local",
-        "ranges": [[{"subnet": format!("10.244.{node}.0/24")}]],
-        "routes": [{"dst": "0.0.0.0/0"}],
+        "ranges": subnets.map(|subnet| json!([{"subnet": subnet}])).collect::<Vec<_>>(),
+        "routes": routes.map(|route| json!({"dst": route})).collect::<Vec<_>>(),
     });
     let bridge = json!({
         "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false,
@@ -268,6 +276,12 @@ mod tests {
 
     #[test]
     fn each_node_has_a_pod_subnet_of_its_own() {
-        assert!(cni(1).to_string().contains("10.244.1.0/24"));
+        let ipam = |families| cni(1, families)["plugins"][0]["ipam"].clone();
+        let ipv4 = ipam(Families::Ipv4);
+        assert_eq!(ipv4["ranges"], json!([[{"subnet": "10.244.1.0/24"}]]));
+        assert_eq!(ipv4["routes"], json!([{"dst": "0.0.0.0/0"}]));
+        let dual = ipam(Families::Dual);
+        assert_eq!(dual["ranges"][1], json!([{"subnet": "fd10:244:0:1::/64"}]));
+        assert_eq!(dual["routes"][1], json!({"dst": "::/0"}));
     }
 }

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! `P` is a /24 that no route of the host overlaps, picked per cluster, so clusters stand side by
-//! side. Default routes end at an address that nobody has: no packet leaves the machine.
+//! side. With [`Families::Dual`] nodes, pods and Services have IPv6 addresses besides, to which no route
+//! of the host leads. Default routes end at an address that nobody has: no packet leaves the machine.
 //!
 //! Each node's containerd and kubelet share a private mount namespace, and everything sits in
 //! cgroups under `/lull-<name>`. Killing the cgroup's processes therefore takes along every pod,
@@ -32,6 +33,7 @@ mod cgroup;
 mod config;
 mod down;
 mod exec;
+mod families;
 mod image;
 mod mesh;
 mod mounts;
@@ -50,6 +52,7 @@ pub use build::{
     ensure_knative as knative, istio_kinds,
 };
 pub use down::{down, leftovers};
+pub use families::Families;
 pub use image::{ImageSpec, load_image, write_image};
 pub use mesh::mesh;
 pub use network::enter;

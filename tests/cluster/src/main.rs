@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use lull_cluster::{Components, ImageSpec, Kubernetes, Options, line};
+use lull_cluster::{Components, Families, ImageSpec, Kubernetes, Options, line};
 
 /// A real Kubernetes cluster on this machine, without Docker.
 #[derive(Debug, Parser)]
@@ -41,6 +41,9 @@ enum Task {
         /// Enforce NetworkPolicies (once: about 2 minutes more to build).
         #[arg(long)]
         network_policies: bool,
+        /// IPv6 addresses beside the IPv4 ones for nodes, pods and the Services that ask for them.
+        #[arg(long)]
+        dual_stack: bool,
     },
     /// Install Istio on a running cluster, mutual TLS required (once: about 5 minutes more to build).
     Mesh {
@@ -139,17 +142,24 @@ fn main() -> Result<()> {
             nodes,
             oldest,
             network_policies,
+            dual_stack,
         } => {
             let kubernetes = if oldest {
                 Kubernetes::Oldest
             } else {
                 Kubernetes::Newest
             };
+            let families = if dual_stack {
+                Families::Dual
+            } else {
+                Families::Ipv4
+            };
             let options = Options {
                 name: cluster.name,
                 nodes: nodes.into(),
                 kubernetes,
                 network_policies,
+                families,
             };
             line(lull_cluster::up(&options)?.kubeconfig.display());
             Ok(())

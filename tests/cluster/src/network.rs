@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::exec::{checked, fed, run};
+use crate::families::{self, Families};
 use crate::paths::Paths;
 
 /// Where pods live: node `i` has `10.244.i.0/24`.
@@ -21,6 +22,16 @@ pub(crate) const DNS_IP: &str = "10.96.0.10";
 
 /// The queue of the agent that enforces NetworkPolicies, in each node's network namespace.
 pub(crate) const AGENT_QUEUE: u16 = 100;
+
+/// What makes a namespace forward.
+const FORWARD: &str = "echo 1 > /proc/sys/net/ipv4/ip_forward
+[ -e /proc/sys/net/bridge ] || modprobe br_netfilter
+echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables";
+/// The same of IPv6. Addresses are used at once, as in IPv4, and not after a second in which nobody else
+/// claimed them; interfaces take that from the default when they are made.
+const FORWARD_V6: &str = "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
+echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
+echo 1 > /proc/sys/net/bridge/bridge-nf-call-ip6tables";
 
 /// First two octets to try for a cluster's own /24, the last one reserved for tests of networks.
 const RANGES: [(u8, u8); 3] = [(10, 213), (172, 30), (198, 18)];
@@ -98,16 +109,27 @@ pub(crate) fn host_routes() -> Result<Vec<String>> {
 ///
 /// # Errors
 /// When a step fails; what was made before stays for `down` to take away.
-pub(crate) fn create(paths: &Paths, subnet: &Subnet, nodes: usize) -> Result<()> {
+pub(crate) fn create(
+    paths: &Paths,
+    (subnet, families): (&Subnet, Families),
+    nodes: usize,
+) -> Result<()> {
     for node in 0..nodes.max(1) {
         let ns = paths.netns(node);
         run("ip", &format!("netns add {ns}"))?;
         run("ip", &format!("-n {ns} link set lo up"))?;
-        forward(paths, node)?;
+        forward(paths, node, families)?;
     }
-    link_to_host(&paths.netns(0), subnet)?;
+    let (first, second) = (paths.netns(0), paths.netns(1));
+    link_to_host(&first, subnet)?;
+    if families.has_ipv6() {
+        ip(&families::host_link(&first))?;
+    }
     if nodes > 1 {
-        link_nodes(&paths.netns(0), &paths.netns(1), subnet)?;
+        link_nodes(&first, &second, subnet)?;
+        if families.has_ipv6() {
+            ip(&families::node_link(&first, &second))?;
+        }
     }
     Ok(())
 }
@@ -144,15 +166,16 @@ pub fn enter(cluster: &str, node: usize, program: &str) -> Result<Command> {
 /// Lets the node route between pods, and lets kube-proxy see what goes from pod to pod on one
 /// bridge (without that, answers from a pod on the same node would bypass the Service's address
 /// translation).
-fn forward(paths: &Paths, node: usize) -> Result<()> {
-    let script = "echo 1 > /proc/sys/net/ipv4/ip_forward
-        [ -e /proc/sys/net/bridge ] || modprobe br_netfilter
-        echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables";
+fn forward(paths: &Paths, node: usize, families: Families) -> Result<()> {
+    let script = match families {
+        Families::Ipv4 => FORWARD.to_owned(),
+        Families::Dual => format!("{FORWARD}\n{FORWARD_V6}"),
+    };
     let file = paths.netns_file(node);
     let mut command = Command::new("nsenter");
     command
         .arg(format!("--net={}", file.display()))
-        .args(["--", "sh", "-ec", script]);
+        .args(["--", "sh", "-ec", script.as_str()]);
     checked(&mut command).context("can't set up forwarding (kernel module br_netfilter)")?;
     Ok(())
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::build::Components;
-use crate::network::{AGENT_QUEUE, DNS_IP, POD_CIDR, SERVICE_CIDR, Subnet};
+use crate::families::Families;
+use crate::network::{AGENT_QUEUE, DNS_IP, Subnet};
 use crate::paths::Paths;
 use crate::process::Service;
 
@@ -50,6 +51,7 @@ pub(crate) struct Services<'a> {
     pub(crate) components: &'a Components,
     pub(crate) paths: &'a Paths,
     pub(crate) subnet: &'a Subnet,
+    pub(crate) families: Families,
 }
 
 // === impl Services ===
@@ -73,6 +75,7 @@ impl Services<'_> {
 
     pub(crate) fn api_server(&self) -> Service {
         let (key, ip) = (self.path("sa.key"), self.subnet.node(0));
+        let services = self.families.service_cidrs();
         self.kubernetes(
             "kube-apiserver",
             &[
@@ -86,7 +89,7 @@ impl Services<'_> {
                 "--bind-address=0.0.0.0",
                 &format!("--advertise-address={ip}"),
                 &format!("--cert-dir={}", self.path("certs")),
-                &format!("--service-cluster-ip-range={SERVICE_CIDR}"),
+                &format!("--service-cluster-ip-range={services}"),
                 "--allow-privileged=true",
                 "--kubelet-preferred-address-types=InternalIP",
                 "--profiling=false",
@@ -105,7 +108,7 @@ impl Services<'_> {
                 &self.kubeconfig(),
                 &format!("--service-account-private-key-file={}", self.path("sa.key")),
                 &format!("--root-ca-file={}", self.path("certs/ca.crt")),
-                &format!("--cluster-cidr={POD_CIDR}"),
+                &format!("--cluster-cidr={}", self.families.pod_cidrs()),
                 &format!("--flex-volume-plugin-dir={}", self.path("volume-plugins")),
                 "--use-service-account-credentials=true",
                 "--node-monitor-period=1s",
@@ -159,13 +162,14 @@ impl Services<'_> {
 
     pub(crate) fn kubelet(&self, node: usize) -> Service {
         let config = shown(&self.paths.node(node).join("kubelet.json"));
+        let addresses = self.families.node_ips(self.subnet, node);
         let service = self.kubernetes(
             "kubelet",
             &[
                 &format!("--config={config}"),
                 &self.kubeconfig(),
                 &format!("--hostname-override={}", node_name(node)),
-                &format!("--node-ip={}", self.subnet.node(node)),
+                &format!("--node-ip={addresses}"),
                 &format!("--node-labels={}", place(node)),
             ],
         );
@@ -185,7 +189,7 @@ impl Services<'_> {
                 &self.kubeconfig(),
                 &format!("--hostname-override={}", node_name(node)),
                 "--proxy-mode=nftables",
-                &format!("--cluster-cidr={POD_CIDR}"),
+                &format!("--cluster-cidr={}", self.families.pod_cidrs()),
                 "--conntrack-max-per-core=0",
                 "--oom-score-adj=0",
             ],

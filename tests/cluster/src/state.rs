@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::Api;
 use crate::build::Kubernetes;
+use crate::families::Families;
 use crate::network::{Subnet, host_routes};
 use crate::paths::{Paths, state_root};
 use crate::process;
@@ -42,6 +43,7 @@ pub(crate) struct State {
     pub(crate) kubernetes: Kubernetes,
     #[serde(default)]
     pub(crate) network_policies: bool,
+    pub(crate) families: Families,
     pub(crate) subnet: Subnet,
 }
 
@@ -114,6 +116,7 @@ impl State {
             nodes: options.nodes,
             kubernetes: options.kubernetes,
             network_policies: options.network_policies,
+            families: options.families,
             subnet: Subnet::pick(&taken)?,
         };
         for folder in ["logs", "pids", "certs"] {

@@ -17,6 +17,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::build::{self, Components, Kubernetes};
 use crate::exec::{checked, poll};
+use crate::families::Families;
 use crate::image::{ImageSpec, import, write_image};
 use crate::network::enter;
 use crate::paths::Paths;
@@ -41,6 +42,8 @@ pub struct Options {
     pub kubernetes: Kubernetes,
     /// Whether NetworkPolicies are enforced, as many network plugins do and ours doesn't.
     pub network_policies: bool,
+    /// Which addresses nodes, pods and Services have.
+    pub families: Families,
 }
 
 /// Brings a cluster up, or finds that it is up already. One that is there but not healthy is taken
@@ -105,12 +108,18 @@ fn standing(paths: &Paths, options: &Options) -> Result<Option<ClusterInfo>> {
         return Ok(None);
     };
     let Some(trouble) = state.trouble(paths) else {
-        let asked = (options.nodes, options.kubernetes, options.network_policies);
-        let (nodes, kubernetes, enforces) = (state.nodes, state.kubernetes, state.network_policies);
-        if asked != (nodes, kubernetes, enforces) {
+        let asked = (
+            options.nodes,
+            options.kubernetes,
+            options.families,
+            options.network_policies,
+        );
+        let (nodes, kubernetes, families) = (state.nodes, state.kubernetes, state.families);
+        let enforces = state.network_policies;
+        if asked != (nodes, kubernetes, families, enforces) {
             let name = &paths.name;
             bail!(
-                "cluster {name:?} is up with {nodes} node(s), {kubernetes:?}, NetworkPolicies \
+                "cluster {name:?} is up with {nodes} node(s), {kubernetes:?}, {families:?}, NetworkPolicies \
                  enforced: {enforces}; take it down first"
             );
         }
@@ -134,9 +143,10 @@ fn bring_up(
         components,
         paths,
         subnet: &state.subnet,
+        families: state.families,
     };
     step("network", || {
-        network::create(paths, &state.subnet, state.nodes)?;
+        network::create(paths, (&state.subnet, state.families), state.nodes)?;
         let mut watched = (0..state.nodes).filter(|_| agent.is_some());
         watched.try_for_each(|node| network::queue_for_agent(paths, node))
     })?;
@@ -144,7 +154,7 @@ fn bring_up(
         let system = cgroup::create(paths, state.nodes)?;
         let dns = state.subnet.node(0);
         (0..state.nodes).try_for_each(|node| mounts::hold(paths, node, &system, &dns))?;
-        config::write(paths, &state.subnet, state.nodes)?;
+        config::write(paths, state)?;
         Ok(system)
     })?;
     let up = Up {

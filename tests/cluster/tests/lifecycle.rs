@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lull_cluster::{ImageSpec, Kubernetes, Options, build, down, load_image, up, write_image};
+use lull_cluster::{
+    Families, ImageSpec, Kubernetes, Options, build, down, load_image, up, write_image,
+};
 
 /// Takes the cluster down even when the test fails.
 struct Cluster(String);
@@ -37,6 +39,7 @@ fn a_crashed_cluster_goes_away_without_a_trace() {
         nodes: 2,
         kubernetes: Kubernetes::Newest,
         network_policies: false,
+        families: Families::Ipv4,
     };
     let info = up(&options).unwrap();
 

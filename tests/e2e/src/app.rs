@@ -50,6 +50,8 @@ pub struct App {
     ports: Vec<Port>,
     /// Names and ports of containers behind the app's.
     beside: Vec<(&'static str, u16)>,
+    /// `ipFamilyPolicy` and `ipFamilies` of the Service.
+    families: Option<(&'static str, Vec<&'static str>)>,
     readiness: bool,
     liveness: bool,
     /// Seconds of a preStop.
@@ -121,6 +123,7 @@ impl App {
             env: BTreeMap::new(),
             ports: vec![Port::http()],
             beside: Vec::new(),
+            families: None,
             readiness: true,
             liveness: false,
             lingers: None,
@@ -175,6 +178,14 @@ impl App {
     #[must_use]
     pub fn ports(mut self, ports: impl Into<Vec<Port>>) -> Self {
         self.ports = ports.into();
+        self
+    }
+
+    /// Asks for the Service's address families by a policy and by their names; without names the cluster
+    /// chooses them.
+    #[must_use]
+    pub fn families(mut self, policy: &'static str, names: &[&'static str]) -> Self {
+        self.families = Some((policy, names.to_vec()));
         self
     }
 
@@ -334,12 +345,19 @@ impl App {
 
     fn service(&self) -> Value {
         let ports: Vec<Value> = self.ports.iter().map(service_port).collect();
-        json!({
+        let mut service = json!({
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": { "name": self.name, "labels": { APP_LABEL: self.name } },
             "spec": { "selector": { APP_LABEL: self.name }, "ports": ports },
-        })
+        });
+        if let Some((policy, names)) = &self.families {
+            service["spec"]["ipFamilyPolicy"] = json!(policy);
+            if !names.is_empty() {
+                service["spec"]["ipFamilies"] = json!(names);
+            }
+        }
+        service
     }
 
     /// Gives each pod of a StatefulSet a name of its own.
@@ -413,8 +431,21 @@ mod tests {
         assert!(container.liveness_probe.is_some() && container.readiness_probe.is_some());
         let service: Service =
             serde_json::from_value(App::plain("shop").ports([Port::http()]).service()).unwrap();
-        assert_eq!(service.spec.unwrap().ports.unwrap()[0].port, 80);
+        let spec = service.spec.unwrap();
+        assert_eq!(spec.ports.unwrap()[0].port, 80);
+        assert_eq!((spec.ip_family_policy, spec.ip_families), (None, None));
     }
+
+    #[test]
+    fn a_service_asks_for_families_where_it_is_told_which() {
+        let spec = |app: App| app.service()["spec"].clone();
+        let named = spec(App::plain("shop").families("SingleStack", &["IPv6"]));
+        assert_eq!(named["ipFamilyPolicy"], "SingleStack");
+        assert_eq!(named["ipFamilies"], json!(["IPv6"]));
+        let unnamed = spec(App::plain("shop").families("PreferDualStack", &[]));
+        assert_eq!(unnamed["ipFamilies"], Value::Null);
+    }
+
     #[test]
     fn a_stateful_set_names_its_headless_service() {
         let app = App::new("store").kind(Kind::StatefulSet);

@@ -6,7 +6,7 @@
 //! of a workload's life, [`slices`] says who answers for a Service, [`mesh`] what Istio is told,
 //! [`istiod`] stops it, counts what it sends and asks whom it knows, [`containers`] when those of a pod
 //! began and ended,
-//! [`routes`] what else users tell it, [`original`] whether everything is as it was before Lull,
+//! [`families`] where a Service is called over IPv4 and IPv6, [`routes`] what else users tell it, [`original`] whether everything is as it was before Lull,
 //! [`leftovers`] what Lull left behind, [`plain`] takes a template's sidecar, [`timeline`] when each step of a cold start was seen,
 //! [`coldstarts`] how long they took, and [`knative`] how long its own,
 //! [`two_pods`] carry a load that nothing may move, [`writes`] every state of one object, [`course`] what Lull says of a workload under load; [`hey`] reads
@@ -34,6 +34,7 @@ pub mod crashes;
 pub mod crowd;
 pub mod dashboard;
 pub mod diagnostics;
+pub mod families;
 pub mod fleet;
 pub mod gitops;
 pub mod hey;

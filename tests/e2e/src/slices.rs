@@ -59,15 +59,39 @@ fn of_service(workload: &Workload) -> String {
 /// # Errors
 /// Where slices or pods can't be listed.
 pub async fn backends(workload: &Workload) -> anyhow::Result<Backends> {
+    let mut all = Backends::default();
+    for one in by_family(workload).await?.into_values() {
+        all.pods.extend(one.pods);
+        all.activators.extend(one.activators);
+        all.unknown.extend(one.unknown);
+    }
+    Ok(all)
+}
+
+/// The same by address family, as slices name it: those of which there is a slice, with or without an
+/// endpoint.
+///
+/// # Errors
+/// Where slices or pods can't be listed.
+pub async fn by_family(workload: &Workload) -> anyhow::Result<BTreeMap<String, Backends>> {
     let slices: Api<EndpointSlice> =
         Api::namespaced(workload.cluster.client.clone(), &workload.namespace);
     let its = ListParams::default().labels(&of_service(workload));
     let slices = call("list slices", slices.list(&its)).await?;
     let pods = by_address(workload.pods().await?);
     let activators = by_address(workload.cluster.component_pods("activator").await?);
-    let mut backends = Backends::default();
-    let endpoints = slices.items.into_iter().flat_map(|slice| slice.endpoints);
-    for endpoint in endpoints {
+    let mut families: BTreeMap<String, Backends> = BTreeMap::new();
+    let endpoints = slices.items.into_iter().flat_map(|slice| {
+        let family = slice.address_type;
+        families.entry(family.clone()).or_default();
+        slice
+            .endpoints
+            .into_iter()
+            .map(move |endpoint| (family.clone(), endpoint))
+    });
+    let endpoints: Vec<(String, Endpoint)> = endpoints.collect();
+    for (family, endpoint) in endpoints {
+        let backends = families.entry(family).or_default();
         // Absent means ready: https://kubernetes.io/docs/reference/kubernetes-api/ EndpointConditions
         let ready = endpoint
             .conditions
@@ -86,7 +110,7 @@ pub async fn backends(workload: &Workload) -> anyhow::Result<Backends> {
             }
         }
     }
-    Ok(backends)
+    Ok(families)
 }
 
 /// Fails unless the Service's endpoints are `pods_at_least` or more pods and nothing else.

@@ -5,8 +5,8 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use lull_e2e::{
-    Agent, App, Cluster, all_answered, command, eventually, in_namespace, leftovers, namespace,
-    slices,
+    Agent, App, Cluster, all_answered, command, eventually, families, in_namespace, leftovers,
+    namespace, slices,
 };
 use sample_app::wire::{ProbeSpec, RunSpec};
 
@@ -23,7 +23,9 @@ async fn helm_uninstall_wakes_sleepers_and_leaves_nothing() -> anyhow::Result<()
     in_namespace("uninstall", async |namespace| {
         let agent = Agent::deploy(namespace).await?;
         let scout = Agent::deploy_as("scout", namespace).await?;
-        let (sleeper, busy) = (App::plain("sleeper").replicas(2), App::plain("busy"));
+        // Where the cluster has two address families, the Services have both.
+        let app = |name| App::plain(name).families("PreferDualStack", &[]);
+        let (sleeper, busy) = (app("sleeper").replicas(2), app("busy"));
         let (sleeper, busy) = tokio::try_join!(sleeper.deploy(namespace), busy.deploy(namespace))?;
         let (sleepers, busys) = tokio::try_join!(sleeper.service_json(), busy.service_json())?;
         let on = [
@@ -70,12 +72,14 @@ async fn helm_uninstall_wakes_sleepers_and_leaves_nothing() -> anyhow::Result<()
             nothing_installed(&namespace.cluster).await
         })
         .await?;
-        let asked = ProbeSpec {
-            url: sleeper.url("/"),
-            ..ProbeSpec::default()
-        };
-        let answer = agent.probe(&asked).await?;
-        ensure!(answer.ok, "the sleeper doesn't answer: {answer:?}");
+        for address in families::addresses(&sleeper).await? {
+            let asked = ProbeSpec {
+                url: families::url(address, "/"),
+                ..ProbeSpec::default()
+            };
+            let answer = agent.probe(&asked).await?;
+            ensure!(answer.ok, "the sleeper doesn't answer: {answer:?}");
+        }
         let load = load.stop().await?;
         all_answered(&load)?;
         eprintln!("{} answered during the uninstall", load.ok);

@@ -57,6 +57,9 @@ pub struct ServeArgs {
     /// Answer 503 on /healthz for this long after the start of listening.
     #[arg(long, default_value = "0s")]
     pub startup_ready_after: HumanDuration,
+    /// Listen on IPv4 alone, as apps do that are told 0.0.0.0.
+    #[arg(long)]
+    pub ipv4_only: bool,
 }
 
 /// The state of one running app.
@@ -92,12 +95,17 @@ pub async fn run(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<()>
         () = stop.cancelled() => return Ok(()),
         () = tokio::time::sleep(args.delay_listen.0) => {}
     }
+    let place = match (args.loopback, args.ipv4_only) {
+        (true, _) => Some(Ipv4Addr::LOCALHOST),
+        (false, true) => Some(Ipv4Addr::UNSPECIFIED),
+        (false, false) => None,
+    };
     let mut listeners = Vec::new();
     for port in args.ports {
-        listeners.push(listen(port, args.loopback).await?);
+        listeners.push(listen(port, place).await?);
     }
     let tcp = match args.tcp_port {
-        Some(port) => Some(listen(port, args.loopback).await?),
+        Some(port) => Some(listen(port, place).await?),
         None => None,
     };
     let app = App::new(pod_name(), args.startup_ready_after.0);
@@ -106,11 +114,11 @@ pub async fn run(args: ServeArgs, stop: CancellationToken) -> anyhow::Result<()>
     Ok(())
 }
 
-async fn listen(port: u16, at_loopback: bool) -> anyhow::Result<TcpListener> {
-    let listener = if at_loopback {
-        TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
-    } else {
-        lull_process::server::bind(port).await
+/// Listens at `place`; without one on every address of either family.
+async fn listen(port: u16, place: Option<Ipv4Addr>) -> anyhow::Result<TcpListener> {
+    let listener = match place {
+        Some(address) => TcpListener::bind((address, port)).await,
+        None => lull_process::server::bind(port).await,
     };
     listener.with_context(|| format!("listen on port {port}"))
 }

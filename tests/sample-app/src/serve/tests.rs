@@ -30,6 +30,12 @@ async fn ask(addr: std::net::SocketAddr, head: &str) -> String {
 }
 
 #[tokio::test]
+async fn an_app_that_is_told_so_listens_on_ipv4_alone() {
+    let listener = listen(0, true).await.unwrap();
+    assert!(listener.local_addr().unwrap().is_ipv4());
+}
+
+#[tokio::test]
 async fn an_answer_says_which_pod_and_port_gave_it() {
     let (_app, addr, _stop, _server) = started(Duration::ZERO).await;
     let answer = ask(addr, "GET /?headers=1").await;
