@@ -31,7 +31,7 @@ async fn ask(addr: std::net::SocketAddr, head: &str) -> String {
 
 #[tokio::test]
 async fn an_app_that_is_told_so_listens_on_ipv4_alone() {
-    let listener = listen(0, true).await.unwrap();
+    let listener = listen(0, Some(Ipv4Addr::UNSPECIFIED)).await.unwrap();
     assert!(listener.local_addr().unwrap().is_ipv4());
 }
 
