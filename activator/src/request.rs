@@ -7,6 +7,7 @@ mod forward;
 mod head;
 mod streams;
 mod told;
+mod tries;
 mod unclear;
 mod upstream;
 

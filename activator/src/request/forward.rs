@@ -16,6 +16,7 @@ use super::{
     answer::OwnAnswer,
     downstream::{caller_left, connection_of, refuse},
     told::{FORWARDED_FOR, agent, length, passed_a_proxy, unread, who},
+    tries::{Ended, Tries},
     unclear::is_unclear,
     upstream,
 };
@@ -29,8 +30,6 @@ use crate::{
 
 /// User agent of a scrape: an empty success would be taken for a target without metrics.
 const SCRAPER: &str = "Prometheus/";
-/// A request that pods say they have not begun is sent to one anew so many times.
-const MOST_REFUSED: u32 = 5;
 /// Tells callers and tests that the answer came through here, and how long it was held.
 const TIMING_HEADER: &str = "server-timing";
 
@@ -50,10 +49,7 @@ pub(super) struct Ctx {
     slot: Option<Slot>,
     /// Until it has a connection that others share.
     turn: Option<Turn>,
-    /// How often a pod has said that it has not begun it.
-    refused: u32,
-    /// It has been sent anew although a pod may have begun it.
-    is_repeated: bool,
+    tries: Tries,
     /// What we answer, where no pod does.
     own: Option<OwnAnswer>,
     /// `None` = it is not traced.
@@ -220,8 +216,7 @@ impl ProxyHttp for Forward {
     }
 
     /// What has not reached the app goes to a pod anew, whatever it is. What may have does so only where it
-    /// may be repeated and its caller has heard nothing: once, and besides as often as a kept connection
-    /// turns out to have ended.
+    /// may be repeated and its caller has heard nothing; how often, [`Tries`] says.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
@@ -232,15 +227,21 @@ impl ProxyHttp for Forward {
     ) -> Box<Error> {
         let is_answered = session.response_written().is_some();
         let is_kept = !is_answered && !session.as_ref().retry_buffer_truncated();
-        let goes_again = if is_kept && upstream::has_not_begun(&error) {
-            ctx.refused += 1;
-            ctx.refused <= MOST_REFUSED
-        } else if is_kept && upstream::broke_off(&error) {
-            let is_safe = session.req_header().method.is_idempotent();
-            is_safe && (client_reused || ctx.repeats_once())
+        let is_http2 = session.as_downstream().is_http2();
+        let ended = if upstream::has_not_begun(&error) {
+            Some(Ended::NotBegun)
+        } else if session.req_header().method.is_idempotent() && upstream::broke_off(&error) {
+            Some(Ended::broken(client_reused, is_http2))
         } else {
-            false
+            None
         };
+        let ended = ended.filter(|_| is_kept);
+        if ended == Some(Ended::Fresh)
+            && let Some(slot) = ctx.slot.take()
+        {
+            slot.avoid();
+        }
+        let goes_again = ended.is_some_and(|ended| ctx.tries.goes_again(ended));
         if goes_again {
             self.hub.metrics.redials.inc();
         }
@@ -301,16 +302,6 @@ impl ProxyHttp for Forward {
         _context: ProxyWarnLogContext,
     ) -> bool {
         true
-    }
-}
-
-impl Ctx {
-    /// Takes note that a pod which had just been reached broke off; whether the request may be sent anew.
-    fn repeats_once(&mut self) -> bool {
-        if let Some(slot) = self.slot.take() {
-            slot.avoid();
-        }
-        !std::mem::replace(&mut self.is_repeated, true)
     }
 }
 
