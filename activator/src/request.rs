@@ -5,6 +5,7 @@ mod caller;
 mod downstream;
 mod forward;
 mod head;
+mod old;
 mod streams;
 mod told;
 mod tries;

@@ -15,6 +15,7 @@ use super::{
     Connection,
     answer::OwnAnswer,
     downstream::{caller_left, connection_of, refuse},
+    old,
     told::{FORWARDED_FOR, agent, length, passed_a_proxy, unread, who},
     tries::{Ended, Tries},
     unclear::is_unclear,
@@ -148,10 +149,11 @@ impl ProxyHttp for Forward {
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        old::name_host(session, request, ctx.slot.as_ref())?;
         if let Some(connection) = ctx.connection.as_ref().filter(|_| !passed_a_proxy(request)) {
             let address = connection.peer.ip().to_canonical();
             request.insert_header(FORWARDED_FOR, address.to_string())?;
@@ -172,6 +174,7 @@ impl ProxyHttp for Forward {
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
+        old::frame(session, response);
         let connection = ctx.connection.as_ref();
         let held = ctx.hold.as_ref().map_or(Duration::ZERO, |hold| hold.waited);
         if held > Duration::ZERO
