@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{
     Connection,
     answer::OwnAnswer,
-    downstream::{caller_left, connection_of, refuse},
+    downstream::{answer_has_begun, caller_left, connection_of, refuse},
     old,
     told::{FORWARDED_FOR, agent, length, passed_a_proxy, unread, who},
     tries::{Ended, Tries},
@@ -260,7 +260,7 @@ impl ProxyHttp for Forward {
     ) -> FailToProxy {
         let answer = ctx.own.take().or_else(|| self.failure(error, ctx));
         let error_code = answer.as_ref().map_or(0, |answer| answer.status.as_u16());
-        let has_begun = session.response_written().is_some();
+        let has_begun = answer_has_begun(session);
         let reason = answer.as_ref().and_then(|answer| answer.reason);
         if let (Some(span), Some(reason)) = (&mut ctx.span, reason) {
             span.failed(reason.as_str());
