@@ -265,7 +265,9 @@ impl ProxyHttp for Forward {
         if let (Some(span), Some(reason)) = (&mut ctx.span, reason) {
             span.failed(reason.as_str());
         }
-        if let Some(answer) = answer.filter(|_| !has_begun) {
+        if has_begun {
+            old::cut(session);
+        } else if let Some(answer) = answer {
             // The pod is done with it, whatever the caller still does.
             ctx.slot = None;
             refuse(session, &answer).await;

@@ -5,6 +5,7 @@ use pingora_error::Result;
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
+use super::downstream::connection_of;
 use crate::workload::Slot;
 
 fn is_old(session: &Session) -> bool {
@@ -38,6 +39,14 @@ fn lacks_host(request: &RequestHeader) -> bool {
 pub(super) fn frame(session: &mut Session, answer: &mut ResponseHeader) {
     if is_old(session) && answer.remove_header(&header::TRANSFER_ENCODING).is_some() {
         session.set_keepalive(None);
+    }
+}
+
+/// An answer that has begun breaks off: nothing but a reset tells it from one that is whole.
+pub(super) fn cut(session: &Session) {
+    if let Some(connection) = connection_of(session).filter(|_| is_old(session)) {
+        // Where that can't be, the connection ends as it is.
+        let _ = connection.socket.set_zero_linger();
     }
 }
 

@@ -210,6 +210,26 @@ async fn who_was_told_to_go_on_hears_that_the_pod_broke_off() {
     activator.stop().await;
 }
 
+/// Without a length or chunks its end is that of the connection.
+#[tokio::test]
+async fn an_answer_to_http_1_0_that_breaks_off_ends_with_a_reset() {
+    let mut old = Through::held("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
+    let part = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    let heard = old.says(part, "hello").await;
+    assert!(heard.ends_with("\r\n\r\nhello"), "{heard}");
+    let Through {
+        activator,
+        mut caller,
+        pod,
+        ..
+    } = old;
+    drop(pod);
+    let end = soon(caller.read(&mut [0])).await;
+    let end = end.map_err(|error| error.kind());
+    assert_eq!(end, Err(io::ErrorKind::ConnectionReset));
+    activator.stop().await;
+}
+
 #[tokio::test]
 async fn bodies_arrive_whole_and_their_trailers_do_not() {
     let mut post = Through::held(
