@@ -5,8 +5,10 @@ mod caller;
 mod downstream;
 mod forward;
 mod head;
+mod old;
 mod streams;
 mod told;
+mod tries;
 mod unclear;
 mod upstream;
 

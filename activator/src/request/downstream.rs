@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::StatusCode;
 use pingora_proxy::Session;
 
 use super::{Connection, answer::OwnAnswer};
@@ -26,6 +27,14 @@ pub(super) async fn caller_left(session: &mut Session, connection: &Connection) 
         return;
     }
     splice::left(&connection.socket, Leaves::Closed).await;
+}
+
+/// Whether the caller has heard the beginning of an answer: hints, and that it may go on, are none.
+pub(super) fn answer_has_begun(session: &Session) -> bool {
+    let told = session.response_written().map(|head| head.status);
+    told.is_some_and(|status| {
+        !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS
+    })
 }
 
 /// Answers, and ends the connection where it is HTTP/1: the request's body may be unread.

@@ -14,8 +14,10 @@ use tokio::time::Instant;
 use super::{
     Connection,
     answer::OwnAnswer,
-    downstream::{caller_left, connection_of, refuse},
+    downstream::{answer_has_begun, caller_left, connection_of, refuse},
+    old,
     told::{FORWARDED_FOR, agent, length, passed_a_proxy, unread, who},
+    tries::{Ended, Tries},
     unclear::is_unclear,
     upstream,
 };
@@ -29,8 +31,6 @@ use crate::{
 
 /// User agent of a scrape: an empty success would be taken for a target without metrics.
 const SCRAPER: &str = "Prometheus/";
-/// A request that pods say they have not begun is sent to one anew so many times.
-const MOST_REFUSED: u32 = 5;
 /// Tells callers and tests that the answer came through here, and how long it was held.
 const TIMING_HEADER: &str = "server-timing";
 
@@ -50,10 +50,7 @@ pub(super) struct Ctx {
     slot: Option<Slot>,
     /// Until it has a connection that others share.
     turn: Option<Turn>,
-    /// How often a pod has said that it has not begun it.
-    refused: u32,
-    /// It has been sent anew although a pod may have begun it.
-    is_repeated: bool,
+    tries: Tries,
     /// What we answer, where no pod does.
     own: Option<OwnAnswer>,
     /// `None` = it is not traced.
@@ -152,10 +149,11 @@ impl ProxyHttp for Forward {
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        old::name_host(session, request, ctx.slot.as_ref())?;
         if let Some(connection) = ctx.connection.as_ref().filter(|_| !passed_a_proxy(request)) {
             let address = connection.peer.ip().to_canonical();
             request.insert_header(FORWARDED_FOR, address.to_string())?;
@@ -176,6 +174,7 @@ impl ProxyHttp for Forward {
         if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
             return Ok(());
         }
+        old::frame(session, response);
         let connection = ctx.connection.as_ref();
         let held = ctx.hold.as_ref().map_or(Duration::ZERO, |hold| hold.waited);
         if held > Duration::ZERO
@@ -220,8 +219,7 @@ impl ProxyHttp for Forward {
     }
 
     /// What has not reached the app goes to a pod anew, whatever it is. What may have does so only where it
-    /// may be repeated and its caller has heard nothing: once, and besides as often as a kept connection
-    /// turns out to have ended.
+    /// may be repeated and its caller has heard nothing; how often, [`Tries`] says.
     fn error_while_proxy(
         &self,
         _peer: &HttpPeer,
@@ -232,15 +230,21 @@ impl ProxyHttp for Forward {
     ) -> Box<Error> {
         let is_answered = session.response_written().is_some();
         let is_kept = !is_answered && !session.as_ref().retry_buffer_truncated();
-        let goes_again = if is_kept && upstream::has_not_begun(&error) {
-            ctx.refused += 1;
-            ctx.refused <= MOST_REFUSED
-        } else if is_kept && upstream::broke_off(&error) {
-            let is_safe = session.req_header().method.is_idempotent();
-            is_safe && (client_reused || ctx.repeats_once())
+        let is_http2 = session.as_downstream().is_http2();
+        let ended = if upstream::has_not_begun(&error) {
+            Some(Ended::NotBegun)
+        } else if session.req_header().method.is_idempotent() && upstream::broke_off(&error) {
+            Some(Ended::broken(client_reused, is_http2))
         } else {
-            false
+            None
         };
+        let ended = ended.filter(|_| is_kept);
+        if ended == Some(Ended::Fresh)
+            && let Some(slot) = ctx.slot.take()
+        {
+            slot.avoid();
+        }
+        let goes_again = ended.is_some_and(|ended| ctx.tries.goes_again(ended));
         if goes_again {
             self.hub.metrics.redials.inc();
         }
@@ -256,12 +260,14 @@ impl ProxyHttp for Forward {
     ) -> FailToProxy {
         let answer = ctx.own.take().or_else(|| self.failure(error, ctx));
         let error_code = answer.as_ref().map_or(0, |answer| answer.status.as_u16());
-        let has_begun = session.response_written().is_some();
+        let has_begun = answer_has_begun(session);
         let reason = answer.as_ref().and_then(|answer| answer.reason);
         if let (Some(span), Some(reason)) = (&mut ctx.span, reason) {
             span.failed(reason.as_str());
         }
-        if let Some(answer) = answer.filter(|_| !has_begun) {
+        if has_begun {
+            old::cut(session);
+        } else if let Some(answer) = answer {
             // The pod is done with it, whatever the caller still does.
             ctx.slot = None;
             refuse(session, &answer).await;
@@ -301,16 +307,6 @@ impl ProxyHttp for Forward {
         _context: ProxyWarnLogContext,
     ) -> bool {
         true
-    }
-}
-
-impl Ctx {
-    /// Takes note that a pod which had just been reached broke off; whether the request may be sent anew.
-    fn repeats_once(&mut self) -> bool {
-        if let Some(slot) = self.slot.take() {
-            slot.avoid();
-        }
-        !std::mem::replace(&mut self.is_repeated, true)
     }
 }
 

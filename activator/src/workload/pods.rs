@@ -190,6 +190,23 @@ impl Workload {
     /// The pod is left alone for a moment and probed again.
     pub(super) fn eject(self: &Arc<Self>, pod: &Pod) {
         let mut state = self.state.lock();
+        self.leave(&mut state, pod);
+    }
+
+    /// The pod is left alone for a moment where another one serves `app_port`. Else it is not: it may be
+    /// what a caller asks for at which the app breaks, and such a caller must not take the last pod from the
+    /// others.
+    pub(super) fn avoid(self: &Arc<Self>, pod: &Pod, app_port: u16) {
+        // In one go: two that break off at once must not each count on the other.
+        let mut state = self.state.lock();
+        let mut others = state.pods.iter().filter(|entry| entry.pod.uid != pod.uid);
+        let has_others = others.any(|entry| entry.serves(app_port));
+        if has_others {
+            self.leave(&mut state, pod);
+        }
+    }
+
+    fn leave(self: &Arc<Self>, state: &mut State, pod: &Pod) {
         // One failure after the other counts, not those that were under way with the first.
         let Some(entry) = state.entry_of(pod).filter(|entry| entry.trusted) else {
             return;
@@ -197,21 +214,7 @@ impl Workload {
         let pause = doubled(EJECT_FIRST, entry.failures, EJECT_MOST);
         entry.failures += 1;
         self.distrust(entry, pause);
-        self.lost_pod(&mut state);
-    }
-
-    /// The pod is left alone for a moment where another one serves `app_port`. Else it is not: it may be
-    /// what a caller asks for at which the app breaks, and such a caller must not take the last pod from the
-    /// others.
-    pub(super) fn avoid(self: &Arc<Self>, pod: &Pod, app_port: u16) {
-        let has_others = {
-            let state = self.state.lock();
-            let mut others = state.pods.iter().filter(|entry| entry.pod.uid != pod.uid);
-            others.any(|entry| entry.serves(app_port))
-        };
-        if has_others {
-            self.eject(pod);
-        }
+        self.lost_pod(state);
     }
 
     fn trust(self: &Arc<Self>, uid: &str) {

@@ -225,6 +225,11 @@ impl Slot {
         &self.pod.uid
     }
 
+    /// Where the pod's app listens, behind the queue-proxy.
+    pub(crate) fn app(&self) -> SocketAddr {
+        SocketAddr::new(self.address.ip(), self.ask.app_port)
+    }
+
     /// Waits for the turn at connections that carry many requests. Of those who are let through at once
     /// each would make one of its own: the first is in no pool before it has been made.
     ///

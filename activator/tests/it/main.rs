@@ -33,6 +33,8 @@ mod life;
 #[cfg(test)]
 mod many_bytes;
 #[cfg(test)]
+mod old;
+#[cfg(test)]
 mod pods;
 #[cfg(test)]
 mod protocols;

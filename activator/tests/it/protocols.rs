@@ -9,7 +9,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::harness::{Activator, FakePod, loopback, soon, workload};
+use crate::harness::{Activator, FakePod, loopback, read_all, soon, workload};
 
 /// Both ends of a request that was held, and has just reached its pod.
 struct Through {
@@ -190,6 +190,44 @@ async fn who_asks_whether_to_go_on_may_be_refused_by_the_pod() {
     let head = head.to_ascii_lowercase();
     assert!(head.contains("connection: close\r\n"), "{head}");
     upload.end().await;
+}
+
+#[tokio::test]
+async fn who_was_told_to_go_on_hears_that_the_pod_broke_off() {
+    let mut upload = Through::held(EXPECTING).await;
+    let goes_on = "HTTP/1.1 100 Continue\r\n\r\n";
+    upload.says(goes_on, "\r\n\r\n").await;
+    let Through {
+        activator,
+        mut caller,
+        pod,
+        ..
+    } = upload;
+    drop(pod);
+    let raw = read_all(&mut caller).await;
+    raw.assert_status(502);
+    assert!(raw.has("lull-reason: pod-error"), "{raw:?}");
+    activator.stop().await;
+}
+
+/// Without a length or chunks its end is that of the connection.
+#[tokio::test]
+async fn an_answer_to_http_1_0_that_breaks_off_ends_with_a_reset() {
+    let mut old = Through::held("GET / HTTP/1.0\r\nHost: a\r\n\r\n").await;
+    let part = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    let heard = old.says(part, "hello").await;
+    assert!(heard.ends_with("\r\n\r\nhello"), "{heard}");
+    let Through {
+        activator,
+        mut caller,
+        pod,
+        ..
+    } = old;
+    drop(pod);
+    let end = soon(caller.read(&mut [0])).await;
+    let end = end.map_err(|error| error.kind());
+    assert_eq!(end, Err(io::ErrorKind::ConnectionReset));
+    activator.stop().await;
 }
 
 #[tokio::test]

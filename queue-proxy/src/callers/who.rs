@@ -72,8 +72,12 @@ impl<'a> Who<'a> {
 /// The account of whoever called the pod's Envoy: of several proxies the last one adds its caller.
 fn account(headers: &HeaderMap) -> Option<&str> {
     let told = headers.get_all(CLIENT_CERT).iter().next_back()?;
-    let (_, uri) = told.to_str().ok()?.rsplit_once("URI=")?;
-    let uri = uri.split([';', ',']).next()?.strip_prefix("spiffe://")?;
+    let (_, rest) = told.to_str().ok()?.rsplit_once("URI=")?;
+    // What stands before the last proxy's own part may have come from the caller.
+    if rest.contains(",By=") {
+        return None;
+    }
+    let uri = rest.split([';', ',']).next()?.strip_prefix("spiffe://")?;
     let (_, account) = uri.split_once("/ns/")?;
     let (namespace, name) = account.split_once(ACCOUNT)?;
     let is_told = account.len() <= MAX_CALLER_BYTES && is_name(namespace) && is_name(name);
@@ -262,6 +266,7 @@ mod tests {
         let one = "By=spiffe://cluster.local/ns/web/sa/shop;Hash=1;Subject=\"\";\
                    URI=spiffe://cluster.local/ns/prod/sa/checkout";
         let gateway = format!("{one},By=x;URI=spiffe://td/ns/edge/sa/gateway;DNS=a");
+        let nameless = format!("{one},By=spiffe://td/ns/web/sa/shop;Hash=2");
         let text = |peer: IpAddr, value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(CLIENT_CERT, value.parse().unwrap());
@@ -272,6 +277,7 @@ mod tests {
             (envoy, one, "prod/checkout"),
             (ENVOY_V6, one, "prod/checkout"),
             (envoy, gateway.as_str(), "edge/gateway"),
+            (envoy, nameless.as_str(), "127.0.0.6"),
             (other, one, "10.0.0.7"),
             (envoy, "By=spiffe://td/ns/web/sa/shop;Hash=1", "127.0.0.6"),
             (envoy, "URI=spiffe://td/ns/web/sa/<b>", "127.0.0.6"),
