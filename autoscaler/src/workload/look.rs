@@ -274,7 +274,8 @@ impl Task {
         let seen = verdict.facts(settings, &measured, seen);
         let no_activator = self.ctx.no_activator();
         let has_shared_port = self.has_shared_port(workload);
-        let is_kept_awake = plan.keeps_awake(!pods.is_empty()) || no_activator || has_shared_port;
+        let has_pods = pods.iter().any(|pod| !pod.is_leaving);
+        let is_kept_awake = plan.keeps_awake(has_pods) || no_activator || has_shared_port;
         let facts = Facts {
             // What stands in the way of enrolment keeps it from sleep later.
             may_sleep: seen.may_sleep && !is_kept_awake,
