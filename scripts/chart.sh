@@ -190,6 +190,9 @@ rules_are_right() {
   "$promtool" check rules $chart/rules/*.yaml && "$promtool" test rules tests/prometheus/*.yaml
 }
 
+# As `helm upgrade --reuse-values` has it, which takes the defaults of the chart that is replaced.
+older_values_mean_the_same() { diff <(render) <(render --set mesh.nativeSidecars=null,mesh.inject=null); }
+
 alerts() { sed -n 's/^ *- alert: //p' $chart/rules/*.yaml; }
 
 # What is compared: alerts, what a scenario sees firing, entries of the runbook, and where alerts lead to.
@@ -220,6 +223,7 @@ step "wrong values are refused by name" wrong_values_are_refused
 step "settings reach their ConfigMap as text" settings_are_text
 step "numbers are not rounded" numbers_are_whole
 step "a key without a value is as an empty one" nothing_is_as_empty
+step "values of an older chart mean what they meant" older_values_mean_the_same
 step "Services are no variables of Lull's pods" services_are_no_variables
 step "the right to delete Services is OpenShift's alone" openshift_alone_gets_services_deleted
 step "docs/chart.md has every value (else: make chart-update)" table_is_current

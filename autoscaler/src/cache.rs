@@ -160,6 +160,13 @@ impl<K> Cache<K> {
         objects.find(|object| is_it(object)).cloned()
     }
 
+    /// Has `look` look at every object. Changes wait for the end of it.
+    pub fn visit(&self, look: impl FnMut(&K)) {
+        let known = self.shared.known.read();
+        let objects = known.namespaces.values().flat_map(HashMap::values);
+        objects.map(Arc::as_ref).for_each(look);
+    }
+
     /// Every object.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<K>> {
@@ -397,6 +404,9 @@ mod tests {
         assert!(cache.get("ns", "a").is_none() && cache.get("ns", "b").is_some());
         assert!(cache.find(|pod| pod.app == "shop").is_some());
         assert!(cache.find(|pod| pod.app == "bank").is_none());
+        let mut apps = Vec::new();
+        cache.visit(|pod| apps.push(pod.app));
+        assert_eq!(apps, ["shop"]);
         assert!(cache.in_namespace("other").is_empty());
     }
 

@@ -173,13 +173,14 @@ fn watched(ctx: &Context, addresses: &HashSet<&str>) -> HashMap<String, Named> {
     if addresses.is_empty() {
         return names;
     }
-    for pod in ctx.stores.pods.all() {
+    // Each status of a workload that is called does so.
+    ctx.stores.pods.visit(|pod| {
         for ip in pod.ip.iter().chain(&pod.more_ips) {
             if addresses.contains(ip.as_str()) {
-                names.insert(ip.clone(), Named::of(&pod));
+                names.insert(ip.clone(), Named::of(pod));
             }
         }
-    }
+    });
     names
 }
 

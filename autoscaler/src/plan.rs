@@ -301,6 +301,14 @@ impl Plan {
         self.refusals().next().is_some()
     }
 
+    /// Whether anything that stops enrolment keeps a workload from sleep that is enrolled already. One
+    /// that has no pod is not kept, nor woken, by what would let none be made for it.
+    #[must_use]
+    pub fn keeps_awake(&self, has_pods: bool) -> bool {
+        let mut refusals = self.refusals();
+        refusals.any(|finding| has_pods || !finding.reason.stops_pods())
+    }
+
     /// What enrolment does, step by step, for people; `private` is the private Service's name.
     #[must_use]
     pub fn steps(&self, private: &str) -> Vec<String> {

@@ -23,12 +23,22 @@ pub(crate) struct Seen {
     ports: Vec<u16>,
 }
 
-/// App ports that are listened on at loopback alone, in order.
+/// App ports that are listened on at loopback alone, of those at which the app is asked whether it is ready,
+/// in order. Of others it follows nothing: an app that takes its time to start may have one at loopback on
+/// purpose, and is ready all the same.
 pub(crate) fn only(config: &Config) -> Vec<u16> {
     let listened: Vec<(IpAddr, u16)> = tables().flat_map(|table| listened_in(&table)).collect();
-    let ports = config.ports.iter().map(|port| port.app);
-    let ports = ports.filter(|port| is_only(*port, &listened, config.pod_ip));
-    BTreeSet::from_iter(ports).into_iter().collect()
+    let apps = config.ports.iter().map(|port| port.app);
+    let probes = config.startup_probes.iter().chain(&config.app_probes);
+    let mut ports = asked(apps, probes.map(|probe| probe.port));
+    ports.retain(|port| is_only(*port, &listened, config.pod_ip));
+    ports.into_iter().collect()
+}
+
+/// Those of the app's ports that are among the `probed` ones.
+fn asked(apps: impl Iterator<Item = u16>, probed: impl Iterator<Item = u16>) -> BTreeSet<u16> {
+    let probed = BTreeSet::from_iter(probed);
+    apps.filter(|port| probed.contains(port)).collect()
 }
 
 fn is_only(port: u16, listened: &[(IpAddr, u16)], pod_ip: IpAddr) -> bool {
@@ -118,6 +128,17 @@ mod tests {
         }
         let loopback: IpAddr = "127.0.0.1".parse().unwrap();
         assert!(!is_only(8080, &listened, loopback), "where we call it");
+    }
+
+    #[test]
+    fn a_port_at_which_the_app_is_not_asked_explains_nothing() {
+        let of = |probed: &[u16]| {
+            let ports = asked([9090, 8080].into_iter(), probed.iter().copied());
+            Vec::from_iter(ports)
+        };
+        assert_eq!(of(&[8080, 9090, 8080]), [8080, 9090], "each once, in order");
+        assert_eq!(of(&[8080]), [8080], "9090 may be at loopback on purpose");
+        assert!(of(&[7000]).is_empty(), "no port that Lull serves");
     }
 
     #[test]

@@ -15,6 +15,9 @@ use crate::{
 /// Between two looks for a mesh on a cluster that has none, and whether one is still there: it is
 /// installed once.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Answers in a row, each without the kind, by which one that was there is gone: an API server that has
+/// just started may not know all of its kinds yet, and sleepers would be told of to others than before.
+const GONE_AFTER: u32 = 2;
 
 /// Whether Lull has to do with a mesh.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize)]
@@ -38,6 +41,13 @@ enum Unsaid {
     Timeout(String),
 }
 
+/// What the last answers have said of a kind that was there.
+#[derive(Debug, Default)]
+struct Answers {
+    /// In a row, that it is not there.
+    without: u32,
+}
+
 /// Returns when the cluster knows the kind called `plural` in `api_version`; `pending` comes back
 /// unless it was let go before, because there was none and `mode` doesn't say that there is.
 pub(super) async fn until_served(
@@ -59,10 +69,11 @@ pub(super) async fn keep_asking(
     (api_version, plural): (&str, &str),
     tell: impl Fn(bool),
 ) {
+    let mut answers = Answers::default();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         match is_served(client, api_version, plural).await {
-            Ok(is_served) => tell(is_served),
+            Ok(is_served) => answers.hear(is_served).into_iter().for_each(&tell),
             Err(error) => tracing::debug!(%error, "can't tell whether a kind is still there"),
         }
     }
@@ -89,5 +100,41 @@ async fn is_served(client: &Client, api_version: &str, plural: &str) -> Result<b
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => Ok(false),
         Ok(Err(error)) => Err(Unsaid::Api(api_version.to_owned(), Box::new(error))),
         Err(_) => Err(Unsaid::Timeout(api_version.to_owned())),
+    }
+}
+
+// === impl Answers ===
+
+impl Answers {
+    /// Takes another one; what is certain by then, if anything.
+    fn hear(&mut self, is_served: bool) -> Option<bool> {
+        if is_served {
+            self.without = 0;
+            return Some(true);
+        }
+        self.without = self.without.saturating_add(1);
+        (self.without >= GONE_AFTER).then_some(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_gone_by_two_answers_in_a_row_and_back_by_one() {
+        let mut answers = Answers::default();
+        for (is_served, expected) in [
+            (true, Some(true)),
+            (false, None),
+            (true, Some(true)),
+            (false, None),
+            (false, Some(false)),
+            (false, Some(false)),
+            (true, Some(true)),
+            (false, None),
+        ] {
+            assert_eq!(answers.hear(is_served), expected);
+        }
     }
 }

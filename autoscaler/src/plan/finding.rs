@@ -225,6 +225,15 @@ impl Reason {
             _ => Severity::Refuse,
         }
     }
+
+    /// Whether Kubernetes makes no pod as long as it is so: whoever is asleep would be woken in vain.
+    #[must_use]
+    pub fn stops_pods(self) -> bool {
+        matches!(
+            self,
+            Self::QuotaDemands | Self::QuotaTooSmall | Self::OutOfLimitRange
+        )
+    }
 }
 
 impl fmt::Display for Reason {

@@ -1,7 +1,8 @@
 //! ResourceQuotas and LimitRanges: whether pods are made at all once they have the sidecar.
 //!
 //! A pod that the API server refuses is missed only when the workload is to wake. So what is certain to
-//! be refused is a refusal here, too, which keeps a workload awake that runs already; and whatever isn't
+//! be refused is a refusal here, too, which keeps a workload awake that has pods already (one without is
+//! not woken, since none would be made: [`Reason::stops_pods`]); and whatever isn't
 //! known (defaults of two LimitRanges that differ, what Istio and others add to a pod) is taken as it
 //! does the least harm.
 

@@ -275,9 +275,11 @@ impl Task {
         let seen = verdict.facts(settings, &measured, seen);
         let no_activator = self.ctx.no_activator();
         let has_shared_port = self.has_shared_port(workload);
+        let has_pods = pods.iter().any(|pod| !pod.is_leaving);
+        let is_kept_awake = plan.keeps_awake(has_pods) || no_activator || has_shared_port;
         let facts = Facts {
             // What stands in the way of enrolment keeps it from sleep later.
-            may_sleep: seen.may_sleep && !plan.is_refused() && !no_activator && !has_shared_port,
+            may_sleep: seen.may_sleep && !is_kept_awake,
             // Activators go to pods that serve the port by its new number.
             burst_short: seen.burst_short && !has_shared_port && !self.is_renumbering(target),
             burst_enough: seen.burst_enough || has_shared_port,

@@ -13,7 +13,8 @@ use lull_e2e::{
     Agent, App, Cluster, Workload, command, components, in_namespace_for, mesh, slices,
 };
 
-/// Longest time of this test: some sleeps, and twice the half minute between two looks for the kinds.
+/// Longest time of this test: some sleeps, and the half minutes between looks for the kinds; that they are gone
+/// takes two looks.
 const TEST: Duration = Duration::from_secs(480);
 /// Sleeps until it must have been noticed: each takes 10 s and more, with its wake.
 const SLEEPS: u32 = 10;

@@ -66,3 +66,20 @@ fn what_is_told_to_be_set_is_enough() {
         assert_eq!(text, "", "{range}: {key}={value}");
     }
 }
+
+#[test]
+fn what_lets_no_pod_be_made_keeps_awake_only_who_has_pods() {
+    let no_pods = || json!({ "kind": "ResourceQuota", "spec": { "hard": { "pods": "0" } } });
+    let headless = || json!({ "kind": "Service", "spec": { "clusterIP": "None" } });
+    let service = || json!({ "kind": "Service" });
+    for (objects, with_pods, without) in [
+        (vec![service()], false, false),
+        (vec![service(), no_pods()], true, false),
+        (vec![headless()], true, true),
+        (vec![headless(), no_pods()], true, true),
+    ] {
+        let plan = plan_of(&case(json!({}), objects));
+        let kept = [true, false].map(|has_pods| plan.keeps_awake(has_pods));
+        assert_eq!(kept, [with_pods, without], "{:?}", plan.findings);
+    }
+}
