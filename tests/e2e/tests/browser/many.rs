@@ -149,7 +149,7 @@ async fn a_thousand_workloads_are_scrolled_and_one_is_opened_on_a_phone() -> any
     // Each screen has rows that were never drawn before.
     ensure!(pace.most <= 2.5 * FRAME, "{pace:?}");
     browser.shows("scrollY > 5000").await?;
-    browser.value::<()>("scrollTo(0, 0)").await?;
+    browser.value::<()>("void scrollTo(0, 0)").await?;
 
     browser.press(Key::Down).await?;
     browser.press(Key::Enter).await?;

@@ -210,7 +210,7 @@ impl<'a> Scene<'a> {
 
     async fn every_row_is_reached_by_tab_and_arrows(&mut self) -> anyhow::Result<()> {
         let rows = self.links().await?;
-        let before = ["#list", "#", "@text", "@state"].map(str::to_owned);
+        let before = ["#list", "#top", "@text", "@state"].map(str::to_owned);
         for place in before.iter().chain(&rows) {
             self.goes_to(Key::Tab, place).await?;
         }
