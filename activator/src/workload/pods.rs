@@ -190,7 +190,7 @@ impl Workload {
     /// The pod is left alone for a moment and probed again.
     pub(super) fn eject(self: &Arc<Self>, pod: &Pod) {
         let mut state = self.state.lock();
-        self.leave(&mut state, pod);
+        self.eject_in(&mut state, pod);
     }
 
     /// The pod is left alone for a moment where another one serves `app_port`. Else it is not: it may be
@@ -202,11 +202,11 @@ impl Workload {
         let mut others = state.pods.iter().filter(|entry| entry.pod.uid != pod.uid);
         let has_others = others.any(|entry| entry.serves(app_port));
         if has_others {
-            self.leave(&mut state, pod);
+            self.eject_in(&mut state, pod);
         }
     }
 
-    fn leave(self: &Arc<Self>, state: &mut State, pod: &Pod) {
+    fn eject_in(self: &Arc<Self>, state: &mut State, pod: &Pod) {
         // One failure after the other counts, not those that were under way with the first.
         let Some(entry) = state.entry_of(pod).filter(|entry| entry.trusted) else {
             return;
