@@ -60,20 +60,25 @@ impl Flood {
         let writing = async {
             let mut bytes = self.begin.clone();
             let (mut sent, mut number) = (0, 0);
-            while sent < MUCH {
+            let quiet = Duration::from_secs(1);
+            loop {
                 while bytes.len() < 65_536 {
                     bytes.extend((self.more)(number));
                     number += 1;
                 }
-                let quiet = Duration::from_secs(1);
+                // The kernel may have all of it, and nobody have looked at it: the last part comes later.
+                let is_last = sent >= MUCH;
+                if is_last {
+                    tokio::time::sleep(quiet).await;
+                }
                 match tokio::time::timeout(quiet, writer.write_all(&bytes)).await {
                     Err(_) => return End::Stuck,
                     Ok(Err(_)) => return End::Closed,
+                    Ok(Ok(())) if is_last => return End::Taken,
                     Ok(Ok(())) => sent += bytes.len(),
                 }
                 bytes.clear();
             }
-            End::Taken
         };
         let reading = async {
             if !reads {
