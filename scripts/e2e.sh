@@ -23,8 +23,10 @@ run_tests browser -- --test-threads 1
 if [ "$CLUSTER" != current ]; then
   say "activators and autoscalers that end"
   run_tests activators autoscalers dead_activators
-  say "all of Lull gone, and back"
-  run_tests gone -- --nocapture
+  if [ -n "${E2E_FULL:-}" ]; then
+    say "all of Lull gone, and back"
+    run_tests gone -- --nocapture
+  fi
 else
   say "activators and autoscalers that end: left out, their processes must run on this machine to be killed"
 fi
