@@ -269,6 +269,17 @@ pub(crate) fn are_served(
     is_ready(None) && expected.all(|family| is_ready(Some(family)))
 }
 
+/// Whether Kubernetes' own `slices` of `service` still list some of `pods` as ready, though its selector is
+/// the sentinel.
+pub(crate) fn is_hold_unread<'a>(
+    service: &Service,
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+    pods: &[Arc<Pod>],
+) -> bool {
+    let is_ours = |address: &str| pods.iter().any(|pod| pod.has_address(address));
+    plan::is_held(service) && native_ready(slices).any(is_ours)
+}
+
 // === impl Audience ===
 
 impl Audience {
@@ -429,6 +440,36 @@ mod tests {
             let found = are_served(families, &slices, pods);
             assert_eq!(found, expected, "{families:?} {addresses:?} {pods:?}");
         }
+    }
+
+    #[test]
+    fn a_hold_is_unread_as_long_as_kubernetes_lists_pods_of_the_workload() {
+        let slice = |ip: &str, is_ready: bool| -> EndpointSlice {
+            let conditions = json!({ "ready": is_ready });
+            serde_json::from_value(json!({
+                "metadata": { "name": "shop-1" },
+                "addressType": "IPv4",
+                "endpoints": [{ "addresses": [ip], "conditions": conditions }],
+            }))
+            .unwrap()
+        };
+        let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(json!({
+            "metadata": { "name": "shop-1", "namespace": "s", "uid": "u" },
+            "status": { "podIP": "10.0.0.7" },
+        }))
+        .unwrap();
+        let pods = [Arc::new(Pod::from(pod))];
+        let is_unread = |service: &Service, slices: &[EndpointSlice]| {
+            is_hold_unread(service, slices.iter(), &pods)
+        };
+        let held = public(&json!({ HELD_LABEL: "u-1" }));
+        let released = public(&json!({ "app": "shop" }));
+        assert!(!is_unread(&released, &[slice("10.0.0.7", true)]));
+        assert!(is_unread(&held, &[slice("10.0.0.7", true)]));
+        assert!(!is_unread(&held, &[slice("10.0.0.7", false)]));
+        // Somebody else's, by hand.
+        assert!(!is_unread(&held, &[slice("10.0.0.8", true)]));
+        assert!(!is_unread(&held, &[]));
     }
 
     #[test]

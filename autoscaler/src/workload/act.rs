@@ -162,12 +162,14 @@ impl Task {
         Ok(())
     }
 
+    /// Not as long as activators answer and the hold is unread: asked again, it is done then.
     pub(super) async fn restore_selector(
         &self,
         services: &[PlannedService],
     ) -> Result<(), WriteError> {
         for service in services.iter().filter_map(|s| self.service(&s.name)) {
-            if plan::is_held(&service) {
+            let waits = self.lists_activators() && self.is_hold_unread(&service);
+            if plan::is_held(&service) && !waits {
                 let patch = plan::release_patch(&service);
                 self.patch_service(&service, patch, Purpose::RestoreSelector)
                     .await?;

@@ -57,6 +57,10 @@ impl Task {
         } else if !self.is_awake_unlisted(target, &services).await? {
             return Ok(());
         }
+        let is_unread = services.iter().any(|service| self.is_hold_unread(service));
+        if is_unread && self.lists_activators() && self.state_since.elapsed() < WAKE_LIMIT {
+            return Ok(());
+        }
         self.give_back(&services).await?;
         // The caches must show it, and every proxy must have heard of it.
         let heard = self.are_given_back();

@@ -245,6 +245,15 @@ impl Task {
         plain.into_iter().take(PLAIN_PODS).collect()
     }
 
+    /// Whether `service` still has pods of this workload in Kubernetes' own slices, though its selector is
+    /// the sentinel: its controller has not read that yet. Given the selector back, it would read both one
+    /// after the other, late, and between the two empty slices that looked ready all the time.
+    pub(super) fn is_hold_unread(&self, service: &Service) -> bool {
+        let slices = &self.ctx.stores.slices;
+        let slices = slices.in_group(&self.key.namespace, &service.name_any());
+        objects::is_hold_unread(service, slices.iter().map(Arc::as_ref), &self.pods())
+    }
+
     fn slices_of(&self, service: &PlannedService) -> Vec<Arc<EndpointSlice>> {
         let slices = &self.ctx.stores.slices;
         slices.in_group(&self.key.namespace, &service.name)
