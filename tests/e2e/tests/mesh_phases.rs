@@ -12,7 +12,7 @@ use lull_contract::{
     scaled_workload::{Mode, State},
 };
 use lull_e2e::{
-    Agent, App, Workload, agent::Run, all_answered, eventually, in_mesh_for, istiod, mesh,
+    Agent, App, Workload, agent::Run, all_answered, eventually, in_mesh_for, istiod, mesh, plain,
     races::is_switched,
 };
 use sample_app::wire::RunSpec;
@@ -67,7 +67,9 @@ async fn istiod_is_gone_while_workloads_are_enrolled_burst_settle_and_leave() ->
 {
     in_mesh_for(FOLLOW * 6, "phases", async |namespace| {
         let agent = Agent::deploy(namespace).await?;
-        let joins = App::plain("joins").deploy(namespace).await?;
+        // Its plain pods go by a rollout, which without a preStop loses requests in a mesh, with or without Lull.
+        let joins = App::plain("joins").lingering(plain::LINGER);
+        let joins = joins.deploy(namespace).await?;
         let bursts = App::new("bursts").deploy_awake(namespace).await?;
         let leaves = App::new("leaves").deploy_awake(namespace).await?;
         let settles = App::new("settles").deploy_awake(namespace).await?;
