@@ -27,7 +27,7 @@ use tokio::{
 
 use crate::{
     context::{Context, WriteError},
-    pod::Pod,
+    pod::{Pod, has_ended},
     purpose::Purpose,
 };
 
@@ -246,7 +246,9 @@ async fn ask(ctx: &Context, address: IpAddr) -> Result<Option<Named>, WriteError
 /// Whose address it is that `pods` have: one that has ended keeps it while another may have got it, and
 /// those in their node's network have the node's, as whatever else calls from there.
 fn only(pods: &[core::Pod]) -> Option<Named> {
-    let mut there = pods.iter().filter(|pod| !has_ended(pod));
+    let mut there = pods
+        .iter()
+        .filter(|pod| !pod.status.as_ref().is_some_and(has_ended));
     let pod = there.next()?;
     let is_of_node = pod.spec.as_ref().and_then(|spec| spec.host_network);
     if is_of_node == Some(true) {
@@ -258,14 +260,6 @@ fn only(pods: &[core::Pod]) -> Option<Named> {
         pod: in_namespace(&pod.name_any()),
         workload: owner(pod).map(in_namespace),
     })
-}
-
-fn has_ended(pod: &core::Pod) -> bool {
-    let phase = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Failed" | "Succeeded"))
 }
 
 /// Name of what has made the pod: of a ReplicaSet's, mostly a Deployment.

@@ -112,7 +112,8 @@ impl Pod {
     }
 }
 
-fn has_ended(status: &api::PodStatus) -> bool {
+/// Whether it runs no more, and its address may be another's.
+pub(crate) fn has_ended(status: &api::PodStatus) -> bool {
     matches!(status.phase.as_deref(), Some("Failed" | "Succeeded"))
 }
 

@@ -168,8 +168,7 @@ impl Task {
         services: &[PlannedService],
     ) -> Result<(), WriteError> {
         for service in services.iter().filter_map(|s| self.service(&s.name)) {
-            let waits = self.lists_activators() && self.is_hold_unread(&service);
-            if plan::is_held(&service) && !waits {
+            if plan::is_held(&service) && !self.has_to_stay_held(&service) {
                 let patch = plan::release_patch(&service);
                 self.patch_service(&service, patch, Purpose::RestoreSelector)
                     .await?;

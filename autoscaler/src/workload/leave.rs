@@ -57,8 +57,9 @@ impl Task {
         } else if !self.is_awake_unlisted(target, &services).await? {
             return Ok(());
         }
-        let is_unread = services.iter().any(|service| self.is_hold_unread(service));
-        if is_unread && self.lists_activators() && self.state_since.elapsed() < WAKE_LIMIT {
+        let mut all = services.iter();
+        let waits = all.any(|service| self.has_to_stay_held(service));
+        if waits && self.state_since.elapsed() < WAKE_LIMIT {
             return Ok(());
         }
         self.give_back(&services).await?;

@@ -217,7 +217,7 @@ impl Task {
     ) -> bool {
         let pods = self.pods();
         let is_ready = |service: &PlannedService| {
-            let slices = self.slices_of(service);
+            let slices = self.slices_of(&service.name);
             let slices = slices.iter().map(Arc::as_ref);
             let slices: Vec<&EndpointSlice> = slices.filter(|slice| counts(slice)).collect();
             objects::are_served(&service.families, &slices, &pods)
@@ -238,25 +238,26 @@ impl Task {
         let is_plain = |address: &&str| !pods.iter().any(|pod| pod.has_address(address));
         let mut plain = BTreeSet::new();
         for service in services {
-            let slices = self.slices_of(service);
+            let slices = self.slices_of(&service.name);
             let ready = objects::native_ready(slices.iter().map(Arc::as_ref));
             plain.extend(ready.filter(is_plain).map(str::to_owned));
         }
         plain.into_iter().take(PLAIN_PODS).collect()
     }
 
-    /// Whether `service` still has pods of this workload in Kubernetes' own slices, though its selector is
-    /// the sentinel: its controller has not read that yet. Given the selector back, it would read both one
-    /// after the other, late, and between the two empty slices that looked ready all the time.
-    pub(super) fn is_hold_unread(&self, service: &Service) -> bool {
-        let slices = &self.ctx.stores.slices;
-        let slices = slices.in_group(&self.key.namespace, &service.name_any());
-        objects::is_hold_unread(service, slices.iter().map(Arc::as_ref), &self.pods())
+    /// Whether the sentinel has to stay in `service`, where activators answer meanwhile: Kubernetes' own
+    /// slices still list pods of this workload, so their controller has not read it yet. Given the selector
+    /// back, it would read both one after the other, late, and between the two empty slices that looked
+    /// ready all the time.
+    pub(super) fn has_to_stay_held(&self, service: &Service) -> bool {
+        let slices = self.slices_of(&service.name_any());
+        self.lists_activators()
+            && objects::is_hold_unread(service, slices.iter().map(Arc::as_ref), &self.pods())
     }
 
-    fn slices_of(&self, service: &PlannedService) -> Vec<Arc<EndpointSlice>> {
+    fn slices_of(&self, service: &str) -> Vec<Arc<EndpointSlice>> {
         let slices = &self.ctx.stores.slices;
-        slices.in_group(&self.key.namespace, &service.name)
+        slices.in_group(&self.key.namespace, service)
     }
 
     pub(super) fn look(&mut self, target: &Target, workload: &ScaledWorkload, plan: &Plan) -> Look {

@@ -44,6 +44,19 @@ pub struct Run<'a> {
     cap: Duration,
 }
 
+/// Fifty requests to `workload`, each on a connection of its own, for those who may have to wait for a wake.
+#[must_use]
+pub fn fifty(workload: &Workload) -> RunSpec {
+    RunSpec {
+        url: workload.url("/"),
+        connections: 5,
+        requests: Some(50),
+        keep_alive: false,
+        timeout_ms: 60_000,
+        ..RunSpec::default()
+    }
+}
+
 /// Fails unless every request that was sent got its 2xx or 3xx.
 ///
 /// # Errors

@@ -10,8 +10,8 @@ use std::{
 use anyhow::{Context as _, ensure};
 use lull_contract::{names::HELD_LABEL, scaled_workload::State};
 use lull_e2e::{
-    Agent, App, Workload, activators, all_answered, components, eventually, in_namespace_for,
-    process,
+    Agent, App, Workload, activators, agent, all_answered, components, eventually,
+    in_namespace_for, process,
 };
 use sample_app::wire::{AppStats, RunResult, RunSpec};
 
@@ -305,7 +305,7 @@ async fn without_any_it_is_woken_and_sleeps_again_when_they_are_back(
     back?;
     workload.asleep().await?;
     workload.pods_gone().await?;
-    let result = agent.run(&fifty(workload)).await?;
+    let result = agent.run(&agent::fifty(workload)).await?;
     all_answered(&result)?;
     ensure!(result.via_activator > 0, "nothing was held: {result:?}");
     Ok(())
@@ -327,19 +327,8 @@ async fn without_any(agent: &Agent, workload: &Workload) -> anyhow::Result<()> {
         Ok(())
     })
     .await?;
-    let result = agent.run(&fifty(workload)).await?;
+    let result = agent.run(&agent::fifty(workload)).await?;
     all_answered(&result).context("without any activator")?;
     ensure!(result.via_activator == 0, "by what? {result:?}");
     Ok(())
-}
-
-fn fifty(workload: &Workload) -> RunSpec {
-    RunSpec {
-        url: workload.url("/"),
-        connections: 5,
-        requests: Some(50),
-        keep_alive: false,
-        timeout_ms: 60_000,
-        ..RunSpec::default()
-    }
 }

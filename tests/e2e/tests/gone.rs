@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use lull_contract::scaled_workload::State;
 use lull_e2e::{
-    Agent, App, Namespace, Workload, all_answered,
+    Agent, App, Namespace, Workload, agent, all_answered,
     chance::Chance,
     command, components, eventually, in_namespace_for,
     races::{Act, Length, Race, evict_pod, kill_pod},
     rounds, say, slices,
 };
-use sample_app::wire::RunSpec;
 
 /// The promise of issue 7: so long without any of Lull changes nothing for what is warm.
 const GONE: Duration = Duration::from_secs(600);
@@ -215,7 +214,7 @@ impl Workloads {
             let what = format!("{} to be Lull's again", workload.name);
             eventually(&what, HEAL, async || is_healed(workload, pods).await).await?;
         }
-        let again = agent.run(&fifty(rewritten)).await?;
+        let again = agent.run(&agent::fifty(rewritten)).await?;
         all_answered(&again).context("by what has its sidecar again")?;
         asleep_as_before(agent, asleep).await?;
         say(format!(
@@ -260,19 +259,8 @@ async fn asleep_as_before(agent: &Agent, asleep: &Workload) -> anyhow::Result<()
     agent.is_answered(&asleep.url("/"), HEAL).await?;
     asleep.asleep().await?;
     asleep.pods_gone().await?;
-    let held = agent.run(&fifty(asleep)).await?;
+    let held = agent.run(&agent::fifty(asleep)).await?;
     all_answered(&held).context("by what slept all the time")?;
     ensure!(held.via_activator > 0, "nothing was held: {held:?}");
     asleep.asleep().await.map(drop)
-}
-
-fn fifty(workload: &Workload) -> RunSpec {
-    RunSpec {
-        url: workload.url("/"),
-        connections: 5,
-        requests: Some(50),
-        keep_alive: false,
-        timeout_ms: 60_000,
-        ..RunSpec::default()
-    }
 }
