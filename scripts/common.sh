@@ -130,7 +130,8 @@ run_tests() { # PROGRAM... [-- ARGUMENT...]; E2E_ARGS, for instance the name of 
   local programs=() program
   while [ $# -gt 0 ] && [ "$1" != -- ]; do programs+=("$1"); shift; done
   for program in "${programs[@]}"; do
-    cargo test --locked -p lull-e2e --features cluster --test "$program" ${E2E_ARGS:-} "$@" || return
+    # An error says itself where it comes from; a backtrace would push it out of the last lines of a log.
+    RUST_LIB_BACKTRACE=0 cargo test --locked -p lull-e2e --features cluster --test "$program" ${E2E_ARGS:-} "$@" || return
   done
 }
 

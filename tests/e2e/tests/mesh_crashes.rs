@@ -12,7 +12,7 @@ use lull_contract::{annotations::SCALE, scaled_workload::Mode};
 use lull_e2e::{
     Agent, App, Original, Workload,
     crashes::{Crashes, all_back, ended, load},
-    eventually, in_mesh_for, mesh,
+    eventually, in_mesh_for, mesh, plain,
     races::is_switched,
 };
 
@@ -63,7 +63,9 @@ async fn after_every_write_to_istio_another_replica_goes_on_and_no_request_fails
 -> anyhow::Result<()> {
     in_mesh_for(TEST, "crashes", async |namespace| {
         let agent = Agent::deploy(namespace).await?;
-        let workload = App::plain("shop").deploy(namespace).await?;
+        // As in any rollout of plain pods: Envoys hear of an end after it.
+        let app = App::plain("shop").lingering(plain::LINGER);
+        let workload = app.deploy(namespace).await?;
         workload.rolled_out().await?;
         let original = Original::of(&workload).await?;
         let crashes = Crashes::start(&workload).await?;
