@@ -20,7 +20,7 @@ use kube::{
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, task::JoinSet};
 
-use crate::{Workload, cluster::call, timeline::begins};
+use crate::{Cluster, Workload, cluster::call, timeline::begins};
 
 /// Ready endpoints of a Service, by what stands behind them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -129,6 +129,53 @@ pub async fn pods_only(workload: &Workload, pods_at_least: usize) -> anyhow::Res
     Ok(backends)
 }
 
+/// Pods that end or have ended, and whose endpoints say nothing of it yet, by namespace and name: callers are led to
+/// them until somebody takes note.
+///
+/// # Errors
+/// Where slices or pods can't be listed.
+pub async fn unnoticed_ends(cluster: &Cluster) -> anyhow::Result<BTreeSet<String>> {
+    let slices: Api<EndpointSlice> = Api::all(cluster.client.clone());
+    let slices = call("list slices", slices.list(&ListParams::default())).await?;
+    // Later than the slices, so that none of a pod's endpoints is older than the pod.
+    let pods: Api<Pod> = Api::all(cluster.client.clone());
+    let pods = call("list pods", pods.list(&ListParams::default())).await?;
+    Ok(unnoticed(&slices.items, &pods.items))
+}
+
+fn unnoticed(slices: &[EndpointSlice], pods: &[Pod]) -> BTreeSet<String> {
+    let place =
+        |namespace: Option<&str>, name: &str| format!("{}/{name}", namespace.unwrap_or_default());
+    let alive = pods
+        .iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+        .map(|pod| place(pod.metadata.namespace.as_deref(), &pod.name_any()));
+    let alive: BTreeSet<String> = alive.collect();
+    let called = slices.iter().flat_map(|slice| {
+        let namespace = slice.metadata.namespace.as_deref();
+        let endpoints = slice
+            .endpoints
+            .iter()
+            .filter(|endpoint| is_called(endpoint));
+        endpoints.filter_map(move |endpoint| {
+            let pod = endpoint.target_ref.as_ref()?;
+            let is_pod = pod.kind.as_deref() == Some("Pod");
+            let name = pod.name.as_deref().filter(|_| is_pod)?;
+            Some(place(pod.namespace.as_deref().or(namespace), name))
+        })
+    });
+    called.filter(|pod| !alive.contains(pod)).collect()
+}
+
+/// Whether callers are led to it as to one that goes on.
+fn is_called(endpoint: &Endpoint) -> bool {
+    let conditions = endpoint.conditions.as_ref();
+    conditions.is_none_or(|conditions| {
+        // Absent means ready and not ending.
+        conditions.ready != Some(false) && conditions.terminating != Some(true)
+    })
+}
+
 // === impl Union ===
 
 impl Union {
@@ -224,7 +271,7 @@ fn by_address(pods: Vec<Pod>) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -238,6 +285,43 @@ mod tests {
             "endpoints": endpoints.collect::<Vec<_>>(),
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn a_pod_that_ends_is_unnoticed_while_its_endpoint_is_as_before() {
+        let pod = |name: &str, ends: Option<&str>| -> Pod {
+            let metadata = json!({ "name": name, "namespace": "shop", "deletionTimestamp": ends });
+            serde_json::from_value(json!({ "metadata": metadata })).unwrap()
+        };
+        let endpoint = |name: &str, conditions: Value| {
+            json!({
+                "addresses": ["10.0.0.1"],
+                "conditions": conditions,
+                "targetRef": { "kind": "Pod", "name": name, "namespace": "shop" },
+            })
+        };
+        let slice: EndpointSlice = serde_json::from_value(json!({
+            "metadata": { "name": "a", "namespace": "shop" },
+            "addressType": "IPv4",
+            "endpoints": [
+                endpoint("runs", json!({ "ready": true })),
+                endpoint("ends", json!({ "ready": true })),
+                endpoint("noticed", json!({ "ready": false, "serving": true, "terminating": true })),
+                endpoint("published", json!({ "ready": true, "terminating": true })),
+                endpoint("gone", json!({})),
+                { "addresses": ["10.0.0.2"] },
+            ],
+        }))
+        .unwrap();
+        let now = Some("2026-11-26T22:00:00Z");
+        let pods = [
+            pod("runs", None),
+            pod("ends", now),
+            pod("noticed", now),
+            pod("published", now),
+        ];
+        let expected = ["shop/ends", "shop/gone"].map(str::to_owned);
+        assert_eq!(unnoticed(&[slice], &pods), BTreeSet::from(expected));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::{Act, Race};
-use crate::{Cluster, Workload, chance::Chance, components, evict, process, say};
+use crate::{Cluster, Workload, chance::Chance, components, evict, process, say, slices};
 
 /// Everything that may happen; each once before any of them happens again.
 const ALL: [Act; 12] = [
@@ -26,6 +26,8 @@ const ALL: [Act; 12] = [
 ];
 /// Longest pause between two.
 const PAUSE: Duration = Duration::from_secs(5);
+/// The process that takes pods that end out of endpoints, among other things.
+const CONTROLLERS: &str = "kube-controller-manager";
 
 /// Workloads with a steady load, of two pods each.
 #[derive(Debug)]
@@ -86,7 +88,7 @@ async fn disturb(
         Act::RollOutAutoscalers => components::roll_out(cluster, "autoscaler").await,
         Act::RollOutWebhooks => components::roll_out(cluster, "webhook").await,
         Act::PauseApiServer => pause(race, cluster, "kube-apiserver").await,
-        Act::PauseControllers => pause(race, cluster, "kube-controller-manager").await,
+        Act::PauseControllers => pause(race, cluster, CONTROLLERS).await,
         // What lanes do.
         _ => Ok(()),
     }
@@ -193,10 +195,29 @@ async fn one_of(cluster: &Cluster, component: &str, chance: &mut Chance) -> anyh
     chance.one_of(&ready).cloned().context("none is ready")
 }
 
+/// Fails while callers are led to a pod that ends.
+async fn noticed(cluster: &Cluster) -> anyhow::Result<()> {
+    let unnoticed = slices::unnoticed_ends(cluster).await?;
+    ensure!(unnoticed.is_empty(), "{unnoticed:?}");
+    Ok(())
+}
+
 /// A process of the control plane stands still; it goes on at the end, whatever happens.
 async fn pause(race: &Race, cluster: &Cluster, process: &str) -> anyhow::Result<()> {
     let name = std::env::var("LULL_CLUSTER").context("LULL_CLUSTER must name the cluster")?;
-    let paused = lull_cluster::paused(&name, process)?;
+    // A pod whose end they have not taken note of would be called after it, with Lull or without.
+    let what = format!("no pod to end unnoticed before {process} stands still");
+    let paused = race
+        .until(&what, async || {
+            noticed(cluster).await?;
+            let paused = lull_cluster::paused(&name, process)?;
+            if process == CONTROLLERS {
+                // One may have come meanwhile. What the API server takes note of can't be asked while it stands.
+                noticed(cluster).await?;
+            }
+            Ok(paused)
+        })
+        .await?;
     // Nothing can be asked meanwhile: the length is what this is about.
     sleep(race.length.pause).await;
     drop(paused);

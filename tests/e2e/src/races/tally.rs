@@ -146,7 +146,11 @@ impl Kill {
     ///
     /// Callers connect to activators themselves, so there they are cut off or refused; a pod in Proxy mode
     /// has activators before it, which say that it broke, and try another one for whoever hasn't reached it.
-    fn excuses(&self, load: &Loaded, (second, failure): (u64, Failure)) -> bool {
+    fn excuses(
+        &self,
+        (load, by_activators): (&Loaded, bool),
+        (second, failure): (u64, Failure),
+    ) -> bool {
         let later = match (self.act, failure) {
             (Act::KillActivator | Act::KillPod, Failure::Cut)
             | (Act::KillPod, Failure::BadGateway) => IN_FLIGHT_SECONDS,
@@ -157,8 +161,7 @@ impl Kill {
         };
         let had_some = match &self.workload {
             Some(only) => *only == load.workload,
-            // Whom no activator has ever answered has never been at one.
-            None => load.result.via_activator > 0,
+            None => by_activators,
         };
         let (from, to) = self.seconds;
         had_some && (from..=to + later).contains(&second)
@@ -256,8 +259,11 @@ impl Tally {
         if unexcused > 0 {
             faults.push(format!(
                 "{workload}: {unexcused} requests failed and no kill excuses them; in seconds {:?}: \
-                 {:?}, by status {:?}",
-                result.failed_by_second, result.errors, result.by_status
+                 {:?}, by status {:?}; kills: {}",
+                result.failed_by_second,
+                result.errors,
+                result.by_status,
+                self.kills_for_people()
             ));
         }
         for (kill, cost) in self.kills.iter().zip(of_kills) {
@@ -269,8 +275,27 @@ impl Tally {
     /// The kill that a failure belongs to: the last of those that can have caused it, since what an
     /// earlier one had has mostly failed by then.
     fn excuse(&self, load: &Loaded, failed: (u64, Failure)) -> Option<usize> {
+        let by_activators = self.has_been_at_activators(&load.workload);
         let mut kills = self.kills.iter();
-        kills.rposition(|kill| kill.excuses(load, failed))
+        kills.rposition(|kill| kill.excuses((load, by_activators), failed))
+    }
+
+    /// A workload of which no activator has ever answered a request has had none at them.
+    fn has_been_at_activators(&self, workload: &str) -> bool {
+        let mut loads = self.loads.iter();
+        loads.any(|load| load.workload == workload && load.result.via_activator > 0)
+    }
+
+    fn kills_for_people(&self) -> String {
+        let kills = self.kills.iter().map(|kill| {
+            let Kill {
+                act,
+                seconds: (from, to),
+                ..
+            } = kill;
+            format!("{act} {from}-{to}")
+        });
+        kills.collect::<Vec<_>>().join(", ")
     }
 
     fn sums(&self) -> BTreeMap<&str, Sums> {
@@ -464,9 +489,14 @@ mod tests {
         assert!(faults(&[kill(Some("shop"), 50)], [cut("shop")]).is_empty());
         assert_eq!(faults(&[kill(Some("other"), 50)], [cut("shop")]).len(), 1);
         // In Serve mode all the time.
-        let mut served = cut("shop");
-        served.result.via_activator = 0;
-        assert_eq!(faults(&[kill(None, 50)], [served]).len(), 1);
+        let served = || {
+            let mut served = cut("shop");
+            served.result.via_activator = 0;
+            served
+        };
+        assert_eq!(faults(&[kill(None, 50)], [served()]).len(), 1);
+        // Another load of its has been at activators, so this one may have been on its way there.
+        assert!(faults(&[kill(None, 50)], [served(), load("shop", &[])]).is_empty());
     }
 
     #[test]
