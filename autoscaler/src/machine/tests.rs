@@ -178,6 +178,59 @@ fn activators_from_before_it_is_enrolled_anew_leave_as_after_a_wake() {
 }
 
 #[test]
+fn activators_that_a_step_cut_short_has_left_in_leave_as_after_a_wake() {
+    let left = Facts {
+        listed: true,
+        since: delays().propagation,
+        ..busy()
+    };
+    let just_taken_out = Facts {
+        since: Duration::ZERO,
+        ..left
+    };
+    // None that could take the places of those that are listed.
+    let dead = Facts {
+        activators: 0,
+        ..left
+    };
+    let none = Facts {
+        no_activator: true,
+        may_sleep: false,
+        ..dead
+    };
+    let idle = Facts {
+        want: 0,
+        in_flight: 0,
+        ..left
+    };
+    let short = Facts {
+        burst_short: true,
+        burst_enough: false,
+        ..left
+    };
+    let unready = Facts { ready: 0, ..left };
+    let put_to_zero = Facts {
+        replicas: 0,
+        ..left
+    };
+    for (facts, then) in [
+        (left, State::Settling),
+        (just_taken_out, State::Awake),
+        (dead, State::Settling),
+        (none, State::Settling),
+        (idle, State::FallingAsleep),
+        (short, State::Bursting),
+        (unready, State::Waking),
+        (put_to_zero, State::Asleep),
+    ] {
+        assert_eq!(next(State::Awake, facts), then, "{facts:?}");
+    }
+    let growing = Facts { want: 2, ..left };
+    let grown = step(State::Awake, &growing, &delays()).actions;
+    assert_eq!(grown, [Action::Scale { from: 1, to: 2 }]);
+}
+
+#[test]
 fn short_burst_capacity_holds_the_selector_and_gives_it_back() {
     let short = Facts {
         burst_short: true,

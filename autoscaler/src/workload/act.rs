@@ -131,6 +131,16 @@ impl Task {
         self.remove_slices(all.collect()).await
     }
 
+    /// Whether there is anything of what [`Self::remove_activators`] takes away, where there are `services`.
+    pub(super) fn lists_activators_behind(&self, services: &[PlannedService]) -> bool {
+        let names = services.iter();
+        let mut names = names.flat_map(|service| objects::slice_names(&service.name));
+        // Nobody can delete entries of a kind that the cluster does not have any more.
+        let has_entries = self.ctx.stores.entries.is_known() && !self.entries().is_empty();
+        let is_listed = has_entries || names.any(|name| self.slice_of_ours(&name).is_some());
+        is_listed && !services.is_empty()
+    }
+
     /// Takes away those of the slices with these names that are ours.
     async fn remove_slices(&self, names: Vec<String>) -> Result<(), WriteError> {
         let names = names.into_iter();

@@ -255,6 +255,17 @@ impl Task {
             && objects::is_hold_unread(service, slices.iter().map(Arc::as_ref), &self.pods())
     }
 
+    /// Whether activators are listed from before; asked of the caches only where it matters. What stands
+    /// behind other Services than `services` is not taken away on the way to `Awake`, so it leads to no step
+    /// out of there.
+    fn is_left_listed(&self, services: &[PlannedService]) -> bool {
+        match self.state {
+            Some(State::Enrolling) => self.lists_activators(),
+            Some(State::Awake) => self.lists_activators_behind(services),
+            _ => false,
+        }
+    }
+
     fn slices_of(&self, service: &str) -> Vec<Arc<EndpointSlice>> {
         let slices = &self.ctx.stores.slices;
         slices.in_group(&self.key.namespace, service)
@@ -302,8 +313,7 @@ impl Task {
                     .is_some_and(|service| plan::is_held(&service))
             }),
             native_ready: self.native_ready(services),
-            // Asked of the caches only where it matters.
-            listed: self.state == Some(State::Enrolling) && self.lists_activators(),
+            listed: self.is_left_listed(services),
             activators: count(self.usable_activators(workload).len()),
             since: self.state_since.elapsed(),
             podless,
