@@ -44,7 +44,7 @@ pub enum Action {
     AddActivators,
     /// Activators out of the public Services' endpoints.
     RemoveActivators,
-    /// Sentinel selector on the public Services.
+    /// Sentinel selector on those of the public Services whose pods Kubernetes lists.
     HoldSelector,
     /// The user's selector on the public Services.
     RestoreSelector,
@@ -218,7 +218,8 @@ fn bursting(facts: &Facts, delays: &Delays) -> Step {
         }
         return Step::new(State::Settling, actions);
     }
-    if facts.burst_short && !facts.selector_held && facts.since >= delays.propagation {
+    if facts.burst_short && facts.since >= delays.propagation {
+        // Also while it is held: one of several Services may only now have what it is to be held for.
         actions.push(HoldSelector);
     }
     let step = Step::new(State::Bursting, actions);
@@ -347,7 +348,8 @@ fn settling(facts: &Facts, delays: &Delays) -> Step {
     if !facts.burst_enough && !facts.is_without_activators() {
         return Step::new(State::Settling, actions).why(BURST_UNKNOWN);
     }
-    if facts.native_ready && facts.since >= delays.propagation {
+    // Also where Kubernetes has listed the pods long after the state began: everybody has to hear of that, too.
+    if facts.native_ready && facts.native_for.min(facts.since) >= delays.propagation {
         return Step::new(State::Awake, [RemoveActivators]);
     }
     Step::new(State::Settling, actions)

@@ -269,6 +269,15 @@ pub(crate) fn are_served(
     is_ready(None) && expected.all(|family| is_ready(Some(family)))
 }
 
+/// Whether Kubernetes' own `slices` list some of `pods` as ready.
+pub(crate) fn lists_any<'a>(
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+    pods: &[Arc<Pod>],
+) -> bool {
+    let is_ours = |address: &str| pods.iter().any(|pod| pod.has_address(address));
+    native_ready(slices).any(is_ours)
+}
+
 /// Whether Kubernetes' own `slices` of `service` still list some of `pods` as ready, though its selector is
 /// the sentinel.
 pub(crate) fn is_hold_unread<'a>(
@@ -276,8 +285,7 @@ pub(crate) fn is_hold_unread<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice>,
     pods: &[Arc<Pod>],
 ) -> bool {
-    let is_ours = |address: &str| pods.iter().any(|pod| pod.has_address(address));
-    plan::is_held(service) && native_ready(slices).any(is_ours)
+    plan::is_held(service) && lists_any(slices, pods)
 }
 
 // === impl Audience ===
@@ -462,6 +470,11 @@ mod tests {
         let is_unread = |service: &Service, slices: &[EndpointSlice]| {
             is_hold_unread(service, slices.iter(), &pods)
         };
+        // One that is not held may be, as long as that can be seen to be read.
+        let lists = |slices: &[EndpointSlice]| lists_any(slices.iter(), &pods);
+        assert!(lists(&[slice("10.0.0.8", true), slice("10.0.0.7", true)]));
+        assert!(!lists(&[slice("10.0.0.8", true), slice("10.0.0.7", false)]));
+        assert!(!lists(&[]));
         let held = public(&json!({ HELD_LABEL: "u-1" }));
         let released = public(&json!({ "app": "shop" }));
         assert!(!is_unread(&released, &[slice("10.0.0.7", true)]));

@@ -21,6 +21,7 @@ fn busy() -> Facts {
         may_shrink: true,
         services_switched: true,
         native_ready: true,
+        native_for: delays().propagation,
         activators: 2,
         ..Facts::default()
     }
@@ -145,6 +146,13 @@ fn activators_leave_only_when_the_pods_are_in_the_native_slice() {
         State::Settling
     );
     assert_eq!(next(State::Settling, busy()), State::Settling);
+    let just_listed = Facts {
+        native_for: Duration::ZERO,
+        since: Duration::from_secs(600),
+        ..busy()
+    };
+    assert_eq!(next(State::Waking, just_listed), State::Settling);
+    assert_eq!(next(State::Settling, just_listed), State::Settling);
     let settled = step(State::Settling, &ready, &delays());
     assert_eq!(
         (settled.state, settled.actions),
@@ -247,11 +255,14 @@ fn short_burst_capacity_holds_the_selector_and_gives_it_back() {
         since: delays().propagation,
         ..short
     };
-    assert!(
-        step(State::Bursting, &covered, &delays())
-            .actions
-            .contains(&Action::HoldSelector)
-    );
+    let partly_held = Facts {
+        selector_held: true,
+        ..covered
+    };
+    for facts in [covered, partly_held] {
+        let covered = step(State::Bursting, &facts, &delays());
+        assert!(covered.actions.contains(&Action::HoldSelector), "{facts:?}");
+    }
     let enough = Facts {
         selector_held: true,
         since: delays().burst_hold,
@@ -601,7 +612,7 @@ prop_compose! {
         (replicas, ready, want, activators) in (0u32..4, 0u32..4, 0u32..4, 0u32..3),
         (in_flight, held, forwarding) in (0u64..2, 0u64..2, 0u64..2),
         flags in any::<[bool; 16]>(),
-        (since, podless) in (0u64..700, 0u64..40),
+        (since, podless, native_for) in (0u64..700, 0u64..40, 0u64..10),
     ) -> Facts {
         Facts {
             replicas, ready: ready.min(replicas), want, activators,
@@ -614,6 +625,7 @@ prop_compose! {
             no_activator: flags[12], activators_unheard: flags[14], listed: flags[15],
             since: Duration::from_secs(since),
             podless: Duration::from_secs(podless),
+            native_for: Duration::from_secs(if flags[8] && !flags[7] { native_for } else { 0 }),
         }
     }
 }
@@ -638,6 +650,7 @@ proptest! {
                 Action::RemoveActivators => {
                     prop_assert!(facts.ready > 0 && facts.native_ready && !facts.selector_held);
                     prop_assert!(facts.burst_enough || facts.is_without_activators());
+                    prop_assert!(facts.native_for >= delays().propagation && facts.since >= delays().propagation);
                     prop_assert_eq!(step.state, State::Awake);
                 }
                 Action::HoldSelector => prop_assert!(facts.activators > 0 && facts.ready > 0),

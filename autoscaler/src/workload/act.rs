@@ -156,6 +156,9 @@ impl Task {
         objects::belongs_to(&*slice, &self.key.name).then_some(slice)
     }
 
+    /// Not where Kubernetes lists no pod, which there is nobody to keep from: by its slices, which become
+    /// empty, it is seen to have read this one. They might be from an earlier hold, whose end it has not
+    /// read yet. Asked again, it is done once there is a pod.
     pub(super) async fn hold_selector(
         &self,
         workload: &ScaledWorkload,
@@ -163,7 +166,7 @@ impl Task {
     ) -> Result<(), WriteError> {
         let uid = workload.uid().unwrap_or_default();
         for service in services.iter().filter_map(|s| self.service(&s.name)) {
-            if !plan::is_held(&service) {
+            if !plan::is_held(&service) && self.has_listed_pods(&service) {
                 let patch = plan::hold_patch(&service, &uid);
                 self.patch_service(&service, patch, Purpose::HoldSelector)
                     .await?;

@@ -192,10 +192,14 @@ impl Task {
     /// How long there has been none, though `replicas` asks for one. For one that ends its controller may be
     /// waiting.
     fn podless(&mut self, replicas: u32, pods: &[Arc<Pod>]) -> Duration {
-        let is_podless = replicas > 0 && pods.is_empty();
-        let since = self.podless_since.filter(|_| is_podless);
-        self.podless_since = is_podless.then(|| since.unwrap_or_else(Instant::now));
-        self.podless_since.map_or(Duration::ZERO, |at| at.elapsed())
+        lasts(&mut self.podless_since, replicas > 0 && pods.is_empty())
+    }
+
+    /// How long callers of all `services`, none of which `is_held`, have been led to ready pods by
+    /// Kubernetes' own slices. Those that a held one still has are about to become empty.
+    pub(super) fn native_for(&mut self, services: &[PlannedService], is_held: bool) -> Duration {
+        let is_served = !is_held && self.native_ready(services);
+        lasts(&mut self.native_since, is_served)
     }
 
     /// Every Service has a ready pod in Kubernetes' own slices, for callers of all its families.
@@ -255,6 +259,12 @@ impl Task {
             && objects::is_hold_unread(service, slices.iter().map(Arc::as_ref), &self.pods())
     }
 
+    /// Whether Kubernetes' own slices of `service` list a pod of this workload.
+    pub(super) fn has_listed_pods(&self, service: &Service) -> bool {
+        let slices = self.slices_of(&service.name_any());
+        objects::lists_any(slices.iter().map(Arc::as_ref), &self.pods())
+    }
+
     /// Whether activators are listed from before; asked of the caches only where it matters. What stands
     /// behind other Services than `services` is not taken away on the way to `Awake`, so it leads to no step
     /// out of there.
@@ -277,6 +287,11 @@ impl Task {
         let (now, pods) = (self.ctx.now(), self.pods());
         let replicas = self.replicas(target);
         let podless = self.podless(replicas, &pods);
+        let selector_held = services.iter().any(|s| {
+            self.service(&s.name)
+                .is_some_and(|service| plan::is_held(&service))
+        });
+        let native_for = self.native_for(services, selector_held);
         let seen = Seen {
             replicas,
             ready: count(pods.iter().filter(|pod| pod.is_ready).count()),
@@ -308,11 +323,9 @@ impl Task {
             arrived: measured.totals.arrivals != self.arrivals_at_state,
             rolling: target.is_rolling,
             services_switched: !services.is_empty() && services.iter().all(switched),
-            selector_held: services.iter().any(|s| {
-                self.service(&s.name)
-                    .is_some_and(|service| plan::is_held(&service))
-            }),
+            selector_held,
             native_ready: self.native_ready(services),
+            native_for,
             listed: self.is_left_listed(services),
             activators: count(self.usable_activators(workload).len()),
             since: self.state_since.elapsed(),
@@ -395,6 +408,13 @@ fn to_pull(term: Option<u64>, pods: &[Arc<Pod>]) -> Vec<(String, String, u16)> {
     pods.iter().filter_map(reachable).collect()
 }
 
+/// How long something has been so without a break, which `is_so` now; `since` is when it was seen first.
+fn lasts(since: &mut Option<Instant>, is_so: bool) -> Duration {
+    let first = since.filter(|_| is_so);
+    *since = is_so.then(|| first.unwrap_or_else(Instant::now));
+    since.map_or(Duration::ZERO, |at| at.elapsed())
+}
+
 fn count(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
@@ -425,6 +445,16 @@ mod tests {
         assert!(!is_woken());
         let ended = tokio::spawn(panic_with(pulling)).await;
         assert!(ended.unwrap_err().is_panic() && is_woken());
+    }
+
+    #[test]
+    fn what_is_interrupted_begins_anew() {
+        let minute = Duration::from_secs(60);
+        let mut since = Instant::now().checked_sub(minute);
+        assert!(lasts(&mut since, true) >= minute);
+        assert_eq!(lasts(&mut since, false), Duration::ZERO);
+        assert!(since.is_none());
+        assert!(lasts(&mut since, true) < minute && since.is_some());
     }
 
     #[test]
