@@ -269,6 +269,23 @@ pub(crate) fn are_served(
     is_ready(None) && expected.all(|family| is_ready(Some(family)))
 }
 
+/// Addresses in `slice`, whatever is said of them.
+pub(crate) fn addresses(slice: &EndpointSlice) -> impl Iterator<Item = &str> {
+    let endpoints = slice.endpoints.iter();
+    endpoints.flat_map(|endpoint| endpoint.addresses.iter().map(String::as_str))
+}
+
+/// Whether one of `addresses` is that of one of `pods` that is ready.
+pub(crate) fn is_any_ready<'a>(
+    mut addresses: impl Iterator<Item = &'a str>,
+    pods: &[Arc<Pod>],
+) -> bool {
+    addresses.any(|address| {
+        let mut ready = pods.iter().filter(|pod| pod.is_ready);
+        ready.any(|pod| pod.has_address(address))
+    })
+}
+
 /// Whether Kubernetes' own `slices` list some of `pods` as ready.
 pub(crate) fn lists_any<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice>,
@@ -483,6 +500,45 @@ mod tests {
         // Somebody else's, by hand.
         assert!(!is_unread(&held, &[slice("10.0.0.8", true)]));
         assert!(!is_unread(&held, &[]));
+    }
+
+    #[test]
+    fn activators_answer_where_one_that_is_ready_is_listed() {
+        let activator = |ip: &str, is_ready: bool| {
+            let is_ready = if is_ready { "True" } else { "False" };
+            let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(json!({
+                "metadata": { "name": "a", "namespace": "s", "uid": "u" },
+                "status": {
+                    "podIP": ip,
+                    "conditions": [{ "type": "Ready", "status": is_ready }],
+                },
+            }))
+            .unwrap();
+            Arc::new(Pod::own(pod))
+        };
+        let (one, other) = (activator("10.0.0.1", true), activator("10.0.0.2", true));
+        let ending = activator("10.0.0.2", false);
+        let both = [Arc::clone(&one), other];
+        let rest = [one, ending];
+        // Who is listed, who is there, and whether anybody answers.
+        let rows = [
+            (&["10.0.0.1", "10.0.0.2"][..], &both, true),
+            (&["10.0.0.2"][..], &both, true),
+            (&["10.0.0.2"][..], &rest, false),
+            (&["10.0.0.3"][..], &both, false),
+            (&[][..], &both, false),
+        ];
+        for (listed, there, expected) in rows {
+            let endpoints = listed.iter().map(|ip| json!({ "addresses": [ip] }));
+            let slice: EndpointSlice = serde_json::from_value(json!({
+                "metadata": { "name": "web-lull" },
+                "addressType": "IPv4",
+                "endpoints": Vec::from_iter(endpoints),
+            }))
+            .unwrap();
+            let answers = is_any_ready(addresses(&slice), there);
+            assert_eq!(answers, expected, "{listed:?} {there:?}");
+        }
     }
 
     #[test]

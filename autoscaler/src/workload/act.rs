@@ -175,7 +175,7 @@ impl Task {
         Ok(())
     }
 
-    /// Not as long as activators answer and the hold is unread: asked again, it is done then.
+    /// Not as long as an activator answers and the hold is unread: asked again, it is done then.
     pub(super) async fn restore_selector(
         &self,
         services: &[PlannedService],

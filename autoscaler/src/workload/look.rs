@@ -26,6 +26,7 @@ use crate::{
     plan::{self, Plan, PlannedService},
     pod::Pod,
     policy::{Seen, Verdict},
+    stores,
     target::Target,
     why::Why,
 };
@@ -255,8 +256,21 @@ impl Task {
     /// ready all the time.
     pub(super) fn has_to_stay_held(&self, service: &Service) -> bool {
         let slices = self.slices_of(&service.name_any());
-        self.lists_activators()
-            && objects::is_hold_unread(service, slices.iter().map(Arc::as_ref), &self.pods())
+        objects::is_hold_unread(service, slices.iter().map(Arc::as_ref), &self.pods())
+            && self.has_answering_activators(service)
+    }
+
+    /// Whether callers of `service` are told of an activator that is there. An object alone says nothing: it
+    /// may list nobody, or who has gone.
+    fn has_answering_activators(&self, service: &Service) -> bool {
+        let activators = self.ctx.stores.activators.all();
+        let (slices, entries) = (self.slices_of_ours(), self.entries());
+        let name = service.name_any();
+        let is_its = |slice: &&Arc<EndpointSlice>| stores::service_of(slice) == Some(name.as_str());
+        let in_slices = slices.iter().filter(is_its);
+        let in_slices = in_slices.flat_map(|slice| objects::addresses(slice));
+        let in_entries = entries.iter().map(|entry| entry.spec.address.as_str());
+        objects::is_any_ready(in_slices.chain(in_entries), &activators)
     }
 
     /// Whether Kubernetes' own slices of `service` list a pod of this workload.
