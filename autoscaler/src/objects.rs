@@ -233,6 +233,16 @@ pub(crate) fn has_ports(slice: &EndpointSlice) -> bool {
     slice.ports.as_ref().is_some_and(|ports| !ports.is_empty())
 }
 
+/// Whether Kubernetes' own `slices` have a ready address at one of `ports`.
+pub(crate) fn lead_to<'a>(slices: impl Iterator<Item = &'a EndpointSlice>, ports: &[u16]) -> bool {
+    let is_one = |number: i32| ports.iter().any(|port| i32::from(*port) == number);
+    let leads = |slice: &&EndpointSlice| {
+        let mut there = slice.ports.iter().flatten();
+        there.any(|port| port.port.is_some_and(is_one))
+    };
+    native_ready(slices.filter(leads)).next().is_some()
+}
+
 /// Ready addresses that Kubernetes itself lists in `slices`, which are those of one Service.
 pub fn native_ready<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice>,
@@ -500,6 +510,38 @@ mod tests {
         // Somebody else's, by hand.
         assert!(!is_unread(&held, &[slice("10.0.0.8", true)]));
         assert!(!is_unread(&held, &[]));
+    }
+
+    #[test]
+    fn slices_lead_to_sidecars_as_long_as_a_ready_pod_is_listed_at_a_port_of_theirs() {
+        let slice = |by: &str, port: Option<u16>, is_ready: bool| -> EndpointSlice {
+            let ports = port.map(|number| json!({ "name": "http", "port": number }));
+            serde_json::from_value(json!({
+                "metadata": { "name": "web-1", "labels": { SLICE_MANAGED_BY_LABEL: by } },
+                "addressType": "IPv4",
+                "endpoints": [{ "addresses": ["10.0.0.7"], "conditions": { "ready": is_ready } }],
+                "ports": Vec::from_iter(ports),
+            }))
+            .unwrap()
+        };
+        let kubernetes = "endpointslice-controller.k8s.io";
+        let stale = slice(kubernetes, Some(8012), true);
+        let rows = [
+            (vec![stale.clone()], true),
+            (
+                vec![slice(kubernetes, Some(8080), true), stale.clone()],
+                true,
+            ),
+            (vec![slice(kubernetes, Some(8080), true)], false),
+            (vec![slice(kubernetes, Some(8012), false)], false),
+            (vec![slice(kubernetes, None, true)], false),
+            (vec![slice(MANAGED_BY, Some(8012), true)], false),
+        ];
+        for (slices, expected) in rows {
+            let leads = lead_to(slices.iter(), &[8012, 8013]);
+            assert_eq!(leads, expected, "{slices:?}");
+        }
+        assert!(!lead_to([stale].iter(), &[]), "there is no sidecar");
     }
 
     #[test]

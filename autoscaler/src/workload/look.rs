@@ -273,6 +273,14 @@ impl Task {
         objects::is_any_ready(in_slices.chain(in_entries), &activators)
     }
 
+    /// Whether Kubernetes' own slices of one of `services` have a ready address at one of `ports`.
+    pub(super) fn lead_to(&self, services: &[PlannedService], ports: &[u16]) -> bool {
+        services.iter().any(|service| {
+            let slices = self.slices_of(&service.name);
+            objects::lead_to(slices.iter().map(Arc::as_ref), ports)
+        })
+    }
+
     /// Whether Kubernetes' own slices of `service` list a pod of this workload.
     pub(super) fn has_listed_pods(&self, service: &Service) -> bool {
         let slices = self.slices_of(&service.name_any());
