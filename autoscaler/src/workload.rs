@@ -12,6 +12,7 @@ mod haste;
 mod leave;
 mod look;
 mod mesh;
+mod native;
 mod planning;
 mod slices;
 mod status;

@@ -1,13 +1,12 @@
 //! What is seen of a workload: from the watch caches and the reports to [`Facts`].
 
 use std::{
-    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 use lull_contract::{
     assignment::{self, Activator},
@@ -22,11 +21,9 @@ use crate::{
     demand::{Measured, Reporter},
     machine::Facts,
     metrics::{Asked, Numbers},
-    objects,
     plan::{self, Plan, PlannedService},
     pod::Pod,
     policy::{Seen, Verdict},
-    stores,
     target::Target,
     why::Why,
 };
@@ -35,10 +32,6 @@ use crate::{
 const PULL_TIMEOUT: Duration = Duration::from_millis(900);
 /// How long a count that we wrote is believed over the watch cache.
 const WRITTEN_BELIEVED: Duration = Duration::from_secs(5);
-/// How many pods without a sidecar activators are told of: enough for those whom they hold, and a status
-/// stays small.
-const PLAIN_PODS: usize = 16;
-
 /// One look.
 #[derive(Debug)]
 pub(super) struct Look {
@@ -196,97 +189,6 @@ impl Task {
         lasts(&mut self.podless_since, replicas > 0 && pods.is_empty())
     }
 
-    /// How long callers of all `services`, none of which `is_held`, have been led to ready pods by
-    /// Kubernetes' own slices. Those that a held one still has are about to become empty.
-    pub(super) fn native_for(&mut self, services: &[PlannedService], is_held: bool) -> Duration {
-        let is_served = !is_held && self.native_ready(services);
-        lasts(&mut self.native_since, is_served)
-    }
-
-    /// Every Service has a ready pod in Kubernetes' own slices, for callers of all its families.
-    pub(super) fn native_ready(&self, services: &[PlannedService]) -> bool {
-        self.each_has_ready(services, |_| true)
-    }
-
-    /// The same of pods that have a port which the Service asks for.
-    pub(super) fn native_reached(&self, services: &[PlannedService]) -> bool {
-        self.each_has_ready(services, objects::has_ports)
-    }
-
-    /// Whether every one of `services`, of which there are some, has a ready pod in those of Kubernetes'
-    /// own slices that count.
-    fn each_has_ready(
-        &self,
-        services: &[PlannedService],
-        counts: impl Fn(&EndpointSlice) -> bool,
-    ) -> bool {
-        let pods = self.pods();
-        let is_ready = |service: &PlannedService| {
-            let slices = self.slices_of(&service.name);
-            let slices = slices.iter().map(Arc::as_ref);
-            let slices: Vec<&EndpointSlice> = slices.filter(|slice| counts(slice)).collect();
-            objects::are_served(&service.families, &slices, &pods)
-        };
-        !services.is_empty() && services.iter().all(is_ready)
-    }
-
-    /// Every ready address in Kubernetes' own slices is a pod with the sidecar; not every controller
-    /// tells how far a rollout is.
-    pub(super) fn endpoints_have_sidecars(&self, services: &[PlannedService]) -> bool {
-        self.plain_pods(services).is_empty()
-    }
-
-    /// Ready addresses in Kubernetes' own slices of `services` that are no pods with the sidecar, in
-    /// order; not all of many.
-    pub(super) fn plain_pods(&self, services: &[PlannedService]) -> Vec<String> {
-        let pods = self.pods();
-        let is_plain = |address: &&str| !pods.iter().any(|pod| pod.has_address(address));
-        let mut plain = BTreeSet::new();
-        for service in services {
-            let slices = self.slices_of(&service.name);
-            let ready = objects::native_ready(slices.iter().map(Arc::as_ref));
-            plain.extend(ready.filter(is_plain).map(str::to_owned));
-        }
-        plain.into_iter().take(PLAIN_PODS).collect()
-    }
-
-    /// Whether the sentinel has to stay in `service`, where activators answer meanwhile: Kubernetes' own
-    /// slices still list pods of this workload, so their controller has not read it yet. Given the selector
-    /// back, it would read both one after the other, late, and between the two empty slices that looked
-    /// ready all the time.
-    pub(super) fn has_to_stay_held(&self, service: &Service) -> bool {
-        let slices = self.slices_of(&service.name_any());
-        objects::is_hold_unread(service, slices.iter().map(Arc::as_ref), &self.pods())
-            && self.has_answering_activators(service)
-    }
-
-    /// Whether callers of `service` are told of an activator that is there. An object alone says nothing: it
-    /// may list nobody, or who has gone.
-    fn has_answering_activators(&self, service: &Service) -> bool {
-        let activators = self.ctx.stores.activators.all();
-        let (slices, entries) = (self.slices_of_ours(), self.entries());
-        let name = service.name_any();
-        let is_its = |slice: &&Arc<EndpointSlice>| stores::service_of(slice) == Some(name.as_str());
-        let in_slices = slices.iter().filter(is_its);
-        let in_slices = in_slices.flat_map(|slice| objects::addresses(slice));
-        let in_entries = entries.iter().map(|entry| entry.spec.address.as_str());
-        objects::is_any_ready(in_slices.chain(in_entries), &activators)
-    }
-
-    /// Whether Kubernetes' own slices of one of `services` have a ready address at one of `ports`.
-    pub(super) fn lead_to(&self, services: &[PlannedService], ports: &[u16]) -> bool {
-        services.iter().any(|service| {
-            let slices = self.slices_of(&service.name);
-            objects::lead_to(slices.iter().map(Arc::as_ref), ports)
-        })
-    }
-
-    /// Whether Kubernetes' own slices of `service` list a pod of this workload.
-    pub(super) fn has_listed_pods(&self, service: &Service) -> bool {
-        let slices = self.slices_of(&service.name_any());
-        objects::lists_any(slices.iter().map(Arc::as_ref), &self.pods())
-    }
-
     /// Whether activators are listed from before; asked of the caches only where it matters. What stands
     /// behind other Services than `services` is not taken away on the way to `Awake`, so it leads to no step
     /// out of there.
@@ -296,11 +198,6 @@ impl Task {
             Some(State::Awake) => self.lists_activators_behind(services),
             _ => false,
         }
-    }
-
-    fn slices_of(&self, service: &str) -> Vec<Arc<EndpointSlice>> {
-        let slices = &self.ctx.stores.slices;
-        slices.in_group(&self.key.namespace, service)
     }
 
     pub(super) fn look(&mut self, target: &Target, workload: &ScaledWorkload, plan: &Plan) -> Look {
@@ -431,7 +328,7 @@ fn to_pull(term: Option<u64>, pods: &[Arc<Pod>]) -> Vec<(String, String, u16)> {
 }
 
 /// How long something has been so without a break, which `is_so` now; `since` is when it was seen first.
-fn lasts(since: &mut Option<Instant>, is_so: bool) -> Duration {
+pub(super) fn lasts(since: &mut Option<Instant>, is_so: bool) -> Duration {
     let first = since.filter(|_| is_so);
     *since = is_so.then(|| first.unwrap_or_else(Instant::now));
     since.map_or(Duration::ZERO, |at| at.elapsed())
