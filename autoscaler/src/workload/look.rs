@@ -32,6 +32,7 @@ use crate::{
 const PULL_TIMEOUT: Duration = Duration::from_millis(900);
 /// How long a count that we wrote is believed over the watch cache.
 const WRITTEN_BELIEVED: Duration = Duration::from_secs(5);
+
 /// One look.
 #[derive(Debug)]
 pub(super) struct Look {
