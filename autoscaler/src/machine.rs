@@ -44,7 +44,7 @@ pub enum Action {
     AddActivators,
     /// Activators out of the public Services' endpoints.
     RemoveActivators,
-    /// Sentinel selector on the public Services.
+    /// Sentinel selector on those of the public Services whose pods Kubernetes lists.
     HoldSelector,
     /// The user's selector on the public Services.
     RestoreSelector,
@@ -124,7 +124,7 @@ pub fn step(state: State, facts: &Facts, delays: &Delays) -> Step {
 fn step_of(state: State, facts: &Facts, delays: &Delays) -> Step {
     match state {
         State::Enrolling => enrolling(facts),
-        State::Awake => awake(facts),
+        State::Awake => awake(facts, delays),
         State::Bursting => bursting(facts, delays),
         State::FallingAsleep => falling_asleep(facts, delays),
         State::Asleep => asleep(facts),
@@ -147,11 +147,17 @@ fn enrolling(facts: &Facts) -> Step {
     }
 }
 
-fn awake(facts: &Facts) -> Step {
+fn awake(facts: &Facts, delays: &Delays) -> Step {
     use Action::{AddActivators, RestoreSelector};
     if facts.selector_held {
         // Left over from a burst that somebody cut short.
         return Step::new(State::Settling, [AddActivators, RestoreSelector]);
+    }
+    // By a step that was cut short: they go as after a wake, and dead ones leave until then. Not at once: the
+    // caches may still show what has just been taken out.
+    let is_left_listed = facts.listed && facts.ready > 0 && facts.since >= delays.propagation;
+    if facts.activators == 0 && is_left_listed {
+        return Step::new(State::Settling, Vec::from_iter(facts.scale()));
     }
     if facts.activators == 0 {
         let why = if facts.no_activator {
@@ -178,6 +184,9 @@ fn awake(facts: &Facts) -> Step {
         let mut actions = vec![AddActivators];
         actions.extend(facts.scale());
         return Step::new(State::Bursting, actions);
+    }
+    if is_left_listed {
+        return Step::new(State::Settling, Vec::from_iter(facts.scale()));
     }
     Step::new(State::Awake, Vec::from_iter(facts.scale()))
 }
@@ -209,7 +218,8 @@ fn bursting(facts: &Facts, delays: &Delays) -> Step {
         }
         return Step::new(State::Settling, actions);
     }
-    if facts.burst_short && !facts.selector_held && facts.since >= delays.propagation {
+    if facts.burst_short && facts.since >= delays.propagation {
+        // Also while it is held: one of several Services may only now have what it is to be held for.
         actions.push(HoldSelector);
     }
     let step = Step::new(State::Bursting, actions);
@@ -338,7 +348,8 @@ fn settling(facts: &Facts, delays: &Delays) -> Step {
     if !facts.burst_enough && !facts.is_without_activators() {
         return Step::new(State::Settling, actions).why(BURST_UNKNOWN);
     }
-    if facts.native_ready && facts.since >= delays.propagation {
+    // Also where Kubernetes has listed the pods long after the state began: everybody has to hear of that, too.
+    if facts.native_ready && facts.native_for.min(facts.since) >= delays.propagation {
         return Step::new(State::Awake, [RemoveActivators]);
     }
     Step::new(State::Settling, actions)

@@ -233,6 +233,16 @@ pub(crate) fn has_ports(slice: &EndpointSlice) -> bool {
     slice.ports.as_ref().is_some_and(|ports| !ports.is_empty())
 }
 
+/// Whether Kubernetes' own `slices` have a ready address at one of `ports`.
+pub(crate) fn lead_to<'a>(slices: impl Iterator<Item = &'a EndpointSlice>, ports: &[u16]) -> bool {
+    let is_one = |number: i32| ports.iter().any(|port| i32::from(*port) == number);
+    let leads = |slice: &&EndpointSlice| {
+        let mut there = slice.ports.iter().flatten();
+        there.any(|port| port.port.is_some_and(is_one))
+    };
+    native_ready(slices.filter(leads)).next().is_some()
+}
+
 /// Ready addresses that Kubernetes itself lists in `slices`, which are those of one Service.
 pub fn native_ready<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice>,
@@ -269,6 +279,32 @@ pub(crate) fn are_served(
     is_ready(None) && expected.all(|family| is_ready(Some(family)))
 }
 
+/// Addresses in `slice`, whatever is said of them.
+pub(crate) fn addresses(slice: &EndpointSlice) -> impl Iterator<Item = &str> {
+    let endpoints = slice.endpoints.iter();
+    endpoints.flat_map(|endpoint| endpoint.addresses.iter().map(String::as_str))
+}
+
+/// Whether one of `addresses` is that of one of `pods` that is ready.
+pub(crate) fn is_any_ready<'a>(
+    mut addresses: impl Iterator<Item = &'a str>,
+    pods: &[Arc<Pod>],
+) -> bool {
+    addresses.any(|address| {
+        let mut ready = pods.iter().filter(|pod| pod.is_ready);
+        ready.any(|pod| pod.has_address(address))
+    })
+}
+
+/// Whether Kubernetes' own `slices` list some of `pods` as ready.
+pub(crate) fn lists_any<'a>(
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+    pods: &[Arc<Pod>],
+) -> bool {
+    let is_ours = |address: &str| pods.iter().any(|pod| pod.has_address(address));
+    native_ready(slices).any(is_ours)
+}
+
 /// Whether Kubernetes' own `slices` of `service` still list some of `pods` as ready, though its selector is
 /// the sentinel.
 pub(crate) fn is_hold_unread<'a>(
@@ -276,8 +312,7 @@ pub(crate) fn is_hold_unread<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice>,
     pods: &[Arc<Pod>],
 ) -> bool {
-    let is_ours = |address: &str| pods.iter().any(|pod| pod.has_address(address));
-    plan::is_held(service) && native_ready(slices).any(is_ours)
+    plan::is_held(service) && lists_any(slices, pods)
 }
 
 // === impl Audience ===
@@ -462,6 +497,11 @@ mod tests {
         let is_unread = |service: &Service, slices: &[EndpointSlice]| {
             is_hold_unread(service, slices.iter(), &pods)
         };
+        // One that is not held may be, as long as that can be seen to be read.
+        let lists = |slices: &[EndpointSlice]| lists_any(slices.iter(), &pods);
+        assert!(lists(&[slice("10.0.0.8", true), slice("10.0.0.7", true)]));
+        assert!(!lists(&[slice("10.0.0.8", true), slice("10.0.0.7", false)]));
+        assert!(!lists(&[]));
         let held = public(&json!({ HELD_LABEL: "u-1" }));
         let released = public(&json!({ "app": "shop" }));
         assert!(!is_unread(&released, &[slice("10.0.0.7", true)]));
@@ -470,6 +510,77 @@ mod tests {
         // Somebody else's, by hand.
         assert!(!is_unread(&held, &[slice("10.0.0.8", true)]));
         assert!(!is_unread(&held, &[]));
+    }
+
+    #[test]
+    fn slices_lead_to_sidecars_as_long_as_a_ready_pod_is_listed_at_a_port_of_theirs() {
+        let slice = |by: &str, port: Option<u16>, is_ready: bool| -> EndpointSlice {
+            let ports = port.map(|number| json!({ "name": "http", "port": number }));
+            serde_json::from_value(json!({
+                "metadata": { "name": "web-1", "labels": { SLICE_MANAGED_BY_LABEL: by } },
+                "addressType": "IPv4",
+                "endpoints": [{ "addresses": ["10.0.0.7"], "conditions": { "ready": is_ready } }],
+                "ports": Vec::from_iter(ports),
+            }))
+            .unwrap()
+        };
+        let kubernetes = "endpointslice-controller.k8s.io";
+        let stale = slice(kubernetes, Some(8012), true);
+        let rows = [
+            (vec![stale.clone()], true),
+            (
+                vec![slice(kubernetes, Some(8080), true), stale.clone()],
+                true,
+            ),
+            (vec![slice(kubernetes, Some(8080), true)], false),
+            (vec![slice(kubernetes, Some(8012), false)], false),
+            (vec![slice(kubernetes, None, true)], false),
+            (vec![slice(MANAGED_BY, Some(8012), true)], false),
+        ];
+        for (slices, expected) in rows {
+            let leads = lead_to(slices.iter(), &[8012, 8013]);
+            assert_eq!(leads, expected, "{slices:?}");
+        }
+        assert!(!lead_to([stale].iter(), &[]), "there is no sidecar");
+    }
+
+    #[test]
+    fn activators_answer_where_one_that_is_ready_is_listed() {
+        let activator = |ip: &str, is_ready: bool| {
+            let is_ready = if is_ready { "True" } else { "False" };
+            let pod: k8s_openapi::api::core::v1::Pod = serde_json::from_value(json!({
+                "metadata": { "name": "a", "namespace": "s", "uid": "u" },
+                "status": {
+                    "podIP": ip,
+                    "conditions": [{ "type": "Ready", "status": is_ready }],
+                },
+            }))
+            .unwrap();
+            Arc::new(Pod::own(pod))
+        };
+        let (one, other) = (activator("10.0.0.1", true), activator("10.0.0.2", true));
+        let ending = activator("10.0.0.2", false);
+        let both = [Arc::clone(&one), other];
+        let rest = [one, ending];
+        // Who is listed, who is there, and whether anybody answers.
+        let rows = [
+            (&["10.0.0.1", "10.0.0.2"][..], &both, true),
+            (&["10.0.0.2"][..], &both, true),
+            (&["10.0.0.2"][..], &rest, false),
+            (&["10.0.0.3"][..], &both, false),
+            (&[][..], &both, false),
+        ];
+        for (listed, there, expected) in rows {
+            let endpoints = listed.iter().map(|ip| json!({ "addresses": [ip] }));
+            let slice: EndpointSlice = serde_json::from_value(json!({
+                "metadata": { "name": "web-lull" },
+                "addressType": "IPv4",
+                "endpoints": Vec::from_iter(endpoints),
+            }))
+            .unwrap();
+            let answers = is_any_ready(addresses(&slice), there);
+            assert_eq!(answers, expected, "{listed:?} {there:?}");
+        }
     }
 
     #[test]

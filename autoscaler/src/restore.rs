@@ -210,9 +210,9 @@ async fn carry_out(client: &Client, step: &Step) -> kube::Result<()> {
                 .await
                 .map(drop)
         }
-        Step::Uninject { target, patch } | Step::RestoreService { target, patch } => {
-            patch_as_json(client, target, patch).await
-        }
+        Step::Uninject { target, patch }
+        | Step::Release { target, patch }
+        | Step::RestoreService { target, patch } => patch_as_json(client, target, patch).await,
         Step::Delete { target } => {
             let params = DeleteParams::default();
             let deleted = dynamic(client, target).delete(&target.name, &params).await;

@@ -12,6 +12,7 @@ mod haste;
 mod leave;
 mod look;
 mod mesh;
+mod native;
 mod planning;
 mod slices;
 mod status;
@@ -110,6 +111,8 @@ struct Task {
     policy: Policy,
     /// Since when a wake has brought no pod.
     podless_since: Option<Instant>,
+    /// Since when Kubernetes' own slices have led callers to ready pods, in this term.
+    native_since: Option<Instant>,
     /// What we wrote to `/scale`, and where there was before, which the watch may still show.
     written_replicas: Option<Written>,
     restored_at: Option<Instant>,
@@ -161,6 +164,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         arrivals_at_state: 0,
         policy: Policy::new(true, now),
         podless_since: None,
+        native_since: None,
         written_replicas: None,
         restored_at: None,
         status_written: None,
@@ -304,7 +308,7 @@ impl Task {
             // What another leader has done is in the ScaledWorkload.
             (self.term, self.state) = (term, None);
             (self.status_written, self.status_owed) = (None, None);
-            self.podless_since = None;
+            (self.podless_since, self.native_since) = (None, None);
             // What was told in another term is in the journal.
             (self.woken_told, self.unanswered_told) = (false, false);
             self.begin_to_pull();

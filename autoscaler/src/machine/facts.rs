@@ -53,7 +53,9 @@ pub struct Facts {
     pub selector_held: bool,
     /// Kubernetes' own slices of every public Service list a ready pod.
     pub native_ready: bool,
-    /// While it is being enrolled: activators are in the public Services' endpoints from before.
+    /// For so long they have, without a break, and no selector was the sentinel; zero where that is not so.
+    pub native_for: Duration,
+    /// While it is being enrolled, or awake: activators are in the public Services' endpoints from before.
     pub listed: bool,
     /// Activators that can be listed: ready and listening on the workload's ports.
     pub activators: u32,

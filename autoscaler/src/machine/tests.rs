@@ -21,6 +21,7 @@ fn busy() -> Facts {
         may_shrink: true,
         services_switched: true,
         native_ready: true,
+        native_for: delays().propagation,
         activators: 2,
         ..Facts::default()
     }
@@ -145,6 +146,13 @@ fn activators_leave_only_when_the_pods_are_in_the_native_slice() {
         State::Settling
     );
     assert_eq!(next(State::Settling, busy()), State::Settling);
+    let just_listed = Facts {
+        native_for: Duration::ZERO,
+        since: Duration::from_secs(600),
+        ..busy()
+    };
+    assert_eq!(next(State::Waking, just_listed), State::Settling);
+    assert_eq!(next(State::Settling, just_listed), State::Settling);
     let settled = step(State::Settling, &ready, &delays());
     assert_eq!(
         (settled.state, settled.actions),
@@ -178,6 +186,59 @@ fn activators_from_before_it_is_enrolled_anew_leave_as_after_a_wake() {
 }
 
 #[test]
+fn activators_that_a_step_cut_short_has_left_in_leave_as_after_a_wake() {
+    let left = Facts {
+        listed: true,
+        since: delays().propagation,
+        ..busy()
+    };
+    let just_taken_out = Facts {
+        since: Duration::ZERO,
+        ..left
+    };
+    // None that could take the places of those that are listed.
+    let dead = Facts {
+        activators: 0,
+        ..left
+    };
+    let none = Facts {
+        no_activator: true,
+        may_sleep: false,
+        ..dead
+    };
+    let idle = Facts {
+        want: 0,
+        in_flight: 0,
+        ..left
+    };
+    let short = Facts {
+        burst_short: true,
+        burst_enough: false,
+        ..left
+    };
+    let unready = Facts { ready: 0, ..left };
+    let put_to_zero = Facts {
+        replicas: 0,
+        ..left
+    };
+    for (facts, then) in [
+        (left, State::Settling),
+        (just_taken_out, State::Awake),
+        (dead, State::Settling),
+        (none, State::Settling),
+        (idle, State::FallingAsleep),
+        (short, State::Bursting),
+        (unready, State::Waking),
+        (put_to_zero, State::Asleep),
+    ] {
+        assert_eq!(next(State::Awake, facts), then, "{facts:?}");
+    }
+    let growing = Facts { want: 2, ..left };
+    let grown = step(State::Awake, &growing, &delays()).actions;
+    assert_eq!(grown, [Action::Scale { from: 1, to: 2 }]);
+}
+
+#[test]
 fn short_burst_capacity_holds_the_selector_and_gives_it_back() {
     let short = Facts {
         burst_short: true,
@@ -194,11 +255,14 @@ fn short_burst_capacity_holds_the_selector_and_gives_it_back() {
         since: delays().propagation,
         ..short
     };
-    assert!(
-        step(State::Bursting, &covered, &delays())
-            .actions
-            .contains(&Action::HoldSelector)
-    );
+    let partly_held = Facts {
+        selector_held: true,
+        ..covered
+    };
+    for facts in [covered, partly_held] {
+        let covered = step(State::Bursting, &facts, &delays());
+        assert!(covered.actions.contains(&Action::HoldSelector), "{facts:?}");
+    }
     let enough = Facts {
         selector_held: true,
         since: delays().burst_hold,
@@ -548,7 +612,7 @@ prop_compose! {
         (replicas, ready, want, activators) in (0u32..4, 0u32..4, 0u32..4, 0u32..3),
         (in_flight, held, forwarding) in (0u64..2, 0u64..2, 0u64..2),
         flags in any::<[bool; 16]>(),
-        (since, podless) in (0u64..700, 0u64..40),
+        (since, podless, native_for) in (0u64..700, 0u64..40, 0u64..10),
     ) -> Facts {
         Facts {
             replicas, ready: ready.min(replicas), want, activators,
@@ -561,6 +625,7 @@ prop_compose! {
             no_activator: flags[12], activators_unheard: flags[14], listed: flags[15],
             since: Duration::from_secs(since),
             podless: Duration::from_secs(podless),
+            native_for: Duration::from_secs(if flags[8] && !flags[7] { native_for } else { 0 }),
         }
     }
 }
@@ -585,6 +650,7 @@ proptest! {
                 Action::RemoveActivators => {
                     prop_assert!(facts.ready > 0 && facts.native_ready && !facts.selector_held);
                     prop_assert!(facts.burst_enough || facts.is_without_activators());
+                    prop_assert!(facts.native_for >= delays().propagation && facts.since >= delays().propagation);
                     prop_assert_eq!(step.state, State::Awake);
                 }
                 Action::HoldSelector => prop_assert!(facts.activators > 0 && facts.ready > 0),

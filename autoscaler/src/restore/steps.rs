@@ -1,8 +1,8 @@
 //! What has to be done to give everything back, and what of it may be done now. Pure: objects in,
 //! steps out.
 //!
-//! For each workload, in this order: wake, give its Services back, take the activators out, un-inject;
-//! in each namespace last, delete ours.
+//! For each workload, in this order: wake, give its Services back, their selectors first, take the activators
+//! out, un-inject; in each namespace last, delete ours.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,6 +17,7 @@ use kube::{
 use lull_contract::{
     annotations::LEAVE,
     names::{WORKLOAD_LABEL, label_value, workload_id},
+    ports::app_port_of,
     scaled_workload::ScaledWorkload,
 };
 use lull_injection::strip;
@@ -24,7 +25,7 @@ use serde_json::{Value, json};
 
 use crate::{
     mesh::{DestinationRule, WorkloadEntry},
-    objects::{SERVICE_NAME_LABEL, is_lulls, native_ready},
+    objects::{SERVICE_NAME_LABEL, is_lulls, lead_to, native_ready},
     plan,
     pod::Pod,
     stores::place,
@@ -65,6 +66,8 @@ pub(super) struct Object {
 pub(super) enum Step {
     /// Replicas for a workload that sleeps.
     Wake { target: Object, to: u32 },
+    /// The Service's own selector in the sentinel's place, by a JSON patch.
+    Release { target: Object, patch: Value },
     /// The Service as it was, by a JSON patch.
     RestoreService { target: Object, patch: Value },
     /// The template as the user wrote it, by a JSON patch.
@@ -110,6 +113,18 @@ fn restore(service: &Service, now: bool) -> Option<Planned> {
     Some(Planned { step, now })
 }
 
+/// The selector of `service`, where the sentinel stands in its place, once pods are ready.
+fn release(service: &Service, is_awake: bool) -> Option<Planned> {
+    let is_held = plan::is_held(service) && plan::is_noted(service);
+    is_held.then(|| Planned {
+        step: Step::Release {
+            target: Object::of(service),
+            patch: plan::release_patch(service),
+        },
+        now: is_awake,
+    })
+}
+
 /// Slices with activators go once their Service can do without.
 fn slices_out(seen: &Seen, is_late: bool) -> Vec<Planned> {
     let ours = seen.slices.iter().filter(|slice| is_lulls(slice));
@@ -148,10 +163,18 @@ fn entries_out(seen: &Seen, is_late: bool) -> Vec<Planned> {
 
 /// Whether `service` is the user's again and Kubernetes' own slices list a pod, or nobody will.
 fn does_without(seen: &Seen, service: &Service, is_late: bool) -> bool {
+    plan::restore_patch(service).is_none() && (is_served(seen, service) || is_late)
+}
+
+/// Whether Kubernetes' own slices of `service` list a ready pod.
+fn is_served(seen: &Seen, service: &Service) -> bool {
+    native_ready(slices_of(seen, service)).next().is_some()
+}
+
+fn slices_of<'a>(seen: &'a Seen, service: &Service) -> impl Iterator<Item = &'a EndpointSlice> {
     let place = place(service);
-    let siblings = seen.slices.iter().filter(|s| service_of(s) == place);
-    let is_served = native_ready(siblings).next().is_some();
-    plan::restore_patch(service).is_none() && (is_served || is_late)
+    let slices = seen.slices.iter();
+    slices.filter(move |slice| service_of(slice) == place)
 }
 
 fn service_of(slice: &EndpointSlice) -> (String, String) {
@@ -195,7 +218,9 @@ struct Target<'a> {
     object: &'a DynamicObject,
     resource: &'a ApiResource,
     id: String,
-    /// Services in front of its pods that Lull has changed.
+    /// Services in front of its pods.
+    services: Vec<&'a Service>,
+    /// Those of them that Lull has changed.
     noted: Vec<&'a Service>,
 }
 
@@ -208,13 +233,15 @@ impl<'a> Target<'a> {
             .and_then(|labels| serde_json::from_value(labels.clone()).ok())
             .unwrap_or_default();
         let is_behind = |service: &Service| {
-            service.namespace() == object.namespace()
-                && plan::restore_patch(service).is_some()
-                && plan::selects(service, &labels)
+            service.namespace() == object.namespace() && plan::selects(service, &labels)
         };
+        let services: Vec<&Service> = seen.services.iter().filter(|s| is_behind(s)).collect();
+        let noted = services.iter().copied();
+        let noted = noted.filter(|service| plan::restore_patch(service).is_some());
         Self {
             id: workload_id(&resource.kind, &object.name_any()),
-            noted: seen.services.iter().filter(|s| is_behind(s)).collect(),
+            noted: noted.collect(),
+            services,
             resource,
             object,
         }
@@ -231,13 +258,23 @@ impl<'a> Target<'a> {
             planned.push(Planned { step, now: true });
         }
         let is_awake = !sleeps && (self.has_ready_pod(seen) || is_late);
-        planned.extend(self.noted.iter().filter_map(|s| restore(s, is_awake)));
+        // In a mesh activators are no endpoints any more after that, so Kubernetes lists pods before. While
+        // the sentinel stands there, it is about to list none.
+        let may_restore = |service: &Service| {
+            let is_listed = !plan::is_held(service) && is_served(seen, service);
+            is_awake && (is_listed || is_late)
+        };
+        for service in &self.noted {
+            planned.extend(release(service, is_awake && !is_late));
+            planned.extend(restore(service, may_restore(service)));
+        }
         if let Some(patch) = self.uninject_patch() {
             let step = Step::Uninject {
                 target: self.as_object(),
                 patch,
             };
-            let now = self.noted.is_empty() && !self.has_activators(seen);
+            let is_read = is_late || !self.is_unread(seen);
+            let now = self.noted.is_empty() && !self.has_activators(seen) && is_read;
             planned.push(Planned { step, now });
         }
     }
@@ -275,6 +312,29 @@ impl<'a> Target<'a> {
                 .entries
                 .iter()
                 .any(|e| is_its(e.namespace(), e.labels()))
+    }
+
+    /// Whether Kubernetes still lists pods by ports of the sidecar, whose names new pods don't have: it has not
+    /// read that the Services were given back.
+    fn is_unread(&self, seen: &Seen) -> bool {
+        let ports = self.traffic_ports();
+        let mut services = self.services.iter();
+        services.any(|service| lead_to(slices_of(seen, service), &ports))
+    }
+
+    /// Where its sidecar takes traffic.
+    fn traffic_ports(&self) -> Vec<u16> {
+        let containers = self.object.data.pointer("/spec/template/spec/containers");
+        let containers = containers.and_then(Value::as_array).into_iter().flatten();
+        let ports = containers.filter_map(|container| container.get("ports")?.as_array());
+        let traffic = ports.flatten().filter(|port| {
+            let name = port.get("name").and_then(Value::as_str);
+            name.is_some_and(|name| app_port_of(name).is_some())
+        });
+        let numbers = traffic.filter_map(|port| port.get("containerPort")?.as_u64());
+        numbers
+            .filter_map(|number| u16::try_from(number).ok())
+            .collect()
     }
 
     /// The template as the user wrote it, and without the mark of somebody who was leaving; the
@@ -332,6 +392,7 @@ impl Step {
     fn target(&self) -> &Object {
         match self {
             Self::Wake { target, .. }
+            | Self::Release { target, .. }
             | Self::RestoreService { target, .. }
             | Self::Uninject { target, .. }
             | Self::Delete { target }
@@ -344,6 +405,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Wake { target, to } => write!(f, "wake {target} with {to} pods"),
+            Self::Release { target, .. } => write!(f, "give the selector of {target} back"),
             Self::RestoreService { target, .. } => write!(f, "give {target} back"),
             Self::Uninject { target, .. } => write!(f, "take the sidecar out of {target}"),
             Self::Delete { target } | Self::DeleteWorkload { target } => {

@@ -131,6 +131,16 @@ impl Task {
         self.remove_slices(all.collect()).await
     }
 
+    /// Whether there is anything of what [`Self::remove_activators`] takes away, where there are `services`.
+    pub(super) fn lists_activators_behind(&self, services: &[PlannedService]) -> bool {
+        let names = services.iter();
+        let mut names = names.flat_map(|service| objects::slice_names(&service.name));
+        // Nobody can delete entries of a kind that the cluster does not have any more.
+        let has_entries = self.ctx.stores.entries.is_known() && !self.entries().is_empty();
+        let is_listed = has_entries || names.any(|name| self.slice_of_ours(&name).is_some());
+        is_listed && !services.is_empty()
+    }
+
     /// Takes away those of the slices with these names that are ours.
     async fn remove_slices(&self, names: Vec<String>) -> Result<(), WriteError> {
         let names = names.into_iter();
@@ -146,6 +156,9 @@ impl Task {
         objects::belongs_to(&*slice, &self.key.name).then_some(slice)
     }
 
+    /// Not where Kubernetes lists no pod, which there is nobody to keep from: by its slices, which become
+    /// empty, it is seen to have read this one. They might be from an earlier hold, whose end it has not
+    /// read yet. Asked again, it is done once there is a pod.
     pub(super) async fn hold_selector(
         &self,
         workload: &ScaledWorkload,
@@ -153,7 +166,7 @@ impl Task {
     ) -> Result<(), WriteError> {
         let uid = workload.uid().unwrap_or_default();
         for service in services.iter().filter_map(|s| self.service(&s.name)) {
-            if !plan::is_held(&service) {
+            if !plan::is_held(&service) && self.has_listed_pods(&service) {
                 let patch = plan::hold_patch(&service, &uid);
                 self.patch_service(&service, patch, Purpose::HoldSelector)
                     .await?;
@@ -162,7 +175,7 @@ impl Task {
         Ok(())
     }
 
-    /// Not as long as activators answer and the hold is unread: asked again, it is done then.
+    /// Not as long as an activator answers and the hold is unread: asked again, it is done then.
     pub(super) async fn restore_selector(
         &self,
         services: &[PlannedService],

@@ -1,5 +1,8 @@
 //! Leaving: wake, give the Services back, take the activators out, un-inject, delete ours.
 //!
+//! A Service is given back in two steps where the sentinel is in it: first its selector, and the rest of it once
+//! Kubernetes has listed the pods, since in a mesh activators are no endpoints any more after that.
+//!
 //! Every step looks at the objects and does what is missing, so it can be cut anywhere and resumed
 //! by another replica.
 
@@ -30,6 +33,56 @@ use crate::{
 /// After this, a workload whose pods don't get ready is given back as it is.
 const WAKE_LIMIT: Duration = Duration::from_secs(120);
 
+/// What is seen of one that is awake, or never will be.
+#[derive(Debug, Clone, Copy, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not a hidden enum"
+)]
+struct Seen {
+    /// It has lasted so long that nothing is waited for any more.
+    is_late: bool,
+    /// A Service that can be given back has the sentinel for a selector.
+    is_held: bool,
+    /// Kubernetes has listed a ready pod for every Service for a propagation delay, or there is no Service.
+    is_served: bool,
+    /// A Service's ports lead to the names that only pods with the sidecar have.
+    is_switched: bool,
+    /// The Services were given back a propagation delay ago.
+    is_heard: bool,
+    /// Kubernetes' own slices still lead to the sidecars' ports, so it has not read that yet.
+    is_unread: bool,
+}
+
+/// What is done with its Services next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Nothing: what is waited for is not there.
+    Wait,
+    /// The user's selector, so that pods are listed.
+    Release,
+    /// The Services as their user had them.
+    GiveBack,
+    /// Activators out of the endpoints, and what follows that.
+    TakeOut,
+}
+
+fn step(seen: Seen) -> Step {
+    if seen.is_held && !seen.is_late {
+        return Step::Release;
+    }
+    if !seen.is_served && !seen.is_late {
+        return Step::Wait;
+    }
+    if seen.is_switched {
+        return Step::GiveBack;
+    }
+    if seen.is_heard && (!seen.is_unread || seen.is_late) {
+        return Step::TakeOut;
+    }
+    Step::Wait
+}
+
 // === impl Task ===
 
 impl Task {
@@ -40,9 +93,10 @@ impl Task {
     ) -> Result<(), WriteError> {
         if self.state != Some(State::Leaving) {
             self.enter(State::Leaving);
+            // Of an earlier time: another replica may have led since.
+            self.restored_at = None;
         }
         let services = self.our_services(workload, target);
-        let planned = only_names(&services);
         if let Some(workload) = workload {
             if !self.is_woken(target, workload).await? {
                 self.say(workload, Say::leaving("waking before it leaves"))
@@ -57,20 +111,45 @@ impl Task {
         } else if !self.is_awake_unlisted(target, &services).await? {
             return Ok(());
         }
-        let mut all = services.iter();
-        let waits = all.any(|service| self.has_to_stay_held(service));
-        if waits && self.state_since.elapsed() < WAKE_LIMIT {
-            return Ok(());
+        match step(self.seen_leaving(target, &services)) {
+            Step::Wait => {}
+            Step::Release => self.restore_selector(&only_names(&held(&services))).await?,
+            Step::GiveBack => self.give_back(&services).await?,
+            Step::TakeOut => return self.take_out(target, workload).await,
         }
-        self.give_back(&services).await?;
-        // The caches must show it, and every proxy must have heard of it.
-        let heard = self.are_given_back();
-        let served = planned.is_empty()
-            || self.native_ready(&planned)
-            || self.state_since.elapsed() >= WAKE_LIMIT;
-        if !heard || !served {
-            return Ok(());
+        self.refresh_listed(target, workload).await
+    }
+
+    /// What is seen of it; `services` are its own.
+    fn seen_leaving(&mut self, target: &Target, services: &[Arc<Service>]) -> Seen {
+        let named = only_names(services);
+        let is_held = !held(services).is_empty();
+        let is_switched = services.iter().any(|service| plan::is_noted(service));
+        let native_for = self.native_for(&named, is_held);
+        Seen {
+            is_late: self.state_since.elapsed() >= WAKE_LIMIT,
+            is_held,
+            is_served: named.is_empty() || native_for >= self.ctx.delays.propagation,
+            is_switched,
+            is_heard: !is_switched && self.are_given_back(),
+            is_unread: self.lead_to_sidecars(target, &named),
         }
+    }
+
+    /// Whether Kubernetes' own slices of `services` have a ready pod at a port of the sidecar.
+    fn lead_to_sidecars(&self, target: &Target, services: &[PlannedService]) -> bool {
+        let template = target.template.as_ref();
+        let template = template.filter(|_| target.is_injected());
+        let ports = template.map(|template| template.plan.traffic_ports.as_slice());
+        self.lead_to(services, ports.unwrap_or_default())
+    }
+
+    /// What is left where pods alone answer.
+    async fn take_out(
+        &mut self,
+        target: &Target,
+        workload: Option<&ScaledWorkload>,
+    ) -> Result<(), WriteError> {
         self.remove_all_activators().await?;
         if target.is_injected() {
             return self.uninject(target).await;
@@ -169,6 +248,21 @@ impl Task {
         ready || self.state_since.elapsed() >= WAKE_LIMIT
     }
 
+    /// While something is waited for after it is awake, activators stay where they are, too, and dead ones
+    /// leave. Not of a template without the sidecar, which says nothing of the ports that they have.
+    async fn refresh_listed(
+        &mut self,
+        target: &Target,
+        workload: Option<&ScaledWorkload>,
+    ) -> Result<(), WriteError> {
+        let is_due = target.is_injected() && self.lists_activators();
+        let Some(workload) = workload.filter(|_| is_due) else {
+            return Ok(());
+        };
+        let plan = self.plan(target, workload);
+        self.add_activators(workload, &plan.services).await
+    }
+
     /// While it wakes on its way out, activators stay where they are, and dead ones leave.
     pub(super) async fn add_activators_as_planned(
         &mut self,
@@ -251,6 +345,12 @@ fn listed(workload: &ScaledWorkload) -> &[String] {
     status.map_or(&[][..], |status| status.services.as_slice())
 }
 
+/// Those of `services` whose selector is the sentinel, and whose own one is known.
+fn held(services: &[Arc<Service>]) -> Vec<Arc<Service>> {
+    let is_held = |service: &&Arc<Service>| plan::is_held(service) && plan::is_noted(service);
+    services.iter().filter(is_held).cloned().collect()
+}
+
 /// Whether `service` carries our note of what it was, one that nobody can read included: what else of ours
 /// is about it goes as well.
 fn has_note(service: &Service) -> bool {
@@ -287,6 +387,73 @@ mod tests {
         let metadata = json!({ "name": "shop", "annotations": annotations });
         serde_json::from_value(json!({ "metadata": metadata, "spec": { "selector": selector } }))
             .unwrap()
+    }
+
+    #[test]
+    fn pods_are_listed_before_ports_are_given_back_and_these_are_read_before_activators_go() {
+        let bursting = Seen {
+            is_held: true,
+            is_switched: true,
+            ..Seen::default()
+        };
+        let released = Seen {
+            is_held: false,
+            ..bursting
+        };
+        let listed = Seen {
+            is_served: true,
+            is_unread: true,
+            ..released
+        };
+        let given_back = Seen {
+            is_switched: false,
+            ..listed
+        };
+        let heard = Seen {
+            is_heard: true,
+            ..given_back
+        };
+        let read = Seen {
+            is_unread: false,
+            ..heard
+        };
+        let unserved = Seen {
+            is_served: false,
+            ..read
+        };
+        let rows = [
+            ("all traffic by the activators", bursting, Step::Release),
+            ("nothing listed yet", released, Step::Wait),
+            ("pods are listed", listed, Step::GiveBack),
+            ("given back", given_back, Step::Wait),
+            ("heard, and Kubernetes stands still", heard, Step::Wait),
+            ("heard and read", read, Step::TakeOut),
+            ("the same, and the pod has gone", unserved, Step::Wait),
+        ];
+        for (what, seen, then) in rows {
+            assert_eq!(step(seen), then, "{what}");
+            // Nothing is waited for without an end.
+            let is_late = true;
+            let late = step(Seen { is_late, ..seen });
+            let is_heard = seen.is_switched || seen.is_heard;
+            assert_eq!(late != Step::Wait, is_heard, "{what}");
+            assert_ne!(late, Step::Release, "{what}");
+        }
+    }
+
+    #[test]
+    fn only_a_selector_that_is_known_is_given_back_alone() {
+        let note = r#"{"ports":[],"selector":{"app":"shop"}}"#;
+        let (plain, sentinel) = (json!({ "app": "shop" }), json!({ HELD_LABEL: "uid" }));
+        for (selector, note, expected) in [
+            (&plain, Some(note), 0),
+            (&sentinel, Some(note), 1),
+            (&sentinel, Some("{"), 0),
+            (&sentinel, None, 0),
+        ] {
+            let services = [Arc::new(service(selector, note))];
+            assert_eq!(held(&services).len(), expected, "{selector} {note:?}");
+        }
     }
 
     #[test]

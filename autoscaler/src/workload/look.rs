@@ -1,13 +1,12 @@
 //! What is seen of a workload: from the watch caches and the reports to [`Facts`].
 
 use std::{
-    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use k8s_openapi::api::core::v1::Service;
 use kube::ResourceExt;
 use lull_contract::{
     assignment::{self, Activator},
@@ -22,7 +21,6 @@ use crate::{
     demand::{Measured, Reporter},
     machine::Facts,
     metrics::{Asked, Numbers},
-    objects,
     plan::{self, Plan, PlannedService},
     pod::Pod,
     policy::{Seen, Verdict},
@@ -34,9 +32,6 @@ use crate::{
 const PULL_TIMEOUT: Duration = Duration::from_millis(900);
 /// How long a count that we wrote is believed over the watch cache.
 const WRITTEN_BELIEVED: Duration = Duration::from_secs(5);
-/// How many pods without a sidecar activators are told of: enough for those whom they hold, and a status
-/// stays small.
-const PLAIN_PODS: usize = 16;
 
 /// One look.
 #[derive(Debug)]
@@ -192,72 +187,18 @@ impl Task {
     /// How long there has been none, though `replicas` asks for one. For one that ends its controller may be
     /// waiting.
     fn podless(&mut self, replicas: u32, pods: &[Arc<Pod>]) -> Duration {
-        let is_podless = replicas > 0 && pods.is_empty();
-        let since = self.podless_since.filter(|_| is_podless);
-        self.podless_since = is_podless.then(|| since.unwrap_or_else(Instant::now));
-        self.podless_since.map_or(Duration::ZERO, |at| at.elapsed())
+        lasts(&mut self.podless_since, replicas > 0 && pods.is_empty())
     }
 
-    /// Every Service has a ready pod in Kubernetes' own slices, for callers of all its families.
-    pub(super) fn native_ready(&self, services: &[PlannedService]) -> bool {
-        self.each_has_ready(services, |_| true)
-    }
-
-    /// The same of pods that have a port which the Service asks for.
-    pub(super) fn native_reached(&self, services: &[PlannedService]) -> bool {
-        self.each_has_ready(services, objects::has_ports)
-    }
-
-    /// Whether every one of `services`, of which there are some, has a ready pod in those of Kubernetes'
-    /// own slices that count.
-    fn each_has_ready(
-        &self,
-        services: &[PlannedService],
-        counts: impl Fn(&EndpointSlice) -> bool,
-    ) -> bool {
-        let pods = self.pods();
-        let is_ready = |service: &PlannedService| {
-            let slices = self.slices_of(&service.name);
-            let slices = slices.iter().map(Arc::as_ref);
-            let slices: Vec<&EndpointSlice> = slices.filter(|slice| counts(slice)).collect();
-            objects::are_served(&service.families, &slices, &pods)
-        };
-        !services.is_empty() && services.iter().all(is_ready)
-    }
-
-    /// Every ready address in Kubernetes' own slices is a pod with the sidecar; not every controller
-    /// tells how far a rollout is.
-    pub(super) fn endpoints_have_sidecars(&self, services: &[PlannedService]) -> bool {
-        self.plain_pods(services).is_empty()
-    }
-
-    /// Ready addresses in Kubernetes' own slices of `services` that are no pods with the sidecar, in
-    /// order; not all of many.
-    pub(super) fn plain_pods(&self, services: &[PlannedService]) -> Vec<String> {
-        let pods = self.pods();
-        let is_plain = |address: &&str| !pods.iter().any(|pod| pod.has_address(address));
-        let mut plain = BTreeSet::new();
-        for service in services {
-            let slices = self.slices_of(&service.name);
-            let ready = objects::native_ready(slices.iter().map(Arc::as_ref));
-            plain.extend(ready.filter(is_plain).map(str::to_owned));
+    /// Whether activators are listed from before; asked of the caches only where it matters. What stands
+    /// behind other Services than `services` is not taken away on the way to `Awake`, so it leads to no step
+    /// out of there.
+    fn is_left_listed(&self, services: &[PlannedService]) -> bool {
+        match self.state {
+            Some(State::Enrolling) => self.lists_activators(),
+            Some(State::Awake) => self.lists_activators_behind(services),
+            _ => false,
         }
-        plain.into_iter().take(PLAIN_PODS).collect()
-    }
-
-    /// Whether the sentinel has to stay in `service`, where activators answer meanwhile: Kubernetes' own
-    /// slices still list pods of this workload, so their controller has not read it yet. Given the selector
-    /// back, it would read both one after the other, late, and between the two empty slices that looked
-    /// ready all the time.
-    pub(super) fn has_to_stay_held(&self, service: &Service) -> bool {
-        let slices = self.slices_of(&service.name_any());
-        self.lists_activators()
-            && objects::is_hold_unread(service, slices.iter().map(Arc::as_ref), &self.pods())
-    }
-
-    fn slices_of(&self, service: &str) -> Vec<Arc<EndpointSlice>> {
-        let slices = &self.ctx.stores.slices;
-        slices.in_group(&self.key.namespace, service)
     }
 
     pub(super) fn look(&mut self, target: &Target, workload: &ScaledWorkload, plan: &Plan) -> Look {
@@ -266,6 +207,11 @@ impl Task {
         let (now, pods) = (self.ctx.now(), self.pods());
         let replicas = self.replicas(target);
         let podless = self.podless(replicas, &pods);
+        let selector_held = services.iter().any(|s| {
+            self.service(&s.name)
+                .is_some_and(|service| plan::is_held(&service))
+        });
+        let native_for = self.native_for(services, selector_held);
         let seen = Seen {
             replicas,
             ready: count(pods.iter().filter(|pod| pod.is_ready).count()),
@@ -297,13 +243,10 @@ impl Task {
             arrived: measured.totals.arrivals != self.arrivals_at_state,
             rolling: target.is_rolling,
             services_switched: !services.is_empty() && services.iter().all(switched),
-            selector_held: services.iter().any(|s| {
-                self.service(&s.name)
-                    .is_some_and(|service| plan::is_held(&service))
-            }),
+            selector_held,
             native_ready: self.native_ready(services),
-            // Asked of the caches only where it matters.
-            listed: self.state == Some(State::Enrolling) && self.lists_activators(),
+            native_for,
+            listed: self.is_left_listed(services),
             activators: count(self.usable_activators(workload).len()),
             since: self.state_since.elapsed(),
             podless,
@@ -385,6 +328,13 @@ fn to_pull(term: Option<u64>, pods: &[Arc<Pod>]) -> Vec<(String, String, u16)> {
     pods.iter().filter_map(reachable).collect()
 }
 
+/// How long something has been so without a break, which `is_so` now; `since` is when it was seen first.
+pub(super) fn lasts(since: &mut Option<Instant>, is_so: bool) -> Duration {
+    let first = since.filter(|_| is_so);
+    *since = is_so.then(|| first.unwrap_or_else(Instant::now));
+    since.map_or(Duration::ZERO, |at| at.elapsed())
+}
+
 fn count(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
@@ -415,6 +365,16 @@ mod tests {
         assert!(!is_woken());
         let ended = tokio::spawn(panic_with(pulling)).await;
         assert!(ended.unwrap_err().is_panic() && is_woken());
+    }
+
+    #[test]
+    fn what_is_interrupted_begins_anew() {
+        let minute = Duration::from_secs(60);
+        let mut since = Instant::now().checked_sub(minute);
+        assert!(lasts(&mut since, true) >= minute);
+        assert_eq!(lasts(&mut since, false), Duration::ZERO);
+        assert!(since.is_none());
+        assert!(lasts(&mut since, true) < minute && since.is_some());
     }
 
     #[test]

@@ -79,6 +79,19 @@ impl Task {
         slices.any(|slice| stores::service_of(&slice) == Some(name.as_str()))
     }
 
+    /// Whether callers of `service` are told of an activator that is there. An object alone says nothing: it
+    /// may list nobody, or who has gone.
+    pub(super) fn has_answering_activators(&self, service: &Service) -> bool {
+        let activators = self.ctx.stores.activators.all();
+        let (slices, entries) = (self.slices_of_ours(), self.entries());
+        let name = service.name_any();
+        let is_its = |slice: &&Arc<EndpointSlice>| stores::service_of(slice) == Some(name.as_str());
+        let in_slices = slices.iter().filter(is_its);
+        let in_slices = in_slices.flat_map(|slice| objects::addresses(slice));
+        let in_entries = entries.iter().map(|entry| entry.spec.address.as_str());
+        objects::is_any_ready(in_slices.chain(in_entries), &activators)
+    }
+
     /// Takes the activators out of where they would mislead callers: nothing of this workload answers
     /// there. WorkloadEntries are for all its Services, and none of these selects them.
     ///

@@ -21,6 +21,8 @@ pub struct Controller {
     state: State,
     state_since: f64,
     arrivals_at_state: u64,
+    /// Since when callers find pods without the activator.
+    native_since: Option<f64>,
     hearing: Option<Hearing>,
     begun: f64,
     /// When a pod was heard last.
@@ -45,6 +47,7 @@ impl Controller {
             state,
             state_since: now,
             arrivals_at_state: 0,
+            native_since: None,
             hearing: None,
             begun: now,
             pod_heard_at: now,
@@ -110,11 +113,13 @@ impl Controller {
         let verdict = self
             .policy
             .verdict(&self.settings, &measured, seen, at(now));
+        let native_ready = self.note_native(cluster);
         let facts = Facts {
             arrived: measured.totals.arrivals != self.arrivals_at_state,
             services_switched: true,
             selector_held: cluster.selector_held,
-            native_ready: seen.ready > 0 && !cluster.selector_held,
+            native_ready,
+            native_for: at(self.native_since.map_or(0.0, |since| now - since)),
             // What listens says so in its report.
             activators: if self.hearing.is_some() { 2 } else { 0 },
             since: at(now - self.state_since),
@@ -139,9 +144,19 @@ impl Controller {
             (self.state, self.state_since) = (step.state, now);
             self.arrivals_at_state = measured.totals.arrivals;
         }
+        // Slices follow a selector at once here.
+        self.note_native(cluster);
         self.desired = verdict.want;
         self.reason = step.reason.unwrap_or_else(|| verdict.to_string());
         step.actions
+    }
+
+    /// Whether callers find pods without the activator, and takes note of since when.
+    fn note_native(&mut self, cluster: &Cluster) -> bool {
+        let is_served = cluster.ready() > 0 && !cluster.selector_held;
+        let since = self.native_since.unwrap_or_else(|| cluster.now());
+        self.native_since = is_served.then_some(since);
+        is_served
     }
 }
 

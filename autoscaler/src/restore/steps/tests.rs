@@ -1,5 +1,6 @@
 use k8s_openapi::api::core::v1::Pod as KubePod;
 use kube::core::GroupVersionKind;
+use lull_contract::names::HELD_LABEL;
 
 use super::*;
 
@@ -72,6 +73,11 @@ fn activators() -> EndpointSlice {
     slice("shop-lull", "lull.dev", true)
 }
 
+/// As Kubernetes lists the pod.
+fn native() -> EndpointSlice {
+    slice("shop-x", "endpointslice-controller.k8s.io", true)
+}
+
 fn entry() -> WorkloadEntry {
     of(json!({
         "apiVersion": "networking.istio.io/v1",
@@ -137,12 +143,14 @@ fn a_sleeper_is_given_back_in_order() {
     seen.targets = vec![deployment(1, &injected_template())];
     assert_eq!(now(&seen), [""; 0], "no pod is ready");
     seen.pods = vec![pod()];
+    assert_eq!(now(&seen), [""; 0], "Kubernetes lists no pod yet");
+    seen.slices.push(native());
     assert_eq!(now(&seen), ["give Service ns/shop back"]);
 
     seen.services = vec![public("web", &json!({})), private()];
-    assert_eq!(now(&seen), [""; 0], "Kubernetes lists no pod yet");
-    let native = slice("shop-x", "endpointslice-controller.k8s.io", true);
-    seen.slices.push(native);
+    seen.slices.pop();
+    assert_eq!(now(&seen), [""; 0], "it lists none any more");
+    seen.slices.push(native());
     assert_eq!(now(&seen), ["delete EndpointSlice ns/shop-lull"]);
 
     seen.slices.remove(0);
@@ -168,12 +176,11 @@ fn in_a_mesh_entries_and_hidden_slices_go_as_other_slices_do() {
         pods: vec![pod()],
         ..Seen::default()
     };
+    assert_eq!(now(&seen), [""; 0], "Kubernetes lists no pod yet");
+    seen.slices.push(native());
     assert_eq!(now(&seen), ["give Service ns/shop back"]);
 
     seen.services = vec![public("web", &json!({})), private()];
-    assert_eq!(now(&seen), [""; 0], "Kubernetes lists no pod yet");
-    let native = slice("shop-x", "endpointslice-controller.k8s.io", true);
-    seen.slices.push(native);
     let out = [
         "delete EndpointSlice ns/shop-lull-hidden",
         "delete EndpointSlice ns/shop-lull-hidden-ipv6",
@@ -186,6 +193,53 @@ fn in_a_mesh_entries_and_hidden_slices_go_as_other_slices_do() {
     assert_eq!(now(&seen), last, "the sidecar stays until then");
     seen.entries.clear();
     assert_eq!(now(&seen), ["take the sidecar out of Deployment ns/shop"]);
+}
+
+#[test]
+fn a_selector_is_given_back_before_the_ports_are() {
+    let mut held = switched();
+    let sentinel = BTreeMap::from([(HELD_LABEL.to_owned(), "uid".to_owned())]);
+    held.spec.as_mut().unwrap().selector = Some(sentinel);
+    let mut seen = Seen {
+        targets: vec![deployment(1, &injected_template())],
+        services: vec![held],
+        slices: vec![activators(), native()],
+        pods: vec![pod()],
+        ..Seen::default()
+    };
+    let first = "give the selector of Service ns/shop back";
+    assert_eq!(now(&seen), [first], "what is listed still is about to go");
+    let late = told(&seen, true).into_iter().filter(|(_, now)| *now);
+    let late: Vec<String> = late.map(|(step, _)| step).collect();
+    assert_eq!(late, ["give Service ns/shop back"], "at once, by one patch");
+    seen.services = vec![switched()];
+    assert_eq!(now(&seen), ["give Service ns/shop back"]);
+}
+
+#[test]
+fn the_sidecar_stays_until_kubernetes_has_read_the_ports() {
+    let mut template = injected_template();
+    let ports = json!([
+        { "name": "lull-8080", "containerPort": 8012 },
+        { "name": "lull-report", "containerPort": 9090 },
+    ]);
+    template["spec"]["containers"][1]["ports"] = ports;
+    let listed = |port: u16| {
+        let mut slice = native();
+        slice.ports = of(json!([{ "name": "", "port": port }]));
+        slice
+    };
+    let seen = |port| Seen {
+        targets: vec![deployment(1, &template)],
+        services: vec![public("web", &json!({}))],
+        slices: vec![listed(port)],
+        pods: vec![pod()],
+        ..Seen::default()
+    };
+    let step = "take the sidecar out of Deployment ns/shop".to_owned();
+    assert_eq!(told(&seen(8012), false), [(step.clone(), false)]);
+    assert_eq!(told(&seen(8012), true), [(step.clone(), true)]);
+    assert_eq!(told(&seen(8080), false), [(step, true)]);
 }
 
 #[test]
