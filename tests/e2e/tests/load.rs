@@ -118,6 +118,7 @@ async fn rolling_update_under_load_loses_nothing() -> anyhow::Result<()> {
             keep_alive: false,
             ..kept.clone()
         };
+        agent.is_answered(&workload.url("/"), FOLLOW).await?;
         let kept = agent.start(&kept).await?;
         let fresh = agent.start(&fresh).await?;
         under_way(&kept).await?;

@@ -159,6 +159,7 @@ async fn set_version(workload: &Workload, version: &str) -> anyhow::Result<()> {
 }
 
 async fn rolls_out_under_load(agent: &Agent, workload: &Workload) -> anyhow::Result<()> {
+    agent.is_answered(&workload.url("/"), FOLLOW).await?;
     let load = agent
         .start(&RunSpec {
             url: workload.url("/?sleep_ms=10"),

@@ -229,6 +229,7 @@ async fn knative_13575_streams_leave_pods_that_end() -> anyhow::Result<()> {
             rate: Some(0.2),
             ..busy.clone()
         };
+        agent.is_answered(&workload.url("/"), FOLLOW).await?;
         let (busy, idle) = (agent.start(&busy).await?, agent.start(&idle).await?);
         eventually("the load to be under way", FOLLOW, async || {
             let ok = busy.so_far().await?.ok;

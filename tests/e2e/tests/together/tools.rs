@@ -24,6 +24,7 @@ const SERVICE_CHANGES: usize = 2;
 
 /// Constant load by new connections, for longer than any test takes.
 async fn load<'a>(agent: &'a Agent, workload: &Workload) -> anyhow::Result<Run<'a>> {
+    agent.is_answered(&workload.url("/"), FOLLOW).await?;
     let spec = RunSpec {
         url: workload.url("/?sleep_ms=10"),
         connections: 10,
