@@ -13,7 +13,7 @@ use lull_e2e::{
     coldstarts::{Phases, Pick, spread, wake_by_knative, wake_by_patch, wake_by_request},
     eventually,
     histogram::Histogram,
-    in_namespace,
+    in_namespace, in_namespace_for,
     knative::KnativeService,
     say,
     spread::Spread,
@@ -25,6 +25,9 @@ use serde_json::json;
 const BATCH: u32 = 25;
 /// Workloads of each kind that take turns: falling asleep takes twenty seconds, a wake one.
 const PAIRS: usize = 4;
+/// Longest time of one namespace: 25 wakes of Lull's take about three minutes, but a revision of Knative's goes to
+/// zero only 30 s after the activator is in the way.
+const BATCH_TIME: Duration = Duration::from_secs(900);
 /// Connections of the load under which memory is measured.
 const CONNECTIONS: u32 = 300;
 /// Longest wait until all of them go by way of the activators.
@@ -65,7 +68,7 @@ async fn main() -> anyhow::Result<()> {
     let cluster = Cluster::connect().await?;
     let before = wakes_sent(&cluster).await?;
     for batch in batches(args.wakes) {
-        in_namespace("coldstart", async |namespace| {
+        in_namespace_for(BATCH_TIME, "coldstart", async |namespace| {
             measure(namespace, batch, args.knative, &mut starts).await
         })
         .await?;
@@ -136,7 +139,7 @@ async fn memory_under_load(namespace: &Namespace) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A namespace lives 5 minutes at most; 25 wakes take about three.
+/// None is so long that a namespace's time is over.
 fn batches(wakes: u32) -> Vec<u32> {
     let whole = wakes / BATCH;
     let mut batches = vec![BATCH; usize::try_from(whole).unwrap_or_default()];
