@@ -8,7 +8,7 @@ use lull_e2e::{
     Agent, App, Cluster, Kind, MetricsApi, Namespace, Original, Workload, all_answered, eventually,
     history::History, in_namespace, metrics_api, rollouts, slices,
 };
-use sample_app::wire::{ProbeSpec, RunSpec};
+use sample_app::wire::RunSpec;
 use serde_json::json;
 
 /// Longest wait for a state that must come.
@@ -81,17 +81,13 @@ async fn a_stateful_set_sleeps_wakes_and_gets_everything_back() -> anyhow::Resul
 
 /// One connection by the headless Service, which no activator and no queue-proxy sees.
 async fn stays_awake_for_its_peers(agent: &Agent, workload: &Workload) -> anyhow::Result<()> {
-    // The pod has its name once it is ready.
-    workload.rolled_out().await?;
     let url = format!("http://{}:8080/", workload.pod_host(0));
-    let named = agent
-        .probe(&ProbeSpec {
-            url: url.clone(),
-            until_ok_ms: Some(20_000),
-            ..ProbeSpec::default()
-        })
-        .await?;
-    ensure!(named.ok, "the pod has no name: {named:?}");
+    // It has its name once it is ready and the DNS knows that, and must not fall asleep before.
+    eventually("the pod to have its name", FOLLOW, async || {
+        agent.get(&workload.url("/")).await?;
+        agent.get(&url).await
+    })
+    .await?;
     let kept = agent
         .start(&RunSpec {
             url,
@@ -256,8 +252,13 @@ async fn scaled_by_two(namespace: &Namespace) -> anyhow::Result<()> {
     );
     all_answered(&load.stop().await?)?;
     workload.asleep().await?;
-    let (changes, ours) = (history.changes(), scales_told(&workload).await?);
-    ensure!(changes == [1, 3, 0], "{changes:?}");
+    eventually("the watch to have seen that", FOLLOW, async || {
+        let changes = history.changes();
+        ensure!(changes == [1, 3, 0], "{changes:?}");
+        Ok(())
+    })
+    .await?;
+    let ours = scales_told(&workload).await?;
     ensure!(ours == before, "Lull scaled above one: {ours:?}");
     Ok(())
 }
