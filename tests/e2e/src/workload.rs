@@ -15,8 +15,9 @@ use crate::{
     eventually,
 };
 
-/// Longest wait for a rollout: image at hand, small containers, a busy machine.
-const ROLLOUT: Duration = Duration::from_secs(60);
+/// Longest wait for a rollout: image at hand, small containers, and a dozen tests that begin theirs at once
+/// on a small machine.
+const ROLLOUT: Duration = Duration::from_secs(120);
 /// Longest wait for sleep: a window of 6 s, propagation, and a busy machine.
 const SLEEP: Duration = Duration::from_secs(60);
 /// DNS domain of the cluster unless `E2E_CLUSTER_DOMAIN` names another.
@@ -225,7 +226,7 @@ impl Workload {
     /// Waits until every wanted replica is of the newest template and ready; returns how many.
     ///
     /// # Errors
-    /// Where that takes longer than a minute.
+    /// Where that takes longer than two minutes.
     pub async fn rolled_out(&self) -> anyhow::Result<i64> {
         let what = format!("the rollout of {}", self.name);
         eventually(&what, ROLLOUT, async || self.is_rolled_out().await).await
@@ -234,7 +235,7 @@ impl Workload {
     /// Waits until Lull runs the workload: its Service is switched.
     ///
     /// # Errors
-    /// Where that takes longer than a minute.
+    /// Where that takes longer than two minutes.
     pub async fn enrolled(&self) -> anyhow::Result<()> {
         let what = format!("{} to be enrolled", self.name);
         eventually(&what, ROLLOUT, async || self.is_enrolled().await).await
