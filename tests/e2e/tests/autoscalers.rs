@@ -20,7 +20,7 @@ use sample_app::wire::RunSpec;
 /// The promise of issue 6: another one decides so long after the leader's crash.
 const TAKEOVER: Duration = Duration::from_secs(3);
 /// Longest time of the load, which is stopped before.
-const LOAD: Duration = Duration::from_secs(240);
+const LOAD: Duration = Duration::from_secs(400);
 /// For what the test itself needs to see it: API calls on a busy machine.
 const SIGHT: Duration = Duration::from_millis(750);
 /// Longest wait for what must be there before it.

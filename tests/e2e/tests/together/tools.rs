@@ -29,7 +29,7 @@ async fn load<'a>(agent: &'a Agent, workload: &Workload) -> anyhow::Result<Run<'
         url: workload.url("/?sleep_ms=10"),
         connections: 10,
         rate: Some(50.0),
-        seconds: Some(280.0),
+        seconds: Some(470.0),
         keep_alive: false,
         ..RunSpec::default()
     };
