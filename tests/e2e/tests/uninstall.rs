@@ -11,7 +11,7 @@ use lull_e2e::{
 use sample_app::wire::RunSpec;
 
 /// Longest wait for what goes on after helm has returned: pods without a sidecar replace others.
-const SETTLE: Duration = Duration::from_secs(60);
+const SETTLE: Duration = Duration::from_secs(120);
 
 #[tokio::test]
 async fn helm_uninstall_wakes_sleepers_and_leaves_nothing() -> anyhow::Result<()> {

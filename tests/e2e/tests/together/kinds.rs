@@ -12,7 +12,7 @@ use sample_app::wire::RunSpec;
 use serde_json::json;
 
 /// Longest wait for a state that must come.
-const FOLLOW: Duration = Duration::from_secs(60);
+const FOLLOW: Duration = Duration::from_secs(120);
 /// More than two of the shortest windows and what else comes before sleep.
 const LONGER_THAN_SLEEP_TAKES: Duration = Duration::from_secs(25);
 /// The promise of issue 6: a kind that comes later is found within this.
@@ -161,7 +161,7 @@ async fn rolls_out_under_load(agent: &Agent, workload: &Workload) -> anyhow::Res
             url: workload.url("/?sleep_ms=10"),
             connections: 10,
             rate: Some(100.0),
-            seconds: Some(120.0),
+            seconds: Some(400.0),
             keep_alive: false,
             ..RunSpec::default()
         })
@@ -220,7 +220,7 @@ async fn scaled_by_two(namespace: &Namespace) -> anyhow::Result<()> {
             url: workload.url("/?sleep_ms=10"),
             connections: 10,
             rate: Some(50.0),
-            seconds: Some(150.0),
+            seconds: Some(400.0),
             keep_alive: false,
             ..RunSpec::default()
         })

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 /// Between two rounds of the GitOps controller: others take 10 s and more.
 const EVERY: Duration = Duration::from_secs(2);
 /// Longest wait for a state that must come.
-const FOLLOW: Duration = Duration::from_secs(60);
+const FOLLOW: Duration = Duration::from_secs(120);
 /// The sentinel and the user's selector, each written once in a sleep and a wake.
 const SERVICE_CHANGES: usize = 2;
 
