@@ -28,7 +28,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 /// Longest wait for a wake that nobody has asked for: 15 s without an activator, a pod, a busy machine.
 const WOKEN: Duration = Duration::from_secs(90);
 /// Longest time of this test: activators drain each time they go.
-const TEST: Duration = Duration::from_secs(600);
+const TEST: Duration = Duration::from_secs(900);
 
 /// Always by way of the activators, however many pods there are.
 fn always_proxied(name: &str) -> App {
