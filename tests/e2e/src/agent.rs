@@ -23,7 +23,7 @@ use crate::{
 /// Name of the agent's pod in most namespaces.
 const POD: &str = "agent";
 /// Longest wait for the agent's pod to come or go.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(120);
 /// Longest wait for callers to follow a change of endpoints.
 const REACH: Duration = Duration::from_secs(60);
 
@@ -81,7 +81,7 @@ impl Agent {
     /// Starts the agent's pod and waits until it answers.
     ///
     /// # Errors
-    /// Where it doesn't within a minute.
+    /// Where it doesn't within two minutes.
     pub async fn deploy(namespace: &Namespace) -> anyhow::Result<Self> {
         Self::deploy_as(POD, namespace).await
     }
@@ -89,7 +89,7 @@ impl Agent {
     /// Like [`Self::deploy`], for one more agent: its connections come from an address of its own.
     ///
     /// # Errors
-    /// Where it doesn't answer within a minute.
+    /// Where it doesn't answer within two minutes.
     pub async fn deploy_as(name: &'static str, namespace: &Namespace) -> anyhow::Result<Self> {
         Self::deploy_pod((name, None), &[], namespace).await
     }
@@ -97,7 +97,7 @@ impl Agent {
     /// Like [`Self::deploy`], with more annotations on its pod.
     ///
     /// # Errors
-    /// Where it doesn't answer within a minute.
+    /// Where it doesn't answer within two minutes.
     pub async fn deploy_annotated(
         annotations: &[(&str, &str)],
         namespace: &Namespace,
@@ -108,7 +108,7 @@ impl Agent {
     /// Like [`Self::deploy_as`], with a service account of the same name: who it is for a mesh.
     ///
     /// # Errors
-    /// Where it doesn't answer within a minute.
+    /// Where it doesn't answer within two minutes.
     pub async fn deploy_with_account(
         name: &'static str,
         namespace: &Namespace,
@@ -170,7 +170,7 @@ impl Agent {
     /// Starts the agent anew: an old one may be of another image.
     ///
     /// # Errors
-    /// Where the old one doesn't go or the new one doesn't come within a minute.
+    /// Where the old one doesn't go or the new one doesn't come within two minutes.
     pub async fn redeploy(namespace: &Namespace) -> anyhow::Result<Self> {
         let pods: Api<Pod> = namespace.api();
         let delete = DeleteParams::default().grace_period(0);

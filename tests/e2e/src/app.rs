@@ -376,7 +376,7 @@ impl Workload {
     /// no pod is left.
     ///
     /// # Errors
-    /// Where that takes longer than two minutes.
+    /// Where either takes longer than two minutes.
     pub async fn put_to_sleep(&self) -> anyhow::Result<()> {
         self.annotate(&[(MIN_SCALE, None)]).await?;
         self.asleep().await?;

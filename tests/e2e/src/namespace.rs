@@ -15,8 +15,9 @@ use crate::{cluster::call, diagnostics, eventually};
 
 /// Label on every namespace that the suite makes.
 pub const SUITE_LABEL: &str = "lull-e2e";
-/// Longest time of a test unless it says so: two minutes and more where many stand side by side.
-const TEST: Duration = Duration::from_secs(300);
+/// Longest time of a test unless it says so: two minutes and more where many stand side by side, and twice that on
+/// a machine half as fast.
+const TEST: Duration = Duration::from_secs(480);
 /// The same in a mesh, where each pod takes some seconds more to start.
 const MESH_TEST: Duration = Duration::from_secs(600);
 
@@ -29,7 +30,7 @@ pub struct Namespace {
     pub name: String,
 }
 
-/// Runs `test` in a namespace of its own, for 5 minutes at most.
+/// Runs `test` in a namespace of its own, for 8 minutes at most.
 ///
 /// When the test fails, what is known about the namespace and Lull's components goes to standard
 /// error. The namespace is deleted in the end, unless `E2E_KEEP` is set.

@@ -139,8 +139,15 @@ impl Race {
             workload: workload.map(|workload| workload.name.clone()),
             refuses,
             seconds: (from, second()),
+            again: None,
         });
         outcome
+    }
+
+    /// What was killed last is ready again.
+    fn is_back(&self) {
+        let now = sample_app::unix_us() / 1_000_000;
+        self.tally.lock().again(now);
     }
 
     /// Waits for what must come.

@@ -65,7 +65,10 @@ pub async fn install(cluster: &Cluster) -> anyhow::Result<()> {
                 .any(|c| c["type"] == "Established" && c["status"] == "True")
         });
         ensure!(is_known, "its status is {}", there["status"]);
-        Ok(())
+        // It answers for it a moment later.
+        let (version, plural) = (Kind::Rollout.api_version(), Kind::Rollout.plural());
+        let all = format!("/apis/{version}/{plural}");
+        cluster.get(&all).await.map(drop)
     })
     .await
 }

@@ -15,10 +15,12 @@ use crate::{
     eventually,
 };
 
-/// Longest wait for a rollout: image at hand, small containers, a busy machine.
-const ROLLOUT: Duration = Duration::from_secs(60);
-/// Longest wait for sleep: a window of 6 s, propagation, and a busy machine.
-const SLEEP: Duration = Duration::from_secs(60);
+/// Longest wait for a rollout: image at hand, small containers, and a dozen tests that begin theirs at once
+/// on a small machine.
+const ROLLOUT: Duration = Duration::from_secs(120);
+/// Longest wait for sleep: a window of 6 s in which every pod is heard each second, propagation, and a busy
+/// machine.
+const SLEEP: Duration = Duration::from_secs(120);
 /// DNS domain of the cluster unless `E2E_CLUSTER_DOMAIN` names another.
 const DOMAIN: &str = "cluster.local";
 
@@ -225,7 +227,7 @@ impl Workload {
     /// Waits until every wanted replica is of the newest template and ready; returns how many.
     ///
     /// # Errors
-    /// Where that takes longer than a minute.
+    /// Where that takes longer than two minutes.
     pub async fn rolled_out(&self) -> anyhow::Result<i64> {
         let what = format!("the rollout of {}", self.name);
         eventually(&what, ROLLOUT, async || self.is_rolled_out().await).await
@@ -234,7 +236,7 @@ impl Workload {
     /// Waits until Lull runs the workload: its Service is switched.
     ///
     /// # Errors
-    /// Where that takes longer than a minute.
+    /// Where that takes longer than two minutes.
     pub async fn enrolled(&self) -> anyhow::Result<()> {
         let what = format!("{} to be enrolled", self.name);
         eventually(&what, ROLLOUT, async || self.is_enrolled().await).await
@@ -243,7 +245,7 @@ impl Workload {
     /// Waits until the workload sleeps: no replicas, and Lull says so; returns how long it took.
     ///
     /// # Errors
-    /// Where that takes longer than a minute.
+    /// Where that takes longer than two minutes.
     pub async fn asleep(&self) -> anyhow::Result<Duration> {
         let started = Instant::now();
         let what = format!("{} to fall asleep", self.name);
@@ -277,7 +279,7 @@ impl Workload {
     /// Waits until no pod is left, not even one that is going.
     ///
     /// # Errors
-    /// Where that takes longer than a minute.
+    /// Where that takes longer than two minutes.
     pub async fn pods_gone(&self) -> anyhow::Result<()> {
         eventually(
             &format!("the pods of {} to go", self.name),

@@ -217,6 +217,7 @@ async fn a_held_workload_that_loses_its_sidecar_is_reached_after_every_crash() -
         let workload = app.deploy(namespace).await?;
         workload.enrolled().await?;
         let crashes = Crashes::start(&workload).await?;
+        agent.is_answered(&workload.url("/"), PART).await?;
         let load = load(&agent, &workload).await?;
         held(&workload).await?;
         plain::without_webhook(cluster, async || {

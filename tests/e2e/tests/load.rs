@@ -11,17 +11,25 @@ use lull_e2e::{Agent, App, Original, Workload, all_answered, eventually, in_name
 use sample_app::wire::RunSpec;
 use serde_json::json;
 
-/// Longest wait for pods and endpoints to follow a change.
-const FOLLOW: Duration = Duration::from_secs(60);
+/// Longest wait for pods and endpoints to follow a change, under loads that keep a small machine busy.
+const FOLLOW: Duration = Duration::from_secs(120);
+/// How long the load that grows from zero lasts at least.
+const GROWS: Duration = Duration::from_secs(15);
 /// The promise of issue 3: back at zero within the window and this.
 const SLEEP_SLACK: Duration = Duration::from_secs(15);
 /// The shortest window, which every test app has.
 const WINDOW: Duration = Duration::from_secs(6);
 
-/// Requests that each pod's queue-proxy has seen.
-async fn seen_by_queue_proxies(workload: &Workload) -> anyhow::Result<BTreeMap<String, u64>> {
+/// Requests that each queue-proxy has seen, of pods that are ready or were `before`: one that was told to
+/// end meanwhile still answers.
+async fn seen_by_queue_proxies(
+    workload: &Workload,
+    before: &BTreeMap<String, u64>,
+) -> anyhow::Result<BTreeMap<String, u64>> {
     let mut seen = BTreeMap::new();
-    for pod in workload.ready_pods().await? {
+    let mut pods = BTreeSet::from_iter(workload.ready_pods().await?);
+    pods.extend(before.keys().cloned());
+    for pod in pods {
         let report = workload.queue_proxy(&pod).await?;
         seen.insert(pod, report.load.requests);
     }
@@ -38,7 +46,8 @@ async fn load_from_zero_grows_pods_and_traffic_goes_direct() -> anyhow::Result<(
         let spec = RunSpec {
             url: workload.url("/?sleep_ms=300"),
             connections: 300,
-            seconds: Some(15.0),
+            // Stopped before.
+            seconds: Some(240.0),
             ..RunSpec::default()
         };
         let first = agent.start(&spec).await?;
@@ -48,19 +57,26 @@ async fn load_from_zero_grows_pods_and_traffic_goes_direct() -> anyhow::Result<(
             async || slices::pods_only(&workload, 2).await,
         )
         .await?;
-        let first = first.finished().await?;
+        reached_directly(&agent, &workload).await?;
+        eventually("a load that has grown", FOLLOW, async || {
+            let so_far = first.so_far().await?.elapsed_ms;
+            ensure!(so_far >= sample_app::ms(GROWS), "{so_far:.0} ms so far");
+            Ok(())
+        })
+        .await?;
+        let first = first.stop().await?;
         all_answered(&first)?;
         ensure!(first.via_activator > 0, "it began at zero: {first:?}");
 
         // Connections of the first run may stay with an activator until they end; new ones don't.
-        let before = seen_by_queue_proxies(&workload).await?;
+        let before = seen_by_queue_proxies(&workload, &BTreeMap::new()).await?;
         let second = agent
             .run(&RunSpec {
                 seconds: Some(4.0),
                 ..spec
             })
             .await?;
-        let after = seen_by_queue_proxies(&workload).await?;
+        let after = seen_by_queue_proxies(&workload, &before).await?;
         all_answered(&second)?;
         ensure!(
             second.via_activator == 0,
@@ -94,6 +110,25 @@ async fn load_from_zero_grows_pods_and_traffic_goes_direct() -> anyhow::Result<(
     .await
 }
 
+/// Waits until new connections reach no activator: callers hear a moment later that those have left the
+/// endpoints.
+async fn reached_directly(agent: &Agent, workload: &Workload) -> anyhow::Result<()> {
+    let several = RunSpec {
+        url: workload.url("/"),
+        connections: 10,
+        requests: Some(40),
+        keep_alive: false,
+        ..RunSpec::default()
+    };
+    eventually("pods alone to answer", FOLLOW, async || {
+        let result = agent.run(&several).await?;
+        all_answered(&result)?;
+        ensure!(result.via_activator == 0, "by what? {result:?}");
+        Ok(())
+    })
+    .await
+}
+
 #[tokio::test]
 async fn rolling_update_under_load_loses_nothing() -> anyhow::Result<()> {
     in_namespace("rollout", async |namespace| {
@@ -108,7 +143,8 @@ async fn rolling_update_under_load_loses_nothing() -> anyhow::Result<()> {
         let kept = RunSpec {
             url: workload.url("/?sleep_ms=10"),
             connections: 20,
-            seconds: Some(20.0),
+            // Stopped before, however long the rollout takes.
+            seconds: Some(240.0),
             rate: Some(200.0),
             ..RunSpec::default()
         };
@@ -127,11 +163,18 @@ async fn rolling_update_under_load_loses_nothing() -> anyhow::Result<()> {
             .change_container(json!({ "env": [{ "name": "VERSION", "value": "2" }] }))
             .await?;
         workload.rolled_out().await?;
+        eventually("the old pods to go", FOLLOW, async || {
+            let pods = workload.pods().await?;
+            let mut names = pods.iter().filter_map(|pod| pod.metadata.name.as_ref());
+            ensure!(!names.any(|name| old.contains(name)), "of {old:?} some are");
+            Ok(())
+        })
+        .await?;
         ensure!(
             !kept.so_far().await?.done,
             "the rollout took longer than the load"
         );
-        for result in [kept.finished().await?, fresh.finished().await?] {
+        for result in [kept.stop().await?, fresh.stop().await?] {
             all_answered(&result)?;
             let by: BTreeSet<&String> = result.by_pod.keys().collect();
             ensure!(
@@ -180,7 +223,7 @@ async fn annotation_removed_under_load_gives_everything_back() -> anyhow::Result
         let spec = RunSpec {
             url: workload.url("/?sleep_ms=10"),
             connections: 20,
-            seconds: Some(90.0),
+            seconds: Some(240.0),
             rate: Some(200.0),
             ..RunSpec::default()
         };

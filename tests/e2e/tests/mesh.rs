@@ -112,7 +112,8 @@ async fn a_policy_on_identities_holds_awake_and_woken() -> anyhow::Result<()> {
             Ok(())
         })
         .await?;
-        friend.get(&workload.url("/")).await?;
+        // Its own Envoy learns of a new Service from istiod, too.
+        friend.is_answered(&workload.url("/"), FOLLOW).await?;
 
         // Each of them wakes it once.
         workload.put_to_sleep().await?;

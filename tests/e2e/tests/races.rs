@@ -25,7 +25,7 @@ const SLEEPERS: usize = 3;
 /// Longest time of what is before and after the races.
 const AROUND: Duration = Duration::from_secs(600);
 /// Longest wait for a mode before them.
-const FOLLOW: Duration = Duration::from_secs(60);
+const FOLLOW: Duration = Duration::from_secs(120);
 
 /// What is raced with.
 struct Workloads {

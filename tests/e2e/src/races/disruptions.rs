@@ -142,6 +142,7 @@ pub async fn kill_pod(
         components::is_restarted(&pods, (victim, before))
     })
     .await?;
+    race.is_back();
     // Another one comes instead: the kubelet makes one that is killed often wait for minutes.
     evict(workload, victim).await?;
     replaced(race, workload, (victim, pods.len())).await
@@ -182,6 +183,7 @@ async fn kill(
         components::is_restarted(&pods, (&victim, before))
     })
     .await?;
+    race.is_back();
     components::end(cluster, component, &victim).await
 }
 

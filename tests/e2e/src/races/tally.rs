@@ -13,6 +13,8 @@ const IN_FLIGHT_SECONDS: u64 = 2;
 /// Seconds in which callers are refused by a process that has been killed: until kubelet has seen its end
 /// (1 s), and kube-proxy has been told (1 s more) or the process is there again, on a machine that is busy.
 const REFUSED_SECONDS: u64 = 3;
+/// The same at most where the process was seen to be ready again only later than that, on a machine that is slow.
+const REFUSED_SECONDS_AT_MOST: u64 = 6;
 
 /// Something that was done to workloads or to what they depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +70,8 @@ pub(super) struct Kill {
     pub(super) refuses: bool,
     /// From before it was killed until it was, seconds since 1970.
     pub(super) seconds: (u64, u64),
+    /// When it was seen to be ready again.
+    pub(super) again: Option<u64>,
 }
 
 /// A load that has ended.
@@ -77,8 +81,10 @@ pub(super) struct Loaded {
     pub(super) workload: String,
     /// Most requests that it had in flight at any time.
     pub(super) in_flight: u64,
-    /// Most requests that it can have begun while a killed process refused them.
-    pub(super) refused: u64,
+    /// Requests that it begins in a second at most; none: as fast as it can.
+    rate: Option<u64>,
+    /// All that it has.
+    requests: u64,
     /// What came of it.
     pub(super) result: RunResult,
 }
@@ -155,7 +161,7 @@ impl Kill {
             (Act::KillActivator | Act::KillPod, Failure::Cut)
             | (Act::KillPod, Failure::BadGateway) => IN_FLIGHT_SECONDS,
             (Act::KillActivator | Act::KillPod, Failure::Unconnected) if self.refuses => {
-                REFUSED_SECONDS
+                self.refused_seconds()
             }
             _ => return false,
         };
@@ -166,6 +172,14 @@ impl Kill {
         let (from, to) = self.seconds;
         had_some && (from..=to + later).contains(&second)
     }
+
+    /// For so long after it callers are refused.
+    fn refused_seconds(&self) -> u64 {
+        let (_, killed) = self.seconds;
+        let until_again = self.again.map(|again| again.saturating_sub(killed));
+        let seconds = until_again.unwrap_or(REFUSED_SECONDS);
+        seconds.clamp(REFUSED_SECONDS, REFUSED_SECONDS_AT_MOST)
+    }
 }
 
 // === impl Loaded ===
@@ -173,22 +187,25 @@ impl Kill {
 impl Loaded {
     /// What came of `spec`, of `workload`.
     pub(super) fn new(workload: &str, spec: &RunSpec, result: RunResult) -> Self {
-        let refused = match spec.rate {
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "hundreds"
-            )]
-            Some(rate) => rate.ceil() as u64 * REFUSED_SECONDS,
-            // One without a rate sends whatever it has as fast as it is refused.
-            None => spec.requests.unwrap_or(u64::MAX),
-        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "hundreds"
+        )]
+        let rate = spec.rate.map(|rate| rate.ceil() as u64);
         Self {
             workload: workload.to_owned(),
             in_flight: u64::from(spec.connections) * u64::from(spec.streams),
-            refused,
+            rate,
+            requests: spec.requests.unwrap_or(u64::MAX),
             result,
         }
+    }
+
+    /// Most requests that it can have begun in so many seconds.
+    fn begun_within(&self, seconds: u64) -> u64 {
+        let all = self.requests;
+        self.rate.map_or(all, |rate| all.min(rate * seconds))
     }
 
     /// Every sort of failure that there was, with its second and how often.
@@ -218,6 +235,13 @@ impl Tally {
     /// Takes note of a kill.
     pub(super) fn killed(&mut self, kill: Kill) {
         self.kills.push(kill);
+    }
+
+    /// Takes note of when what was killed last is ready again.
+    pub(super) fn again(&mut self, second: u64) {
+        if let Some(last) = self.kills.last_mut() {
+            last.again = Some(second);
+        }
     }
 
     /// Takes note of a load that has ended.
@@ -357,7 +381,11 @@ fn too_much(kill: &Kill, cost: Cost, load: &Loaded) -> Vec<String> {
     let mut faults = Vec::new();
     for (what, count, most) in [
         ("were in flight in it", cost.in_flight, load.in_flight),
-        ("were refused by it", cost.refused, load.refused),
+        (
+            "were refused by it",
+            cost.refused,
+            load.begun_within(kill.refused_seconds()),
+        ),
     ] {
         if count > most {
             faults.push(format!(
@@ -405,6 +433,7 @@ mod tests {
             workload: workload.map(str::to_owned),
             refuses: workload.is_none(),
             seconds: (second, second),
+            again: None,
         }
     }
 
@@ -497,6 +526,26 @@ mod tests {
         assert_eq!(faults(&[kill(None, 50)], [served()]).len(), 1);
         // Another load of its has been at activators, so this one may have been on its way there.
         assert!(faults(&[kill(None, 50)], [served(), load("shop", &[])]).is_empty());
+    }
+
+    #[test]
+    fn callers_are_refused_until_the_process_is_seen_again_and_not_for_ever() {
+        // Three seconds are excused in any case, and six at most.
+        for (again, refused_for) in [(None, 3), (Some(51), 3), (Some(55), 5), (Some(80), 6)] {
+            let slow = || Kill {
+                again,
+                ..kill(None, 50)
+            };
+            let in_second = |second| load("shop", &[(second, Failure::Unconnected, 1)]);
+            let (last, later) = (50 + refused_for, 51 + refused_for);
+            assert!(faults(&[slow()], [in_second(last)]).is_empty(), "{again:?}");
+            assert_eq!(faults(&[slow()], [in_second(later)]).len(), 1, "{again:?}");
+            // Of two requests a second.
+            let all = load("shop", &[(51, Failure::Unconnected, 2 * refused_for)]);
+            let more = load("shop", &[(51, Failure::Unconnected, 2 * refused_for + 1)]);
+            assert!(faults(&[slow()], [all]).is_empty(), "{again:?}");
+            assert_eq!(faults(&[slow()], [more]).len(), 1, "{again:?}");
+        }
     }
 
     #[test]

@@ -9,6 +9,9 @@ use lull_e2e::{
 use sample_app::wire::{AppStats, ProbeSpec, RunSpec};
 use serde_json::json;
 
+/// Longest wait for what must come.
+const FOLLOW: Duration = Duration::from_secs(20);
+
 #[tokio::test]
 async fn a_plain_deployment_is_timed_counted_and_told_apart_from_a_broken_one() -> anyhow::Result<()>
 {
@@ -39,18 +42,20 @@ async fn a_plain_deployment_is_timed_counted_and_told_apart_from_a_broken_one() 
         let answer = agent.probe(&spec).await?;
         ensure!(answer.ok && answer.attempts > 1, "{answer:?}");
         assert_eq!(workload.rolled_out().await?, 2);
-        let seen = observer.timeline();
-        let order = [
-            seen.patched_us,
-            seen.created_us,
-            seen.scheduled_us,
-            seen.running_us,
-            seen.ready_us,
-        ];
-        ensure!(
-            order.iter().all(Option::is_some) && order.is_sorted(),
-            "{seen:?}"
-        );
+        let order = eventually("the watches to have seen it", FOLLOW, async || {
+            let seen = observer.timeline();
+            let order = [
+                seen.patched_us,
+                seen.created_us,
+                seen.scheduled_us,
+                seen.running_us,
+                seen.ready_us,
+            ];
+            ensure!(order.iter().all(Option::is_some), "{seen:?}");
+            Ok(order)
+        })
+        .await?;
+        ensure!(order.is_sorted(), "{order:?}");
 
         let run = RunSpec {
             url,
@@ -61,11 +66,9 @@ async fn a_plain_deployment_is_timed_counted_and_told_apart_from_a_broken_one() 
         let result = agent.run(&run).await?;
         all_answered(&result)?;
         assert_eq!((result.ok, result.via_activator), (2000, 0), "{result:?}");
-        let backends = eventually(
-            "both pods behind the Service",
-            Duration::from_secs(20),
-            async || slices::pods_only(&workload, 2).await,
-        )
+        let backends = eventually("both pods behind the Service", FOLLOW, async || {
+            slices::pods_only(&workload, 2).await
+        })
         .await?;
         let mut counted = 0;
         for pod in &backends.pods {

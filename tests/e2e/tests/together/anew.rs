@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::tools::{answered_by, targets};
 
 /// Longest wait for a state that must come.
-const FOLLOW: Duration = Duration::from_secs(60);
+const FOLLOW: Duration = Duration::from_secs(120);
 /// The named port that Lull points the Service of [`App::new`] at.
 const SWITCHED: &str = "lull-8080";
 

@@ -8,11 +8,11 @@ use lull_e2e::{
     Agent, App, Cluster, Kind, MetricsApi, Namespace, Original, Workload, all_answered, eventually,
     history::History, in_namespace, metrics_api, rollouts, slices,
 };
-use sample_app::wire::{ProbeSpec, RunSpec};
+use sample_app::wire::RunSpec;
 use serde_json::json;
 
 /// Longest wait for a state that must come.
-const FOLLOW: Duration = Duration::from_secs(60);
+const FOLLOW: Duration = Duration::from_secs(120);
 /// More than two of the shortest windows and what else comes before sleep.
 const LONGER_THAN_SLEEP_TAKES: Duration = Duration::from_secs(25);
 /// The promise of issue 6: a kind that comes later is found within this.
@@ -81,17 +81,13 @@ async fn a_stateful_set_sleeps_wakes_and_gets_everything_back() -> anyhow::Resul
 
 /// One connection by the headless Service, which no activator and no queue-proxy sees.
 async fn stays_awake_for_its_peers(agent: &Agent, workload: &Workload) -> anyhow::Result<()> {
-    // The pod has its name once it is ready.
-    workload.rolled_out().await?;
     let url = format!("http://{}:8080/", workload.pod_host(0));
-    let named = agent
-        .probe(&ProbeSpec {
-            url: url.clone(),
-            until_ok_ms: Some(20_000),
-            ..ProbeSpec::default()
-        })
-        .await?;
-    ensure!(named.ok, "the pod has no name: {named:?}");
+    // It has its name once it is ready and the DNS knows that, and must not fall asleep before.
+    eventually("the pod to have its name", FOLLOW, async || {
+        agent.get(&workload.url("/")).await?;
+        agent.get(&url).await
+    })
+    .await?;
     let kept = agent
         .start(&RunSpec {
             url,
@@ -165,7 +161,7 @@ async fn rolls_out_under_load(agent: &Agent, workload: &Workload) -> anyhow::Res
             url: workload.url("/?sleep_ms=10"),
             connections: 10,
             rate: Some(100.0),
-            seconds: Some(120.0),
+            seconds: Some(400.0),
             keep_alive: false,
             ..RunSpec::default()
         })
@@ -224,7 +220,7 @@ async fn scaled_by_two(namespace: &Namespace) -> anyhow::Result<()> {
             url: workload.url("/?sleep_ms=10"),
             connections: 10,
             rate: Some(50.0),
-            seconds: Some(150.0),
+            seconds: Some(400.0),
             keep_alive: false,
             ..RunSpec::default()
         })
@@ -256,8 +252,13 @@ async fn scaled_by_two(namespace: &Namespace) -> anyhow::Result<()> {
     );
     all_answered(&load.stop().await?)?;
     workload.asleep().await?;
-    let (changes, ours) = (history.changes(), scales_told(&workload).await?);
-    ensure!(changes == [1, 3, 0], "{changes:?}");
+    eventually("the watch to have seen that", FOLLOW, async || {
+        let changes = history.changes();
+        ensure!(changes == [1, 3, 0], "{changes:?}");
+        Ok(())
+    })
+    .await?;
+    let ours = scales_told(&workload).await?;
     ensure!(ours == before, "Lull scaled above one: {ours:?}");
     Ok(())
 }

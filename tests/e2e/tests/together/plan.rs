@@ -13,7 +13,7 @@ use lull_e2e::{App, Namespace, Original, Workload, cluster::has_code, eventually
 use serde_json::{Value, json};
 
 /// Longest wait for a state that must come.
-pub(crate) const FOLLOW: Duration = Duration::from_secs(60);
+pub(crate) const FOLLOW: Duration = Duration::from_secs(120);
 /// The shortest window goes with it all the time: it is a setting, and no dry run's business.
 const WINDOW: &str = "lull.dev/window";
 

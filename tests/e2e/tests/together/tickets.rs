@@ -115,11 +115,19 @@ async fn kubeelasti_285_endpoints_of_a_sleeper_are_complete() -> anyhow::Result<
             "/apis/discovery.k8s.io/v1/namespaces/{}/endpointslices?labelSelector=kubernetes.io/service-name%3D{}",
             workload.namespace, workload.name
         );
-        let slices = workload.cluster.get(&path).await?;
-        let slices = slices["items"].as_array().context("no list of slices")?;
-        let endpoints = slices.iter().flat_map(|slice| slice["endpoints"].as_array());
-        let endpoints: Vec<&Value> = endpoints.flatten().collect();
-        ensure!(!endpoints.is_empty(), "no endpoint in {slices:?}");
+        // The pods' own endpoints go a moment after them.
+        let endpoints = eventually("no endpoint that ends", FOLLOW, async || {
+            let slices = workload.cluster.get(&path).await?;
+            let slices = slices["items"].as_array().context("no list of slices")?;
+            let endpoints = slices.iter().flat_map(|slice| slice["endpoints"].as_array());
+            let endpoints: Vec<Value> = endpoints.flatten().cloned().collect();
+            let mut conditions = endpoints.iter().map(|endpoint| &endpoint["conditions"]);
+            let ends = conditions.any(|conditions| conditions["terminating"] == true);
+            ensure!(!ends, "{slices:?}");
+            Ok(endpoints)
+        })
+        .await?;
+        ensure!(!endpoints.is_empty(), "no endpoint");
         let wanted = json!({ "ready": true, "serving": true, "terminating": false });
         for endpoint in endpoints {
             ensure!(endpoint["conditions"] == wanted, "{endpoint}");

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 /// Between two rounds of the GitOps controller: others take 10 s and more.
 const EVERY: Duration = Duration::from_secs(2);
 /// Longest wait for a state that must come.
-const FOLLOW: Duration = Duration::from_secs(60);
+const FOLLOW: Duration = Duration::from_secs(120);
 /// The sentinel and the user's selector, each written once in a sleep and a wake.
 const SERVICE_CHANGES: usize = 2;
 
@@ -29,7 +29,7 @@ async fn load<'a>(agent: &'a Agent, workload: &Workload) -> anyhow::Result<Run<'
         url: workload.url("/?sleep_ms=10"),
         connections: 10,
         rate: Some(50.0),
-        seconds: Some(280.0),
+        seconds: Some(470.0),
         keep_alive: false,
         ..RunSpec::default()
     };
