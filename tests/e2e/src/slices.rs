@@ -92,12 +92,7 @@ pub async fn by_family(workload: &Workload) -> anyhow::Result<BTreeMap<String, B
     let endpoints: Vec<(String, Endpoint)> = endpoints.collect();
     for (family, endpoint) in endpoints {
         let backends = families.entry(family).or_default();
-        // Absent means ready: https://kubernetes.io/docs/reference/kubernetes-api/ EndpointConditions
-        let ready = endpoint
-            .conditions
-            .as_ref()
-            .and_then(|conditions| conditions.ready);
-        if ready == Some(false) {
+        if !is_ready(&endpoint) {
             continue;
         }
         for address in endpoint.addresses {
@@ -167,13 +162,17 @@ fn unnoticed(slices: &[EndpointSlice], pods: &[Pod]) -> BTreeSet<String> {
     called.filter(|pod| !alive.contains(pod)).collect()
 }
 
+/// Absent means ready: https://kubernetes.io/docs/reference/kubernetes-api/ EndpointConditions
+fn is_ready(endpoint: &Endpoint) -> bool {
+    let conditions = endpoint.conditions.as_ref();
+    conditions.and_then(|conditions| conditions.ready) != Some(false)
+}
+
 /// Whether callers are led to it as to one that goes on.
 fn is_called(endpoint: &Endpoint) -> bool {
     let conditions = endpoint.conditions.as_ref();
-    conditions.is_none_or(|conditions| {
-        // Absent means ready and not ending.
-        conditions.ready != Some(false) && conditions.terminating != Some(true)
-    })
+    let ends = conditions.and_then(|conditions| conditions.terminating) == Some(true);
+    is_ready(endpoint) && !ends
 }
 
 // === impl Union ===
@@ -242,13 +241,8 @@ impl Seen {
     }
 
     fn apply(&mut self, slice: &EndpointSlice) {
-        // Absent means ready, as above.
-        let is_ready = |endpoint: &&Endpoint| {
-            let conditions = endpoint.conditions.as_ref();
-            conditions.and_then(|conditions| conditions.ready) != Some(false)
-        };
-        let ready = slice.endpoints.iter().filter(is_ready).count();
-        self.ready.insert(slice.name_any(), ready);
+        let ready = slice.endpoints.iter().filter(|endpoint| is_ready(endpoint));
+        self.ready.insert(slice.name_any(), ready.count());
     }
 }
 
