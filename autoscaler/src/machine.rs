@@ -156,10 +156,11 @@ fn awake(facts: &Facts, delays: &Delays) -> Step {
     // By a step that was cut short: they go as after a wake, and dead ones leave until then. Not at once: the
     // caches may still show what has just been taken out.
     let is_left_listed = facts.listed && facts.ready > 0 && facts.since >= delays.propagation;
-    if facts.activators == 0 && is_left_listed {
-        return Step::new(State::Settling, Vec::from_iter(facts.scale()));
-    }
+    let settle = || Step::new(State::Settling, Vec::from_iter(facts.scale()));
     if facts.activators == 0 {
+        if is_left_listed {
+            return settle();
+        }
         let why = if facts.no_activator {
             NO_ACTIVATOR
         } else {
@@ -186,7 +187,7 @@ fn awake(facts: &Facts, delays: &Delays) -> Step {
         return Step::new(State::Bursting, actions);
     }
     if is_left_listed {
-        return Step::new(State::Settling, Vec::from_iter(facts.scale()));
+        return settle();
     }
     Step::new(State::Awake, Vec::from_iter(facts.scale()))
 }

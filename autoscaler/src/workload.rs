@@ -115,6 +115,7 @@ struct Task {
     native_since: Option<Instant>,
     /// What we wrote to `/scale`, and where there was before, which the watch may still show.
     written_replicas: Option<Written>,
+    /// Since when the Services have been their user's, as far as is known in this state.
     restored_at: Option<Instant>,
     status_written: Option<(ScaledWorkloadStatus, Instant)>,
     /// Something new to inform of, which was put off.
@@ -525,6 +526,8 @@ impl Task {
         self.unanswered_told &= is_told;
         self.state = Some(state);
         self.state_since = Instant::now();
+        // Of an earlier time: another replica may have led since.
+        self.restored_at = None;
         self.arrivals_at_state = self.mailbox.demand.lock().arrivals();
     }
 }

@@ -120,7 +120,6 @@ impl Task {
             self.enter(State::Enrolling);
             // What was measured before says nothing of the time after it.
             self.policy = Policy::new(true, self.ctx.now());
-            self.restored_at = None;
         }
         let services = self.our_services(Some(workload), target);
         let named = only_names(&services);

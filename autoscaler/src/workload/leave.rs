@@ -93,8 +93,6 @@ impl Task {
     ) -> Result<(), WriteError> {
         if self.state != Some(State::Leaving) {
             self.enter(State::Leaving);
-            // Of an earlier time: another replica may have led since.
-            self.restored_at = None;
         }
         let services = self.our_services(workload, target);
         if let Some(workload) = workload {
