@@ -15,7 +15,7 @@ use lull_e2e::{
     agent::Run,
     components,
     crashes::{Crashes, all_back, ended, load},
-    eventually, in_namespace_for, plain,
+    eventually, in_namespace_for, plain, slices,
 };
 
 /// As [`COMPONENTS`](lull_e2e::cluster::COMPONENTS) has it.
@@ -50,6 +50,11 @@ const LEAVE: [&str; 5] = [
     "DeleteWorkload",
     "DropFinalizer",
 ];
+
+/// Of one that is awake without the sentinel: activators are written in before its pods go.
+const PLAIN_SLEEP: [&str; 4] = ["WriteSlice", "FallingAsleep", "WriteScale", "Asleep"];
+/// And taken out when its pods are back.
+const PLAIN_CALM: [&str; 3] = ["Settling", "DeleteSlice", "Awake"];
 
 /// Of a sleeper whose template has lost the sidecar. Nobody calls it, so no follower wakes it before the
 /// leader does.
@@ -150,6 +155,41 @@ async fn held(workload: &Workload) -> anyhow::Result<()> {
         let selector = &service["spec"]["selector"];
         ensure!(!selector[HELD_LABEL].is_null(), "{selector}");
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_plain_sleep_and_its_wake_go_on_after_every_crash() -> anyhow::Result<()> {
+    in_namespace_for(TEST, "crashes-plain", async |namespace| {
+        let agent = Agent::deploy(namespace).await?;
+        let app = App::new("shop").annotate("lull.dev/max-scale", "1");
+        let workload = app.deploy_awake(namespace).await?;
+        pod_alone(&workload).await?;
+        let crashes = Crashes::start(&workload).await?;
+
+        crashes.after(&PLAIN_SLEEP).await?;
+        workload.annotate(&[("lull.dev/min-scale", None)]).await?;
+        // Whoever leads next takes the activators out again until it has heard the pod for a window.
+        crashes.done(2 * PART).await?;
+        workload.asleep().await?;
+        workload.pods_gone().await?;
+
+        crashes.after(&PLAIN_CALM).await?;
+        let load = load(&agent, &workload).await?;
+        let done = crashes.done(PART).await?;
+        pod_alone(&workload).await?;
+        let result = ended(load).await?;
+        ensure!(result.via_activator > 0, "nobody was held: {result:?}");
+        eprintln!("{} crashes, {} requests answered", done.len(), result.ok);
+        all_back(&namespace.cluster).await
+    })
+    .await
+}
+
+async fn pod_alone(workload: &Workload) -> anyhow::Result<()> {
+    eventually("its pod alone behind the Service", PART, async || {
+        slices::pods_only(workload, 1).await.map(drop)
     })
     .await
 }
