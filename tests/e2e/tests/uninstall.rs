@@ -1,17 +1,30 @@
-//! `helm uninstall`: every workload is awake and plain afterwards. Nothing may run beside it: Lull is
-//! gone then.
+//! `helm uninstall`, which is cut in its middle and run again: every workload is awake and plain afterwards.
+//! Nothing may run beside it: Lull is gone then.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, ensure};
+use kube::ResourceExt as _;
 use lull_e2e::{
-    Agent, App, Cluster, all_answered, command, eventually, families, in_namespace, leftovers,
-    namespace, slices,
+    Agent, App, Cluster, all_answered,
+    background::{Program, Scratch},
+    cluster::is_not_found,
+    command, eventually, families, in_namespace, leftovers, namespace, slices,
 };
 use sample_app::wire::RunSpec;
+use tokio::process::Command;
 
 /// Longest wait for what goes on after helm has returned: pods without a sidecar replace others.
 const SETTLE: Duration = Duration::from_secs(120);
+/// The chart's Job that makes every workload leave.
+const JOB: &str = "lull-uninstall";
+/// What its pods are among Lull's.
+const COMPONENT: &str = "uninstall";
+/// What it says while it waits for some.
+const WAITS: &str = " to leave: ";
 
 #[tokio::test]
 async fn helm_uninstall_wakes_sleepers_and_leaves_nothing() -> anyhow::Result<()> {
@@ -38,7 +51,7 @@ async fn helm_uninstall_wakes_sleepers_and_leaves_nothing() -> anyhow::Result<()
         let load = RunSpec {
             url: busy.url("/?sleep_ms=10"),
             connections: 10,
-            seconds: Some(240.0),
+            seconds: Some(300.0),
             rate: Some(50.0),
             keep_alive: false,
             ..RunSpec::default()
@@ -49,6 +62,8 @@ async fn helm_uninstall_wakes_sleepers_and_leaves_nothing() -> anyhow::Result<()
         let release = ["-n", namespace.cluster.lull_namespace.as_str()];
         let wait = ["--wait", "--timeout", "3m"];
         let args = [&["uninstall", "lull"][..], &release[..], &wait[..]].concat();
+        cut(&namespace.cluster, (helm.as_path(), args.as_slice())).await?;
+        // There still is a release, or this would fail.
         command::run(&helm, &args).await?;
 
         // Replicas of a sleeper are those it was enrolled with.
@@ -84,6 +99,51 @@ async fn helm_uninstall_wakes_sleepers_and_leaves_nothing() -> anyhow::Result<()
         Ok(())
     })
     .await
+}
+
+/// Begins an uninstall, and ends it while workloads leave: helm first, and then its Job.
+async fn cut(cluster: &Cluster, (helm, args): (&Path, &[&str])) -> anyhow::Result<()> {
+    let scratch = Scratch::try_new("uninstall")?;
+    let mut uninstall = Command::new(helm);
+    uninstall.args(args);
+    let uninstall = Program::start("helm-uninstall", uninstall, &scratch)?;
+    eventually("workloads to be waited for", SETTLE, async || {
+        let said = said(cluster).await?;
+        ensure!(said.contains(WAITS), "the Job says {said:?}");
+        Ok(())
+    })
+    .await?;
+    uninstall.stop().await?;
+    let namespace = &cluster.lull_namespace;
+    let (job, pods) = (
+        format!("/apis/batch/v1/namespaces/{namespace}/jobs/{JOB}?propagationPolicy=Background"),
+        format!("/api/v1/namespaces/{namespace}/pods"),
+    );
+    // Before its pods: it would make others.
+    cluster.text("DELETE", &job, Vec::new()).await?;
+    eventually("the Job's pods to go", SETTLE, async || {
+        let left = cluster.component_pods(COMPONENT).await?;
+        for pod in &left {
+            // Else it might go on for half a minute.
+            let at_once = format!("{pods}/{}?gracePeriodSeconds=1", pod.name_any());
+            match cluster.text("DELETE", &at_once, Vec::new()).await {
+                Err(error) if !is_not_found(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        ensure!(left.is_empty(), "{} are left", left.len());
+        Ok(())
+    })
+    .await
+}
+
+/// What the Job has said so far.
+async fn said(cluster: &Cluster) -> anyhow::Result<String> {
+    let pods = cluster.component_pods(COMPONENT).await?;
+    let name = pods.first().context("the Job has no pod")?.name_any();
+    let namespace = &cluster.lull_namespace;
+    let log = format!("/api/v1/namespaces/{namespace}/pods/{name}/log");
+    cluster.text("GET", &log, Vec::new()).await
 }
 
 async fn nothing_installed(cluster: &Cluster) -> anyhow::Result<()> {
