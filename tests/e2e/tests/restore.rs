@@ -8,11 +8,15 @@ use kube::{
     Api, ResourceExt as _,
     api::{ListParams, Patch, PatchParams},
 };
-use lull_contract::{annotations::SCALE, scaled_workload::ScaledWorkload};
+use lull_contract::{
+    annotations::SCALE,
+    scaled_workload::{Mode, ScaledWorkload},
+};
 use lull_e2e::{
-    Agent, App, Cluster, Original, Workload, all_answered,
+    Agent, App, Cluster, Namespace, Original, Workload, all_answered,
     cluster::{COMPONENTS, call, is_not_found},
     command, eventually, in_namespace_for, leftovers,
+    races::is_switched,
 };
 use sample_app::wire::RunSpec;
 use serde_json::json;
@@ -24,29 +28,49 @@ const TEST: Duration = Duration::from_secs(600);
 /// Where the API server has the kind that goes with Lull.
 const DEFINITION: &str =
     "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/scaledworkloads.lull.dev";
+/// What every workload here is given to Lull by.
+const ON: [Setting; 2] = [(SCALE, Some("true")), ("lull.dev/window", Some("6s"))];
+/// What more the busy one has.
+const TWO: [Setting; 1] = [(MIN_SCALE, Some("2"))];
+/// What more one has whose Service has the sentinel for a selector all the time.
+const HELD: [Setting; 2] = [(MIN_SCALE, Some("1")), (BURST_CAPACITY, Some("-1"))];
+/// What of that is taken away in the end.
+const OFF: [Setting; 4] = [
+    (SCALE, None),
+    ("lull.dev/window", None),
+    (MIN_SCALE, None),
+    (BURST_CAPACITY, None),
+];
+const MIN_SCALE: &str = "lull.dev/min-scale";
+const BURST_CAPACITY: &str = "lull.dev/target-burst-capacity";
 /// Applies the Job, or deletes it again.
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/cluster.sh");
 
+/// An annotation; without a value it is taken away.
+type Setting = (&'static str, Option<&'static str>);
+
+/// What there is when Lull goes, each with what it was before.
+struct Workloads {
+    sleeper: (Workload, Original),
+    /// Pods alone answer for it.
+    busy: (Workload, Original),
+    /// Activators alone do.
+    held: (Workload, Original),
+}
+
 #[tokio::test]
-async fn a_sleeper_without_lull_is_woken_and_everything_given_back() -> anyhow::Result<()> {
+async fn what_sleeps_and_what_is_held_without_lull_is_given_back() -> anyhow::Result<()> {
     let helm = std::env::var_os("E2E_HELM").map(PathBuf::from);
     let helm = helm.context("E2E_HELM must be the path of helm")?;
     in_namespace_for(TEST, "restore", async |namespace| {
         let cluster = &namespace.cluster;
         let agent = Agent::deploy(namespace).await?;
         let scout = Agent::deploy_as("scout", namespace).await?;
-        let (sleeper, busy) = (App::plain("sleeper"), App::plain("busy").replicas(2));
-        let (sleeper, busy) = tokio::try_join!(sleeper.deploy(namespace), busy.deploy(namespace))?;
-        tokio::try_join!(sleeper.rolled_out(), busy.rolled_out())?;
-        let originals = (Original::of(&sleeper).await?, Original::of(&busy).await?);
-        let on = [(SCALE, Some("true")), ("lull.dev/window", Some("6s"))];
-        let two = [on[0], on[1], ("lull.dev/min-scale", Some("2"))];
-        tokio::try_join!(sleeper.annotate(&on), busy.annotate(&two))?;
-        tokio::try_join!(sleeper.enrolled(), busy.enrolled())?;
-        scout.reaches_alone(&busy).await?;
-        let load = agent.start(&load(&busy)).await?;
-        sleeper.asleep().await?;
-        sleeper.pods_gone().await?;
+        let workloads = Workloads::deploy(namespace).await?;
+        let (sleeper, busy) = (&workloads.sleeper.0, &workloads.busy.0);
+        scout.reaches_alone(busy).await?;
+        let load = agent.start(&load(busy)).await?;
+        workloads.as_lull_leaves_them().await?;
 
         let release = ["-n", cluster.lull_namespace.as_str(), "--no-hooks"];
         command::run(&helm, &[&["uninstall", "lull"][..], &release[..]].concat()).await?;
@@ -61,20 +85,7 @@ async fn a_sleeper_without_lull_is_woken_and_everything_given_back() -> anyhow::
 
         command::run(SCRIPT, &["restore", "apply"]).await?;
         job_done(cluster).await?;
-        // The settings are the user's: they stay, and mean nothing.
-        let off = [
-            (SCALE, None),
-            ("lull.dev/window", None),
-            ("lull.dev/min-scale", None),
-        ];
-        tokio::try_join!(sleeper.annotate(&off), busy.annotate(&off))?;
-        for (workload, original) in [(&sleeper, &originals.0), (&busy, &originals.1)] {
-            eventually("everything to be given back", FOLLOW, async || {
-                original.given_back(workload).await
-            })
-            .await?;
-        }
-        agent.get(&sleeper.url("/")).await?;
+        workloads.given_back(&agent).await?;
         let load = load_ended(load).await?;
         eprintln!("{load} answered while Lull went and was cleaned up after");
         command::run(SCRIPT, &["restore", "delete"]).await
@@ -147,4 +158,71 @@ async fn job_done(cluster: &Cluster) -> anyhow::Result<()> {
         Ok(())
     })
     .await
+}
+
+// === impl Workloads ===
+
+impl Workloads {
+    /// Deploys them, and gives them to Lull.
+    async fn deploy(namespace: &Namespace) -> anyhow::Result<Self> {
+        let (sleeper, busy, held) = (
+            App::plain("sleeper"),
+            App::plain("busy").replicas(2),
+            App::plain("held"),
+        );
+        let (sleeper, busy, held) = tokio::try_join!(
+            enrolled(&sleeper, namespace, &[]),
+            enrolled(&busy, namespace, &TWO),
+            enrolled(&held, namespace, &HELD)
+        )?;
+        Ok(Self {
+            sleeper,
+            busy,
+            held,
+        })
+    }
+
+    /// Waits until each is what its name says.
+    async fn as_lull_leaves_them(&self) -> anyhow::Result<()> {
+        let (sleeper, held) = (&self.sleeper.0, &self.held.0);
+        sleeper.asleep().await?;
+        sleeper.pods_gone().await?;
+        eventually("the sentinel selector", FOLLOW, async || {
+            is_switched(held, Mode::Proxy).await
+        })
+        .await
+    }
+
+    /// Waits until each is what it was, and those are answered whom nobody reached without Lull.
+    async fn given_back(&self, agent: &Agent) -> anyhow::Result<()> {
+        let Self {
+            sleeper,
+            busy,
+            held,
+        } = self;
+        for (workload, original) in [sleeper, busy, held] {
+            // The settings are the user's: they stay, and mean nothing.
+            workload.annotate(&OFF).await?;
+            let what = format!("everything of {} to be given back", workload.name);
+            eventually(&what, FOLLOW, async || original.given_back(workload).await).await?;
+        }
+        for (workload, _) in [sleeper, held] {
+            agent.is_answered(&workload.url("/"), FOLLOW).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Deploys `app` without Lull, and gives it to Lull with `more` than the others have.
+async fn enrolled(
+    app: &App,
+    namespace: &Namespace,
+    more: &[Setting],
+) -> anyhow::Result<(Workload, Original)> {
+    let workload = app.deploy(namespace).await?;
+    workload.rolled_out().await?;
+    let original = Original::of(&workload).await?;
+    workload.annotate(&[&ON[..], more].concat()).await?;
+    workload.enrolled().await?;
+    Ok((workload, original))
 }
