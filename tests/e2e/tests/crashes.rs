@@ -50,6 +50,14 @@ const LEAVE: [&str; 5] = [
     "DeleteWorkload",
     "DropFinalizer",
 ];
+/// The same of one that leaves with the sentinel in its Service and activators behind that.
+const LEAVE_HELD: [&str; 5] = [
+    "Leaving",
+    "RestoreSelector",
+    "RestoreService",
+    "DeleteSlice",
+    "Annotate",
+];
 
 /// Of one that is awake without the sentinel: activators are written in before its pods go.
 const PLAIN_SLEEP: [&str; 4] = ["WriteSlice", "FallingAsleep", "WriteScale", "Asleep"];
@@ -190,6 +198,38 @@ async fn a_plain_sleep_and_its_wake_go_on_after_every_crash() -> anyhow::Result<
 async fn pod_alone(workload: &Workload) -> anyhow::Result<()> {
     eventually("its pod alone behind the Service", PART, async || {
         slices::pods_only(workload, 1).await.map(drop)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_leaves_while_it_is_held_is_given_back_after_every_crash() -> anyhow::Result<()> {
+    in_namespace_for(TEST, "crashes-leave", async |namespace| {
+        let agent = Agent::deploy(namespace).await?;
+        let scout = Agent::deploy_as("scout", namespace).await?;
+        let workload = App::plain("shop").deploy(namespace).await?;
+        workload.rolled_out().await?;
+        let original = Original::of(&workload).await?;
+        workload.annotate(&ON).await?;
+        workload.enrolled().await?;
+        scout.reaches_alone(&workload).await?;
+        let load = load(&agent, &workload).await?;
+        held(&workload).await?;
+
+        let crashes = Crashes::start(&workload).await?;
+        crashes.after(&LEAVE_HELD).await?;
+        workload
+            .annotate(&ON.map(|(key, _)| (key, None::<&str>)))
+            .await?;
+        let done = crashes.done(PART).await?;
+        eventually("everything to be given back", PART, async || {
+            original.given_back(&workload).await
+        })
+        .await?;
+        let result = ended(load).await?;
+        ensure!(result.via_activator > 0, "nobody was held: {result:?}");
+        eprintln!("{} crashes, {} requests answered", done.len(), result.ok);
+        all_back(&namespace.cluster).await
     })
     .await
 }
