@@ -8,11 +8,14 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use kube::ResourceExt as _;
+use lull_contract::{annotations::SCALE, scaled_workload::Mode};
 use lull_e2e::{
     Agent, App, Cluster, all_answered,
     background::{Program, Scratch},
     cluster::is_not_found,
-    command, eventually, families, in_namespace, leftovers, namespace, slices,
+    command, eventually, families, in_namespace, leftovers, namespace,
+    races::is_switched,
+    slices,
 };
 use sample_app::wire::RunSpec;
 use tokio::process::Command;
@@ -41,11 +44,10 @@ async fn helm_uninstall_wakes_sleepers_and_leaves_nothing() -> anyhow::Result<()
         let (sleeper, busy) = (app("sleeper").replicas(2), app("busy"));
         let (sleeper, busy) = tokio::try_join!(sleeper.deploy(namespace), busy.deploy(namespace))?;
         let (sleepers, busys) = tokio::try_join!(sleeper.service_json(), busy.service_json())?;
-        let on = [
-            (lull_contract::annotations::SCALE, Some("true")),
-            ("lull.dev/window", Some("6s")),
-        ];
-        tokio::try_join!(sleeper.annotate(&on), busy.annotate(&on))?;
+        let on = [(SCALE, Some("true")), ("lull.dev/window", Some("6s"))];
+        // Activators alone are behind it: its selector is given back before its ports.
+        let held = [on[0], on[1], ("lull.dev/target-burst-capacity", Some("-1"))];
+        tokio::try_join!(sleeper.annotate(&on), busy.annotate(&held))?;
         tokio::try_join!(sleeper.enrolled(), busy.enrolled())?;
         scout.reaches_alone(&busy).await?;
         let load = RunSpec {
@@ -58,6 +60,10 @@ async fn helm_uninstall_wakes_sleepers_and_leaves_nothing() -> anyhow::Result<()
         };
         let load = agent.start(&load).await?;
         sleeper.asleep().await?;
+        eventually("the sentinel selector", SETTLE, async || {
+            is_switched(&busy, Mode::Proxy).await
+        })
+        .await?;
 
         let release = ["-n", namespace.cluster.lull_namespace.as_str()];
         let wait = ["--wait", "--timeout", "3m"];
