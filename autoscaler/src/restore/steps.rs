@@ -90,16 +90,22 @@ pub(super) struct Planned {
 pub(super) fn steps(seen: &Seen, is_late: bool) -> Vec<Planned> {
     let mut planned = Vec::new();
     let mut known = BTreeSet::new();
+    let mut unread = BTreeSet::new();
     for (resource, object) in &seen.targets {
         let target = Target::new(seen, resource, object);
         known.extend(target.noted.iter().map(|service| place(*service)));
+        unread.extend(target.unread(seen).map(place));
         target.plan(seen, is_late, &mut planned);
     }
     // Their workloads are gone.
     let orphans = seen.services.iter().filter(|s| !known.contains(&place(*s)));
     planned.extend(orphans.filter_map(|service| restore(service, true)));
-    planned.extend(slices_out(seen, is_late));
-    planned.extend(entries_out(seen, is_late));
+    let does_without = |service: &Service| {
+        let is_served = is_served(seen, service) && !unread.contains(&place(service));
+        plan::restore_patch(service).is_none() && (is_served || is_late)
+    };
+    planned.extend(slices_out(seen, does_without));
+    planned.extend(entries_out(seen, does_without));
     let last = last(seen, &planned);
     planned.extend(last);
     planned
@@ -125,8 +131,9 @@ fn release(service: &Service, is_awake: bool) -> Option<Planned> {
     })
 }
 
-/// Slices with activators go once their Service can do without.
-fn slices_out(seen: &Seen, is_late: bool) -> Vec<Planned> {
+/// Slices with activators go once their Service can do without: it is the user's again, Kubernetes has read
+/// that, and its own slices list a pod, or nobody will.
+fn slices_out(seen: &Seen, does_without: impl Fn(&Service) -> bool) -> Vec<Planned> {
     let ours = seen.slices.iter().filter(|slice| is_lulls(slice));
     ours.map(|slice| {
         let service = service_of(slice);
@@ -135,35 +142,29 @@ fn slices_out(seen: &Seen, is_late: bool) -> Vec<Planned> {
             step: Step::Delete {
                 target: Object::of(slice),
             },
-            now: there.is_none_or(|there| does_without(seen, there, is_late)),
+            now: there.is_none_or(&does_without),
         }
     })
     .collect()
 }
 
 /// WorkloadEntries of activators go once every Service that selects them can do without.
-fn entries_out(seen: &Seen, is_late: bool) -> Vec<Planned> {
+fn entries_out(seen: &Seen, does_without: impl Fn(&Service) -> bool) -> Vec<Planned> {
     let entries = seen.entries.iter();
     entries
         .map(|entry| {
-            let selecting = seen.services.iter().filter(|service| {
+            let mut selecting = seen.services.iter().filter(|service| {
                 service.namespace() == entry.namespace()
                     && plan::selects(service, &entry.spec.labels)
             });
-            let mut selecting = selecting.map(|service| does_without(seen, service, is_late));
             Planned {
                 step: Step::Delete {
                     target: Object::of(entry),
                 },
-                now: selecting.all(|does| does),
+                now: selecting.all(&does_without),
             }
         })
         .collect()
-}
-
-/// Whether `service` is the user's again and Kubernetes' own slices list a pod, or nobody will.
-fn does_without(seen: &Seen, service: &Service, is_late: bool) -> bool {
-    plan::restore_patch(service).is_none() && (is_served(seen, service) || is_late)
 }
 
 /// Whether Kubernetes' own slices of `service` list a ready pod.
@@ -273,7 +274,7 @@ impl<'a> Target<'a> {
                 target: self.as_object(),
                 patch,
             };
-            let is_read = is_late || !self.is_unread(seen);
+            let is_read = is_late || self.unread(seen).next().is_none();
             let now = self.noted.is_empty() && !self.has_activators(seen) && is_read;
             planned.push(Planned { step, now });
         }
@@ -314,12 +315,12 @@ impl<'a> Target<'a> {
                 .any(|e| is_its(e.namespace(), e.labels()))
     }
 
-    /// Whether Kubernetes still lists pods by ports of the sidecar, whose names new pods don't have: it has not
-    /// read that the Services were given back.
-    fn is_unread(&self, seen: &Seen) -> bool {
+    /// Those of its Services whose pods Kubernetes still lists by ports of the sidecar, whose names new pods
+    /// don't have: it has not read that they were given back.
+    fn unread(&self, seen: &Seen) -> impl Iterator<Item = &'a Service> {
         let ports = self.traffic_ports();
-        let mut services = self.services.iter();
-        services.any(|service| lead_to(slices_of(seen, service), &ports))
+        let services = self.services.iter().copied();
+        services.filter(move |service| lead_to(slices_of(seen, service), &ports))
     }
 
     /// Where its sidecar takes traffic.

@@ -216,23 +216,29 @@ fn a_selector_is_given_back_before_the_ports_are() {
     assert_eq!(now(&seen), ["give Service ns/shop back"]);
 }
 
-#[test]
-fn the_sidecar_stays_until_kubernetes_has_read_the_ports() {
+/// A template that says where its sidecar takes traffic.
+fn template_with_ports() -> Value {
     let mut template = injected_template();
-    let ports = json!([
+    template["spec"]["containers"][1]["ports"] = json!([
         { "name": "lull-8080", "containerPort": 8012 },
         { "name": "lull-report", "containerPort": 9090 },
     ]);
-    template["spec"]["containers"][1]["ports"] = ports;
-    let listed = |port: u16| {
-        let mut slice = native();
-        slice.ports = of(json!([{ "name": "", "port": port }]));
-        slice
-    };
+    template
+}
+
+/// As Kubernetes lists the pod at `port`.
+fn native_at(port: u16) -> EndpointSlice {
+    let mut slice = native();
+    slice.ports = of(json!([{ "name": "", "port": port }]));
+    slice
+}
+
+#[test]
+fn the_sidecar_stays_until_kubernetes_has_read_the_ports() {
     let seen = |port| Seen {
-        targets: vec![deployment(1, &template)],
+        targets: vec![deployment(1, &template_with_ports())],
         services: vec![public("web", &json!({}))],
-        slices: vec![listed(port)],
+        slices: vec![native_at(port)],
         pods: vec![pod()],
         ..Seen::default()
     };
@@ -240,6 +246,27 @@ fn the_sidecar_stays_until_kubernetes_has_read_the_ports() {
     assert_eq!(told(&seen(8012), false), [(step.clone(), false)]);
     assert_eq!(told(&seen(8012), true), [(step.clone(), true)]);
     assert_eq!(told(&seen(8080), false), [(step, true)]);
+}
+
+#[test]
+fn activators_stay_until_kubernetes_has_read_the_ports() {
+    let seen = |port| Seen {
+        targets: vec![deployment(1, &template_with_ports())],
+        services: vec![public("web", &json!({}))],
+        slices: vec![activators(), native_at(port)],
+        entries: vec![entry()],
+        pods: vec![pod()],
+        ..Seen::default()
+    };
+    let out = [
+        "delete EndpointSlice ns/shop-lull",
+        "delete WorkloadEntry ns/shop-a",
+    ];
+    assert_eq!(now(&seen(8012)), [""; 0], "what it lists is of before");
+    assert_eq!(now(&seen(8080)), out);
+    let late = told(&seen(8012), true);
+    let are_late = out.map(|step| late.contains(&(step.to_owned(), true)));
+    assert_eq!(are_late, [true; 2], "not for ever: {late:?}");
 }
 
 #[test]
