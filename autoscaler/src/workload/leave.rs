@@ -44,7 +44,8 @@ struct Seen {
     is_late: bool,
     /// A Service that can be given back has the sentinel for a selector.
     is_held: bool,
-    /// Kubernetes has listed a ready pod for every Service for a propagation delay, or there is no Service.
+    /// Kubernetes has listed a ready pod for every Service for a propagation delay, or there is no Service, or
+    /// none is to come.
     is_served: bool,
     /// A Service's ports lead to the names that only pods with the sidecar have.
     is_switched: bool,
@@ -83,6 +84,12 @@ fn step(seen: Seen) -> Step {
     Step::Wait
 }
 
+/// Whether it has the number of pods that its user gave it, which is none, and nobody waits for that to
+/// change: callers find nobody there with or without Lull.
+fn is_left_without_pods(replicas: u32, class: Class, held: u64) -> bool {
+    replicas == 0 && class == Class::None && held == 0
+}
+
 // === impl Task ===
 
 impl Task {
@@ -109,7 +116,7 @@ impl Task {
         } else if !self.is_awake_unlisted(target, &services).await? {
             return Ok(());
         }
-        match step(self.seen_leaving(target, &services)) {
+        match step(self.seen_leaving(target, workload, &services)) {
             Step::Wait => {}
             Step::Release => self.restore_selector(&only_names(&held(&services))).await?,
             Step::GiveBack => self.give_back(&services).await?,
@@ -119,15 +126,25 @@ impl Task {
     }
 
     /// What is seen of it; `services` are its own.
-    fn seen_leaving(&mut self, target: &Target, services: &[Arc<Service>]) -> Seen {
+    fn seen_leaving(
+        &mut self,
+        target: &Target,
+        workload: Option<&ScaledWorkload>,
+        services: &[Arc<Service>],
+    ) -> Seen {
         let named = only_names(services);
         let is_held = !held(services).is_empty();
         let is_switched = services.iter().any(|service| plan::is_noted(service));
         let native_for = self.native_for(&named, is_held);
+        let (replicas, callers) = (self.replicas(target), self.mailbox.demand.lock().held());
+        let is_left = workload.is_some_and(|workload| {
+            is_left_without_pods(replicas, workload.spec.settings.class, callers)
+        });
+        let is_listed = native_for >= self.ctx.delays.propagation;
         Seen {
             is_late: self.state_since.elapsed() >= WAKE_LIMIT,
             is_held,
-            is_served: named.is_empty() || native_for >= self.ctx.delays.propagation,
+            is_served: named.is_empty() || is_listed || is_left,
             is_switched,
             is_heard: !is_switched && self.are_given_back(),
             is_unread: self.lead_to_sidecars(target, &named),
@@ -436,6 +453,19 @@ mod tests {
             let is_heard = seen.is_switched || seen.is_heard;
             assert_eq!(late != Step::Wait, is_heard, "{what}");
             assert_ne!(late, Step::Release, "{what}");
+        }
+    }
+
+    #[test]
+    fn pods_are_not_waited_for_where_the_user_has_none_and_nobody_is_held() {
+        assert!(is_left_without_pods(0, Class::None, 0));
+        assert!(!is_left_without_pods(1, Class::None, 0), "it may come");
+        assert!(
+            !is_left_without_pods(0, Class::None, 1),
+            "somebody may give it pods for those who wait"
+        );
+        for class in [Class::Kpa, Class::Hpa] {
+            assert!(!is_left_without_pods(0, class, 0), "it is woken");
         }
     }
 

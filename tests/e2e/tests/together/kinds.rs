@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use lull_contract::{Class, annotations::SCALE, scaled_workload::State};
 use lull_e2e::{
     Agent, App, Cluster, Kind, MetricsApi, Namespace, Original, Workload, all_answered, eventually,
-    history::History, in_namespace, metrics_api, rollouts, slices,
+    history::History, in_namespace, leftovers, metrics_api, rollouts, slices,
 };
 use sample_app::wire::RunSpec;
 use serde_json::json;
@@ -15,6 +15,8 @@ use serde_json::json;
 const FOLLOW: Duration = Duration::from_secs(120);
 /// More than two of the shortest windows and what else comes before sleep.
 const LONGER_THAN_SLEEP_TAKES: Duration = Duration::from_secs(25);
+/// Half of what leaving waits for pods that don't come.
+const SOON: Duration = Duration::from_secs(60);
 /// The promise of issue 6: a kind that comes later is found within this.
 const FOUND: Duration = Duration::from_secs(30);
 /// For what the test itself needs to see it: a busy machine.
@@ -304,6 +306,40 @@ async fn a_workload_of_class_none_is_measured_and_never_scaled() -> anyhow::Resu
             status.state,
             status.reason
         );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_workload_of_class_none_without_pods_leaves_at_once() -> anyhow::Result<()> {
+    const CLASS: &str = "lull.dev/class";
+    in_namespace("none-leaves", async |namespace| {
+        let workload = App::plain("metered").deploy(namespace).await?;
+        workload.rolled_out().await?;
+        let original = Original::of(&workload).await?;
+        workload
+            .annotate(&[ON[0], ON[1], (CLASS, Some("none"))])
+            .await?;
+        workload.enrolled().await?;
+        workload.rolled_out().await?;
+        workload.scale(0).await?;
+        workload.asleep().await?;
+        workload.pods_gone().await?;
+        workload.annotate(&[OFF[0], OFF[1], (CLASS, None)]).await?;
+        eventually("the Service to be given back", SOON, async || {
+            ensure!(!original.is_changed(&workload).await?, "it is not");
+            Ok(())
+        })
+        .await?;
+        eventually("nothing of Lull to be left", FOLLOW, async || {
+            let left = leftovers::leftovers(&workload.cluster, &workload.namespace).await?;
+            ensure!(left.is_empty(), "left behind: {}", left.join(", "));
+            Ok(())
+        })
+        .await?;
+        let replicas = workload.replicas().await?;
+        ensure!(replicas == 0, "it was scaled to {replicas}");
         Ok(())
     })
     .await
