@@ -211,7 +211,7 @@ dashboards_are_shipped() {
 crd_is_current() { diff <("$CARGO_TARGET_DIR/debug/autoscaler" crd) $chart/templates/scaledworkloads.yaml; }
 
 CLUSTER=builtin need_toolchains
-cargo build --locked -q -p lull-cluster -p autoscaler
+build_as_tests lull-cluster autoscaler
 lull_cluster build
 helm=$(lull_cluster path helm)
 promtool=$(prometheus_folder)/promtool

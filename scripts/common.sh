@@ -115,13 +115,24 @@ release_binary() { # COMPONENT [EXAMPLE]
   echo "$CARGO_TARGET_DIR/$target/release/${2:+examples/}${2:-$1}"
 }
 
+# Builds programs as `make unit` builds everything: with the features that all packages of the workspace and their
+# tests ask for together, which takes a test among what is built. Those of a package by itself are others, with which
+# nearly every dependency would be built once more.
+build_as_tests() { # PROGRAM...
+  local options=(--test formats) program # a small one
+  for program in "$@"; do options+=(--bin "$program"); done
+  cargo build --locked -q --workspace "${options[@]}"
+}
+
 # Builds the end-to-end suite's programs (tests/e2e/tests), all of them: what doesn't compile fails before
 # there is a cluster, and whichever script is next finds them built.
 build_tests() {
+  local programs=() path
   need_packages gcc libc6-dev
   need_toolchains
   say "suite, built"
-  cargo test --locked -p lull-e2e --features cluster --test '*' --no-run
+  for path in "$root"/tests/e2e/tests/*; do path=${path##*/}; programs+=(--test "${path%.rs}"); done
+  cargo test --locked --workspace --features lull-e2e/cluster "${programs[@]}" --no-run
 }
 
 # Runs some of them one after the other, in this order, until one fails. Every one must be named by a
@@ -131,7 +142,7 @@ run_tests() { # PROGRAM... [-- ARGUMENT...]; E2E_ARGS, for instance the name of 
   while [ $# -gt 0 ] && [ "$1" != -- ]; do programs+=("$1"); shift; done
   for program in "${programs[@]}"; do
     # An error says itself where it comes from; a backtrace would push it out of the last lines of a log.
-    RUST_LIB_BACKTRACE=0 cargo test --locked -p lull-e2e --features cluster --test "$program" ${E2E_ARGS:-} "$@" || return
+    RUST_LIB_BACKTRACE=0 cargo test --locked --workspace --features lull-e2e/cluster --test "$program" ${E2E_ARGS:-} "$@" || return
   done
 }
 

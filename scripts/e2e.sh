@@ -7,8 +7,8 @@ cd "$root"
 lull_knows_rollouts
 export HELM_ARGS="$HELM_ARGS --set autoscaler.extraEnv.AUTOSCALER_CRASH_ON_REQUEST=true"
 build_tests
-# As the workspace's tests are built: a static one is another build of every dependency.
-cargo build --locked -q --workspace --bin kubectl-lull
+# A static one is another build of every dependency.
+build_as_tests kubectl-lull
 export E2E_KUBECTL_LULL=$CARGO_TARGET_DIR/debug/kubectl-lull
 with_lull e2e
 E2E_HELM=$(tool helm); E2E_KUBECTL=$(tool kubectl); export E2E_HELM E2E_KUBECTL

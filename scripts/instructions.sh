@@ -5,5 +5,5 @@ cd "$root"
 need_packages gcc libc6-dev cmake make nginx-light nghttp2-client valgrind
 CLUSTER=kind need_toolchains
 binary=$(release_binary queue-proxy)
-cargo run --locked -q -p lull-bench --bin bench-instructions -- \
-  --binary "$binary" --baseline tests/bench/instructions.json "$@"
+build_as_tests bench-instructions
+"$CARGO_TARGET_DIR/debug/bench-instructions" --binary "$binary" --baseline tests/bench/instructions.json "$@"

@@ -9,8 +9,7 @@ of_labelled() { echo "--set-string networkPolicy.$1[0].namespaceSelector.matchLa
 HELM_ARGS="${HELM_ARGS:-} --set networkPolicy.enabled=true $(of_labelled callersFrom lull-e2e=true)"
 export HELM_ARGS="$HELM_ARGS $(of_labelled metricsFrom e2e-scraper=yes)"
 build_tests
-# As in make e2e.
-cargo build --locked -q --workspace --bin kubectl-lull
+build_as_tests kubectl-lull
 export E2E_KUBECTL_LULL=$CARGO_TARGET_DIR/debug/kubectl-lull
 with_lull policies
 say "NetworkPolicies"

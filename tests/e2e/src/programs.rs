@@ -34,9 +34,9 @@ fn is_source(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "rs")
 }
 
-/// The programs as cargo finds them: files, and folders with a `main.rs`.
-fn programs() -> anyhow::Result<BTreeSet<String>> {
-    let all = listed(&folder())?.into_iter();
+/// The programs of a folder as cargo finds them: files, and folders with a `main.rs`.
+fn programs(folder: &Path) -> anyhow::Result<BTreeSet<String>> {
+    let all = listed(folder)?.into_iter();
     let programs = all.filter(|path| is_source(path) || path.join("main.rs").is_file());
     Ok(programs.map(|path| stem(&path)).collect())
 }
@@ -59,7 +59,26 @@ fn every_test_program_is_run_by_a_script() -> anyhow::Result<()> {
         let text = fs::read_to_string(&path)?;
         run.extend(run_by(&text).map(str::to_owned));
     }
-    assert_eq!(run, programs()?);
+    assert_eq!(run, programs(&folder())?);
+    Ok(())
+}
+
+/// Cargo is asked for them by name among those of the whole workspace, and would run both.
+#[test]
+fn no_other_package_has_a_test_program_of_the_same_name() -> anyhow::Result<()> {
+    let (ours, root) = (programs(&folder())?, book::root());
+    let mut others = BTreeSet::new();
+    for packages in [root.join("crates"), root.join("tests"), root] {
+        for package in listed(&packages)? {
+            let tests = package.join("tests");
+            if tests.is_dir() && !package.ends_with("e2e") {
+                others.extend(programs(&tests)?);
+            }
+        }
+    }
+    assert!(others.contains("it"), "{others:?}");
+    let both: Vec<&String> = ours.intersection(&others).collect();
+    assert!(both.is_empty(), "{both:?}");
     Ok(())
 }
 
