@@ -5,3 +5,4 @@ mod admission;
 mod harness;
 mod liveness;
 mod settings;
+mod tickets;
