@@ -1,5 +1,5 @@
 # One image per component, from nothing but its static binary. The build context is a folder with
-# the binaries (`make binaries` puts them into .build/bin); pick the component with --target:
+# the binaries (`make images` puts them into .build/bin); pick the component with --target:
 #
 #   docker build --target activator -t lull/activator:dev -f Dockerfile .build/bin
 #   buildah bud --isolation chroot --target activator -t lull/activator:dev -f Dockerfile .build/bin
