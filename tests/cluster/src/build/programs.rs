@@ -71,7 +71,7 @@ const HELM: GoProgram = GoProgram {
 const COREDNS: GoProgram = GoProgram {
     name: "coredns",
     folder: "coredns",
-    package: "github.com/coredns/coredns",
+    package: ".",
     stamp: None,
     cold_minutes: 2,
 };
