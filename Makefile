@@ -45,8 +45,7 @@ unit: packages ## Unit, property and integration tests, also with foreign client
 	cargo test --locked --workspace
 
 slow: packages ## Tests that wait for long timeouts or move many bytes
-	cargo test --locked -p queue-proxy --test peers -- --ignored slow::
-	cargo test --locked -p activator --test it -- --ignored slow::
+	cargo test --locked --workspace --test peers --test it -- --ignored slow::
 
 fuzz: ## What parses foreign bytes, 60 s a target (needs a nightly toolchain)
 	@scripts/fuzz.sh
