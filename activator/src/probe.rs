@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use lull_process::backoff::doubled;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -14,12 +15,16 @@ use tokio::{
 };
 
 /// Time between two tries.
-const EVERY: Duration = Duration::from_millis(15);
+const EVERY: Duration = Duration::from_millis(10);
 /// Between two tries of all together: a try costs some 40 us of CPU here and at the pod, and where
 /// hundreds of pods start at once, those would be short of it.
 const EVERY_OF_ALL: Duration = Duration::from_micros(250);
-/// Longest time of one try.
+/// Longest time of an answer, and of any connect.
 const TRY: Duration = Duration::from_millis(200);
+/// Longest time of the first connect, which the pod's kernel answers by itself. The first packets to a new
+/// address may be lost until its node has the routes and the policies for it, and our kernel would send
+/// another one only after a second.
+const CONNECT: Duration = Duration::from_millis(25);
 /// After this time without success something is wrong, and we ask less often.
 const HOPE: Duration = Duration::from_secs(30);
 /// Time between two tries then.
@@ -40,14 +45,32 @@ pub(crate) async fn until_ready(admin: SocketAddr, delay: Duration, probes: &Pro
     let start = Instant::now();
     let mut next = start + delay;
     let mut hope = Some(probes.one_more());
+    // Connects in a row of which nothing was heard.
+    let mut unheard = 0;
     loop {
-        sleep_until(next).await;
+        // A timer takes its millisecond even where its time is over, as at the first try.
+        if next > Instant::now() {
+            sleep_until(next).await;
+        }
         next = Instant::now() + hope.as_ref().map_or(EVERY_WITHOUT_HOPE, Hope::pause);
-        match timeout(TRY, is_ready(admin)).await {
-            Ok(Ok(true)) => return,
-            Ok(Ok(false)) => tracing::trace!(%admin, "pod is not ready"),
-            Ok(Err(error)) => tracing::trace!(%admin, %error, "pod does not answer"),
-            Err(_) => tracing::trace!(%admin, "pod does not answer in time"),
+        match connect(admin, unheard).await {
+            Some(Ok(stream)) => {
+                unheard = 0;
+                match timeout(TRY, is_ready(stream, admin)).await {
+                    Ok(Ok(true)) => return,
+                    Ok(Ok(false)) => tracing::trace!(%admin, "pod is not ready"),
+                    Ok(Err(error)) => tracing::trace!(%admin, %error, "pod does not answer"),
+                    Err(_) => tracing::trace!(%admin, "pod does not answer in time"),
+                }
+            }
+            Some(Err(error)) => {
+                unheard = 0;
+                tracing::trace!(%admin, %error, "pod can't be reached");
+            }
+            None => {
+                unheard += 1;
+                tracing::trace!(%admin, unheard, "nothing is heard of the pod");
+            }
         }
         if start.elapsed() > HOPE {
             hope = None;
@@ -55,8 +78,18 @@ pub(crate) async fn until_ready(admin: SocketAddr, delay: Duration, probes: &Pro
     }
 }
 
-async fn is_ready(admin: SocketAddr) -> io::Result<bool> {
-    let mut stream = TcpStream::connect(admin).await?;
+/// `None` where nothing was heard in time, as of the `unheard` connects before it.
+async fn connect(admin: SocketAddr, unheard: u32) -> Option<io::Result<TcpStream>> {
+    let connecting = TcpStream::connect(admin);
+    timeout(connect_limit(unheard), connecting).await.ok()
+}
+
+/// Longest time of a connect after so many `unheard` ones: a pod that is far away is reached, too.
+fn connect_limit(unheard: u32) -> Duration {
+    doubled(CONNECT, unheard, TRY)
+}
+
+async fn is_ready(mut stream: TcpStream, admin: SocketAddr) -> io::Result<bool> {
     let request = format!("GET /ready HTTP/1.1\r\nhost: {admin}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut head = [0; HEAD];
@@ -101,11 +134,17 @@ mod tests {
     #[test]
     fn many_are_asked_less_often_and_those_that_are_done_do_not_count() {
         let probes = Probes::default();
-        for (count, pause_ms) in [(1, 15), (60, 15), (400, 100), (1_000, 250)] {
+        for (count, pause_ms) in [(1, 10), (40, 10), (400, 100), (1_000, 250)] {
             let all: Vec<Hope<'_>> = (0..count).map(|_| probes.one_more()).collect();
             assert_eq!(all[0].pause().as_millis(), pause_ms, "{count}");
         }
         assert_eq!(probes.one_more().pause(), EVERY);
+    }
+
+    #[test]
+    fn a_packet_that_was_lost_costs_little_and_a_pod_that_is_far_away_is_reached() {
+        let limits = [0, 1, 2, 3, u32::MAX].map(|unheard| connect_limit(unheard).as_millis());
+        assert_eq!(limits, [25, 50, 100, 200, 200]);
     }
 
     #[tokio::test]
@@ -128,12 +167,9 @@ mod tests {
                 }
             },
         ));
-        timeout(
-            Duration::from_secs(20),
-            until_ready(address, Duration::ZERO, &Probes::default()),
-        )
-        .await
-        .unwrap();
+        let probes = Probes::default();
+        let ready = until_ready(address, Duration::ZERO, &probes);
+        timeout(Duration::from_secs(20), ready).await.unwrap();
         assert_eq!(asked.load(Ordering::Relaxed), 4);
     }
 }
