@@ -40,8 +40,14 @@ pub(crate) struct Probes(AtomicU32);
 #[derive(Debug)]
 struct Hope<'a>(&'a Probes);
 
-/// Returns when `/ready` at `admin` has answered 200; the first try is after `delay`.
-pub(crate) async fn until_ready(admin: SocketAddr, delay: Duration, probes: &Probes) {
+/// Returns when `/ready` at `admin` has answered 200; the first try is after `delay`. With each connection
+/// that is taken there, `listens` is told.
+pub(crate) async fn until_ready(
+    admin: SocketAddr,
+    delay: Duration,
+    probes: &Probes,
+    mut listens: impl FnMut() + Send,
+) {
     let start = Instant::now();
     let mut next = start + delay;
     let mut hope = Some(probes.one_more());
@@ -56,6 +62,7 @@ pub(crate) async fn until_ready(admin: SocketAddr, delay: Duration, probes: &Pro
         match connect(admin, unheard).await {
             Some(Ok(stream)) => {
                 unheard = 0;
+                listens();
                 match timeout(TRY, is_ready(stream, admin)).await {
                     Ok(Ok(true)) => return,
                     Ok(Ok(false)) => tracing::trace!(%admin, "pod is not ready"),
@@ -167,9 +174,9 @@ mod tests {
                 }
             },
         ));
-        let probes = Probes::default();
-        let ready = until_ready(address, Duration::ZERO, &probes);
+        let (probes, mut taken) = (Probes::default(), 0);
+        let ready = until_ready(address, Duration::ZERO, &probes, || taken += 1);
         timeout(Duration::from_secs(20), ready).await.unwrap();
-        assert_eq!(asked.load(Ordering::Relaxed), 4);
+        assert_eq!((taken, asked.load(Ordering::Relaxed)), (4, 4));
     }
 }

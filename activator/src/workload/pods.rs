@@ -217,6 +217,13 @@ impl Workload {
         self.lost_pod(state);
     }
 
+    /// Some queue-proxy takes connections.
+    fn heard_queue_proxy(&self) {
+        if let Some(wake) = &mut self.state.lock().wake {
+            wake.reached(Phase::Listening);
+        }
+    }
+
     fn trust(self: &Arc<Self>, uid: &str) {
         {
             let mut state = self.state.lock();
@@ -257,7 +264,14 @@ impl Workload {
         let hub = Arc::clone(&self.hub);
         entry.prober = Some(self.hub.spawn(async move {
             match admin {
-                Some(admin) => probe::until_ready(admin, pause, &hub.probes).await,
+                Some(admin) => {
+                    let listens = || {
+                        if let Some(workload) = workload.upgrade() {
+                            workload.heard_queue_proxy();
+                        }
+                    };
+                    probe::until_ready(admin, pause, &hub.probes, listens).await;
+                }
                 // There is nobody to ask: whether it takes traffic shows when it gets some.
                 None => tokio::time::sleep(pause).await,
             }

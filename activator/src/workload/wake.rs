@@ -17,6 +17,8 @@ pub(crate) enum Phase {
     Scheduled,
     /// The queue-proxy's container runs.
     Running,
+    /// The queue-proxy takes connections.
+    Listening,
     /// The queue-proxy says that the app takes traffic.
     Answering,
     /// The pod's first byte was here.
@@ -35,10 +37,11 @@ pub(crate) struct Wake {
 // === impl Phase ===
 
 impl Phase {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Created,
         Self::Scheduled,
         Self::Running,
+        Self::Listening,
         Self::Answering,
         Self::FirstByte,
     ];
@@ -49,6 +52,7 @@ impl Phase {
             Self::Created => "created",
             Self::Scheduled => "scheduled",
             Self::Running => "running",
+            Self::Listening => "listening",
             Self::Answering => ANSWERING_PHASE,
             Self::FirstByte => "first-byte",
         }

@@ -80,7 +80,7 @@ async fn a_wake_goes_on_where_its_pod_can_not_be_reached_at_first() {
     });
     let raw = soon(caller).await.unwrap();
     raw.assert_status(200);
-    for phase in ["created", "scheduled", "running", "answering"] {
+    for phase in ["created", "scheduled", "running", "listening", "answering"] {
         assert!(raw.head.contains(&format!("lull-{phase};dur=")), "{raw:?}");
     }
     soon(pod).await.unwrap();

@@ -32,7 +32,7 @@ async fn a_request_is_held_without_a_pod_and_answered_when_one_appears() {
         .head
         .lines()
         .find(|line| line.starts_with("server-timing: lull;dur="));
-    let phases = ["created", "scheduled", "running", "answering"];
+    let phases = ["created", "scheduled", "running", "listening", "answering"];
     assert!(
         timing.is_some_and(|line| phases
             .iter()

@@ -13,7 +13,14 @@ use crate::tls::hello;
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
-const PHASES: [&str; 5] = ["created", "scheduled", "running", "answering", "first-byte"];
+const PHASES: [&str; 6] = [
+    "created",
+    "scheduled",
+    "running",
+    "listening",
+    "answering",
+    "first-byte",
+];
 
 async fn traced() -> (Collector, Activator, SocketAddr) {
     let collector = Collector::start().await.unwrap();

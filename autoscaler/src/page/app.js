@@ -241,7 +241,7 @@ function wakeItem(wake) {
   const end = Math.max(1, ...wake.phases.map((phase) => phase.ms));
   let from = 0;
   wake.phases.forEach((phase, index) => {
-    const part = element('i', undefined, 'phase' + (index % 5));
+    const part = element('i', undefined, 'phase' + (index % 6));
     part.style.width = (100 * Math.max(0, phase.ms - from) / end) + '%';
     part.title = phase.name + ' ' + duration(phase.ms);
     from = Math.max(from, phase.ms);

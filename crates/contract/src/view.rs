@@ -165,7 +165,7 @@ pub struct WakeView {
 #[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct PhaseView {
-    /// Its name: `created`, `scheduled`, `running`, `answering` or `first-byte`.
+    /// Its name: `created`, `scheduled`, `running`, `listening`, `answering` or `first-byte`.
     pub name: String,
     /// From the first one held to its end, milliseconds.
     pub ms: u64,

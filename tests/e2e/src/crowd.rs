@@ -205,8 +205,14 @@ fn view(number: u32, round: u32) -> WorkloadView {
 
 /// As much as there is of one workload at most.
 fn detail(number: u32) -> WorkloadDetail {
-    let names = ["created", "scheduled", "running", "answering", "first-byte"];
-    let phases = names.iter().zip([40, 90, 500, 700, 742]);
+    let phases = [
+        ("created", 40),
+        ("scheduled", 90),
+        ("running", 500),
+        ("listening", 510),
+        ("answering", 700),
+        ("first-byte", 742),
+    ];
     let wake = WakeView {
         at: now(),
         scaled_to: 1,
@@ -214,10 +220,10 @@ fn detail(number: u32) -> WorkloadDetail {
         waited_ms: Some(700),
         phases: phases
             .map(|(name, ms)| PhaseView {
-                name: (*name).to_owned(),
+                name: name.to_owned(),
                 ms,
             })
-            .collect(),
+            .into(),
         ..WakeView::default()
     };
     let change = CountChange {

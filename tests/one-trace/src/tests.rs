@@ -20,8 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const APP: u16 = 8080;
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
-/// `request`, `held`, `wake` and its five phases at the activator; `request` and `queued` behind it.
-const SPANS: usize = 10;
+/// `request`, `held`, `wake` and its six phases at the activator; `request` and `queued` behind it.
+const SPANS: usize = 11;
 
 fn env(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     let own = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
