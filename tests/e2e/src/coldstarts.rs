@@ -1,15 +1,17 @@
 //! Cold starts, measured by an agent in the cluster: woken by a request, or by a patch of a workload that
 //! Lull doesn't run.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, ensure};
-use lull_contract::names::QUEUE_PROXY_CONTAINER;
-use sample_app::wire::{ProbeAnswer, ProbeSpec};
+use lull_contract::{names::QUEUE_PROXY_CONTAINER, view::ANSWERING_PHASE};
+use sample_app::wire::{ACTIVATOR_HEADER, ProbeAnswer, ProbeSpec};
 use serde_json::json;
 
 use crate::{
-    Agent, Workload, eventually,
+    Agent, Workload,
+    app::CONTAINER,
+    eventually,
     knative::KnativeService,
     spread::Spread,
     timeline::{Observer, Timeline},
@@ -33,14 +35,32 @@ pub struct Phases {
     pub proxied: f64,
     /// The app's container ran.
     pub running: f64,
+    /// The app listened; NaN where nobody has looked.
+    pub app_listening: f64,
     /// The queue-proxy listened; NaN where there is none.
     pub listening: f64,
+    /// The API server had the pod's address, without which nobody can call it: the kubelet tells it.
+    pub addressed: f64,
+    /// An activator knew that the pod takes traffic, from the first one held on; NaN where it doesn't say so.
+    pub answering: f64,
     /// The answer was there.
     pub answered: f64,
 }
 
 /// Picks one figure, milliseconds.
 pub type Pick = fn(&Phases) -> f64;
+
+// === impl Phases ===
+
+impl Phases {
+    /// The pod could be called and would answer, as far as anybody could know: what is later is ours.
+    #[must_use]
+    pub fn callable(&self) -> f64 {
+        // The greater of a number and of none is the number.
+        let listening = self.app_listening.max(self.listening);
+        listening.max(self.addressed)
+    }
+}
 
 /// Wakes a workload of Lull's by a request of `agent`, whose clock is `ahead_us` ahead of ours.
 ///
@@ -55,9 +75,13 @@ pub async fn wake_by_request(
     let pod = &called.answer.pod;
     let pod = pod.as_deref();
     let pod = pod.with_context(|| format!("no pod in {:?}", called.answer))?;
-    let listening = listening_us(workload, pod).await?;
+    let (proxy, app) = ((pod, QUEUE_PROXY_CONTAINER), (pod, CONTAINER));
+    let listening = logged_us(workload, proxy, "queue-proxy starts").await?;
+    let app_listening = logged_us(workload, app, "listening").await?;
     Ok(Phases {
         listening: ms_since(called.begun_us, listening),
+        app_listening: ms_since(called.begun_us, app_listening),
+        answering: told_ms(&called.answer.headers, ANSWERING_PHASE),
         ..called.phases(ahead_us).await?
     })
 }
@@ -159,6 +183,7 @@ async fn phases(
         created_us,
         scheduled_us,
         proxied_us,
+        addressed_us,
         running_us,
         ..
     } = timeline;
@@ -168,24 +193,30 @@ async fn phases(
         scheduled: seen(scheduled_us),
         proxied: seen(proxied_us),
         running: seen(running_us),
+        app_listening: f64::NAN,
         listening: f64::NAN,
+        addressed: seen(addressed_us),
+        answering: f64::NAN,
         answered: since(answer.answered_at_unix_us.cast_signed() - ahead_us),
     })
 }
 
-/// When the queue-proxy of `pod` began to listen, microseconds since 1970, by its log.
-async fn listening_us(workload: &Workload, pod: &str) -> anyhow::Result<i64> {
-    const LINE: &str = "queue-proxy starts";
+/// When a container of a pod logged a line with these `words`, microseconds since 1970.
+async fn logged_us(
+    workload: &Workload,
+    (pod, container): (&str, &str),
+    words: &str,
+) -> anyhow::Result<i64> {
     let namespace = &workload.namespace;
-    let path =
-        format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?container={QUEUE_PROXY_CONTAINER}");
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{pod}/log?container={container}");
     // Until kubelet's status has reached the API server there is no log there: the answer can be sooner.
-    let log = eventually("the queue-proxy's log", WATCHES, async || {
+    let what = format!("the log of {container}");
+    let log = eventually(&what, WATCHES, async || {
         workload.cluster.text("GET", &path, Vec::new()).await
     })
     .await?;
-    let line = log.lines().find(|line| line.contains(LINE));
-    let line = line.with_context(|| format!("no {LINE:?} in {log}"))?;
+    let line = log.lines().find(|line| line.contains(words));
+    let line = line.with_context(|| format!("no {words:?} in {log}"))?;
     let mut words = line.split([' ', '"']);
     let at: Option<jiff::Timestamp> = words.find_map(|word| word.parse().ok());
     Ok(at
@@ -193,8 +224,58 @@ async fn listening_us(workload: &Workload, pod: &str) -> anyhow::Result<i64> {
         .as_microsecond())
 }
 
+/// What an activator tells of a phase in the headers of an answer, milliseconds from the first one held on; NaN
+/// where it tells nothing.
+fn told_ms(headers: &BTreeMap<String, String>, phase: &str) -> f64 {
+    let timing = headers.get(ACTIVATOR_HEADER);
+    let parts = timing.map_or("", String::as_str).split(',');
+    let told = parts.filter_map(|part| part.trim().strip_prefix("lull-")?.split_once(";dur="));
+    let mut found = told.filter(|(name, _)| *name == phase);
+    let ms: Option<f64> = found.next().and_then(|(_, ms)| ms.parse().ok());
+    ms.unwrap_or(f64::NAN)
+}
+
 /// How one figure is spread over `all`.
 #[must_use]
 pub fn spread(all: &[Phases], of: impl Fn(&Phases) -> f64) -> Spread {
     Spread::of(all.iter().map(of))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_activator_tells_when_it_knew_that_a_pod_takes_traffic() {
+        let timing = "lull;dur=607.1, lull-running;dur=590.0, lull-answering;dur=600.2";
+        let headers = BTreeMap::from([(ACTIVATOR_HEADER.to_owned(), timing.to_owned())]);
+        assert!((told_ms(&headers, ANSWERING_PHASE) - 600.2).abs() < 1e-9);
+        assert!(told_ms(&headers, "created").is_nan());
+        assert!(told_ms(&BTreeMap::new(), ANSWERING_PHASE).is_nan());
+    }
+
+    #[test]
+    fn a_pod_can_be_called_once_all_listen_and_its_address_is_known() {
+        let phases = |app_listening, listening, addressed| Phases {
+            patched: 1.0,
+            created: 2.0,
+            scheduled: 3.0,
+            proxied: f64::NAN,
+            running: 500.0,
+            app_listening,
+            listening,
+            addressed,
+            answering: f64::NAN,
+            answered: 700.0,
+        };
+        for (app, proxy, address, expected) in [
+            (490.0, 560.0, 600.0, 600.0),
+            (490.0, 660.0, 600.0, 660.0),
+            (690.0, 660.0, 600.0, 690.0),
+            (f64::NAN, f64::NAN, 600.0, 600.0),
+        ] {
+            let callable = phases(app, proxy, address).callable();
+            assert!((callable - expected).abs() < 1e-9, "{callable}");
+        }
+    }
 }

@@ -36,6 +36,8 @@ pub struct Timeline {
     pub scheduled_us: Option<u64>,
     /// Istio's proxy had started, where the pod has one that starts before the app.
     pub proxied_us: Option<u64>,
+    /// Its address was there.
+    pub addressed_us: Option<u64>,
     /// The app's container ran.
     pub running_us: Option<u64>,
     /// Kubelet called the pod ready.
@@ -111,13 +113,12 @@ impl Observer {
     /// What was seen of a start that is over, once the watches have caught up with it.
     ///
     /// # Errors
-    /// Where the app's container is not seen to run within `longest`.
+    /// Where the app's container is not seen to run, at an address, within `longest`.
     pub async fn caught_up(&self, longest: Duration) -> anyhow::Result<Timeline> {
         eventually("the watches to catch up", longest, async || {
             let timeline = self.timeline();
-            timeline
-                .running_us
-                .with_context(|| format!("{timeline:?}"))?;
+            let seen = timeline.running_us.and(timeline.addressed_us);
+            seen.with_context(|| format!("{timeline:?}"))?;
             Ok(timeline)
         })
         .await
@@ -139,6 +140,9 @@ impl Timeline {
         }
         if is("Ready") {
             self.ready_us.get_or_insert(now);
+        }
+        if status.pod_ip.as_ref().is_some_and(|ip| !ip.is_empty()) {
+            self.addressed_us.get_or_insert(now);
         }
         let mut before = status.init_container_statuses.iter().flatten();
         let proxy = before.find(|container| container.name == PROXY);

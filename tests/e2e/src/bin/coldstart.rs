@@ -213,15 +213,22 @@ async fn deploy(
 }
 
 fn table(starts: &Starts) -> String {
-    let rows: [(&str, Pick); 8] = [
+    let rows: [(&str, Pick); 14] = [
         ("/scale patched", |p| p.patched),
         ("pod created", |p| p.created),
         ("pod scheduled", |p| p.scheduled),
-        ("app's container running", |p| p.running),
+        ("app listening", |p| p.app_listening),
         ("queue-proxy listening", |p| p.listening),
+        ("app's container running", |p| p.running),
+        ("pod's address told", |p| p.addressed),
+        ("activator says answering", |p| p.answering),
         ("answered", |p| p.answered),
+        ("address after listening", |p| p.addressed - p.listening),
         ("answered after listening", |p| p.answered - p.listening),
         ("answered after running", |p| p.answered - p.running),
+        // Both listened and the address was told.
+        ("answered after callable", |p| p.answered - p.callable()),
+        ("answered after answering", |p| p.answered - p.answering),
     ];
     let mut columns = vec![("Lull", &starts.lull), ("plain", &starts.plain)];
     if !starts.knative.is_empty() {
@@ -264,7 +271,10 @@ mod tests {
             scheduled: 3.0,
             proxied: f64::NAN,
             running: 4.0,
+            app_listening: f64::NAN,
             listening: f64::NAN,
+            addressed: 5.0,
+            answering: f64::NAN,
             answered,
         }
     }

@@ -203,15 +203,17 @@ fn mean_and_most(values: impl Iterator<Item = f64>) -> (f64, f64) {
 }
 
 fn starts_table(meshed: &Starts, outside: &Starts) -> String {
-    let rows: [(&str, Pick); 8] = [
+    let rows: [(&str, Pick); 10] = [
         ("/scale patched", |p| p.patched),
         ("pod created", |p| p.created),
         ("pod scheduled", |p| p.scheduled),
         ("istio-proxy started", |p| p.proxied),
         ("app's container running", |p| p.running),
         ("queue-proxy listening", |p| p.listening),
+        ("pod's address told", |p| p.addressed),
         ("answered", |p| p.answered),
         ("answered after running", |p| p.answered - p.running),
+        ("answered after callable", |p| p.answered - p.callable()),
     ];
     let columns = [&meshed.lull, &meshed.plain, &outside.lull, &outside.plain];
     let titles = ["Lull, mesh", "plain, mesh", "Lull", "plain"];
@@ -265,7 +267,10 @@ mod tests {
             scheduled: 3.0,
             proxied: f64::NAN,
             running: 4.0,
+            app_listening: f64::NAN,
             listening: f64::NAN,
+            addressed: 4.0,
+            answering: f64::NAN,
             answered,
         }]
     }
