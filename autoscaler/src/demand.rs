@@ -71,6 +71,8 @@ struct Holding {
     ports: Vec<u16>,
     /// Since when it has held somebody, on our clock.
     held_since: Option<Duration>,
+    /// When it told of it first, on our clock.
+    held_told: Option<Duration>,
     /// Number of the last wake of which it has told; 0 = of none lately.
     wake: u64,
     /// Who was held most often there.
@@ -258,7 +260,9 @@ impl Demand {
         known.ports.clone_from(&held.ports);
         known.callers.clone_from(&held.callers);
         known.ways = held.ways;
-        known.held_since = (held.held.in_flight > 0).then_some(held_since);
+        let holds = held.held.in_flight > 0;
+        known.held_since = holds.then_some(held_since);
+        known.held_told = holds.then_some(known.held_told.unwrap_or(at));
         known.wake = wake;
         listens_otherwise
     }
@@ -362,6 +366,13 @@ impl Demand {
     pub fn held_since(&self) -> Option<Duration> {
         let known = self.activators.values();
         known.filter_map(|known| known.held_since).min()
+    }
+
+    /// When an activator told first of somebody whom it still holds.
+    #[must_use]
+    pub fn held_told(&self) -> Option<Duration> {
+        let known = self.activators.values();
+        known.filter_map(|known| known.held_told).min()
     }
 
     /// The wake that ended since this was asked last, and when it was told.

@@ -337,6 +337,20 @@ fn held(in_flight: u64, in_flight_us: u64) -> HeldWorkload {
 }
 
 #[test]
+fn when_it_was_told_first_that_somebody_is_held_is_known_until_nobody_is() {
+    let mut demand = demand();
+    let mut told_at = |second: u64, in_flight: u64| {
+        let report = held(in_flight, second * SEC);
+        let last = (second > 1).then(|| hearing(second - 1, second - 1));
+        demand.activator_reported("a", (last, hearing(second, second)), &report);
+        demand.held_told()
+    };
+    let second = |second| Some(Duration::from_secs(second));
+    assert_eq!((told_at(1, 3), told_at(2, 5)), (second(1), second(1)));
+    assert_eq!((told_at(3, 0), told_at(4, 1)), (None, second(4)));
+}
+
+#[test]
 fn how_callers_have_come_is_summed_over_the_activators_that_there_are() {
     let mut demand = demand();
     let ways = |http1, tls| Ways {

@@ -201,7 +201,11 @@ impl Task {
         from: u32,
         to: u32,
     ) -> Result<(), WriteError> {
-        let (held_since, sent) = (self.mailbox.demand.lock().held_since(), self.ctx.now());
+        let (held_since, held_told) = {
+            let demand = self.mailbox.demand.lock();
+            (demand.held_since(), demand.held_told())
+        };
+        let sent = self.ctx.now();
         let version = target.resource_version.clone();
         let write = if target.replicas == from {
             self.patch_scale(target, version, (from, to)).await
@@ -232,7 +236,11 @@ impl Task {
             _ if from == 0 && self.ctx.no_activator() => NO_ACTIVATOR.to_owned(),
             _ => verdict.unwrap_or_default(),
         };
-        tracing::info!(workload = %self.key, from, to, reason, "scaled");
+        // Until the patch was sent: where a wake was slow, this says on whose side.
+        let ms = |since: Duration| sent.saturating_sub(since).as_secs_f64() * 1_000.0;
+        let woken = |since: Option<Duration>| since.filter(|_| from == 0).map(ms);
+        let (held_ms, told_ms) = (woken(held_since), woken(held_told));
+        tracing::info!(workload = %self.key, from, to, reason, held_ms, told_ms, "scaled");
         // From zero while it wakes: asked for anew, it is the same wake.
         if from != 0 || self.state != Some(State::Waking) {
             self.keep_scaled((from, to), held_since, &reason);

@@ -30,6 +30,8 @@ const PAIRS: usize = 4;
 const BATCH_TIME: Duration = Duration::from_secs(900);
 /// Connections of the load under which memory is measured.
 const CONNECTIONS: u32 = 300;
+/// So many of the slowest patches of `/scale` are shown.
+const SLOWEST: usize = 3;
 /// Longest wait until all of them go by way of the activators.
 const SWITCH: Duration = Duration::from_secs(30);
 
@@ -82,7 +84,36 @@ async fn main() -> anyhow::Result<()> {
         sent.quantile(0.5) * 1e3,
         sent.quantile(0.99) * 1e3,
     ));
+    for line in slowest_sent(&cluster).await? {
+        say(line);
+    }
     Ok(())
+}
+
+/// What the autoscalers logged of the wakes whose patch took longest to be sent, the slowest first: up to
+/// `told_ms` it was the autoscaler's time, what is more the activator's.
+async fn slowest_sent(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+    let mut wakes = Vec::new();
+    for pod in cluster.component_pods("autoscaler").await? {
+        let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/log");
+        let log = cluster.text("GET", &path, Vec::new()).await?;
+        for line in log.lines() {
+            wakes.extend(held_ms(line).map(|ms| (ms, line.to_owned())));
+        }
+    }
+    wakes.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    let lines = wakes.into_iter().map(|(_, line)| line);
+    Ok(lines.take(SLOWEST).collect())
+}
+
+/// How long somebody had been held when a wake was sent, by the autoscaler's line about it.
+fn held_ms(line: &str) -> Option<f64> {
+    let (_, after) = line.split_once("held_ms")?;
+    let number = after.trim_start_matches(['"', ':', '=']);
+    let is_behind = |c: char| !c.is_ascii_digit() && c != '.';
+    let end = number.find(is_behind).unwrap_or(number.len());
+    number.get(..end)?.parse().ok()
 }
 
 /// Times from the first one held to the patch sent, of all autoscalers.
@@ -308,6 +339,23 @@ mod tests {
         let text = table(&starts(vec![answered(1000.0)]));
         assert!(text.contains("Knative p99"), "{text}");
         assert!(text.ends_with("\nKnative adds 400 ms at p50"), "{text}");
+    }
+
+    #[test]
+    fn a_line_of_either_format_says_how_long_somebody_was_held() {
+        for (line, expected) in [
+            (
+                "INFO scaled workload=a/b from=0 to=1 held_ms=0.61 told_ms=0.2",
+                Some(0.61),
+            ),
+            (
+                r#"{"fields":{"from":0,"to":1,"held_ms":14.2,"told_ms":12.0}}"#,
+                Some(14.2),
+            ),
+            ("INFO scaled workload=a/b from=1 to=0", None),
+        ] {
+            assert_eq!(held_ms(line), expected, "{line}");
+        }
     }
 
     #[test]
