@@ -13,7 +13,7 @@ use kube::{
     },
 };
 use lull_contract::{names, scaled_workload::ScaledWorkload};
-use lull_kubernetes::watched;
+use lull_kubernetes::{pauses, watched};
 use lull_process::readiness::Pending;
 use serde::de::DeserializeOwned;
 
@@ -116,7 +116,7 @@ async fn follow<K>(
     let mut listed = BTreeSet::new();
     // Retries for ever, also where the resource is not known yet.
     let events = watcher(api, config)
-        .default_backoff()
+        .backoff(pauses())
         .modify(|object| object.managed_fields_mut().clear());
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {

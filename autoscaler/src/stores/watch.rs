@@ -11,6 +11,7 @@ use kube::{
         watcher::{self, Event},
     },
 };
+use lull_kubernetes::pauses;
 use lull_process::readiness::{Pending, Readiness};
 use serde::de::DeserializeOwned;
 
@@ -115,7 +116,7 @@ impl<K: Send + Sync + 'static> Watch<K> {
     ) where
         R: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
-        let mut stream = pin!(watcher::watcher(api, config).default_backoff());
+        let mut stream = pin!(watcher::watcher(api, config).backoff(pauses()));
         loop {
             let event = match stream.try_next().await {
                 Ok(Some(event)) => event,

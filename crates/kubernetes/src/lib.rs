@@ -6,13 +6,25 @@
 
 use std::time::Duration;
 
-use kube::{Client, Config, Error, runtime::watcher};
+use kube::{
+    Client, Config, Error,
+    runtime::{
+        utils::Backoff,
+        watcher::{self, DefaultBackoff},
+    },
+};
 
 /// A watch is begun anew this often, seconds; it goes on where the last one has ended. kube gives one
 /// that tells nothing 5 s more.
 const WATCH: u32 = 60;
 /// Longest silence of the API server on any call: a watch that is alive ends sooner.
 const SILENCE: Duration = Duration::from_secs(75);
+/// Longest pause of a watch that has failed. By kube's own, which doubles up to a minute, pods would be seen
+/// that much later than the API server is back, and who is held waits for them.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// kube's pauses, up to [`LONGEST_PAUSE`].
+struct Pauses(DefaultBackoff);
 
 /// A client of the API server at the address that the environment knows: kubeconfig, or service account.
 ///
@@ -37,6 +49,28 @@ pub fn client(mut config: Config) -> Result<Client, Error> {
 #[must_use]
 pub fn watched() -> watcher::Config {
     watcher::Config::default().timeout(WATCH)
+}
+
+/// The pauses of a watch that callers wait for, each after one more failure.
+#[must_use]
+pub fn pauses() -> impl Backoff {
+    Pauses(DefaultBackoff::default())
+}
+
+// === impl Pauses ===
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|pause| pause.min(LONGEST_PAUSE))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
 }
 
 #[cfg(test)]
@@ -64,5 +98,13 @@ mod tests {
         answer.expect("the client gives up by itself").unwrap_err();
         let watch = Duration::from_secs(watched().timeout.unwrap().into());
         assert!(began.elapsed() > watch + Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_watch_is_begun_again_in_seconds_however_long_it_has_failed() {
+        let pauses: Vec<Duration> = pauses().take(20).collect();
+        assert!(pauses.iter().all(|pause| *pause <= LONGEST_PAUSE));
+        assert!(pauses.first() < pauses.last(), "{pauses:?}");
+        assert_eq!(pauses.last(), Some(&LONGEST_PAUSE));
     }
 }
