@@ -282,7 +282,7 @@ impl Metrics {
         }
     }
 
-    /// Counts a report that can't be used.
+    /// Counts a report that can't be used, or of which something was left out.
     pub fn refused(&self, asked: Asked, error: &ReportError) {
         self.refuse(asked, error.into());
     }

@@ -4,7 +4,9 @@ use std::{collections::HashMap, fmt::Write as _, sync::Arc, time::Duration};
 
 use lull_contract::{
     ports,
-    report::{ActivatorReport, MAX_ACTIVATOR_BYTES, SEEN_PARAM, SINCE_PARAM, WAIT_PARAM},
+    report::{
+        ActivatorReport, MAX_ACTIVATOR_BYTES, ReportError, SEEN_PARAM, SINCE_PARAM, WAIT_PARAM,
+    },
 };
 use tokio::task::JoinHandle;
 
@@ -62,7 +64,11 @@ async fn poll_activator(ctx: Arc<Context>, name: String, ip: String) {
         let opened = ctx.mailboxes().opened();
         let path = known.path(opened);
         let answer = ctx.puller.get((&ip, ports::REPORT), &path, limits).await;
-        let report = match answer.map(|body| ActivatorReport::parse(&body)) {
+        let left_out = |error: &ReportError| {
+            ctx.metrics.refused(Asked::Activator, error);
+            tracing::warn!(activator = name, %error, "callers in its report refused");
+        };
+        let report = match answer.map(|body| ActivatorReport::parse_telling(&body, left_out)) {
             Ok(Ok(report)) if report.pod != name => {
                 // The address is another activator's by now.
                 tracing::debug!(activator = name, other = report.pod, "not its report");

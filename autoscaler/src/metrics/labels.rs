@@ -47,6 +47,8 @@ pub(super) enum Refusal {
     Version,
     /// A number that no process reaches.
     Absurd,
+    /// What it tells of callers and wakes, alone.
+    Callers,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -108,7 +110,13 @@ impl Asked {
 // === impl Refusal ===
 
 impl Refusal {
-    pub(super) const ALL: [Self; 4] = [Self::TooLong, Self::Malformed, Self::Version, Self::Absurd];
+    pub(super) const ALL: [Self; 5] = [
+        Self::TooLong,
+        Self::Malformed,
+        Self::Version,
+        Self::Absurd,
+        Self::Callers,
+    ];
 
     fn label(self) -> &'static str {
         match self {
@@ -116,6 +124,7 @@ impl Refusal {
             Self::Malformed => "malformed",
             Self::Version => "version",
             Self::Absurd => "absurd",
+            Self::Callers => "callers",
         }
     }
 }
@@ -127,6 +136,7 @@ impl From<&ReportError> for Refusal {
             ReportError::Malformed(_) => Self::Malformed,
             ReportError::Version(_) => Self::Version,
             ReportError::Absurd(..) => Self::Absurd,
+            ReportError::Callers(..) => Self::Callers,
         }
     }
 }

@@ -125,12 +125,16 @@ fn every_way_of_refusing_a_report_is_counted_apart() {
     let broken = ActivatorReport::parse(b"{").unwrap_err();
     metrics.refused(Asked::Activator, &broken);
     metrics.pull_failed(Asked::Activator, &PullError::TooLong(1));
+    let callers = br#"{"v":1,"pod":"p","boot":1,"now_us":1,"in_flight":0,"in_flight_us":0,"requests":0,"queued":0,"limit":0,"app_ready":true,"draining":false,"bypass":0,"lately":{"last_us":1,"requests":1,"callers":[{"caller":"<b>","requests":1}]}}"#;
+    let used = QueueProxyReport::parse_telling(callers, |e| metrics.refused(Asked::Pod, e));
+    assert!(used.unwrap().lately.is_empty());
     let text = text(&registry);
     for (from, why, count) in [
         ("pod", "too-long", 1),
         ("pod", "malformed", 1),
         ("pod", "version", 1),
         ("pod", "absurd", 1),
+        ("pod", "callers", 1),
         ("activator", "too-long", 1),
         ("activator", "malformed", 1),
         ("activator", "version", 0),

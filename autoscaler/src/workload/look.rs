@@ -11,13 +11,13 @@ use kube::ResourceExt;
 use lull_contract::{
     assignment::{self, Activator},
     names,
-    report::{MAX_QUEUE_PROXY_BYTES, QueueProxyReport},
+    report::{MAX_QUEUE_PROXY_BYTES, QueueProxyReport, ReportError},
     scaled_workload::{ScaledWorkload, State},
 };
 
 use super::{Task, Written, waking_reason};
 use crate::{
-    context::{Key, Mailbox},
+    context::{Context, Key, Mailbox},
     demand::{Measured, Reporter},
     machine::Facts,
     metrics::{Asked, Numbers},
@@ -288,7 +288,7 @@ impl Task {
                         Ok(body) => {
                             let now = ctx.now();
                             ctx.metrics.pulled(now.saturating_sub(begun));
-                            match QueueProxyReport::parse(&body) {
+                            match read(ctx, name, &body) {
                                 // The address is another pod's by now.
                                 Ok(report) if report.pod != *name => {
                                     tracing::debug!(
@@ -318,6 +318,15 @@ impl Task {
         }));
         true
     }
+}
+
+/// Reads the report of a pod. Callers that it can't name are refused alone: nothing is decided by them, and a
+/// pod that is not heard would keep its workload awake.
+fn read(ctx: &Context, pod: &str, body: &[u8]) -> Result<QueueProxyReport, ReportError> {
+    QueueProxyReport::parse_telling(body, |error| {
+        ctx.metrics.refused(Asked::Pod, error);
+        tracing::warn!(pod, %error, "callers in its report refused");
+    })
 }
 
 /// Name, address and port of the pods to pull: none without a `term`, since only who leads decides

@@ -202,6 +202,9 @@ pub enum ReportError {
     /// A number that no process reaches.
     #[error("report says {0}={1}, which is beyond {2}")]
     Absurd(&'static str, u64, u64),
+    /// What it tells people of callers and wakes is no honest reporter's; all else can be used.
+    #[error("report tells of callers or a wake with {0}={1}, which is beyond {2}")]
+    Callers(&'static str, u64, u64),
 }
 
 /// More phases than a wake has, in this version or a later one.
@@ -210,20 +213,37 @@ const MAX_PHASES: usize = 32;
 const MAX_PHASE_BYTES: usize = 64;
 /// Longest text of an address, bytes: IPv6 with a zone has less.
 const MAX_ADDRESS_BYTES: usize = 64;
+/// What that bounds.
+const ADDRESS: &str = "bytes of an address";
 /// More requests in flight than one process can hold (its file descriptors end long before).
 const MAX_IN_FLIGHT: u64 = 1 << 24;
 
 // === impl QueueProxyReport ===
 
 impl QueueProxyReport {
-    /// Reads and checks a report.
+    /// Reads and checks a report. Callers that no queue-proxy names are left out: no decision follows from
+    /// them.
     ///
     /// # Errors
     /// [`ReportError`] where it is too long, malformed, of another version or absurd.
     pub fn parse(bytes: &[u8]) -> Result<Self, ReportError> {
-        let report: Self = read(bytes, MAX_QUEUE_PROXY_BYTES)?;
+        Self::parse_telling(bytes, |_| {})
+    }
+
+    /// The same; `left_out` is told why callers were left out.
+    ///
+    /// # Errors
+    /// As of [`Self::parse`].
+    pub fn parse_telling(
+        bytes: &[u8],
+        left_out: impl FnOnce(&ReportError),
+    ) -> Result<Self, ReportError> {
+        let mut report: Self = read(bytes, MAX_QUEUE_PROXY_BYTES)?;
         check(report.v, &report.load)?;
-        report.lately.check()?;
+        if let Err(error) = report.lately.check() {
+            report.lately = Lately::default();
+            left_out(&error);
+        }
         Ok(report)
     }
 }
@@ -231,21 +251,38 @@ impl QueueProxyReport {
 // === impl ActivatorReport ===
 
 impl ActivatorReport {
-    /// Reads and checks a report.
+    /// Reads and checks a report. A workload's callers and wake that no activator tells are left out: no
+    /// decision follows from them.
     ///
     /// # Errors
     /// [`ReportError`] where it is too long, malformed, of another version or absurd.
     pub fn parse(bytes: &[u8]) -> Result<Self, ReportError> {
-        let report: Self = read(bytes, MAX_ACTIVATOR_BYTES)?;
-        for workload in &report.workloads {
+        Self::parse_telling(bytes, |_| {})
+    }
+
+    /// The same; `left_out` is told why anything was left out, of the first workload where it was.
+    ///
+    /// # Errors
+    /// As of [`Self::parse`].
+    pub fn parse_telling(
+        bytes: &[u8],
+        left_out: impl FnOnce(&ReportError),
+    ) -> Result<Self, ReportError> {
+        let mut report: Self = read(bytes, MAX_ACTIVATOR_BYTES)?;
+        if report.v != VERSION {
+            return Err(ReportError::Version(report.v));
+        }
+        let mut first = None;
+        for workload in &mut report.workloads {
             check(report.v, &workload.held)?;
-            workload.check_sizes()?;
+            if let Err(error) = workload.leave_out() {
+                first = first.or(Some(error));
+            }
         }
-        if report.v == VERSION {
-            Ok(report)
-        } else {
-            Err(ReportError::Version(report.v))
+        if let Some(error) = first {
+            left_out(&error);
         }
+        Ok(report)
     }
 }
 
@@ -273,33 +310,55 @@ impl Ways {
 // === impl HeldWorkload ===
 
 impl HeldWorkload {
+    /// Leaves out what it tells people that is larger than any honest reporter makes it, and says what
+    /// that is.
+    fn leave_out(&mut self) -> Result<(), ReportError> {
+        let woken = self.woken.as_ref().map_or(Ok(()), Woken::check);
+        if woken.is_err() {
+            self.woken = None;
+        }
+        let callers = self.check_callers();
+        if callers.is_err() {
+            self.callers.clear();
+        }
+        woken.and(callers)
+    }
+
+    fn check_callers(&self) -> Result<(), ReportError> {
+        let addresses = self.callers.iter().map(|caller| caller.address.len());
+        within([
+            ("callers", self.callers.len(), MAX_CALLERS),
+            (ADDRESS, addresses.max().unwrap_or(0), MAX_ADDRESS_BYTES),
+        ])
+    }
+}
+
+// === impl Woken ===
+
+impl Woken {
     /// Nothing of it is larger than any honest reporter makes it.
-    fn check_sizes(&self) -> Result<(), ReportError> {
-        let by = self.woken.as_ref().and_then(|woken| woken.by.as_ref());
-        let callers = self.callers.iter().map(|caller| &caller.address);
-        let addresses = callers.chain(by.map(|by| &by.address));
-        let longest = addresses.map(String::len).max().unwrap_or(0);
-        let phases = self
-            .woken
-            .as_ref()
-            .map_or(&[][..], |w| w.phases_us.as_slice());
-        let names = phases.iter().map(|(name, _)| name.len());
-        let asked = by.map_or(0, |by| by.asked.len());
-        let sizes = [
-            ("phases", phases.len(), MAX_PHASES),
+    fn check(&self) -> Result<(), ReportError> {
+        let names = self.phases_us.iter().map(|(name, _)| name.len());
+        let by = self.by.as_ref();
+        let (address, asked) = by.map_or((0, 0), |by| (by.address.len(), by.asked.len()));
+        within([
+            ("phases", self.phases_us.len(), MAX_PHASES),
             (
                 "bytes of a phase's name",
                 names.max().unwrap_or(0),
                 MAX_PHASE_BYTES,
             ),
-            ("callers", self.callers.len(), MAX_CALLERS),
-            ("bytes of an address", longest, MAX_ADDRESS_BYTES),
+            (ADDRESS, address, MAX_ADDRESS_BYTES),
             ("bytes of what was asked for", asked, MAX_ASKED_BYTES),
-        ];
-        match sizes.into_iter().find(|(_, got, most)| got > most) {
-            Some((what, got, most)) => Err(ReportError::Absurd(what, got as u64, most as u64)),
-            None => Ok(()),
-        }
+        ])
+    }
+}
+
+/// Each of `sizes`, by its name, is no larger than its bound.
+fn within<const N: usize>(sizes: [(&'static str, usize, usize); N]) -> Result<(), ReportError> {
+    match sizes.into_iter().find(|(_, got, most)| got > most) {
+        Some((what, got, most)) => Err(ReportError::Callers(what, got as u64, most as u64)),
+        None => Ok(()),
     }
 }
 

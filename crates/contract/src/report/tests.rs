@@ -164,7 +164,7 @@ fn the_documentation_lists_every_field_and_no_other() {
 }
 
 #[test]
-fn a_report_whose_callers_no_queue_proxy_names_is_refused() {
+fn callers_that_no_queue_proxy_names_are_left_out_and_the_rest_is_used() {
     let bytes = |report: &QueueProxyReport| serde_json::to_vec(report).unwrap();
     let honest = report_with(vec![caller()]);
     assert_eq!(QueueProxyReport::parse(&bytes(&honest)).unwrap(), honest);
@@ -172,48 +172,93 @@ fn a_report_whose_callers_no_queue_proxy_names_is_refused() {
         caller: "<b>".into(),
         ..caller()
     };
-    let refused = QueueProxyReport::parse(&bytes(&report_with(vec![hostile]))).unwrap_err();
-    assert!(matches!(refused, ReportError::Absurd(..)), "{refused}");
+    let (told, mut why) = (bytes(&report_with(vec![caller(), hostile])), None);
+    let taken = QueueProxyReport::parse_telling(&told, |error| why = Some(error.to_string()));
+    assert_eq!(taken.unwrap(), report());
+    let why = why.expect("it is told");
+    assert!(why.contains("characters of no caller=2"), "{why}");
+}
+
+/// What an activator tells of a workload.
+fn held(name: &str, callers: Vec<CallerCount>, woken: Woken) -> HeldWorkload {
+    HeldWorkload {
+        namespace: "default".into(),
+        name: name.into(),
+        uid: "u".into(),
+        ports: Vec::new(),
+        held: Load::default(),
+        forwarding: 0,
+        held_for_us: 0,
+        woken: Some(woken),
+        callers,
+        ways: Ways::default(),
+    }
+}
+
+/// A wake with one phase, of a name of so many bytes, for somebody who asked in so many.
+fn woken(phase: usize, asked: usize) -> Woken {
+    Woken {
+        number: 1,
+        phases_us: vec![("p".repeat(phase), 1)],
+        by: Some(SeenCaller {
+            address: "10.0.0.7".into(),
+            asked: "x".repeat(asked),
+        }),
+    }
 }
 
 #[test]
-fn callers_and_phases_beyond_the_bounds_refuse_the_report() {
-    let asked = |bytes: usize| SeenCaller {
-        address: "10.0.0.7".into(),
-        asked: "x".repeat(bytes),
-    };
+fn callers_and_wakes_beyond_the_bounds_are_left_out() {
     let far = CallerCount {
         address: "f".repeat(MAX_ADDRESS_BYTES + 1),
         holds: 1,
     };
     let many = vec![CallerCount::default(); MAX_CALLERS + 1];
+    let few = || vec![CallerCount::default(); MAX_CALLERS];
+    // Callers, wake, and whether the one and the other are kept.
     let cases = [
-        (Vec::new(), asked(MAX_ASKED_BYTES), 0, true),
-        (Vec::new(), asked(MAX_ASKED_BYTES + 1), 0, false),
-        (vec![far], asked(0), 0, false),
-        (many, asked(0), 0, false),
-        (Vec::new(), asked(0), MAX_PHASE_BYTES, true),
-        (Vec::new(), asked(0), MAX_PHASE_BYTES + 1, false),
+        (few(), woken(MAX_PHASE_BYTES, MAX_ASKED_BYTES), [true, true]),
+        (few(), woken(0, MAX_ASKED_BYTES + 1), [true, false]),
+        (few(), woken(MAX_PHASE_BYTES + 1, 0), [true, false]),
+        (vec![far], woken(0, 0), [false, true]),
+        (many, woken(0, 0), [false, true]),
     ];
-    for (callers, by, phase, is_taken) in cases {
-        let held = HeldWorkload {
-            namespace: "default".into(),
-            name: "shop".into(),
-            uid: "u".into(),
-            ports: Vec::new(),
-            held: Load::default(),
-            forwarding: 0,
-            held_for_us: 0,
-            woken: Some(Woken {
-                number: 1,
-                phases_us: vec![("p".repeat(phase), 1)],
-                by: Some(by),
-            }),
-            callers,
-            ways: Ways::default(),
-        };
-        assert_eq!(held.check_sizes().is_ok(), is_taken, "{held:?}");
+    for (callers, woken, kept) in cases {
+        let told = held("shop", callers, woken);
+        let mut taken = told.clone();
+        let is_whole = taken.leave_out().is_ok();
+        let found = [taken.callers == told.callers, taken.woken == told.woken];
+        assert_eq!((found, is_whole), (kept, kept == [true, true]), "{told:?}");
     }
+}
+
+#[test]
+fn what_is_left_out_of_one_workload_refuses_no_other() {
+    let load = Load {
+        in_flight: 2,
+        ..Load::default()
+    };
+    let odd = HeldWorkload {
+        held: load,
+        ..held("odd", Vec::new(), woken(0, MAX_ASKED_BYTES + 1))
+    };
+    let other = held("shop", Vec::new(), woken(0, 0));
+    let told = ActivatorReport {
+        v: VERSION,
+        pod: "a-1".into(),
+        boot: 1,
+        now_us: 1,
+        edge: 0,
+        sequence: 1,
+        partial: false,
+        workloads: vec![odd.clone(), other.clone()],
+    };
+    let (bytes, mut why) = (serde_json::to_vec(&told).unwrap(), None);
+    let taken = ActivatorReport::parse_telling(&bytes, |error| why = Some(error.to_string()));
+    let odd = HeldWorkload { woken: None, ..odd };
+    assert_eq!(taken.unwrap().workloads, [odd, other]);
+    let why = why.expect("it is told");
+    assert!(why.contains("bytes of what was asked for=193"), "{why}");
 }
 
 #[test]
