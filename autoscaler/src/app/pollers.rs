@@ -14,9 +14,10 @@ use crate::{context::Context, demand::Hearing, metrics::Asked};
 
 /// How long an activator may keep a poll open: also how often each says that it is there.
 const POLL_WAIT: Duration = Duration::from_secs(1);
-/// Reports of an activator until it is asked for everything again, whatever it has told: what went
-/// wrong unseen is mended with it.
-const COMPLETE_EVERY: u32 = 60;
+/// How long until an activator is asked for everything again, whatever it has told: what went wrong
+/// unseen is mended with it. Not after a number of reports: there is one for each wake, and whoever is
+/// held while everything is told waits for that.
+const COMPLETE_EVERY: Duration = Duration::from_secs(60);
 /// Pause after a failed poll.
 const POLL_PAUSE: Duration = Duration::from_millis(200);
 
@@ -62,7 +63,7 @@ async fn poll_activator(ctx: Arc<Context>, name: String, ip: String) {
     loop {
         // Read first: whoever comes later is told everything with the next report.
         let opened = ctx.mailboxes().opened();
-        let path = known.path(opened);
+        let path = known.path(opened, ctx.now());
         let answer = ctx.puller.get((&ip, ports::REPORT), &path, limits).await;
         let left_out = |error: &ReportError| {
             ctx.metrics.refused(Asked::Activator, error);
@@ -103,7 +104,11 @@ async fn poll_activator(ctx: Arc<Context>, name: String, ip: String) {
             seen: Some(report.edge),
             since: Some(report.sequence).filter(|sequence| *sequence > 0),
             opened: if report.partial { known.opened } else { opened },
-            partial: if report.partial { known.partial + 1 } else { 0 },
+            complete_at: if report.partial {
+                known.complete_at
+            } else {
+                ctx.now()
+            },
         };
     }
 }
@@ -116,21 +121,22 @@ struct Known {
     since: Option<u64>,
     /// [`Mailboxes::opened`](crate::context::Mailboxes::opened) at the last complete report.
     opened: u64,
-    /// Reports since that one.
-    partial: u32,
+    /// When that one came, on the process's clock.
+    complete_at: Duration,
 }
 
 // === impl Known ===
 
 impl Known {
-    /// What is to be asked for, where so many mailboxes have been opened.
-    fn path(&self, opened: u64) -> String {
+    /// What is to be asked for at `now`, where so many mailboxes have been opened.
+    fn path(&self, opened: u64, now: Duration) -> String {
         let Some(seen) = self.seen else {
             return "/report".to_owned();
         };
         let wait = POLL_WAIT.as_millis();
         let mut path = format!("/report?{SEEN_PARAM}={seen}&{WAIT_PARAM}={wait}");
-        let is_known = self.opened == opened && self.partial < COMPLETE_EVERY;
+        let is_recent = now.saturating_sub(self.complete_at) < COMPLETE_EVERY;
+        let is_known = self.opened == opened && is_recent;
         if let Some(since) = self.since.filter(|_| is_known) {
             // Writing to a String can't fail.
             let _ = write!(path, "&{SINCE_PARAM}={since}");
@@ -163,5 +169,27 @@ fn deliver(ctx: &Context, activator: &str, last: Option<Hearing>, report: &Activ
     if last.is_none() {
         // None could be listed before, also where its pod has been ready for a moment.
         ctx.mailboxes().wake(|_| true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_asked_for_once_a_minute_however_many_wakes_are_told() {
+        let secs = Duration::from_secs;
+        let known = Known {
+            seen: Some(5_000),
+            since: Some(9_000),
+            opened: 3,
+            complete_at: secs(100),
+        };
+        let changes = "/report?seen=5000&wait_ms=1000&since=9000";
+        let all = "/report?seen=5000&wait_ms=1000";
+        assert_eq!(known.path(3, secs(159)), changes);
+        assert_eq!(known.path(3, secs(160)), all);
+        assert_eq!(known.path(4, secs(101)), all, "a task that has heard nothing");
+        assert_eq!(Known::default().path(3, secs(101)), "/report");
     }
 }
