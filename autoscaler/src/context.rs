@@ -13,7 +13,7 @@ use std::{
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Client, core::Status};
 use lull_cluster_settings::Settings as ClusterSettings;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 pub use self::mailbox::{Mailbox, Mailboxes};
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     lease::Leadership,
     machine::Delays,
     metrics::Metrics,
+    pace::Pace,
     plan::Components,
     pull::Puller,
     purpose::Purpose,
@@ -89,6 +90,7 @@ pub struct Context {
     pub crash: Crash,
     recorder: Recorder,
     start: Instant,
+    pace: Mutex<Pace>,
     mailboxes: Mailboxes,
     hearings: RwLock<HashMap<String, Hearing>>,
     no_activator: AtomicBool,
@@ -253,6 +255,7 @@ impl Context {
             lookups: Lookups::new(parts.name_callers),
             crash: parts.crash,
             start: Instant::now(),
+            pace: Mutex::default(),
             mailboxes: Mailboxes::default(),
             hearings: RwLock::default(),
             no_activator: AtomicBool::new(false),
@@ -323,6 +326,7 @@ impl Context {
         what: Purpose,
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, WriteError> {
+        let begun = self.now();
         let result = match tokio::time::timeout(API_TIMEOUT, call).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(source)) => Err(WriteError::Api {
@@ -332,7 +336,20 @@ impl Context {
             Err(_) => Err(WriteError::Timeout { what }),
         };
         self.metrics.called(what, result.is_ok());
+        // All others may be slow for what somebody's admission takes, or for what they look at.
+        if matches!(what, Purpose::WriteScale | Purpose::WriteStatus) {
+            let now = self.now();
+            let took = now.saturating_sub(begun);
+            self.pace.lock().answered(took, now);
+        }
         result
+    }
+
+    /// How long the API server takes for a write that nobody else has a say in; zero where none was made
+    /// lately.
+    pub(crate) fn usual_write(&self) -> Duration {
+        let usual = self.pace.lock().usual(self.now());
+        usual.unwrap_or_default()
     }
 
     /// Puts an Event on `object`, beside the task: an Event is worth no delay.

@@ -32,6 +32,7 @@ pub mod mesh;
 pub mod metrics;
 pub mod namespaces;
 pub mod objects;
+mod pace;
 pub mod page;
 mod panics;
 pub mod plan;

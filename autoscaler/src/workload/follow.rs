@@ -10,7 +10,10 @@ use crate::{context::WriteError, policy::wanted_for_held, target::Target};
 /// How long a wake is left to the leader, which needs a few milliseconds: two that write at once are a
 /// conflict, and more calls than a wake is worth.
 const LEADER_PATIENCE: Duration = Duration::from_millis(100);
-/// The same where the object has been written meanwhile, so that somebody is there: in all.
+/// The same where the API server is slow, in usual writes: the leader's own may wait for its turn first.
+const LEADER_WRITES: u32 = 3;
+/// The same where the object has been written meanwhile, so that somebody is there, and however slow the
+/// API server is: in all.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Since when a wake is left to the leader.
@@ -18,6 +21,13 @@ const LONGEST_PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Patience {
     /// The object's version, and since when it has been that one; `None` while nobody is held.
     seen: Option<(Option<String>, Duration)>,
+}
+
+/// How long a wake is left to the leader where a write takes `usual`. Else every wake would be written
+/// twice just where the API server has no time for it.
+fn for_leader(usual: Duration) -> Duration {
+    let slow = usual.saturating_mul(LEADER_WRITES);
+    slow.clamp(LEADER_PATIENCE, LONGEST_PATIENCE)
 }
 
 // === impl Patience ===
@@ -28,17 +38,22 @@ impl Patience {
         self.seen = None;
     }
 
-    /// How long the wake of an object of this `version` is left to the leader from `now` on, where
-    /// somebody has been held `since`. It begins anew with every version: who has just written it, and
-    /// be it to put it to sleep, has seen what is held, too.
-    fn left(&mut self, version: Option<&str>, since: Duration, now: Duration) -> Duration {
+    /// How long the wake of an object of this `version`, which is left to the leader `for_leader`, is so
+    /// from `now` on, where somebody has been held `since`. It begins anew with every version: who has
+    /// just written it, and be it to put it to sleep, has seen what is held, too.
+    fn left(
+        &mut self,
+        version: Option<&str>,
+        for_leader: Duration,
+        (since, now): (Duration, Duration),
+    ) -> Duration {
         let from = match &self.seen {
             Some((seen, from)) if seen.as_deref() == version => *from,
             Some(_) => now,
             None => since,
         };
         self.seen = Some((version.map(str::to_owned), from));
-        let until = (from + LEADER_PATIENCE).min(since + LONGEST_PATIENCE);
+        let until = (from + for_leader).min(since + LONGEST_PATIENCE);
         until.saturating_sub(now)
     }
 }
@@ -62,12 +77,17 @@ impl Task {
             return Ok(());
         }
         let (version, now) = (target.resource_version.as_deref(), self.ctx.now());
-        let left = self.patience.left(version, since, now);
+        let for_leader = for_leader(self.ctx.usual_write());
+        let left = self.patience.left(version, for_leader, (since, now));
         if self.replicas(target) != 0 {
             return Ok(());
         }
         if !left.is_zero() {
-            tokio::time::sleep(left).await;
+            // Not longer than nothing happens: this replica may lead by now.
+            tokio::select! {
+                () = tokio::time::sleep(left) => {}
+                () = self.mailbox.changed.notified() => {}
+            }
             self.mailbox.changed.notify_one();
             return Ok(());
         }
@@ -95,7 +115,8 @@ mod tests {
         let ms = Duration::from_millis;
         let mut patience = Patience::default();
         let mut left = |version: &str, now: u64| {
-            let left = patience.left(Some(version), ms(5_000), ms(now));
+            let times = (ms(5_000), ms(now));
+            let left = patience.left(Some(version), LEADER_PATIENCE, times);
             u64::try_from(left.as_millis()).unwrap()
         };
         assert_eq!(left("1", 5_010), 90);
@@ -111,8 +132,28 @@ mod tests {
     fn whoever_is_held_next_is_left_to_the_leader_from_then_on() {
         let ms = Duration::from_millis;
         let mut patience = Patience::default();
-        assert_eq!(patience.left(Some("1"), ms(1_000), ms(1_100)), ms(0));
+        let left = |patience: &mut Patience, version: &str, since: u64, now: u64| {
+            patience.left(Some(version), LEADER_PATIENCE, (ms(since), ms(now)))
+        };
+        assert_eq!(left(&mut patience, "1", 1_000, 1_100), ms(0));
         patience.forget();
-        assert_eq!(patience.left(Some("2"), ms(9_000), ms(9_000)), ms(100));
+        assert_eq!(left(&mut patience, "2", 9_000, 9_000), ms(100));
+    }
+
+    #[test]
+    fn a_wake_is_left_to_the_leader_longer_where_the_api_server_is_slow_and_not_for_ever() {
+        let ms = Duration::from_millis;
+        let rows = [(0, 100), (20, 100), (100, 300), (300, 900), (9_000, 1_000)];
+        for (usual, expected) in rows {
+            assert_eq!(for_leader(ms(usual)), ms(expected), "{usual} ms");
+        }
+        let mut patience = Patience::default();
+        let slow = for_leader(ms(300));
+        let mut left = |version: &str, now: u64| {
+            patience.left(Some(version), slow, (ms(5_000), ms(now)))
+        };
+        assert_eq!(left("1", 5_100), ms(800));
+        assert_eq!(left("2", 5_200), ms(800), "a second in all");
+        assert_eq!(left("2", 6_000), ms(0));
     }
 }
