@@ -475,7 +475,18 @@ impl Task {
         what: Purpose,
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, WriteError> {
-        let _turn = self.turn().await;
+        let turn = self.turn().await;
+        self.call_in_turn(turn, what, call).await
+    }
+
+    /// The same where its `turn` has come.
+    async fn call_in_turn<T>(
+        &self,
+        turn: Turn,
+        what: Purpose,
+        call: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, WriteError> {
+        let _turn = turn;
         let answer = self.ctx.call(what, call).await;
         answer.inspect(|_| self.ctx.crash.wrote(&self.key, &what))
     }

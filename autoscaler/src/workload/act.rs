@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use super::{Task, Written, bare::SIDECAR_LOST, waking::Untold};
 use crate::{
-    context::WriteError,
+    context::{Key, WriteError},
     machine::NO_ACTIVATOR,
     objects::{self, Audience},
     plan::{self, Finding, PlannedService, Reason},
@@ -205,7 +205,6 @@ impl Task {
             let demand = self.mailbox.demand.lock();
             (demand.held_since(), demand.held_told())
         };
-        let sent = self.ctx.now();
         let version = target.resource_version.clone();
         let write = if target.replicas == from {
             self.patch_scale(target, version, (from, to)).await
@@ -214,8 +213,9 @@ impl Task {
             let what = Purpose::WriteScale;
             Err(WriteError::Moved { what })
         };
-        match write {
-            Err(error) if error.is_conflict() && holds_of_newest((from, to)) => {
+        let is_old_view = |error: &WriteError| error.is_conflict() && holds_of_newest((from, to));
+        let sent = match write {
+            Err(error) if is_old_view(&error) && !self.is_overtaken(target, from) => {
                 self.patch_newest_scale(target, (from, to)).await
             }
             other => other,
@@ -300,12 +300,20 @@ impl Task {
         Api::namespaced_with(client, namespace, &*target.resource)
     }
 
-    /// Writes the count where the API server still has the one that was decided on.
+    /// Whether somebody else is seen by now to have changed the count that `target` had, which was `from`.
+    fn is_overtaken(&self, target: &Target, from: u32) -> bool {
+        let Key { namespace, name } = &self.key;
+        let newest = self.ctx.stores.targets.get(namespace, name);
+        let seen = newest.map(|newest| newest.replicas);
+        is_overtaken((target.replicas, from), seen)
+    }
+
+    /// Writes the count where the API server still has the one that was decided on; when that was sent.
     async fn patch_newest_scale(
         &self,
         target: &Target,
         (from, to): (u32, u32),
-    ) -> Result<Scale, WriteError> {
+    ) -> Result<Duration, WriteError> {
         let api = self.target_api(target);
         let what = Purpose::ReadScale;
         let scale = self.call_as_any(what, api.get_scale(&target.name)).await?;
@@ -316,12 +324,13 @@ impl Task {
         self.patch_scale(target, version, (from, to)).await
     }
 
+    /// Writes the count on condition of the object's `version`; when that was sent, in its turn.
     async fn patch_scale(
         &self,
         target: &Target,
         version: Option<String>,
         (from, to): (u32, u32),
-    ) -> Result<Scale, WriteError> {
+    ) -> Result<Duration, WriteError> {
         let api = self.target_api(target);
         let patch = json!({
             "metadata": { "resourceVersion": version },
@@ -331,12 +340,22 @@ impl Task {
             field_manager: Some(FIELD_MANAGER.into()),
             ..PatchParams::default()
         };
-        let patch = Patch::Merge(&patch);
-        let write = api.patch_scale(&target.name, &params, &patch);
-        match from {
-            0 => self.call_as_any(Purpose::WriteScale, write).await,
-            _ => self.call(Purpose::WriteScale, write).await,
+        let (patch, what) = (Patch::Merge(&patch), Purpose::WriteScale);
+        // Boxed: each of what awaits it would have room for it.
+        let write = Box::pin(async {
+            let sent = self.ctx.now();
+            let written = api.patch_scale(&target.name, &params, &patch).await;
+            written.map(|_| sent)
+        });
+        if from > 0 {
+            return self.call(what, write).await;
         }
+        let turn = self.turn().await;
+        if self.is_overtaken(target, from) {
+            // Another replica's wake was seen while this one waited for its turn.
+            return Err(WriteError::Moved { what });
+        }
+        self.call_in_turn(turn, what, write).await
     }
 
     /// Pushes an object that the webhook has missed through admission once more: a patch that
@@ -380,6 +399,13 @@ impl Task {
     }
 }
 
+/// Whether a count that was decided on where an object had `decided`, which was to be `from`, is another one
+/// by what is `seen` now. Where the object did not have it, the cache was late; where it is not seen at all,
+/// the API server says so.
+fn is_overtaken((decided, from): (u32, u32), seen: Option<u32>) -> bool {
+    decided == from && seen.is_some_and(|seen| seen != from)
+}
+
 /// Whether a change of the count that was decided on an older object holds of the newest one, too,
 /// where that has the same count. A wake does, and any growth: nobody is let down by it. Before pods go
 /// everything is looked at again: a `min-scale` or a rollout may have been written meanwhile.
@@ -410,6 +436,21 @@ mod tests {
         ];
         for (change, expected) in rows {
             assert_eq!(holds_of_newest(change), expected, "{change:?}");
+        }
+    }
+
+    #[test]
+    fn a_wake_that_another_replica_is_seen_to_have_written_is_not_written_again() {
+        // What the object had, what was decided on, and what is seen now.
+        let rows = [
+            ((0, 0), Some(1), true),
+            ((0, 0), Some(0), false),
+            // It was put to sleep, which the cache does not show yet.
+            ((1, 0), Some(1), false),
+            ((0, 0), None, false),
+        ];
+        for (decided, seen, expected) in rows {
+            assert_eq!(is_overtaken(decided, seen), expected, "{decided:?} {seen:?}");
         }
     }
 }
