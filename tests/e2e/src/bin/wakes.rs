@@ -16,7 +16,9 @@ use clap::Parser;
 use kube::ResourceExt as _;
 use lull_contract::ports;
 use lull_e2e::{
-    App, Cluster, Kind, Workload, counters, fleet, rollouts, say,
+    App, Cluster, Kind, Workload, counters, fleet,
+    histogram::Histogram,
+    rollouts, say,
     sleepers::{self, Sleeper, heard, scale},
     spread::Spread,
     watches::{Sleepers, Wakes},
@@ -62,7 +64,7 @@ struct Tally {
 }
 
 /// Calls of the API server so far.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 struct Calls {
     /// Lull's writes of `/scale`.
     scale: f64,
@@ -70,6 +72,10 @@ struct Calls {
     other: f64,
     /// Events of the newer API, which here nobody but Lull writes.
     events: f64,
+    /// From the first one held until Lull's patch is sent, its turn included, seconds.
+    sent: Histogram,
+    /// The same until the API server has answered it.
+    written: Histogram,
 }
 
 #[tokio::main(flavor = "current_thread")]
@@ -81,8 +87,8 @@ async fn main() -> anyhow::Result<()> {
     let bench = Arc::new(Bench::set_up(&cluster, args.workloads).await?);
     let before = Calls::read(&cluster).await?;
     let (wakes, patches) = drive(&bench, &args).await;
-    let calls = Calls::read(&cluster).await?.since(before);
-    say(table(&args, (&wakes, &patches), calls));
+    let calls = Calls::read(&cluster).await?.since(&before);
+    say(table(&args, (&wakes, &patches), &calls));
     let failures: Vec<&String> = wakes.failures.iter().chain(&patches.failures).collect();
     ensure!(
         failures.is_empty(),
@@ -190,15 +196,16 @@ impl Tally {
 impl Calls {
     async fn read(cluster: &Cluster) -> anyhow::Result<Self> {
         const CALLS: &str = "lull_autoscaler_api_calls_total";
+        const SENT: &str = "lull_autoscaler_wake_sent_seconds";
+        const WRITTEN: &str = "lull_autoscaler_wake_written_seconds";
         let server = cluster.text("GET", "/metrics", Vec::new()).await?;
         let written = |verb| {
             let events = ["group=\"events.k8s.io\"", "resource=\"events\"", verb];
             counters::sum(&server, "apiserver_request_total", &events)
         };
         let mut calls = Self {
-            scale: 0.0,
-            other: 0.0,
             events: written("verb=\"POST\"") + written("verb=\"PATCH\""),
+            ..Self::default()
         };
         for pod in cluster.component_pods("autoscaler").await? {
             let name = pod.name_any();
@@ -206,15 +213,19 @@ impl Calls {
             let scale = counters::sum(&page, CALLS, &["resource=\"targets/scale\""]);
             calls.scale += scale;
             calls.other += counters::sum(&page, CALLS, &[]) - scale;
+            calls.sent.add(SENT, &page)?;
+            calls.written.add(WRITTEN, &page)?;
         }
         Ok(calls)
     }
 
-    fn since(self, before: Self) -> Self {
+    fn since(&self, before: &Self) -> Self {
         Self {
             scale: self.scale - before.scale,
             other: self.other - before.other,
             events: self.events - before.events,
+            sent: self.sent.since(&before.sent),
+            written: self.written.since(&before.written),
         }
     }
 }
@@ -223,7 +234,7 @@ fn ratio(wakes: &Tally, patches: &Tally) -> f64 {
     wakes.spread().p99 / patches.spread().p99
 }
 
-fn table(args: &Args, (wakes, patches): (&Tally, &Tally), calls: Calls) -> String {
+fn table(args: &Args, (wakes, patches): (&Tally, &Tally), calls: &Calls) -> String {
     let mut text = format!(
         "\n{} wakes a second for {} s among {} workloads, and as many patches of /scale\n\
          {:<34}{:>8}{:>8}{:>10}{:>10}{:>10}\n",
@@ -240,6 +251,15 @@ fn table(args: &Args, (wakes, patches): (&Tally, &Tally), calls: Calls) -> Strin
             text,
             "{name:<34}{done:>8}{failed:>8}{p50:>10.1}{p99:>10.1}{max:>10.1}"
         );
+    }
+    // Where a wake's time goes: until then Lull's, from then on the API server's.
+    for (name, histogram) in [
+        ("first one held until patch sent", &calls.sent),
+        ("first one held until it is answered", &calls.written),
+    ] {
+        let [p50, p99] = [0.5, 0.99].map(|share| histogram.quantile(share) * 1e3);
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "{name}: p50 {p50:.1}, p99 {p99:.1} ms at most");
     }
     let number = f64::from(u32::try_from(wakes.took.len()).unwrap_or(u32::MAX));
     let _ = write!(
@@ -265,16 +285,27 @@ mod tests {
             took: took.into(),
             failures: Vec::new(),
         };
+        let histogram = |bound: &str| {
+            let mut histogram = Histogram::default();
+            let text = format!("x_bucket{{le=\"{bound}\"}} 2\n");
+            histogram.add("x", &text).unwrap();
+            histogram
+        };
         let calls = Calls {
             scale: 2.0,
             other: 7.0,
             events: 4.0,
+            sent: histogram("0.002"),
+            written: histogram("0.0075"),
         };
-        let text = table(&args, (&tally([8.0, 10.0]), &tally([3.0, 4.0])), calls);
+        let text = table(&args, (&tally([8.0, 10.0]), &tally([3.0, 4.0])), &calls);
         assert!(text.contains("is 2.50 x that"), "{text}");
         assert!(
             text.contains("1.00 of /scale, 3.50 others, 2.00 Events"),
             "{text}"
         );
+        for found in ["sent: p50 2.0, p99 2.0", "answered: p50 7.5, p99 7.5"] {
+            assert!(text.contains(found), "{text}");
+        }
     }
 }
