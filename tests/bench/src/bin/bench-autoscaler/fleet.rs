@@ -14,7 +14,7 @@ use autoscaler::{
 use lull_bench::{Sample, child::Memory};
 use lull_contract::{
     Settings,
-    report::{HeldWorkload, Lately, Load, QueueProxyReport, VERSION, Ways},
+    report::{CallerRequests, HeldWorkload, Lately, Load, QueueProxyReport, VERSION, Ways},
     scaled_workload::State,
 };
 use serde_json::{Value, json};
@@ -36,8 +36,8 @@ struct Workload {
     policy: Policy,
 }
 
-/// Runs `ticks` ticks for `count` workloads.
-pub(crate) fn measure(count: usize, ticks: u32) -> anyhow::Result<Value> {
+/// Runs `ticks` ticks for `count` workloads, each pod of which names so many `callers`.
+pub(crate) fn measure(count: usize, ticks: u32, callers: usize) -> anyhow::Result<Value> {
     let before = Memory::of(SELF)?.resident_mib;
     let mut workloads: Vec<Workload> = (0..count).map(Workload::new).collect();
     let (mut all, mut reading, mut deciding) = (Sample::default(), Duration::ZERO, Duration::ZERO);
@@ -47,7 +47,7 @@ pub(crate) fn measure(count: usize, ticks: u32) -> anyhow::Result<Value> {
         for (number, workload) in workloads.iter_mut().enumerate() {
             for second in 1..=SECONDS {
                 let second = tick * SECONDS + second;
-                let reports = workload.encoded(number, second)?;
+                let reports = workload.encoded(number, second, callers)?;
                 let begun = Instant::now();
                 workload.read(&reports, second)?;
                 reading += begun.elapsed();
@@ -95,25 +95,27 @@ impl Workload {
     }
 
     /// The reports of all pods at a second: some are busier than others.
-    fn encoded(&self, number: usize, second: u32) -> anyhow::Result<Vec<Vec<u8>>> {
+    fn encoded(&self, number: usize, second: u32, callers: usize) -> anyhow::Result<Vec<Vec<u8>>> {
         let report = |(index, pod): (usize, &String)| {
             let load = ((number + index) % 60) as u64;
+            let second = u64::from(second);
+            let (now_us, requests) = (second * 1_000_000, load * second * 10);
             let report = QueueProxyReport {
                 v: VERSION,
                 pod: pod.clone(),
                 boot: 1 << 52,
-                now_us: u64::from(second) * 1_000_000,
+                now_us,
                 load: Load {
                     in_flight: load,
-                    in_flight_us: load * u64::from(second) * 1_000_000,
-                    requests: load * u64::from(second) * 10,
+                    in_flight_us: load * now_us,
+                    requests,
                 },
                 queued: 0,
                 limit: 0,
                 app_ready: true,
                 draining: false,
                 bypass: 0,
-                lately: Lately::default(),
+                lately: lately(callers, requests, now_us),
                 loopback_only: Vec::new(),
             };
             serde_json::to_vec(&report).context("encode a report")
@@ -166,6 +168,28 @@ impl Workload {
     }
 }
 
+/// Who has called a pod lately, as it tells that: in turn by account, as in a mesh, and by address.
+fn lately(callers: usize, requests: u64, now_us: u64) -> Lately {
+    if callers == 0 {
+        return Lately::default();
+    }
+    let share = requests / callers as u64;
+    let asked = [("GET /api/*", share), ("POST /pay", 1)];
+    let told = |index: usize| CallerRequests {
+        caller: match index % 2 {
+            0 => format!("prod/checkout-{index}"),
+            _ => format!("10.1.2.{index}"),
+        },
+        requests: share,
+        asked: asked.map(|(class, of)| (class.to_owned(), of)).into(),
+    };
+    Lately {
+        last_us: now_us,
+        requests,
+        callers: (0..callers).map(told).collect(),
+    }
+}
+
 fn hearing(at: Duration) -> Hearing {
     Hearing {
         boot: 1,
@@ -187,5 +211,23 @@ fn idle() -> HeldWorkload {
         woken: None,
         callers: Vec::new(),
         ways: Ways::default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lull_contract::report::MAX_LATELY;
+
+    use super::*;
+
+    #[test]
+    fn callers_are_told_as_pods_tell_them() {
+        let workload = Workload::new(1);
+        for callers in [0, 3, MAX_LATELY] {
+            let reports = workload.encoded(1, 600, callers).unwrap();
+            // Where they were not, they would be left out.
+            let report = QueueProxyReport::parse(&reports[0]).unwrap();
+            assert_eq!(report.lately.callers.len(), callers);
+        }
     }
 }

@@ -11,6 +11,7 @@ use std::{process::Stdio, time::Duration};
 use anyhow::{Context as _, ensure};
 use clap::{Parser, Subcommand};
 use lull_bench::{Bound, Child, Cores, Limit, Row, Sample, ports, progress, say, table};
+use lull_contract::report::MAX_LATELY;
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -28,6 +29,9 @@ struct Args {
     /// Ticks of two seconds in each round.
     #[arg(long, default_value_t = 30)]
     ticks: u32,
+    /// Callers that each pod names, 8 at most.
+    #[arg(long, default_value_t = 3)]
+    callers: usize,
     /// Exit with 1 where a figure is missed.
     #[arg(long)]
     check: bool,
@@ -45,6 +49,8 @@ enum Role {
         workloads: usize,
         /// Ticks.
         ticks: u32,
+        /// Callers of each pod.
+        callers: usize,
     },
     /// Answers with reports on so many addresses.
     #[command(hide = true)]
@@ -66,9 +72,11 @@ enum Role {
 async fn main() -> anyhow::Result<std::process::ExitCode> {
     let args = Args::parse();
     match args.role {
-        Some(Role::Fleet { workloads, ticks }) => {
-            say(fleet::measure(workloads, ticks)?.to_string())
-        }
+        Some(Role::Fleet {
+            workloads,
+            ticks,
+            callers,
+        }) => say(fleet::measure(workloads, ticks, callers)?.to_string()),
         Some(Role::Reporters { count }) => pulls::answer(count).await?,
         Some(Role::Pulls { count, port }) => say(pulls::measure(count, port).await?.to_string()),
         None => return lull_bench::until_interrupted(parent(args)).await,
@@ -79,12 +87,18 @@ async fn main() -> anyhow::Result<std::process::ExitCode> {
 async fn parent(args: Args) -> anyhow::Result<std::process::ExitCode> {
     ensure!(args.rounds > 0, "--rounds 0: must be at least 1");
     ensure!(args.ticks > 1, "--ticks {}: must be at least 2", args.ticks);
+    let callers = args.callers;
+    ensure!(
+        callers <= MAX_LATELY,
+        "--callers {callers}: must be at most {MAX_LATELY}"
+    );
     let cores = Cores::divide()?;
     let mut fleets: [Fleet; SIZES.len()] = Default::default();
     let (mut per_second, mut per_connection) = (Sample::default(), Sample::default());
     for round in 1..=args.rounds {
         for (size, fleet) in SIZES.iter().zip(&mut fleets) {
-            let role = ["fleet", &size.to_string(), &args.ticks.to_string()].map(str::to_owned);
+            let role = format!("fleet {size} {} {callers}", args.ticks);
+            let role: Vec<String> = role.split(' ').map(str::to_owned).collect();
             let value = cores.on_proxy_core(|| own(&role))?;
             let value = result(value).await?;
             fleet.push(&value)?;
@@ -96,9 +110,10 @@ async fn parent(args: Args) -> anyhow::Result<std::process::ExitCode> {
         progress(format!("round {round}, pulls: {value}"));
     }
     let rows = rows(&fleets, per_second, &per_connection);
-    say(
-        "## autoscaler\n\n10 pods per workload, pulled every second, decided every 2 s, on one core.\n",
-    );
+    say(format!(
+        "## autoscaler\n\n10 pods per workload, each with {callers} callers, pulled every second, \
+         decided every 2 s, on one core.\n"
+    ));
     say(table::markdown(&["1,000", "3,000", "10,000"], &rows));
     let (reached, of) = table::verdict(&rows);
     say(format!("\n{reached} of {of} figures reached."));
