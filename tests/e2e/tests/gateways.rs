@@ -16,7 +16,7 @@ use sample_app::wire::{Hello, ProbeAnswer, ProbeSpec, RunSpec};
 use serde_json::{Value, json};
 
 /// Longest wait for what Istio, Kubernetes or Lull is about to do.
-const FOLLOW: Duration = Duration::from_secs(60);
+const FOLLOW: Duration = Duration::from_secs(120);
 /// Longest time of a test with a caller outside: longer than the part inside of the mesh has, which then
 /// ends by itself and takes its namespace away.
 const TEST: Duration = Duration::from_secs(720);

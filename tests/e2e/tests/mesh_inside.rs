@@ -16,9 +16,9 @@ use lull_e2e::{
 use sample_app::wire::RunSpec;
 
 /// Longest time of what is done while Lull's pods are in the mesh.
-const TEST: Duration = Duration::from_secs(480);
+const TEST: Duration = Duration::from_secs(720);
 /// Longest wait for what Istio is about to do.
-const FOLLOW: Duration = Duration::from_secs(60);
+const FOLLOW: Duration = Duration::from_secs(120);
 /// Components that may be in the mesh.
 const INSIDE: [&str; 2] = ["autoscaler", "webhook"];
 /// Cycles of sleep and wake.

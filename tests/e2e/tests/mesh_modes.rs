@@ -14,7 +14,7 @@ use lull_e2e::{
 use sample_app::wire::ProbeSpec;
 
 /// Longest wait for what Istio, Kubernetes or Lull is about to do.
-const FOLLOW: Duration = Duration::from_secs(60);
+const FOLLOW: Duration = Duration::from_secs(120);
 /// Longest time of a test with a caller outside: longer than the part inside of the mesh has, which then
 /// ends by itself and takes its namespace away.
 const TEST: Duration = Duration::from_secs(720);

@@ -65,7 +65,7 @@ async fn comes_to(workload: &Workload, mode: Mode) -> anyhow::Result<()> {
 #[tokio::test]
 async fn istiod_is_gone_while_workloads_are_enrolled_burst_settle_and_leave() -> anyhow::Result<()>
 {
-    in_mesh_for(FOLLOW * 6, "phases", async |namespace| {
+    in_mesh_for(FOLLOW * 8, "phases", async |namespace| {
         let agent = Agent::deploy(namespace).await?;
         // Its plain pods go by a rollout, which without a preStop loses requests in a mesh, with or without Lull.
         let joins = App::plain("joins").lingering(plain::LINGER);

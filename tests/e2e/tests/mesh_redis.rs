@@ -21,7 +21,7 @@ const PORT: u16 = 6379;
 /// What the server works out: its answer doesn't depend on what it was told in another life.
 const QUESTION: [&str; 4] = ["EVAL", "return redis.sha1hex(ARGV[1])", "0", "lull"];
 /// Longest wait for a client's pod to start, ask and end.
-const FOLLOW: Duration = Duration::from_secs(90);
+const FOLLOW: Duration = Duration::from_secs(120);
 
 #[tokio::test]
 async fn a_redis_is_woken_by_its_client_s_first_connection_and_answers_as_it_does_awake()

@@ -9,7 +9,7 @@ use sample_app::wire::RunSpec;
 
 /// Longest wait for the first answer of all: what a caller's Envoy knows of a new Service comes from
 /// istiod.
-const KNOWN: Duration = Duration::from_secs(60);
+const KNOWN: Duration = Duration::from_secs(120);
 
 /// With Istio the request that woke went out before there was an endpoint, and failed.
 #[tokio::test]

@@ -13,9 +13,9 @@ use lull_e2e::{
 use sample_app::wire::{ProbeSpec, RunSpec};
 
 /// Longest wait for what Istio, Kubernetes or Lull is about to do.
-const FOLLOW: Duration = Duration::from_secs(60);
-/// Longest wait until namespaces of tests before are gone.
-const GONE: Duration = Duration::from_secs(120);
+const FOLLOW: Duration = Duration::from_secs(120);
+/// Longest wait until namespaces of tests before are gone, with pods that drain.
+const GONE: Duration = Duration::from_secs(240);
 /// Longest time of a request that wakes.
 const PATIENCE_MS: u64 = 60_000;
 
