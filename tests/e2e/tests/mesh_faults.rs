@@ -1,6 +1,7 @@
 //! In a mesh that requires mutual TLS, what happens to the mesh itself costs no request: istiod gone
 //! for a minute in each phase of a workload's life, certificates renewed, both sidecars rolled at once,
-//! the only pod evicted, switches again and again.
+//! the only pod evicted while callers come by activators, switches again and again. Where they know that pod
+//! itself, its eviction may cost a moment.
 //!
 //! istiod is everybody's: nothing else can run beside these.
 
@@ -16,7 +17,7 @@ use lull_e2e::{
     Agent, App, Namespace, Workload, agent::Run, all_answered, eventually, evict, in_mesh,
     in_mesh_for, istiod, mesh, races::is_switched, rounds::rounds, routes,
 };
-use sample_app::wire::RunSpec;
+use sample_app::wire::{RunResult, RunSpec};
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -36,6 +37,9 @@ const PAUSE: Duration = Duration::from_secs(8);
 const CERTIFICATE: Duration = Duration::from_secs(60);
 /// Longest time of a switch, on a busy machine.
 const SWITCH: Duration = Duration::from_secs(20);
+/// For so long, in milliseconds, callers may have nobody when their only pod is told to end: istiod takes it out at
+/// once, and tells of activators with its next push, or the one after.
+const MOMENT_MS: f64 = 2_000.0;
 
 /// Loads that go on until they are stopped: on kept connections, and on new ones.
 fn steady(workload: &Workload) -> [RunSpec; 2] {
@@ -69,7 +73,16 @@ fn burst(workload: &Workload) -> RunSpec {
 
 /// Runs `during` under a steady load on `workload`, of which no request may fail.
 async fn under_load(
+    parts: (&Agent, &Workload),
+    during: impl AsyncFnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    under_judged_load(parts, all_answered, during).await
+}
+
+/// The same where `judge` says what may fail.
+async fn under_judged_load(
     (agent, workload): (&Agent, &Workload),
+    judge: impl Fn(&RunResult) -> anyhow::Result<()>,
     during: impl AsyncFnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut runs = Vec::new();
@@ -82,7 +95,7 @@ async fn under_load(
     };
     for run in runs {
         let result = run.stop().await?;
-        all_answered(&result)?;
+        judge(&result)?;
         eprintln!(
             "{} answered, {:?} ms, by {:?}",
             result.ok, result.latency_ms, result.by_pod
@@ -350,20 +363,62 @@ async fn an_eviction_of_the_only_pod_costs_nothing_where_callers_come_by_activat
             async || is_there(&workload, Mode::Proxy).await,
         )
         .await?;
-        under_load((&agent, &workload), async || {
-            let before = workload.ready_pods().await?;
-            let last = before.first().context("no pod is ready")?;
-            evict(&workload, last).await?;
-            eventually("another pod", FOLLOW, async || {
-                let ready = workload.ready_pods().await?;
-                ensure!(ready.len() == 1 && ready != before, "{ready:?}");
-                Ok(())
-            })
-            .await
+        under_load((&agent, &workload), async || another_pod(&workload).await).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_eviction_of_the_only_pod_costs_a_moment_at_most_where_callers_know_it()
+-> anyhow::Result<()> {
+    in_mesh("moment", async |namespace| {
+        let agent = Agent::deploy(namespace).await?;
+        let workload = App::new("shop").deploy_awake(namespace).await?;
+        agent.is_answered(&workload.url("/"), FOLLOW).await?;
+        eventually("pods to be all that callers know", FOLLOW, async || {
+            is_there(&workload, Mode::Serve).await
+        })
+        .await?;
+        let parts = (&agent, &workload);
+        under_judged_load(parts, lost_a_moment_at_most, async || {
+            another_pod(&workload).await
         })
         .await
     })
     .await
+}
+
+/// Evicts the only pod and waits until there is another one.
+async fn another_pod(workload: &Workload) -> anyhow::Result<()> {
+    let before = workload.ready_pods().await?;
+    let last = before.first().context("no pod is ready")?;
+    evict(workload, last).await?;
+    eventually("another pod", FOLLOW, async || {
+        let ready = workload.ready_pods().await?;
+        ensure!(ready.len() == 1 && ready != before, "{ready:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Fails unless what was not answered got an Envoy's 503, for a moment.
+fn lost_a_moment_at_most(result: &RunResult) -> anyhow::Result<()> {
+    let refused = result.by_status.get(&503).copied().unwrap_or_default();
+    let ends = result.last_failed_ms.zip(result.first_failed_ms);
+    let lasted = ends.map_or(0.0, |(last, first)| last - first);
+    // How much it is stands in docs/failures.md.
+    eprintln!("{refused} got 503, within {lasted:.0} ms");
+    ensure!(
+        result.done
+            && result.ok + result.failed == result.sent
+            && refused == result.failed
+            && lasted <= MOMENT_MS,
+        "of {} requests {} failed, {refused} with 503, within {lasted:.0} ms: {:?}",
+        result.sent,
+        result.failed,
+        result.errors
+    );
+    Ok(())
 }
 
 /// Fails unless Kubernetes and Istio have been told all of `mode`.
