@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lull_contract::ports;
 use serde_json::Value;
 
-use crate::{Cluster, Workload, process};
+use crate::{Cluster, Workload, counters, process};
 
 /// As [`COMPONENTS`](crate::cluster::COMPONENTS) has it.
 pub const COMPONENT: &str = "activator";
@@ -33,6 +33,20 @@ pub async fn held(workload: &Workload) -> anyhow::Result<u64> {
                 && page["name"] == workload.name.as_str()
         });
         sum += ours.filter_map(|page| page["held"].as_u64()).sum::<u64>();
+    }
+    Ok(sum)
+}
+
+/// Connections with TLS that those have taken so far that are ready.
+///
+/// # Errors
+/// Where one can't be asked.
+pub async fn tls_connections(cluster: &Cluster) -> anyhow::Result<f64> {
+    let mut sum = 0.0;
+    for pod in ready(cluster).await? {
+        let metrics = cluster.page(&pod, ports::METRICS, "metrics").await?;
+        let name = "lull_activator_connections_total";
+        sum += counters::sum(&metrics, name, &["kind=\"tls\""]);
     }
     Ok(sum)
 }
