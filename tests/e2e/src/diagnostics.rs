@@ -30,6 +30,15 @@ pub async fn dump(namespace: &Namespace) {
             "slices",
             format!("/apis/discovery.k8s.io/v1/namespaces/{name}/endpointslices"),
         ),
+        // Where there is a mesh.
+        (
+            "workloadentries",
+            format!("/apis/networking.istio.io/v1/namespaces/{name}/workloadentries"),
+        ),
+        (
+            "destinationrules",
+            format!("/apis/networking.istio.io/v1/namespaces/{name}/destinationrules"),
+        ),
     ];
     for (title, path) in workloads.into_iter().chain(others) {
         eprintln!("--- {title} of {name}");
@@ -70,7 +79,10 @@ async fn pods(namespace: &Namespace) {
                     status.phase.unwrap_or_default(),
                     pod.metadata.deletion_timestamp.is_some(),
                 );
-                for container in status.container_statuses.unwrap_or_default() {
+                // Among the first is Istio's.
+                let first = status.init_container_statuses.unwrap_or_default();
+                let others = status.container_statuses.unwrap_or_default();
+                for container in first.into_iter().chain(others) {
                     eprintln!(
                         "    {} ready={} restarts={} state={}",
                         container.name,
