@@ -189,7 +189,11 @@ mod tests {
         let all = "/report?seen=5000&wait_ms=1000";
         assert_eq!(known.path(3, secs(159)), changes);
         assert_eq!(known.path(3, secs(160)), all);
-        assert_eq!(known.path(4, secs(101)), all, "a task that has heard nothing");
+        assert_eq!(
+            known.path(4, secs(101)),
+            all,
+            "a task that has heard nothing"
+        );
         assert_eq!(Known::default().path(3, secs(101)), "/report");
     }
 }

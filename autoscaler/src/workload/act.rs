@@ -450,7 +450,11 @@ mod tests {
             ((0, 0), None, false),
         ];
         for (decided, seen, expected) in rows {
-            assert_eq!(is_overtaken(decided, seen), expected, "{decided:?} {seen:?}");
+            assert_eq!(
+                is_overtaken(decided, seen),
+                expected,
+                "{decided:?} {seen:?}"
+            );
         }
     }
 }

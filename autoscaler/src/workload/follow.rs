@@ -149,9 +149,8 @@ mod tests {
         }
         let mut patience = Patience::default();
         let slow = for_leader(ms(300));
-        let mut left = |version: &str, now: u64| {
-            patience.left(Some(version), slow, (ms(5_000), ms(now)))
-        };
+        let mut left =
+            |version: &str, now: u64| patience.left(Some(version), slow, (ms(5_000), ms(now)));
         assert_eq!(left("1", 5_100), ms(800));
         assert_eq!(left("2", 5_200), ms(800), "a second in all");
         assert_eq!(left("2", 6_000), ms(0));
