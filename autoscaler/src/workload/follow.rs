@@ -24,8 +24,12 @@ pub(super) struct Patience {
 }
 
 /// How long a wake is left to the leader where a write takes `usual`. Else every wake would be written
-/// twice just where the API server has no time for it.
-fn for_leader(usual: Duration) -> Duration {
+/// twice just where the API server has no time for it. Not so long by a replica that `leads` itself, and
+/// can't do all of it: nobody else may be there.
+fn for_leader(leads: bool, usual: Duration) -> Duration {
+    if leads {
+        return LEADER_PATIENCE;
+    }
     let slow = usual.saturating_mul(LEADER_WRITES);
     slow.clamp(LEADER_PATIENCE, LONGEST_PATIENCE)
 }
@@ -77,16 +81,18 @@ impl Task {
             return Ok(());
         }
         let (version, now) = (target.resource_version.as_deref(), self.ctx.now());
-        let for_leader = for_leader(self.ctx.usual_write());
+        let leads = self.term.is_some();
+        let for_leader = for_leader(leads, self.ctx.usual_write());
         let left = self.patience.left(version, for_leader, (since, now));
         if self.replicas(target) != 0 {
             return Ok(());
         }
         if !left.is_zero() {
-            // Not longer than nothing happens: this replica may lead by now.
+            // Not longer than nothing happens: this replica may lead by now. One that does would try what has
+            // failed with every report of who is held.
             tokio::select! {
                 () = tokio::time::sleep(left) => {}
-                () = self.mailbox.changed.notified() => {}
+                () = self.mailbox.changed.notified(), if !leads => {}
             }
             self.mailbox.changed.notify_one();
             return Ok(());
@@ -145,10 +151,11 @@ mod tests {
         let ms = Duration::from_millis;
         let rows = [(0, 100), (20, 100), (100, 300), (300, 900), (9_000, 1_000)];
         for (usual, expected) in rows {
-            assert_eq!(for_leader(ms(usual)), ms(expected), "{usual} ms");
+            assert_eq!(for_leader(false, ms(usual)), ms(expected), "{usual} ms");
         }
+        assert_eq!(for_leader(true, ms(300)), ms(100), "it is the leader");
         let mut patience = Patience::default();
-        let slow = for_leader(ms(300));
+        let slow = for_leader(false, ms(300));
         let mut left =
             |version: &str, now: u64| patience.left(Some(version), slow, (ms(5_000), ms(now)));
         assert_eq!(left("1", 5_100), ms(800));
