@@ -51,7 +51,7 @@ pub(crate) async fn until_ready(
     let start = Instant::now();
     let mut next = start + delay;
     let mut hope = Some(probes.one_more());
-    // Connects in a row of which nothing was heard.
+    // Connects of which nothing was heard: what they teach of the way to the pod is kept.
     let mut unheard = 0;
     loop {
         // A timer takes its millisecond even where its time is over, as at the first try.
@@ -61,7 +61,6 @@ pub(crate) async fn until_ready(
         next = Instant::now() + hope.as_ref().map_or(EVERY_WITHOUT_HOPE, Hope::pause);
         match connect(admin, unheard).await {
             Some(Ok(stream)) => {
-                unheard = 0;
                 listens();
                 match timeout(TRY, is_ready(stream, admin)).await {
                     Ok(Ok(true)) => return,
@@ -70,10 +69,7 @@ pub(crate) async fn until_ready(
                     Err(_) => tracing::trace!(%admin, "pod does not answer in time"),
                 }
             }
-            Some(Err(error)) => {
-                unheard = 0;
-                tracing::trace!(%admin, %error, "pod can't be reached");
-            }
+            Some(Err(error)) => tracing::trace!(%admin, %error, "pod can't be reached"),
             None => {
                 unheard += 1;
                 tracing::trace!(%admin, unheard, "nothing is heard of the pod");

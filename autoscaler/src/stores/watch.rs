@@ -8,7 +8,8 @@ use kube::{
     core::DeserializeGuard,
     runtime::{
         WatchStreamExt,
-        watcher::{self, Event},
+        utils::Backoff,
+        watcher::{self, DefaultBackoff, Event},
     },
 };
 use lull_kubernetes::pauses;
@@ -116,7 +117,13 @@ impl<K: Send + Sync + 'static> Watch<K> {
     ) where
         R: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
-        let mut stream = pin!(watcher::watcher(api, config).backoff(pauses()));
+        // One that an older chart's roles may never allow is begun anew less often.
+        let pauses: Box<dyn Backoff> = if self.is_vital {
+            Box::new(pauses())
+        } else {
+            Box::new(DefaultBackoff::default())
+        };
+        let mut stream = pin!(watcher::watcher(api, config).backoff(pauses));
         loop {
             let event = match stream.try_next().await {
                 Ok(Some(event)) => event,
