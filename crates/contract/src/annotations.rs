@@ -33,6 +33,9 @@ pub const TIMEOUT: &str = "lull.dev/timeout";
 pub const HOLD_TIMEOUT: &str = "lull.dev/hold-timeout";
 /// How long callers in a mesh may try to connect; by it Lull writes a DestinationRule.
 pub const CONNECT_TIMEOUT: &str = "lull.dev/connect-timeout";
+/// Whether activators stay among a mesh's endpoints while the workload is awake, behind its pods; by it
+/// Lull writes a DestinationRule.
+pub const STANDBY: &str = "lull.dev/standby";
 /// The user's word that pods may get traffic from activators although a NetworkPolicy lets in only
 /// some callers: activators let everybody through who reaches them.
 pub const ACCEPT_ACTIVATOR_SOURCE: &str = "lull.dev/accept-activator-source";

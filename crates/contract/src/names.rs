@@ -104,7 +104,8 @@ pub fn activator_entry(workload: &str, activator: &str) -> String {
     format!("{}-{activator}", label_value(workload))
 }
 
-/// Name of the DestinationRule by which callers of `service` get a longer connect timeout.
+/// Name of the DestinationRule by which callers of `service` get a longer connect timeout, or call pods
+/// before activators.
 #[must_use]
 pub fn connect_rule(service: &str) -> String {
     format!("{service}-lull")

@@ -140,6 +140,9 @@ pub struct Settings {
     /// other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect_timeout: Option<HumanDuration>,
+    /// In a mesh, activators stay among the endpoints while the workload is awake, and callers call
+    /// them where no pod is left; by the same DestinationRule.
+    pub standby: bool,
     /// Answers that came through an activator say how long they were held, and why
     /// (`Server-Timing`).
     pub server_timing: bool,
@@ -217,6 +220,7 @@ impl Default for Settings {
             hold_timeout: HumanDuration::from_secs(300),
             connection_hold_timeout: DEFAULT_CONNECTION_HOLD,
             connect_timeout: None,
+            standby: false,
             server_timing: true,
             splice_max_age: None,
             ignore: Ignore::default(),

@@ -339,6 +339,7 @@ mod scaled_workload {
             hold_timeout: secs(90),
             connection_hold_timeout: secs(20),
             connect_timeout: Some(secs(15)),
+            standby: true,
             server_timing: false,
             splice_max_age: Some(secs(3_600)),
             ignore: Ignore {

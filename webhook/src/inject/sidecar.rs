@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     /// Each setting with a value that is not its default.
-    const VALUES: [(&str, &str); 30] = [
+    const VALUES: [(&str, &str); 31] = [
         ("lull.dev/access-log", "true"),
         ("lull.dev/activation-scale", "2"),
         ("lull.dev/class", "none"),
@@ -110,6 +110,7 @@ mod tests {
         ("lull.dev/sidecar-memory-limit", "1Gi"),
         ("lull.dev/sidecar-memory-request", "1Mi"),
         ("lull.dev/splice-max-age", "3s"),
+        ("lull.dev/standby", "true"),
         ("lull.dev/target", "3"),
         ("lull.dev/target-burst-capacity", "3"),
         ("lull.dev/target-utilization-percentage", "50"),

@@ -1,7 +1,7 @@
 //! How values by key become [`Settings`].
 
 use super::{
-    BOOLEAN, CONNECT_TIMEOUT, HOLD_TIMEOUT, TIMEOUT,
+    BOOLEAN, CONNECT_TIMEOUT, HOLD_TIMEOUT, STANDBY, TIMEOUT,
     reader::{Origin, Reader, number, whole},
 };
 use crate::{
@@ -114,6 +114,7 @@ pub(super) fn read(r: &mut Reader<'_>, injected: Option<&Sidecar>) -> Settings {
         hold_timeout: hold.unwrap_or(timeout),
         connection_hold_timeout: hold.unwrap_or(default_hold),
         connect_timeout: connect,
+        standby: r.read_or(STANDBY, defaults.standby, BOOLEAN, |v| v.parse().ok()),
         server_timing: r.read_or(
             "lull.dev/server-timing",
             defaults.server_timing,

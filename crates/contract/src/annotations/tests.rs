@@ -27,6 +27,7 @@ fn values_are_read() {
         ("lull.dev/timeout", "30s"),
         ("lull.dev/server-timing", "false"),
         ("lull.dev/splice-max-age", "10m"),
+        ("lull.dev/standby", "true"),
         ("lull.dev/ignore", "/healthz, Uptime/"),
     ]))
     .expect("valid");
@@ -38,7 +39,7 @@ fn values_are_read() {
         settings.connection_hold_timeout,
         HumanDuration::from_secs(25)
     );
-    assert!(!settings.server_timing);
+    assert!(!settings.server_timing && settings.standby);
     assert_eq!(settings.splice_max_age, Some(HumanDuration::from_secs(600)));
     assert!(settings.ignores("/healthz", None) && settings.ignores("/", Some("Uptime/1")));
     assert!(
@@ -63,7 +64,7 @@ fn values_are_read() {
 }
 
 /// Each row: key, wrong value. The refusal must name all three: key, value, what is allowed.
-pub(crate) const WRONG: [(&str, &str); 39] = [
+pub(crate) const WRONG: [(&str, &str); 40] = [
     (SCALE, "yes"),
     (SCALE, ""),
     (SCALE, "dryrun"),
@@ -99,6 +100,7 @@ pub(crate) const WRONG: [(&str, &str); 39] = [
     ("lull.dev/connect-timeout", "9s"),
     ("lull.dev/connect-timeout", "61s"),
     ("lull.dev/splice-max-age", "0s"),
+    ("lull.dev/standby", "yes"),
     ("lull.dev/class", "vpa"),
     ("lull.dev/server-timing", "yes"),
     ("lull.dev/sidecar-cpu-request", "-25m"),

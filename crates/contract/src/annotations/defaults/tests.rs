@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Every key with values that are right by themselves; some clash with some of others.
-static VALUES: [(&str, &[&str]); 30] = [
+static VALUES: [(&str, &[&str]); 31] = [
     ("access-log", &["true", "false"]),
     ("activation-scale", &["1", "2", "4"]),
     ("class", &["kpa", "hpa", "none"]),
@@ -34,6 +34,7 @@ static VALUES: [(&str, &[&str]); 30] = [
     ("sidecar-memory-limit", &["8Mi", "128M", "1Gi"]),
     ("sidecar-memory-request", &["4Mi", "256Mi", "1G"]),
     ("splice-max-age", &["1s", "24h"]),
+    ("standby", &["true", "false"]),
     ("target", &["0.01", "50", "1e3"]),
     ("target-burst-capacity", &["-1", "0", "500"]),
     ("target-utilization-percentage", &["1", "99.5"]),
