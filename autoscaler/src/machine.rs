@@ -44,6 +44,10 @@ pub enum Action {
     AddActivators,
     /// Activators out of the public Services' endpoints.
     RemoveActivators,
+    /// Activators out of the public Services' endpoints but for Istio's, where they stand by behind pods.
+    RemoveSlices,
+    /// Those activators into Istio's endpoints of the public Services, behind pods, that there are.
+    StandBy,
     /// Sentinel selector on those of the public Services whose pods Kubernetes lists.
     HoldSelector,
     /// The user's selector on the public Services.
@@ -148,7 +152,7 @@ fn enrolling(facts: &Facts) -> Step {
 }
 
 fn awake(facts: &Facts, delays: &Delays) -> Step {
-    use Action::{AddActivators, RestoreSelector};
+    use Action::{AddActivators, RestoreSelector, StandBy};
     if facts.selector_held {
         // Left over from a burst that somebody cut short.
         return Step::new(State::Settling, [AddActivators, RestoreSelector]);
@@ -157,6 +161,12 @@ fn awake(facts: &Facts, delays: &Delays) -> Step {
     // caches may still show what has just been taken out.
     let is_left_listed = facts.listed && facts.ready > 0 && facts.since >= delays.propagation;
     let settle = || Step::new(State::Settling, Vec::from_iter(facts.scale()));
+    let stay = || {
+        let mut actions = Vec::from_iter(facts.scale());
+        // Again and again: activators come and go.
+        actions.extend(facts.may_stand_by(delays).then_some(StandBy));
+        Step::new(State::Awake, actions)
+    };
     if facts.activators == 0 {
         if is_left_listed {
             return settle();
@@ -166,7 +176,7 @@ fn awake(facts: &Facts, delays: &Delays) -> Step {
         } else {
             "no activator is ready: the workload stays awake"
         };
-        return Step::new(State::Awake, Vec::from_iter(facts.scale())).why(why);
+        return stay().why(why);
     }
     if facts.replicas == 0 {
         return Step::new(State::Asleep, [AddActivators]).why(PUT_TO_ZERO);
@@ -189,7 +199,7 @@ fn awake(facts: &Facts, delays: &Delays) -> Step {
     if is_left_listed {
         return settle();
     }
-    Step::new(State::Awake, Vec::from_iter(facts.scale()))
+    stay()
 }
 
 fn bursting(facts: &Facts, delays: &Delays) -> Step {
@@ -330,7 +340,7 @@ fn waking(facts: &Facts, delays: &Delays) -> Step {
 }
 
 fn settling(facts: &Facts, delays: &Delays) -> Step {
-    use Action::{AddActivators, RemoveActivators, RestoreSelector};
+    use Action::{AddActivators, RemoveActivators, RemoveSlices, RestoreSelector};
     if facts.replicas == 0 && facts.activators > 0 {
         return Step::new(State::Asleep, [AddActivators]).why(PUT_TO_ZERO);
     }
@@ -351,7 +361,11 @@ fn settling(facts: &Facts, delays: &Delays) -> Step {
     }
     // Also where Kubernetes has listed the pods long after the state began: everybody has to hear of that, too.
     if facts.native_ready && facts.native_for.min(facts.since) >= delays.propagation {
-        return Step::new(State::Awake, [RemoveActivators]);
+        let leave = match facts.pods_first {
+            Some(_) => RemoveSlices,
+            None => RemoveActivators,
+        };
+        return Step::new(State::Awake, [leave]);
     }
     Step::new(State::Settling, actions)
 }

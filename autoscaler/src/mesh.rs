@@ -86,6 +86,15 @@ pub struct PodIdentity {
     pub renumbered: Vec<Renumbered>,
 }
 
+/// What Lull's DestinationRule for a Service says to callers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallerPolicy {
+    /// How long they may try to connect.
+    pub connect_timeout: Option<Duration>,
+    /// Value of [`POD_LABEL`] of the pods that they call as long as one is there; then activators.
+    pub pods_first: Option<String>,
+}
+
 /// What tells whether a workload is in the mesh.
 #[derive(Debug, Clone, Copy)]
 pub struct Signs<'a> {
@@ -128,7 +137,7 @@ pub fn entry(workload: &ScaledWorkload, identity: &PodIdentity, activator: &Pod)
     // In this order: a number that one port had may be another's by now.
     let ports: BTreeMap<String, u16> = earlier.chain(own).collect();
     let mut labels = identity.labels.clone();
-    // The private Service is for pods alone.
+    // The private Service is for pods alone, and by it pods come first ([`CallerPolicy::pods_first`]).
     labels.remove(POD_LABEL);
     labels.insert(HELD_LABEL.to_owned(), workload.uid().unwrap_or_default());
     let spec = WorkloadEntrySpec {
@@ -161,22 +170,18 @@ pub fn entry_is(entry: &WorkloadEntry, wanted: &Value) -> bool {
     WorkloadEntrySpec::deserialize(&wanted["spec"]).is_ok_and(|wanted| wanted == entry.spec)
 }
 
-/// The DestinationRule that gives callers of the Service called `service` so long to connect.
+/// The DestinationRule that says `policy` to callers of the Service called `service`.
 ///
 /// The host is the Service's short name: the mesh may call its DNS domain what it likes.
 #[must_use]
-pub fn connect_timeout_rule(
-    workload: &ScaledWorkload,
-    service: &str,
-    connect_timeout: Duration,
-) -> Value {
+pub fn callers_rule(workload: &ScaledWorkload, service: &str, policy: &CallerPolicy) -> Value {
     json!({
         "apiVersion": API_VERSION,
         "kind": "DestinationRule",
         "metadata": objects::metadata(workload, &connect_rule(service)),
         "spec": {
             "host": service,
-            "trafficPolicy": connect_timeout_policy(connect_timeout),
+            "trafficPolicy": policy.traffic_policy(),
         },
     })
 }
@@ -192,6 +197,33 @@ pub fn connect_timeout_policy(connect_timeout: Duration) -> Value {
 #[must_use]
 pub fn istio_duration(duration: Duration) -> String {
     format!("{}s", duration.as_secs_f64())
+}
+
+// === impl CallerPolicy ===
+
+impl CallerPolicy {
+    /// Whether it says nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The `trafficPolicy` that says it.
+    #[must_use]
+    pub fn traffic_policy(&self) -> Value {
+        let mut policy = self
+            .connect_timeout
+            .map_or_else(|| json!({}), connect_timeout_policy);
+        if let Some(pods) = &self.pods_first {
+            let priorities = [format!("{POD_LABEL}={pods}")];
+            let setting = json!({ "enabled": true, "failoverPriority": priorities });
+            policy["loadBalancer"] = json!({ "localityLbSetting": setting });
+            // Without it Istio makes no priorities. This one leaves nobody out.
+            policy["outlierDetection"] =
+                json!({ "consecutive5xxErrors": 0, "consecutiveGatewayErrors": 0 });
+        }
+        policy
+    }
 }
 
 // === impl PodIdentity ===

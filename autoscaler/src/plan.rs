@@ -46,7 +46,7 @@ pub(crate) use services::selects;
 pub use wakes::longest_wake;
 
 use crate::{
-    mesh::istio_duration,
+    mesh::{CallerPolicy, istio_duration},
     stores::{Budget, LimitRange, NetworkPolicy, Quota},
 };
 
@@ -172,7 +172,10 @@ pub struct Plan {
     /// Services that can be switched, by name.
     pub services: Vec<PlannedService>,
     /// Those of them, by name, for which Lull writes a DestinationRule, and what it says.
-    pub connect_timeouts: BTreeMap<String, Duration>,
+    pub rules: BTreeMap<String, CallerPolicy>,
+    /// Activators stay among Istio's endpoints while the workload is awake, as soon as these rules are
+    /// there.
+    pub stands_by: bool,
     /// The workload's own first, then those about its Services, by name, then those about names that
     /// are taken, policies, what bounds its pods' resources, and the mesh.
     pub findings: Vec<Finding>,
@@ -218,8 +221,12 @@ pub fn plan(situation: &Situation<'_>) -> Plan {
     budgets::find(situation, &mut findings);
     room::find(situation, &mut findings);
     mesh::find(situation, &services, &mut findings);
+    // Other pods behind one of the Services would come last, too, so nothing may be in the way.
+    let is_refused = findings.iter().any(Finding::is_refusal);
+    let stands_by = !is_refused && mesh::stands_by(situation, &services);
     Plan {
-        connect_timeouts: mesh::connect_timeouts(situation, &services),
+        rules: mesh::rules(situation, &services, stands_by),
+        stands_by,
         services,
         findings,
     }
@@ -324,9 +331,14 @@ impl Plan {
             let ports: Vec<String> = service.ports.iter().map(port).collect();
             format!("point Service {} at it: {}", service.name, ports.join(", "))
         }));
-        steps.extend(self.connect_timeouts.iter().map(|(service, timeout)| {
-            let (rule, timeout) = (connect_rule(service), istio_duration(*timeout));
-            format!("create DestinationRule {rule}: connectTimeout {timeout} for {service}")
+        steps.extend(self.rules.iter().map(|(service, policy)| {
+            let timeout = policy.connect_timeout.map(istio_duration);
+            let timeout = timeout.map(|timeout| format!("connectTimeout {timeout}"));
+            let first = policy.pods_first.as_ref();
+            let first = first.map(|_| "pods before activators".to_owned());
+            let said: Vec<String> = timeout.into_iter().chain(first).collect();
+            let (rule, said) = (connect_rule(service), said.join(", "));
+            format!("create DestinationRule {rule}: {said} for {service}")
         }));
         steps
     }

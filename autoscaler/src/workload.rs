@@ -15,6 +15,7 @@ mod mesh;
 mod native;
 mod planning;
 mod slices;
+mod standby;
 mod status;
 mod waking;
 
@@ -36,7 +37,7 @@ pub use self::status::tells_no_activator;
 pub(crate) use self::waking::waking_reason;
 use self::{
     again::Refusals, follow::Patience, look::Look, mesh::RulesKept, planning::Inputs,
-    status::PutOff, waking::Untold,
+    standby::StandingBy, status::PutOff, waking::Untold,
 };
 use crate::{
     cache::Found,
@@ -102,8 +103,10 @@ struct Task {
     planned: Memo<Inputs, Plan>,
     /// Names of the Services that select the pods, by the version of the objects.
     selecting: Memo<u64, Vec<String>>,
-    /// What was made of the plan's connect timeouts.
+    /// What was made of the plan's rules for callers.
     rules: RulesKept,
+    /// What is known of activators that stand by, in this term.
+    standing_by: StandingBy,
     /// As the leader knows it; `None` until read from the ScaledWorkload.
     state: Option<State>,
     state_since: Instant,
@@ -160,6 +163,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         planned: Memo::default(),
         selecting: Memo::default(),
         rules: RulesKept::default(),
+        standing_by: StandingBy::default(),
         state: None,
         state_since: Instant::now(),
         arrivals_at_state: 0,
@@ -310,6 +314,7 @@ impl Task {
             (self.term, self.state) = (term, None);
             (self.status_written, self.status_owed) = (None, None);
             (self.podless_since, self.native_since) = (None, None);
+            self.standing_by = StandingBy::default();
             // What was told in another term is in the journal.
             (self.woken_told, self.unanswered_told) = (false, false);
             self.begin_to_pull();
@@ -407,7 +412,7 @@ impl Task {
         self.write_status(&workload, &look, (step.state, &*plan, reason))
             .await?;
         // Last: Istio's own admission may be away, and nothing else waits for this.
-        self.keep_connect_timeouts(&workload, &plan).await;
+        self.keep_rules(&workload, &plan).await;
         Ok(())
     }
 
@@ -441,6 +446,8 @@ impl Task {
             match *action {
                 Action::AddActivators => self.add_activators(workload, services).await?,
                 Action::RemoveActivators => self.remove_activators(services).await?,
+                Action::RemoveSlices => self.remove_slices_behind(services).await?,
+                Action::StandBy => self.stand_by(workload, services).await,
                 Action::HoldSelector => self.hold_selector(workload, services).await?,
                 Action::RestoreSelector => self.restore_selector(services).await?,
                 Action::Scale { from, to } => {

@@ -55,8 +55,12 @@ pub struct Facts {
     pub native_ready: bool,
     /// For so long they have, without a break, and no selector was the sentinel; zero where that is not so.
     pub native_for: Duration,
-    /// While it is being enrolled, or awake: activators are in the public Services' endpoints from before.
+    /// While it is being enrolled, or awake: activators are in the public Services' endpoints from before,
+    /// where they don't stand by.
     pub listed: bool,
+    /// For so long callers in the mesh have been told to call pods before activators, which may stand by in
+    /// Istio's endpoints then; `None` where they have not, or nobody asks for it.
+    pub pods_first: Option<Duration>,
     /// Activators that can be listed: ready and listening on the workload's ports.
     pub activators: u32,
     /// One that is ready is not heard, so it may be one more of them, and hold somebody.
@@ -94,6 +98,12 @@ impl Facts {
     /// Whether it is known who can be listed. Until then those that are listed stay.
     pub(super) fn can_list(&self) -> bool {
         self.activators > 0 || !self.activators_unheard
+    }
+
+    /// Whether activators may come in behind pods: every caller has heard whom to call first.
+    pub(super) fn may_stand_by(&self, delays: &Delays) -> bool {
+        let is_heard = |told: Duration| told >= delays.propagation;
+        self.can_list() && self.pods_first.is_some_and(is_heard)
     }
 
     /// Somebody waits for pods of which none is made. The next one to ask for them must be us.

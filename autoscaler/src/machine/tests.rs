@@ -239,6 +239,80 @@ fn activators_that_a_step_cut_short_has_left_in_leave_as_after_a_wake() {
 }
 
 #[test]
+fn activators_stand_by_once_callers_have_heard_to_call_pods_first() {
+    let told = |pods_first: Duration| Facts {
+        pods_first: Some(pods_first),
+        ..busy()
+    };
+    let heard = told(delays().propagation);
+    let actions = |facts: Facts| step(State::Awake, &facts, &delays()).actions;
+    assert_eq!(actions(busy()), []);
+    assert_eq!(actions(told(Duration::ZERO)), []);
+    assert_eq!(actions(heard), [Action::StandBy]);
+    let growing = Facts { want: 2, ..heard };
+    let grows = Action::Scale { from: 1, to: 2 };
+    assert_eq!(actions(growing), [grows, Action::StandBy]);
+    let unheard = Facts {
+        activators: 0,
+        activators_unheard: true,
+        ..heard
+    };
+    assert_eq!(actions(unheard), [], "those that are there may answer");
+    let gone = Facts {
+        activators: 0,
+        ..heard
+    };
+    assert_eq!(actions(gone), [Action::StandBy], "the dead leave");
+}
+
+#[test]
+fn activators_that_stand_by_leave_the_slices_alone_as_long_as_callers_are_told() {
+    let settled = Facts {
+        since: delays().propagation,
+        ..busy()
+    };
+    // Also where that was a moment ago: who has not heard of it finds them beside pods, as before.
+    for told in [Duration::ZERO, delays().propagation] {
+        let told = Facts {
+            pods_first: Some(told),
+            ..settled
+        };
+        let awake = step(State::Settling, &told, &delays());
+        assert_eq!(
+            (awake.state, awake.actions),
+            (State::Awake, vec![Action::RemoveSlices])
+        );
+    }
+    // It is not asked for any more, or somebody has taken the rule away.
+    let left = Facts {
+        listed: true,
+        ..settled
+    };
+    assert_eq!(next(State::Awake, left), State::Settling);
+    let out = step(State::Settling, &left, &delays()).actions;
+    assert_eq!(out, [Action::RemoveActivators]);
+}
+
+#[test]
+fn a_workload_whose_activators_stand_by_falls_asleep_and_bursts_as_any_other() {
+    let told = |facts: Facts| Facts {
+        pods_first: Some(delays().propagation),
+        ..facts
+    };
+    let short = Facts {
+        burst_short: true,
+        burst_enough: false,
+        ..busy()
+    };
+    let unready = Facts { ready: 0, ..busy() };
+    for facts in [idle(), short, unready] {
+        let (plain, standing) = (facts, told(facts));
+        let of = |facts: Facts| step(State::Awake, &facts, &delays());
+        assert_eq!(of(standing), of(plain), "{facts:?}");
+    }
+}
+
+#[test]
 fn short_burst_capacity_holds_the_selector_and_gives_it_back() {
     let short = Facts {
         burst_short: true,
@@ -613,6 +687,7 @@ prop_compose! {
         (in_flight, held, forwarding) in (0u64..2, 0u64..2, 0u64..2),
         flags in any::<[bool; 16]>(),
         (since, podless, native_for) in (0u64..700, 0u64..40, 0u64..10),
+        pods_first in prop::option::of(0u64..10),
     ) -> Facts {
         Facts {
             replicas, ready: ready.min(replicas), want, activators,
@@ -625,6 +700,7 @@ prop_compose! {
             no_activator: flags[12], activators_unheard: flags[14], listed: flags[15],
             since: Duration::from_secs(since),
             podless: Duration::from_secs(podless),
+            pods_first: pods_first.map(Duration::from_secs),
             native_for: Duration::from_secs(if flags[8] && !flags[7] { native_for } else { 0 }),
         }
     }
@@ -647,11 +723,18 @@ proptest! {
         let step = step(STATES[index], &facts, &delays());
         for action in &step.actions {
             match action {
-                Action::RemoveActivators => {
+                Action::RemoveActivators | Action::RemoveSlices => {
+                    let stand_by = *action == Action::RemoveSlices;
+                    prop_assert_eq!(stand_by, facts.pods_first.is_some());
                     prop_assert!(facts.ready > 0 && facts.native_ready && !facts.selector_held);
                     prop_assert!(facts.burst_enough || facts.is_without_activators());
                     prop_assert!(facts.native_for >= delays().propagation && facts.since >= delays().propagation);
                     prop_assert_eq!(step.state, State::Awake);
+                }
+                Action::StandBy => {
+                    prop_assert!(facts.pods_first.is_some_and(|told| told >= delays().propagation));
+                    prop_assert!(facts.activators > 0 || !facts.activators_unheard);
+                    prop_assert_eq!((STATES[index], step.state), (State::Awake, State::Awake));
                 }
                 Action::HoldSelector => prop_assert!(facts.activators > 0 && facts.ready > 0),
                 Action::Scale { to: 0, .. } => {

@@ -97,17 +97,45 @@ fn an_entry_is_where_its_activator_is_unless_the_template_says_another_place() {
 }
 
 #[test]
-fn a_rule_for_the_connect_timeout_is_read_back_as_ours() {
-    let minute = Duration::from_secs(60);
-    let rule = connect_timeout_rule(&workload(), "web", minute);
-    assert_eq!(rule["metadata"]["name"], "web-lull");
+fn a_rule_for_callers_says_what_is_asked_for_and_is_read_back_as_ours() {
+    let minute = Some(Duration::from_secs(60));
+    let policy = |connect_timeout: Option<Duration>, pods: Option<&str>| CallerPolicy {
+        connect_timeout,
+        pods_first: pods.map(str::to_owned),
+    };
     let pool = json!({ "tcp": { "connectTimeout": "60s" } });
-    let spec = json!({ "host": "web", "trafficPolicy": { "connectionPool": pool } });
-    assert_eq!(rule["spec"], spec);
-    let read = DestinationRule::from_object(&object(&rule));
-    assert!(read.is_for_workload("shop") && !read.is_for_workload("bank"));
-    assert!(read.gives("web", minute) && !read.gives("shop", minute));
-    assert!(!read.gives("web", 2 * minute));
+    let setting = json!({ "enabled": true, "failoverPriority": ["lull.dev/pod=shop"] });
+    let balancer = json!({ "localityLbSetting": setting });
+    let detection = json!({ "consecutive5xxErrors": 0, "consecutiveGatewayErrors": 0 });
+    let rows = [
+        (policy(minute, None), json!({ "connectionPool": &pool })),
+        (
+            policy(None, Some("shop")),
+            json!({ "loadBalancer": &balancer, "outlierDetection": &detection }),
+        ),
+        (
+            policy(minute, Some("shop")),
+            json!({
+                "connectionPool": &pool,
+                "loadBalancer": &balancer,
+                "outlierDetection": &detection,
+            }),
+        ),
+    ];
+    for (said, expected) in &rows {
+        let rule = callers_rule(&workload(), "web", said);
+        assert_eq!(rule["metadata"]["name"], "web-lull");
+        assert_eq!(rule["spec"]["host"], "web");
+        assert_eq!(rule["spec"]["trafficPolicy"], *expected);
+        let read = DestinationRule::from_object(&object(&rule));
+        assert!(read.is_for_workload("shop") && !read.is_for_workload("bank"));
+        assert!(!read.ejects, "{said:?}");
+        for (other, _) in &rows {
+            assert_eq!(read.says("web", other), said == other, "{said:?}");
+        }
+        assert!(!read.says("shop", said), "{said:?}");
+    }
+    assert!(policy(None, None).is_empty() && !rows[1].0.is_empty());
 }
 
 #[test]

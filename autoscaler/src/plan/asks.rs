@@ -23,6 +23,8 @@ pub struct Asks {
     pub connection_hold: Duration,
     /// How long callers in a mesh may try to connect, where the user has said so.
     pub connect_timeout: Option<Duration>,
+    /// Activators are to stay among a mesh's endpoints while the workload is awake.
+    pub standby: bool,
     /// The user takes activators for callers that may come in.
     pub accepts_activator_source: bool,
     /// The user has said which ports Lull serves, and what they speak.
@@ -50,6 +52,7 @@ impl Asks {
             timeout: has_own_timeout.then_some(settings.timeout.0),
             connection_hold: settings.connection_hold_timeout.0,
             connect_timeout: settings.connect_timeout.map(|timeout| timeout.0),
+            standby: settings.standby,
             accepts_activator_source: annotations::accepts_activator_source(annotations),
             names_ports: annotations.contains_key(PORTS),
             sidecar: sidecar.map(amounts).unwrap_or_default(),

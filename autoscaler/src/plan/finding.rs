@@ -108,6 +108,8 @@ pub enum Reason {
     LongHold,
     /// Wakes took longer lately than one try of callers in the mesh to connect.
     LongWakes,
+    /// Activators are to stand by behind pods, and callers in the mesh don't tell the two apart.
+    NoStandby,
     /// A route lets a request take less time than a wake.
     ShortRouteTimeout,
     /// Callers' Envoys don't know the Service.
@@ -138,7 +140,7 @@ pub struct Finding {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Self; 53] = [
+    pub const ALL: [Self; 54] = [
         Self::BadAnnotation,
         Self::NoTemplate,
         Self::NoPort,
@@ -186,6 +188,7 @@ impl Reason {
         Self::ShortConnectTimeout,
         Self::LongHold,
         Self::LongWakes,
+        Self::NoStandby,
         Self::ShortRouteTimeout,
         Self::HiddenHost,
         Self::DiscoverySelectors,
@@ -216,6 +219,7 @@ impl Reason {
             | Self::ShortConnectTimeout
             | Self::LongHold
             | Self::LongWakes
+            | Self::NoStandby
             | Self::ShortRouteTimeout
             | Self::HiddenHost
             | Self::DiscoverySelectors

@@ -4,7 +4,7 @@
 //! pods.rs      rules at the pods, by port and by address   callers.rs      how callers reach them
 //! mtls.rs      mutual TLS by port                          istiods.rs      what istiod itself is told
 //! connect.rs   for how long callers try to connect         long_wakes.rs   wakes that take longer
-//! locality.rs  where callers are sent by locality
+//! locality.rs  where callers are sent by locality     standby.rs      whether activators may stand by
 //! ```
 
 mod callers;
@@ -14,12 +14,13 @@ mod locality;
 mod long_wakes;
 mod mtls;
 mod pods;
+mod standby;
 
 use std::time::Duration;
 
 use lull_contract::settings::MESH_CONNECT_TIMEOUT;
 
-pub(super) use self::connect::connect_timeouts;
+pub(super) use self::{connect::rules, standby::is_possible as stands_by};
 use super::{Finding, PlannedService, Reason, Situation};
 use crate::mesh::Around;
 

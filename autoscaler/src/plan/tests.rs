@@ -5,6 +5,7 @@
 
 mod patches;
 mod room;
+mod standby;
 mod timeouts;
 
 use std::{collections::BTreeSet, fs, path::Path};

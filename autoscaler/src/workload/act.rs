@@ -126,6 +126,14 @@ impl Task {
         services: &[PlannedService],
     ) -> Result<(), WriteError> {
         self.remove_entries_but(&[]).await?;
+        self.remove_slices_behind(services).await
+    }
+
+    /// Takes them out of the slices alone.
+    pub(super) async fn remove_slices_behind(
+        &self,
+        services: &[PlannedService],
+    ) -> Result<(), WriteError> {
         let services = services.iter();
         let all = services.flat_map(|service| objects::slice_names(&service.name));
         self.remove_slices(all.collect()).await
@@ -133,12 +141,16 @@ impl Task {
 
     /// Whether there is anything of what [`Self::remove_activators`] takes away, where there are `services`.
     pub(super) fn lists_activators_behind(&self, services: &[PlannedService]) -> bool {
-        let names = services.iter();
-        let mut names = names.flat_map(|service| objects::slice_names(&service.name));
         // Nobody can delete entries of a kind that the cluster does not have any more.
         let has_entries = self.ctx.stores.entries.is_known() && !self.entries().is_empty();
-        let is_listed = has_entries || names.any(|name| self.slice_of_ours(&name).is_some());
-        is_listed && !services.is_empty()
+        (has_entries && !services.is_empty()) || self.has_slices_behind(services)
+    }
+
+    /// The same of [`Self::remove_slices_behind`].
+    pub(super) fn has_slices_behind(&self, services: &[PlannedService]) -> bool {
+        let names = services.iter();
+        let mut names = names.flat_map(|service| objects::slice_names(&service.name));
+        names.any(|name| self.slice_of_ours(&name).is_some())
     }
 
     /// Takes away those of the slices with these names that are ours.

@@ -139,6 +139,9 @@ impl Task {
             Step::GiveBack => self.give_back(&services).await?,
             Step::TakeOut => self.remove_all_activators().await?,
         }
+        if !seen.is_listed && !seen.is_switched {
+            self.remove_order().await?;
+        }
         if seen.is_listed && !seen.is_ready {
             // Those that are there stay so long, and dead ones leave.
             self.add_activators_as_planned(target, workload).await?;

@@ -208,7 +208,8 @@ impl Task {
     }
 
     /// Whether Services may target app ports by the numbers that they have got: every pod has those, and
-    /// no activator is among the endpoints, which Istio may know by the earlier ones alone.
+    /// no activator is among the endpoints, which Istio may know by the earlier ones alone. One that stands
+    /// by behind pods is known by both since the template has the new one.
     pub(super) fn are_numbers_settled(&self, target: &Target) -> bool {
         self.state == Some(State::Awake) && !self.is_renumbering(target)
     }

@@ -166,6 +166,7 @@ impl Task {
         workload: Option<&ScaledWorkload>,
     ) -> Result<(), WriteError> {
         self.remove_all_activators().await?;
+        self.remove_order().await?;
         if target.is_injected() {
             return self.uninject(target).await;
         }
@@ -264,13 +265,14 @@ impl Task {
     }
 
     /// While something is waited for after it is awake, activators stay where they are, too, and dead ones
-    /// leave. Not of a template without the sidecar, which says nothing of the ports that they have.
+    /// leave. Not of a template without the sidecar, which says nothing of the ports that they have; nor where
+    /// they have only stood by behind pods, which are not in slices.
     async fn refresh_listed(
         &mut self,
         target: &Target,
         workload: Option<&ScaledWorkload>,
     ) -> Result<(), WriteError> {
-        let is_due = target.is_injected() && self.lists_activators();
+        let is_due = target.is_injected() && !self.slices_of_ours().is_empty();
         let Some(workload) = workload.filter(|_| is_due) else {
             return Ok(());
         };

@@ -192,10 +192,11 @@ impl Task {
 
     /// Whether activators are listed from before; asked of the caches only where it matters. What stands
     /// behind other Services than `services` is not taken away on the way to `Awake`, so it leads to no step
-    /// out of there.
-    fn is_left_listed(&self, services: &[PlannedService]) -> bool {
+    /// out of there, and neither do entries of those that `stand_by`.
+    fn is_left_listed(&self, services: &[PlannedService], stand_by: bool) -> bool {
         match self.state {
             Some(State::Enrolling) => self.lists_activators(),
+            Some(State::Awake) if stand_by => self.has_slices_behind(services),
             Some(State::Awake) => self.lists_activators_behind(services),
             _ => false,
         }
@@ -212,6 +213,7 @@ impl Task {
                 .is_some_and(|service| plan::is_held(&service))
         });
         let native_for = self.native_for(services, selector_held);
+        let pods_first = self.pods_first(workload, plan);
         let seen = Seen {
             replicas,
             ready: count(pods.iter().filter(|pod| pod.is_ready).count()),
@@ -246,7 +248,8 @@ impl Task {
             selector_held,
             native_ready: self.native_ready(services),
             native_for,
-            listed: self.is_left_listed(services),
+            listed: self.is_left_listed(services, pods_first.is_some()),
+            pods_first,
             activators: count(self.usable_activators(workload).len()),
             since: self.state_since.elapsed(),
             podless,

@@ -1,4 +1,4 @@
-//! What Istio is told: of activators, and how long callers may try to connect.
+//! What Istio is told: of activators, and what callers are to do.
 
 use std::{
     fmt::Debug,
@@ -21,6 +21,7 @@ use serde_json::Value;
 use super::{
     TICK, Task,
     act::{apply, apply_to},
+    standby,
 };
 use crate::{
     context::WriteError,
@@ -31,15 +32,16 @@ use crate::{
     purpose::Purpose,
 };
 
-/// Before DestinationRules are written anew where that has failed: Istio's admission may be away, or
+/// Before what callers can do without for now is written anew where that has failed: Istio's admission may be away, or
 /// keep every try waiting.
-const RULES_AGAIN: Duration = Duration::from_secs(30);
+pub(super) const RULES_AGAIN: Duration = Duration::from_secs(30);
 
 /// What is known of the workload's DestinationRules.
 #[derive(Debug, Default)]
 pub(super) struct RulesKept {
-    /// Their version, and the plan, with which they were as they should be.
-    right: Option<(u64, Arc<Plan>)>,
+    /// Their version, and the plan, with which they were as they should be, and whether activators had
+    /// stood by then ([`Task::stood_by_lately`]).
+    right: Option<(u64, Arc<Plan>, bool)>,
     /// When it failed last to make them so.
     failed: Option<Instant>,
 }
@@ -47,10 +49,13 @@ pub(super) struct RulesKept {
 // === impl RulesKept ===
 
 impl RulesKept {
-    /// Whether they are to be looked at in this version and with this plan.
-    fn is_due(&self, version: u64, plan: &Arc<Plan>) -> bool {
+    /// Whether they are to be looked at in this version, with this plan and where activators have
+    /// `stood_by` or not.
+    fn is_due(&self, version: u64, plan: &Arc<Plan>, stood_by: bool) -> bool {
         let right = self.right.as_ref();
-        let is_right = right.is_some_and(|(of, by)| *of == version && Arc::ptr_eq(by, plan));
+        let is_right = right.is_some_and(|(of, by, stood)| {
+            (*of, *stood) == (version, stood_by) && Arc::ptr_eq(by, plan)
+        });
         let rests = self.failed.is_some_and(|at| at.elapsed() < RULES_AGAIN);
         !is_right && !rests
     }
@@ -164,19 +169,16 @@ impl Task {
 
     /// Makes the workload's DestinationRules those of `plan`, once it is enrolled and where something of
     /// it has changed. A failure is told, and nothing else waits for it.
-    pub(super) async fn keep_connect_timeouts(
-        &mut self,
-        workload: &ScaledWorkload,
-        plan: &Arc<Plan>,
-    ) {
+    pub(super) async fn keep_rules(&mut self, workload: &ScaledWorkload, plan: &Arc<Plan>) {
         // Before any of them is read: what changes meanwhile is looked at next time.
         let rules = &self.ctx.stores.rules;
         let version = rules.version_of_ours(&self.key.namespace);
-        if !self.is_enrolled() || !self.rules.is_due(version, plan) {
+        let stood_by = self.stood_by_lately();
+        if !self.is_enrolled() || !self.rules.is_due(version, plan, stood_by) {
             return;
         }
-        match self.write_connect_timeouts(workload, plan).await {
-            Ok(()) => self.rules.right = Some((version, Arc::clone(plan))),
+        match self.write_rules(workload, plan, stood_by).await {
+            Ok(()) => self.rules.right = Some((version, Arc::clone(plan), stood_by)),
             Err(error) => {
                 self.tell_failed(&error, 0);
                 // What was decided on an old view is looked at again with the new one.
@@ -189,23 +191,24 @@ impl Task {
     ///
     /// They are there as long as the workload is Lull's, awake or asleep: so a sleep and a wake stay a
     /// change of endpoints alone. When it leaves they go with the ScaledWorkload.
-    async fn write_connect_timeouts(
+    async fn write_rules(
         &self,
         workload: &ScaledWorkload,
         plan: &Plan,
+        stood_by: bool,
     ) -> Result<(), WriteError> {
-        let timeouts = &plan.connect_timeouts;
         let label = label_value(&self.key.name);
         let rules = &self.ctx.stores.rules;
-        for (service, timeout) in timeouts {
+        let stays = |rule: &DestinationRule| standby::stays(rule, plan, stood_by);
+        for (service, policy) in &plan.rules {
             let name = connect_rule(service);
             let there = rules.destination_rule(&self.key.namespace, &name);
             let is_right = there.as_ref().is_some_and(|rule| {
                 // One of that name that is not ours is left alone.
-                !rule.is_for_workload(&label) || rule.gives(service, *timeout)
+                !rule.is_for_workload(&label) || rule.says(service, policy) || stays(rule)
             });
             if !is_right {
-                let wanted = mesh::connect_timeout_rule(workload, service, *timeout);
+                let wanted = mesh::callers_rule(workload, service, policy);
                 let object = (name.as_str(), &wanted, apply_to(there.is_some()));
                 self.write_of_istio(&self.rules_api(), object, Purpose::WriteRule)
                     .await?;
@@ -213,9 +216,21 @@ impl Task {
         }
         for rule in rules.ours(&self.key.namespace, &label) {
             let is_kept = |service: &String| connect_rule(service) == rule.name;
-            if !timeouts.keys().any(is_kept) {
+            if !plan.rules.keys().any(is_kept) && !stays(&rule) {
                 self.remove_rule(&rule).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Deletes the DestinationRules of ours by which pods come first, once no activator is an endpoint: pods
+    /// are about to come that have no label to come first by, and would get no calls beside one that has.
+    pub(super) async fn remove_order(&self) -> Result<(), WriteError> {
+        let label = label_value(&self.key.name);
+        let mut ours = self.ctx.stores.rules.ours(&self.key.namespace, &label);
+        ours.retain(|rule| rule.pods_first.is_some());
+        for rule in ours {
+            self.remove_rule(&rule).await?;
         }
         Ok(())
     }
@@ -272,14 +287,15 @@ mod tests {
     fn rules_are_looked_at_where_something_has_changed_and_a_while_after_a_failure() {
         let (plan, same) = (Arc::new(Plan::default()), Arc::new(Plan::default()));
         let mut rules = RulesKept::default();
-        assert!(rules.is_due(1, &plan), "nobody has looked yet");
-        rules.right = Some((1, Arc::clone(&plan)));
-        assert!(!rules.is_due(1, &plan));
-        assert!(rules.is_due(2, &plan), "one of them has changed");
-        assert!(rules.is_due(1, &same), "it was planned anew");
+        assert!(rules.is_due(1, &plan, false), "nobody has looked yet");
+        rules.right = Some((1, Arc::clone(&plan), false));
+        assert!(!rules.is_due(1, &plan, false));
+        assert!(rules.is_due(2, &plan, false), "one of them has changed");
+        assert!(rules.is_due(1, &same, false), "it was planned anew");
+        assert!(rules.is_due(1, &plan, true), "activators stand by");
         rules.failed = Some(Instant::now());
-        assert!(!rules.is_due(2, &plan), "it has just failed");
+        assert!(!rules.is_due(2, &plan, false), "it has just failed");
         rules.failed = Instant::now().checked_sub(RULES_AGAIN);
-        assert!(rules.is_due(2, &plan));
+        assert!(rules.is_due(2, &plan, false));
     }
 }

@@ -403,6 +403,7 @@ mod tests {
                 timeout: None,
                 connection_hold: Duration::from_secs(25),
                 connect_timeout: None,
+                standby: false,
                 accepts_activator_source: false,
                 names_ports: false,
                 sidecar: Resources::default(),
@@ -418,7 +419,7 @@ mod tests {
             no_activator: false,
             unheld: Vec::new(),
         };
-        let changes: [fn(&mut Inputs); 21] = [
+        let changes: [fn(&mut Inputs); 22] = [
             |inputs| inputs.version = 2,
             |inputs| inputs.asks.class = Class::Hpa,
             |inputs| inputs.asks.min_scale = 1,
@@ -426,6 +427,7 @@ mod tests {
             |inputs| inputs.asks.timeout = Some(Duration::from_secs(1)),
             |inputs| inputs.asks.connection_hold = Duration::from_secs(1),
             |inputs| inputs.asks.connect_timeout = Some(Duration::from_secs(20)),
+            |inputs| inputs.asks.standby = true,
             |inputs| inputs.asks.accepts_activator_source = true,
             |inputs| inputs.asks.names_ports = true,
             |inputs| inputs.asks.sidecar.limits.cpu = Quantity::read("1"),

@@ -93,7 +93,8 @@ impl Task {
     }
 
     /// Takes the activators out of where they would mislead callers: nothing of this workload answers
-    /// there. WorkloadEntries are for all its Services, and none of these selects them.
+    /// there. WorkloadEntries are for all its Services, and none of these selects them; where it has no
+    /// Service any more, nobody looks after those that have stood by.
     ///
     /// After Services were given back: their own pods are to answer first.
     pub(super) async fn take_back_slices(
@@ -116,6 +117,11 @@ impl Task {
                 );
                 self.remove(&*slice, Purpose::DeleteSlice).await?;
             }
+        }
+        let is_spare = self.state == Some(State::Awake) && services.is_empty();
+        let is_known = self.ctx.stores.entries.is_known();
+        if is_spare && is_known && self.pods().iter().any(|pod| pod.is_ready) {
+            self.remove_entries_but(&[]).await?;
         }
         Ok(())
     }

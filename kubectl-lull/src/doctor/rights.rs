@@ -94,7 +94,7 @@ const OF_THE_AUTOSCALER_IN_A_MESH: [Row; 2] = [
     (
         "patch",
         ("networking.istio.io", "destinationrules"),
-        "for lull.dev/connect-timeout",
+        "for lull.dev/connect-timeout and lull.dev/standby",
         Place::Here,
     ),
 ];

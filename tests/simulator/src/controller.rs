@@ -129,15 +129,15 @@ impl Controller {
         for action in &step.actions {
             match *action {
                 Action::AddActivators => cluster.activators_in = true,
-                Action::RemoveActivators => cluster.activators_in = false,
+                Action::RemoveActivators | Action::RemoveSlices => cluster.activators_in = false,
                 Action::HoldSelector => cluster.selector_held = true,
                 Action::RestoreSelector => cluster.selector_held = false,
                 Action::Scale { to, .. } => {
                     cluster.scale(to);
                     self.policy.wrote(to);
                 }
-                // Each pod that is asked for is made here.
-                Action::AskAgain { .. } => {}
+                // There is no mesh, and each pod that is asked for is made here.
+                Action::StandBy | Action::AskAgain { .. } => {}
             }
         }
         if step.state != self.state {

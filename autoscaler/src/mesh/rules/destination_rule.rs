@@ -6,11 +6,15 @@ use kube::{
     ResourceExt,
     core::{ApiResource, DynamicObject},
 };
-use lull_contract::names::WORKLOAD_LABEL;
+use lull_contract::names::{POD_LABEL, WORKLOAD_LABEL};
 use serde_json::Value;
 
 use super::{Kind, OF_USERS, duration, items, place_of, texts, touched_about};
-use crate::{cache::Keys, mesh::Host, stores::Touched};
+use crate::{
+    cache::Keys,
+    mesh::{CallerPolicy, Host},
+    stores::Touched,
+};
 
 /// TLS modes with which callers speak the app's own TLS in place of the mesh's.
 const OWN_TLS: [&str; 2] = ["SIMPLE", "MUTUAL"];
@@ -48,6 +52,9 @@ pub struct DestinationRule {
     pub limits: BTreeMap<&'static str, u64>,
     /// The shortest.
     pub connect_timeout: Option<Duration>,
+    /// Value of [`POD_LABEL`] of the endpoints that callers prefer to all others, where the rule says
+    /// so for the whole host.
+    pub pods_first: Option<String>,
     /// Lull has written it.
     pub ours: Option<Ours>,
 }
@@ -103,6 +110,7 @@ impl DestinationRule {
             distributions: Vec::new(),
             limits: BTreeMap::new(),
             connect_timeout: None,
+            pods_first: pods_first(&spec["trafficPolicy"]),
             ours: Ours::of(object),
         };
         rule.add(&spec["trafficPolicy"]);
@@ -143,11 +151,18 @@ impl DestinationRule {
             .is_some_and(|ours| ours.workload == label)
     }
 
-    /// Whether it gives callers of `service`, which is of its own namespace, this connect timeout.
+    /// Whether it says this to callers of `service`, which is of its own namespace.
     #[must_use]
-    pub fn gives(&self, service: &str, connect_timeout: Duration) -> bool {
-        let own = Host::Service(self.namespace.clone(), service.to_owned());
-        self.host == own && self.connect_timeout == Some(connect_timeout)
+    pub fn says(&self, service: &str, policy: &CallerPolicy) -> bool {
+        self.is_about(service)
+            && self.connect_timeout == policy.connect_timeout
+            && self.pods_first == policy.pods_first
+    }
+
+    /// Whether it is about `service`, which is of its own namespace.
+    #[must_use]
+    pub fn is_about(&self, service: &str) -> bool {
+        self.host == Host::Service(self.namespace.clone(), service.to_owned())
     }
 
     /// Takes note of a policy and of what it says for single ports.
@@ -210,6 +225,18 @@ pub(super) fn distributions(setting: &Value) -> Vec<Distribution> {
             .collect(),
     })
     .collect()
+}
+
+/// Whom `policy` puts before all others by [`POD_LABEL`]. Istio makes such priorities only where endpoints may
+/// be ejected, and nobody is sent to named localities (`ApplyLocalityLoadBalancer` of its `loadbalancer.go`).
+fn pods_first(policy: &Value) -> Option<String> {
+    let setting = &policy["loadBalancer"]["localityLbSetting"];
+    let is_on = setting["enabled"] != false
+        && items(&setting["distribute"]).is_empty()
+        && policy["outlierDetection"].is_object();
+    let first = setting["failoverPriority"][0].as_str()?;
+    let (label, value) = first.split_once('=')?;
+    (is_on && label == POD_LABEL).then(|| value.to_owned())
 }
 
 /// Istio ejects after five failures, where nothing else is said.
@@ -291,6 +318,43 @@ mod tests {
         ];
         for (detection, expected) in rows {
             assert_eq!(ejects(&detection), expected, "{detection}");
+        }
+    }
+
+    #[test]
+    fn pods_come_first_only_where_istio_makes_priorities_of_it() {
+        let label = |value: &str| format!("{POD_LABEL}={value}");
+        let policy = |setting: Value| {
+            json!({
+                "loadBalancer": { "localityLbSetting": setting },
+                "outlierDetection": {},
+            })
+        };
+        let first = || policy(json!({ "failoverPriority": [label("shop"), "zone"] }));
+        let with = |key: &str, value: Value| {
+            let mut policy = first();
+            policy["loadBalancer"]["localityLbSetting"][key] = value;
+            policy
+        };
+        let mut undetected = first();
+        undetected["outlierDetection"] = Value::Null;
+        let to = json!([{ "from": "eu/*", "to": { "eu/*": 100 } }]);
+        let rows = [
+            (first(), Some("shop")),
+            (with("enabled", json!(true)), Some("shop")),
+            (with("enabled", json!(false)), None),
+            (with("distribute", to), None),
+            (undetected, None),
+            (
+                policy(json!({ "failoverPriority": ["zone", label("shop")] })),
+                None,
+            ),
+            (policy(json!({ "failoverPriority": [POD_LABEL] })), None),
+            (policy(json!({})), None),
+            (Value::Null, None),
+        ];
+        for (policy, expected) in rows {
+            assert_eq!(pods_first(&policy).as_deref(), expected, "{policy}");
         }
     }
 

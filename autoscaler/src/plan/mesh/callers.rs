@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
     Finding, Mesh, PlannedService, Reason, Situation, connect, locality, long_wakes,
-    pods::default_sidecar, usual_wake,
+    pods::default_sidecar, standby, usual_wake,
 };
 use crate::mesh::{DestinationRule, Host, Sidecar, TimedRoute, VirtualService, istio_duration};
 
@@ -31,6 +31,7 @@ pub(super) fn find(
         found.extend(destination_rule(situation, mesh, rule));
     }
     found.extend(connect::names_taken(situation, mesh, services));
+    found.extend(standby::names_taken(situation, services));
     found.extend(connect::without_rule(situation, mesh, services));
     found.extend(long_wakes::without_rule(situation, mesh, services));
     let mut routes: Vec<&Arc<VirtualService>> = mesh.rules.virtual_services.iter().collect();
@@ -97,6 +98,7 @@ fn destination_rule(
         limits(rule),
         connect::of_rule(situation, mesh, rule),
         long_wakes::of_rule(situation, mesh, rule),
+        standby::of_rule(situation, mesh, rule),
     ];
     let found = found.into_iter().flatten();
     found

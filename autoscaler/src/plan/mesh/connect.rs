@@ -3,31 +3,45 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use lull_contract::settings::{MESH_CONNECT_TIMEOUT, MESH_CONNECT_TRIES};
+use lull_contract::{
+    names::label_value,
+    settings::{MESH_CONNECT_TIMEOUT, MESH_CONNECT_TRIES},
+};
 use serde_json::{Value, json};
 
 use super::{Finding, Mesh, PlannedService, Reason, Situation, USUAL_WAKE, callers::rules_for};
 use crate::{
-    mesh::{DestinationRule, connect_timeout_policy, istio_duration},
+    mesh::{CallerPolicy, DestinationRule, connect_timeout_policy, istio_duration},
     plan::names::taken_rule,
 };
 
-/// The connect timeouts that Lull writes, by Service: where the user wants one, and no DestinationRule
-/// of anybody else would be put out of force by it or has its name.
-pub(in crate::plan) fn connect_timeouts(
+/// What the DestinationRules that Lull writes say, by Service, where activators `stand_by` or not: where the
+/// user wants them to, and none of anybody else would be put out of force by them or has their name.
+pub(in crate::plan) fn rules(
     situation: &Situation<'_>,
     services: &[PlannedService],
-) -> BTreeMap<String, Duration> {
-    let mesh = situation.mesh.filter(|mesh| mesh.is_member);
-    let Some((mesh, timeout)) = mesh.zip(situation.asks.connect_timeout) else {
+    stand_by: bool,
+) -> BTreeMap<String, CallerPolicy> {
+    let Some(mesh) = situation.mesh.filter(|mesh| mesh.is_member) else {
         return BTreeMap::new();
     };
+    let policy = CallerPolicy {
+        connect_timeout: situation.asks.connect_timeout,
+        pods_first: stand_by.then(|| label_value(situation.id)),
+    };
+    if policy.is_empty() {
+        return BTreeMap::new();
+    }
     let names = services.iter().map(|service| &service.name);
     names
-        .filter(|name| !has_rule_for_all(&mesh, name))
-        .filter(|name| taken_rule(situation, name).is_none())
-        .map(|name| (name.clone(), timeout))
+        .filter(|name| is_free(situation, &mesh, name))
+        .map(|name| (name.clone(), policy.clone()))
         .collect()
+}
+
+/// Whether Lull may write a rule for the Service called `name`.
+pub(super) fn is_free(situation: &Situation<'_>, mesh: &Mesh<'_>, name: &str) -> bool {
+    !has_rule_for_all(mesh, name) && taken_rule(situation, name).is_none()
 }
 
 /// Whether callers of every namespace have a rule for the Service called `name`, but for those whose
@@ -37,7 +51,7 @@ pub(super) fn has_rule_for_all(mesh: &Mesh<'_>, name: &str) -> bool {
 }
 
 /// Whether `rule`, which holds for one of the Services, holds for callers of every namespace.
-fn is_for_all(mesh: &Mesh<'_>, rule: &DestinationRule) -> bool {
+pub(super) fn is_for_all(mesh: &Mesh<'_>, rule: &DestinationRule) -> bool {
     let places = [mesh.namespace, mesh.rules.root_namespace.as_str()];
     places.contains(&rule.namespace.as_str())
 }
@@ -149,11 +163,16 @@ pub(super) fn without_rule(
 
 /// A rule of the user's by which callers of the Service called `name` have this connect timeout.
 pub(super) fn rule_for(mesh: &Mesh<'_>, name: &str, timeout: Duration) -> Value {
+    rule_with(mesh, name, &connect_timeout_policy(timeout))
+}
+
+/// A rule of the user's that says `policy` to callers of the Service called `name`.
+pub(super) fn rule_with(mesh: &Mesh<'_>, name: &str, policy: &Value) -> Value {
     json!({
         "apiVersion": "networking.istio.io/v1",
         "kind": "DestinationRule",
         "metadata": { "name": name, "namespace": mesh.namespace },
-        "spec": { "host": name, "trafficPolicy": connect_timeout_policy(timeout) },
+        "spec": { "host": name, "trafficPolicy": policy },
     })
 }
 

@@ -26,14 +26,18 @@ fn a_connect_timeout_is_written_where_it_puts_nobody_elses_rule_out_of_force() {
         let objects = std::iter::once(service).chain(rule.clone()).collect();
         let mut case = case(workload, objects);
         let plan = plan_of(&case);
-        let written = BTreeMap::from([("shop".to_owned(), Duration::from_secs(40))]);
+        let policy = CallerPolicy {
+            connect_timeout: Some(Duration::from_secs(40)),
+            pods_first: None,
+        };
+        let written = BTreeMap::from([("shop".to_owned(), policy)]);
         let expected = if is_written { written } else { BTreeMap::new() };
-        assert_eq!(plan.connect_timeouts, expected, "{rule:?}");
+        assert_eq!(plan.rules, expected, "{rule:?}");
         let step = "create DestinationRule shop-lull: connectTimeout 40s for shop";
         let steps = plan.steps("shop-lull");
         assert_eq!(steps.iter().any(|s| s == step), is_written, "{steps:?}");
         case.outside_mesh = true;
-        assert!(plan_of(&case).connect_timeouts.is_empty(), "{rule:?}");
+        assert!(plan_of(&case).rules.is_empty(), "{rule:?}");
     }
 }
 
@@ -46,7 +50,7 @@ fn a_rule_that_has_the_name_of_lull_s_own_is_left_alone_and_told() {
     let rule = json!({ "kind": "DestinationRule", "metadata": metadata, "spec": spec });
     let mut case = case(workload, vec![json!({ "kind": "Service" }), rule]);
     let plan = plan_of(&case);
-    assert!(plan.connect_timeouts.is_empty());
+    assert!(plan.rules.is_empty());
     assert!(!plan.is_refused(), "{plan:?}");
     let [found] = &plan.findings[..] else {
         panic!("{plan:?}");
