@@ -2,7 +2,7 @@
 //! steps out.
 //!
 //! For each workload, in this order: wake, give its Services back, their selectors first, take the activators
-//! out, un-inject; in each namespace last, delete ours.
+//! out, and with them what puts pods before them, un-inject; in each namespace last, delete ours.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -106,6 +106,7 @@ pub(super) fn steps(seen: &Seen, is_late: bool) -> Vec<Planned> {
     };
     planned.extend(slices_out(seen, does_without));
     planned.extend(entries_out(seen, does_without));
+    planned.extend(orders_out(seen));
     let last = last(seen, &planned);
     planned.extend(last);
     planned
@@ -167,6 +168,28 @@ fn entries_out(seen: &Seen, does_without: impl Fn(&Service) -> bool) -> Vec<Plan
         .collect()
 }
 
+/// DestinationRules by which a workload's pods come before activators go once no activator is among Istio's
+/// endpoints, and before the sidecar: new pods have no label to come first by.
+fn orders_out(seen: &Seen) -> impl Iterator<Item = Planned> {
+    let rules = seen.rules.iter().filter(|rule| gives_order(rule));
+    rules.map(|rule| {
+        let of = |labels: &BTreeMap<String, String>| labels.get(WORKLOAD_LABEL).cloned();
+        let its = (rule.namespace(), of(rule.labels()));
+        let mut entries = seen.entries.iter();
+        Planned {
+            step: Step::Delete {
+                target: Object::of_kind(DestinationRule::resource(), rule),
+            },
+            now: !entries.any(|entry| (entry.namespace(), of(entry.labels())) == its),
+        }
+    })
+}
+
+/// Whether pods come first by `rule`.
+fn gives_order(rule: &DynamicObject) -> bool {
+    DestinationRule::from_object(rule).pods_first.is_some()
+}
+
 /// Whether Kubernetes' own slices of `service` list a ready pod.
 fn is_served(seen: &Seen, service: &Service) -> bool {
     native_ready(slices_of(seen, service)).next().is_some()
@@ -198,7 +221,8 @@ fn last(seen: &Seen, before: &[Planned]) -> Vec<Planned> {
     let private = private.map(|service| Step::Delete {
         target: Object::of(service),
     });
-    let rules = seen.rules.iter().map(|rule| Step::Delete {
+    let rules = seen.rules.iter().filter(|rule| !gives_order(rule));
+    let rules = rules.map(|rule| Step::Delete {
         target: Object::of_kind(DestinationRule::resource(), rule),
     });
     let workloads = seen.workloads.iter().map(|workload| Step::DeleteWorkload {
@@ -275,7 +299,8 @@ impl<'a> Target<'a> {
                 patch,
             };
             let is_read = is_late || self.unread(seen).next().is_none();
-            let now = self.noted.is_empty() && !self.has_activators(seen) && is_read;
+            let is_told = self.has_activators(seen) || self.has_order(seen);
+            let now = self.noted.is_empty() && !is_told && is_read;
             planned.push(Planned { step, now });
         }
     }
@@ -313,6 +338,16 @@ impl<'a> Target<'a> {
                 .entries
                 .iter()
                 .any(|e| is_its(e.namespace(), e.labels()))
+    }
+
+    /// Whether callers are still told to call its pods before activators.
+    fn has_order(&self, seen: &Seen) -> bool {
+        let label = label_value(&self.id);
+        let mut rules = seen.rules.iter().filter(|rule| gives_order(rule));
+        rules.any(|rule| {
+            rule.namespace() == self.object.namespace()
+                && rule.labels().get(WORKLOAD_LABEL) == Some(&label)
+        })
     }
 
     /// Those of its Services whose pods Kubernetes still lists by ports of the sidecar, whose names new pods

@@ -3,6 +3,7 @@ use kube::core::GroupVersionKind;
 use lull_contract::names::HELD_LABEL;
 
 use super::*;
+use crate::mesh::CallerPolicy;
 
 /// Lull's note on a Service that targeted `web`.
 const NOTE: &str = r#"{"ports":[{"port":80,"targetPort":"web"}],"selector":{"app":"shop"}}"#;
@@ -285,6 +286,33 @@ fn connect_timeouts_go_when_nobody_is_held_any_more() {
         ..Seen::default()
     };
     assert_eq!(now(&alone), [step]);
+}
+
+#[test]
+fn activators_that_stand_by_go_then_the_rule_and_then_the_sidecar() {
+    let metadata = json!({
+        "name": "shop-lull", "namespace": "ns", "labels": { "lull.dev/workload": "shop" },
+    });
+    let policy = CallerPolicy {
+        connect_timeout: None,
+        pods_first: Some("shop".to_owned()),
+    };
+    let spec = json!({ "host": "shop", "trafficPolicy": policy.traffic_policy() });
+    let mut seen = Seen {
+        targets: vec![deployment(1, &template_with_ports())],
+        services: vec![public("web", &json!({}))],
+        slices: vec![native_at(8080)],
+        entries: vec![entry()],
+        rules: vec![of(json!({ "metadata": metadata, "spec": spec }))],
+        pods: vec![pod()],
+        ..Seen::default()
+    };
+    assert_eq!(now(&seen), ["delete WorkloadEntry ns/shop-a"]);
+    seen.entries = Vec::new();
+    assert_eq!(now(&seen), ["delete DestinationRule ns/shop-lull"]);
+    seen.rules = Vec::new();
+    let sidecar = "take the sidecar out of Deployment ns/shop";
+    assert_eq!(now(&seen), [sidecar]);
 }
 
 #[test]
