@@ -106,6 +106,19 @@ pub async fn connect_timeouts(workload: &Workload) -> anyhow::Result<Vec<String>
     Ok(rules.iter().map(timeout).collect())
 }
 
+/// How many of Lull's DestinationRules for `workload` have callers call its pods before activators.
+///
+/// # Errors
+/// Where they can't be listed.
+pub async fn pods_first(workload: &Workload) -> anyhow::Result<usize> {
+    let rules = written(workload, "destinationrules").await?;
+    let says = |rule: &&Value| {
+        let balancer = &rule["spec"]["trafficPolicy"]["loadBalancer"];
+        !balancer["localityLbSetting"]["failoverPriority"].is_null()
+    };
+    Ok(rules.iter().filter(says).count())
+}
+
 /// Lull's objects of a kind of Istio's for `workload`.
 async fn written(workload: &Workload, plural: &str) -> anyhow::Result<Vec<Value>> {
     let Workload {

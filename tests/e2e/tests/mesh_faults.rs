@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use k8s_openapi::api::core::v1::{Container, Pod};
 use lull_contract::{
+    annotations::STANDBY,
     names::QUEUE_PROXY_CONTAINER,
     scaled_workload::{Mode, State},
 };
@@ -428,6 +429,52 @@ async fn an_eviction_of_the_only_pod_costs_nothing_where_activators_stand_by() -
             let taken = activators::tls_connections(cluster).await? - before;
             ensure!(taken > 0.0, "no activator was called");
             Ok(())
+        })
+        .await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_eviction_of_the_only_pod_costs_nothing_where_the_annotation_has_activators_stand_by()
+-> anyhow::Result<()> {
+    in_mesh("standby", async |namespace| {
+        let cluster = &namespace.cluster;
+        let agent = Agent::deploy(namespace).await?;
+        // A start of a pod is not what is looked at: callers wait for as long as it takes.
+        let app = App::new("shop")
+            .annotate("lull.dev/connect-timeout", "60s")
+            .annotate(STANDBY, "true");
+        let workload = app.deploy_awake(namespace).await?;
+        let pages = DebugPages::open(cluster).await?;
+        eventually("a pod, and activators that stand by", FOLLOW, async || {
+            is_switched(&workload, Mode::Serve).await?;
+            let entries = mesh::entries(&workload).await?.len();
+            let known = pages.endpoints(&workload, &workload.name).await?;
+            ensure!(
+                entries > 0 && known.len() == entries + 1,
+                "{entries} entries, istiod has {known:?}"
+            );
+            Ok(())
+        })
+        .await?;
+        agent.is_answered(&workload.url("/"), FOLLOW).await?;
+        let before = activators::tls_connections(cluster).await?;
+        under_load((&agent, &workload), async || {
+            let taken = activators::tls_connections(cluster).await? - before;
+            ensure!(taken == 0.0, "{taken} calls though there is a pod");
+            another_pod(&workload).await?;
+            let taken = activators::tls_connections(cluster).await? - before;
+            ensure!(taken > 0.0, "no activator was called");
+            // Nor does it cost anything to give that up.
+            workload.annotate(&[(STANDBY, None)]).await?;
+            eventually("pods to be all that callers know", FOLLOW, async || {
+                is_there(&workload, Mode::Serve).await?;
+                let standing_by = mesh::pods_first(&workload).await?;
+                ensure!(standing_by == 0, "{standing_by} rules say pods first");
+                Ok(())
+            })
+            .await
         })
         .await
     })
