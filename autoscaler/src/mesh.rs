@@ -218,9 +218,12 @@ impl CallerPolicy {
             let priorities = [format!("{POD_LABEL}={pods}")];
             let setting = json!({ "enabled": true, "failoverPriority": priorities });
             policy["loadBalancer"] = json!({ "localityLbSetting": setting });
-            // Without it Istio makes no priorities. This one leaves nobody out.
-            policy["outlierDetection"] =
-                json!({ "consecutive5xxErrors": 0, "consecutiveGatewayErrors": 0 });
+            // Without it Istio makes no priorities. This one leaves nobody out. By the last of it Envoys
+            // are told of pods that are ready alone: others would count as failed ones, and a part of the
+            // calls, or for a moment all, would go to activators.
+            policy["outlierDetection"] = json!({
+                "consecutive5xxErrors": 0, "consecutiveGatewayErrors": 0, "minHealthPercent": 1,
+            });
         }
         policy
     }

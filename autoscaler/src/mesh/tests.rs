@@ -106,7 +106,9 @@ fn a_rule_for_callers_says_what_is_asked_for_and_is_read_back_as_ours() {
     let pool = json!({ "tcp": { "connectTimeout": "60s" } });
     let setting = json!({ "enabled": true, "failoverPriority": ["lull.dev/pod=shop"] });
     let balancer = json!({ "localityLbSetting": setting });
-    let detection = json!({ "consecutive5xxErrors": 0, "consecutiveGatewayErrors": 0 });
+    let detection = json!({
+        "consecutive5xxErrors": 0, "consecutiveGatewayErrors": 0, "minHealthPercent": 1,
+    });
     let rows = [
         (policy(minute, None), json!({ "connectionPool": &pool })),
         (
