@@ -100,10 +100,12 @@ impl Facts {
         self.activators > 0 || !self.activators_unheard
     }
 
-    /// Whether activators may come in behind pods: every caller has heard whom to call first.
+    /// Whether activators may come in behind pods: every caller has heard whom to call first. Where there is
+    /// nobody to come in, those that are listed go; not where no pod is either: they may still answer.
     pub(super) fn may_stand_by(&self, delays: &Delays) -> bool {
         let is_heard = |told: Duration| told >= delays.propagation;
-        self.can_list() && self.pods_first.is_some_and(is_heard)
+        let is_anybody_there = self.activators > 0 || self.native_ready;
+        is_anybody_there && self.can_list() && self.pods_first.is_some_and(is_heard)
     }
 
     /// Somebody waits for pods of which none is made. The next one to ask for them must be us.

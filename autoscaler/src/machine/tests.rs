@@ -263,6 +263,12 @@ fn activators_stand_by_once_callers_have_heard_to_call_pods_first() {
         ..heard
     };
     assert_eq!(actions(gone), [Action::StandBy], "the dead leave");
+    let alone = Facts {
+        ready: 0,
+        native_ready: false,
+        ..gone
+    };
+    assert_eq!(actions(alone), [], "there is no pod to call instead");
 }
 
 #[test]
@@ -734,6 +740,7 @@ proptest! {
                 Action::StandBy => {
                     prop_assert!(facts.pods_first.is_some_and(|told| told >= delays().propagation));
                     prop_assert!(facts.activators > 0 || !facts.activators_unheard);
+                    prop_assert!(facts.activators > 0 || facts.native_ready);
                     prop_assert_eq!((STATES[index], step.state), (State::Awake, State::Awake));
                 }
                 Action::HoldSelector => prop_assert!(facts.activators > 0 && facts.ready > 0),

@@ -15,7 +15,7 @@ use super::{Task, act::apply_to};
 use crate::{
     context::{Key, WriteError},
     objects::{self, Audience},
-    plan::PlannedService,
+    plan::{self, PlannedService},
     pod::Pod,
     purpose::Purpose,
     stores,
@@ -118,12 +118,22 @@ impl Task {
                 self.remove(&*slice, Purpose::DeleteSlice).await?;
             }
         }
-        let is_spare = self.state == Some(State::Awake) && services.is_empty();
-        let is_known = self.ctx.stores.entries.is_known();
-        if is_spare && is_known && self.pods().iter().any(|pod| pod.is_ready) {
+        if services.is_empty() && self.has_spare_entries(target) {
             self.remove_entries_but(&[]).await?;
         }
         Ok(())
+    }
+
+    /// Whether entries of a workload that has no Service to look after can go: it is awake, and none that it
+    /// had is held still, whose endpoints they would be alone.
+    fn has_spare_entries(&self, target: &Target) -> bool {
+        let is_awake = self.state == Some(State::Awake);
+        if !is_awake || !self.ctx.stores.entries.is_known() || self.entries().is_empty() {
+            return false;
+        }
+        let services = self.our_services(None, target);
+        let is_held = services.iter().any(|service| plan::is_held(service));
+        !is_held && self.pods().iter().any(|pod| pod.is_ready)
     }
 
     /// Takes the activators out of the endpoints of all Services, also of those that are gone.

@@ -82,7 +82,9 @@ impl Task {
         };
         let usable = self.usable_activators(workload);
         let activators: Vec<&Pod> = usable.iter().map(Arc::as_ref).collect();
-        let written = self.write_entries(workload, &identity, &activators).await;
+        // Boxed: a step, which awaits it, would have room for it.
+        let write = Box::pin(self.write_entries(workload, &identity, &activators));
+        let written = write.await;
         self.standing_by.failed = written.err().and_then(|error| {
             self.tell_failed(&error, 0);
             // What was decided on an old view is looked at again with the new one.
