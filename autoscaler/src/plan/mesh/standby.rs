@@ -22,9 +22,8 @@ pub(in crate::plan) fn is_possible(situation: &Situation<'_>, services: &[Planne
     };
     let mut names = services.iter().map(|service| service.name.as_str());
     !services.is_empty()
-        && names.all(|name| {
-            is_free(situation, &mesh, name) || is_said_by_user(situation, &mesh, name)
-        })
+        && names
+            .all(|name| is_free(situation, &mesh, name) || is_said_by_user(situation, &mesh, name))
 }
 
 /// The mesh, where activators are to stand by in it.
