@@ -1,7 +1,7 @@
-//! Leaving: wake, give the Services back, take the activators out, un-inject, delete ours.
+//! Leaving: wake, take the activators out, give the Services back, un-inject, delete ours.
 //!
 //! A Service is given back in two steps where the sentinel is in it: first its selector, and the rest of it once
-//! Kubernetes has listed the pods, since in a mesh activators are no endpoints any more after that.
+//! Kubernetes has listed the pods, since in a mesh activators can't be called any more after that: they go before.
 //!
 //! Every step looks at the objects and does what is missing, so it can be cut anywhere and resumed
 //! by another replica.
@@ -62,9 +62,9 @@ enum Step {
     Wait,
     /// The user's selector, so that pods are listed.
     Release,
-    /// The Services as their user had them.
+    /// The Services as their user had them, without activators where pods are listed.
     GiveBack,
-    /// Activators out of the endpoints, and what follows that.
+    /// What is left of the activators out of the endpoints, and what follows that.
     TakeOut,
 }
 
@@ -116,11 +116,23 @@ impl Task {
         } else if !self.is_awake_unlisted(target, &services).await? {
             return Ok(());
         }
-        match step(self.seen_leaving(target, workload, &services)) {
+        let seen = self.seen_leaving(target, workload, &services);
+        match step(seen) {
             Step::Wait => {}
             Step::Release => self.restore_selector(&only_names(&held(&services))).await?,
-            Step::GiveBack => self.give_back(&services).await?,
+            Step::GiveBack => {
+                if seen.is_served {
+                    // Before the ports change: in a mesh an entry is an endpoint at the number of the user's
+                    // port after that, where nobody listens at an activator.
+                    self.remove_all_activators().await?;
+                }
+                return self.give_back(&services).await;
+            }
             Step::TakeOut => return self.take_out(target, workload).await,
+        }
+        if seen.is_served && !seen.is_switched {
+            // They have left, whatever the cache still shows.
+            return Ok(());
         }
         self.refresh_listed(target, workload).await
     }

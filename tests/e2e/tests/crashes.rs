@@ -54,8 +54,8 @@ const LEAVE: [&str; 5] = [
 const LEAVE_HELD: [&str; 5] = [
     "Leaving",
     "RestoreSelector",
-    "RestoreService",
     "DeleteSlice",
+    "RestoreService",
     "Annotate",
 ];
 

@@ -42,9 +42,9 @@ const NO_TIMEOUT: [&str; 1] = ["DeleteRule"];
 const LEAVE_WOKEN: [&str; 1] = ["WriteScale"];
 const LEAVE: [&str; 7] = [
     "Leaving",
-    "RestoreService",
     "DeleteEntry",
     "DeleteSlice",
+    "RestoreService",
     "Annotate",
     "DeleteWorkload",
     "DropFinalizer",
