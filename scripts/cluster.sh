@@ -118,9 +118,11 @@ images() { echo "image.repository=${IMAGE_REPOSITORY:-lull},image.tag=${IMAGE_TA
 
 restore() { # apply|delete
   KUBECONFIG=$(kubeconfig); export KUBECONFIG
-  local helm kubectl
+  local helm kubectl version
   helm=$(tool helm); kubectl=$(tool kubectl)
-  "$helm" template lull charts/lull --namespace "$LULL_NAMESPACE" --set "$(images)" ${HELM_ARGS:-} \
+  # Helm alone knows of no cluster, and takes one that is too old for the chart.
+  version=$("$kubectl" get --raw /version | sed -n 's/.*"gitVersion": *"\([^"]*\)".*/\1/p')
+  "$helm" template lull charts/lull --namespace "$LULL_NAMESPACE" --kube-version "$version" --set "$(images)" ${HELM_ARGS:-} \
     --set restore.enabled=true --show-only templates/restore.yaml | "$kubectl" "$1" -f -
 }
 

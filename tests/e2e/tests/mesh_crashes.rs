@@ -38,9 +38,10 @@ const WAKE: [&str; 1] = ["WriteScale"];
 /// The same of the entries that go.
 const CALM: [&str; 4] = ["Settling", "DeleteEntry", "DeleteSlice", "Awake"];
 const NO_TIMEOUT: [&str; 1] = ["DeleteRule"];
-/// It leaves in its sleep, so it is woken first.
-const LEAVE_WOKEN: [&str; 1] = ["WriteScale"];
-const LEAVE: [&str; 7] = [
+/// It leaves in its sleep, so it is woken first. All at once: who leads next tells at once that it leaves, before
+/// a test could ask for more.
+const LEAVE: [&str; 8] = [
+    "WriteScale",
     "Leaving",
     "DeleteEntry",
     "DeleteSlice",
@@ -129,12 +130,15 @@ async fn woken_twice((agent, workload, crashes): Parts<'_>) -> anyhow::Result<()
 
 /// It leaves in its sleep; callers come once it is being woken for that.
 async fn left((agent, workload, crashes): Parts<'_>) -> anyhow::Result<()> {
-    crashes.after(&LEAVE_WOKEN).await?;
+    crashes.after(&LEAVE).await?;
     workload
         .annotate(&ON.map(|(key, _)| (key, None::<&str>)))
         .await?;
-    crashes.done(PART).await?;
-    crashes.after(&LEAVE).await?;
+    eventually("the wake before it leaves", PART, async || {
+        ensure!(workload.replicas().await? > 0, "it sleeps");
+        Ok(())
+    })
+    .await?;
     let load = load(agent, workload).await?;
     let done = crashes.done(PART).await?;
     workload.rolled_out().await?;
