@@ -31,7 +31,8 @@ pub(crate) async fn add_new(namespace: &Namespace, name: &str, spec: Value) -> a
 pub(crate) fn documented(name: &str) -> anyhow::Result<Value> {
     let page = Page::read(book::folder().join("network-policies.md"))?;
     for block in page.blocks() {
-        if block.info == "yaml" {
+        // What is behind the language says who runs it.
+        if block.info.split_whitespace().next() == Some("yaml") {
             let policy: Value = serde_saphyr::from_str(&block.text)?;
             if policy["metadata"]["name"] == name {
                 return Ok(policy);
