@@ -125,27 +125,10 @@ fn the_documentation_lists_every_field_and_no_other() {
         ..Ways::default()
     };
     let held = HeldWorkload {
-        namespace: "default".into(),
-        name: "shop".into(),
-        uid: "u".into(),
-        ports: Vec::new(),
-        held: Load::default(),
-        forwarding: 0,
-        held_for_us: 0,
-        woken: Some(woken.clone()),
-        callers: vec![held_caller.clone()],
         ways,
+        ..held("shop", vec![held_caller.clone()], woken.clone())
     };
-    let activator = ActivatorReport {
-        v: VERSION,
-        pod: "a-1".into(),
-        boot: 1,
-        now_us: 1,
-        edge: 0,
-        sequence: 1,
-        partial: false,
-        workloads: Vec::new(),
-    };
+    let activator = activator_with(Vec::new());
     let (called, calls) = (report_with(vec![caller()]), caller());
     let called = QueueProxyReport {
         loopback_only: vec![8080],
@@ -177,6 +160,19 @@ fn callers_that_no_queue_proxy_names_are_left_out_and_the_rest_is_used() {
     assert_eq!(taken.unwrap(), report());
     let why = why.expect("it is told");
     assert!(why.contains("characters of no caller=2"), "{why}");
+}
+
+fn activator_with(workloads: Vec<HeldWorkload>) -> ActivatorReport {
+    ActivatorReport {
+        v: VERSION,
+        pod: "a-1".into(),
+        boot: 1,
+        now_us: 1,
+        edge: 0,
+        sequence: 1,
+        partial: false,
+        workloads,
+    }
 }
 
 /// What an activator tells of a workload.
@@ -243,16 +239,7 @@ fn what_is_left_out_of_one_workload_refuses_no_other() {
         ..held("odd", Vec::new(), woken(0, MAX_ASKED_BYTES + 1))
     };
     let other = held("shop", Vec::new(), woken(0, 0));
-    let told = ActivatorReport {
-        v: VERSION,
-        pod: "a-1".into(),
-        boot: 1,
-        now_us: 1,
-        edge: 0,
-        sequence: 1,
-        partial: false,
-        workloads: vec![odd.clone(), other.clone()],
-    };
+    let told = activator_with(vec![odd.clone(), other.clone()]);
     let (bytes, mut why) = (serde_json::to_vec(&told).unwrap(), None);
     let taken = ActivatorReport::parse_telling(&bytes, |error| why = Some(error.to_string()));
     let odd = HeldWorkload { woken: None, ..odd };
