@@ -22,8 +22,6 @@ const TRUST_DOMAIN: &str = "cluster.local";
 pub const CALLER_HEADER: &str = "x-forwarded-client-cert";
 /// API group of what says who may call.
 const SECURITY: &str = "security.istio.io";
-/// API group of what says how callers get where.
-const NETWORKING: &str = "networking.istio.io";
 /// Kind of what says who may call whom.
 const POLICY: &str = "AuthorizationPolicy";
 /// Where policies are for the whole mesh.
@@ -214,42 +212,6 @@ pub async fn plain_text_at(workload: &Workload, ports: &[u16]) -> anyhow::Result
     workload.cluster.patch(&path, applied, &policy).await
 }
 
-/// Has activators stand by for `workload` that is awake: callers know them by `entries`, which are as Lull's own in
-/// its sleep and which Lull leaves alone, and go to them where no pod is left.
-///
-/// # Errors
-/// Where the API server refuses.
-pub async fn stand_by(workload: &Workload, entries: &[Value]) -> anyhow::Result<()> {
-    let Workload {
-        cluster,
-        namespace,
-        name,
-        ..
-    } = workload;
-    // Pods have this label, and entries have not.
-    let pods = format!("{}={name}", names::POD_LABEL);
-    let rule = json!({
-        "host": workload.host(),
-        "trafficPolicy": {
-            "loadBalancer": {
-                "localityLbSetting": { "enabled": true, "failoverPriority": [pods] },
-            },
-            // Without it there are no priorities. This one leaves nobody out.
-            "outlierDetection": { "consecutive5xxErrors": 0, "consecutiveGatewayErrors": 0 },
-            // A start of a pod is not what is looked at.
-            "connectionPool": { "tcp": { "connectTimeout": "60s" } },
-        },
-    });
-    let object = (namespace.as_str(), "DestinationRule", name.as_str());
-    create(cluster, NETWORKING, object, &rule).await?;
-    for (number, entry) in entries.iter().enumerate() {
-        let name = format!("{name}-stands-by-{number}");
-        let object = (namespace.as_str(), "WorkloadEntry", name.as_str());
-        create(cluster, NETWORKING, object, &entry["spec"]).await?;
-    }
-    Ok(())
-}
-
 /// Runs `during` while nobody in the mesh may be called, but by policies that allow it. That ends with it,
 /// whatever came of it; a limit for its time must be its own.
 ///
@@ -309,7 +271,6 @@ mod tests {
             (POLICY, "authorizationpolicies"),
             ("PeerAuthentication", "peerauthentications"),
             ("Gateway", "gateways"),
-            ("WorkloadEntry", "workloadentries"),
         ];
         for (kind, plural) in rows {
             let path = objects(SECURITY, ("ns", kind));

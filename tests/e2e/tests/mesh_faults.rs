@@ -395,49 +395,9 @@ async fn an_eviction_of_the_only_pod_costs_a_moment_at_most_where_callers_know_i
     .await
 }
 
-/// By hand, what docs/decisions/the-last-pods-eviction.md says of activators as endpoints of lower priority.
 #[tokio::test]
 async fn an_eviction_of_the_only_pod_costs_nothing_where_activators_stand_by() -> anyhow::Result<()>
 {
-    in_mesh("stand-by", async |namespace| {
-        let cluster = &namespace.cluster;
-        let agent = Agent::deploy(namespace).await?;
-        let app = App::new("shop").annotate("lull.dev/hold-timeout", "60s");
-        let workload = app.deploy_awake(namespace).await?;
-        workload.put_to_sleep().await?;
-        let entries = mesh::entries(&workload).await?;
-        ensure!(!entries.is_empty(), "asleep, and Istio knows no activator");
-        mesh::stand_by(&workload, &entries).await?;
-        // Wakes it, too: nobody has called an activator when its pod is there.
-        workload
-            .annotate(&[("lull.dev/min-scale", Some("1"))])
-            .await?;
-        let pages = DebugPages::open(cluster).await?;
-        eventually("a pod, and activators that stand by", FOLLOW, async || {
-            is_there(&workload, Mode::Serve).await?;
-            let known = pages.endpoints(&workload, &workload.name).await?;
-            ensure!(known.len() == entries.len() + 1, "istiod has {known:?}");
-            Ok(())
-        })
-        .await?;
-        agent.is_answered(&workload.url("/"), FOLLOW).await?;
-        let before = activators::tls_connections(cluster).await?;
-        under_load((&agent, &workload), async || {
-            let taken = activators::tls_connections(cluster).await? - before;
-            ensure!(taken == 0.0, "{taken} calls though there is a pod");
-            another_pod(&workload).await?;
-            let taken = activators::tls_connections(cluster).await? - before;
-            ensure!(taken > 0.0, "no activator was called");
-            Ok(())
-        })
-        .await
-    })
-    .await
-}
-
-#[tokio::test]
-async fn an_eviction_of_the_only_pod_costs_nothing_where_the_annotation_has_activators_stand_by()
--> anyhow::Result<()> {
     in_mesh("standby", async |namespace| {
         let cluster = &namespace.cluster;
         let agent = Agent::deploy(namespace).await?;
