@@ -1,13 +1,15 @@
 //! The objects that Lull writes for a workload, as server-side apply takes them.
 
+mod private;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{Resource, ResourceExt};
 use lull_contract::{
     names::{
-        FIELD_MANAGER, MANAGED_BY, MULTICLUSTER_SERVICE_LABEL, POD_LABEL, SLICE_MANAGED_BY_LABEL,
-        WORKLOAD_LABEL, activator_slice, hidden_activator_slice, label_value, private_service,
+        FIELD_MANAGER, MANAGED_BY, MULTICLUSTER_SERVICE_LABEL, SLICE_MANAGED_BY_LABEL,
+        WORKLOAD_LABEL, activator_slice, hidden_activator_slice, label_value,
     },
     scaled_workload::ScaledWorkload,
 };
@@ -17,6 +19,8 @@ use crate::{
     plan::{self, Family, PlannedService},
     pod::Pod,
 };
+
+pub use private::{private, private_is};
 
 /// Label by which Kubernetes tells whose slice it is.
 pub(crate) const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -83,57 +87,6 @@ pub(crate) fn old_slice_names(
 /// Whether an object of ours is for the workload of this name.
 pub(crate) fn belongs_to(object: &impl Resource, workload: &str) -> bool {
     object.labels().get(WORKLOAD_LABEL) == Some(&label_value(workload))
-}
-
-/// The private Service: the public one's ports on the pods that carry our label; `settled` as for
-/// [`plan::switch_patch`].
-#[must_use]
-pub fn private(
-    workload: &ScaledWorkload,
-    (public, planned): (&Service, &PlannedService),
-    settled: bool,
-) -> Value {
-    let name = workload.name_any();
-    let ports: Vec<Value> = planned
-        .ports
-        .iter()
-        .map(|port| {
-            let mut value = json!({
-                "port": port.port,
-                "protocol": "TCP",
-                "targetPort": plan::target_name(public, port, settled),
-            });
-            if let Some(name) = &port.name {
-                value["name"] = json!(name);
-            }
-            if let Some(protocol) = &port.app_protocol {
-                value["appProtocol"] = json!(protocol);
-            }
-            value
-        })
-        .collect();
-    let mut selector = plan::user_selector(public).into_owned();
-    selector.insert(POD_LABEL.to_owned(), label_value(&name));
-    json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": metadata(workload, &private_service(&name)),
-        "spec": { "selector": selector, "ports": ports, "type": "ClusterIP" },
-    })
-}
-
-/// Whether the private Service `there` already says what `wanted` would make it say.
-#[must_use]
-pub fn private_is(there: &Service, wanted: &Value) -> bool {
-    let Ok(wanted) = serde_json::from_value::<Service>(wanted.clone()) else {
-        return false;
-    };
-    match (&there.spec, &wanted.spec) {
-        (Some(there), Some(wanted)) => {
-            there.selector == wanted.selector && there.ports == wanted.ports
-        }
-        _ => false,
-    }
 }
 
 /// The slice that adds `activators` to the endpoints of `service` for callers of one family.
@@ -624,20 +577,5 @@ mod tests {
             assert_eq!(label(slice, SERVICE_NAME_LABEL), "web");
             assert_eq!(slice["ports"][0]["port"], 10_001);
         }
-    }
-
-    #[test]
-    fn the_private_service_follows_the_public_one_also_while_it_is_held() {
-        let private = |public: &Service, planned: &PlannedService| {
-            super::private(&workload(), (public, planned), true)
-        };
-        let plain = private(&public(&json!({ "app": "shop" })), &service());
-        let there: Service = serde_json::from_value(plain.clone()).unwrap();
-        assert!(private_is(&there, &plain));
-        let held = public(&json!({ HELD_LABEL: "uid" }));
-        assert!(private_is(&there, &private(&held, &service())));
-        let mut other_port = service();
-        other_port.ports[0].port = 81;
-        assert!(!private_is(&there, &private(&held, &other_port)));
     }
 }

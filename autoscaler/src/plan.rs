@@ -39,7 +39,9 @@ pub use finding::{Finding, Reason, Severity};
 pub use mesh::Mesh;
 pub use names::taken;
 pub use patch::{hold_patch, is_held, is_switched, release_patch, restore_patch, switch_patch};
-pub(crate) use patch::{is_noted, is_planned_alike, target_name, user_selector};
+pub(crate) use patch::{
+    is_noted, is_planned_alike, planned_user_target, target_name, user_selector,
+};
 pub use room::Needs;
 pub use services::selecting;
 pub(crate) use services::selects;

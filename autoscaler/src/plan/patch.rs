@@ -54,6 +54,12 @@ pub(super) fn user_target(service: &Service, port: &ServicePort) -> IntOrString 
     })
 }
 
+/// The same of a planned port, where the Service still has it.
+pub(crate) fn planned_user_target(service: &Service, planned: &PlannedPort) -> Option<IntOrString> {
+    let port = ports(service).get(planned.index)?;
+    Some(user_target(service, port))
+}
+
 /// The spec of `service` as its user has it, also while it is switched and held.
 fn user_spec(service: &Service) -> Option<ServiceSpec> {
     let mut spec = service.spec.clone()?;

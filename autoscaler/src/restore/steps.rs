@@ -1,8 +1,9 @@
 //! What has to be done to give everything back, and what of it may be done now. Pure: objects in,
 //! steps out.
 //!
-//! For each workload, in this order: wake, give its Services back, their selectors first, take the activators
-//! out, and with them what puts pods before them, un-inject; in each namespace last, delete ours.
+//! For each workload, in this order: wake, give its Services' selectors back, take the activators out of a mesh,
+//! give the Services' ports back, take the activators out, and what puts pods before them, un-inject; in each
+//! namespace last, delete ours.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -105,7 +106,7 @@ pub(super) fn steps(seen: &Seen, is_late: bool) -> Vec<Planned> {
         plan::restore_patch(service).is_none() && (is_served || is_late)
     };
     planned.extend(slices_out(seen, does_without));
-    planned.extend(entries_out(seen, does_without));
+    planned.extend(entries_out(seen, is_late));
     planned.extend(orders_out(seen));
     let last = last(seen, &planned);
     planned.extend(last);
@@ -149,23 +150,30 @@ fn slices_out(seen: &Seen, does_without: impl Fn(&Service) -> bool) -> Vec<Plann
     .collect()
 }
 
-/// WorkloadEntries of activators go once every Service that selects them can do without.
-fn entries_out(seen: &Seen, does_without: impl Fn(&Service) -> bool) -> Vec<Planned> {
+/// WorkloadEntries of activators go once every Service that selects them has its pods listed, and before its
+/// ports change: after that Istio takes an entry for an endpoint at the number of the user's port, where no
+/// activator listens.
+fn entries_out(seen: &Seen, is_late: bool) -> impl Iterator<Item = Planned> {
     let entries = seen.entries.iter();
-    entries
-        .map(|entry| {
-            let mut selecting = seen.services.iter().filter(|service| {
-                service.namespace() == entry.namespace()
-                    && plan::selects(service, &entry.spec.labels)
-            });
-            Planned {
-                step: Step::Delete {
-                    target: Object::of(entry),
-                },
-                now: selecting.all(&does_without),
-            }
-        })
-        .collect()
+    entries.map(move |entry| {
+        let mut selecting = seen.services.iter().filter(|s| selects(s, entry));
+        Planned {
+            step: Step::Delete {
+                target: Object::of(entry),
+            },
+            now: selecting.all(|service| is_late || is_listed(seen, service)),
+        }
+    })
+}
+
+fn selects(service: &Service, entry: &WorkloadEntry) -> bool {
+    service.namespace() == entry.namespace() && plan::selects(service, &entry.spec.labels)
+}
+
+/// Whether Kubernetes lists a ready pod for `service`, and is not about to list none, as it is while the
+/// sentinel stands there.
+fn is_listed(seen: &Seen, service: &Service) -> bool {
+    !plan::is_held(service) && is_served(seen, service)
 }
 
 /// DestinationRules by which a workload's pods come before activators go once no activator is among Istio's
@@ -283,11 +291,11 @@ impl<'a> Target<'a> {
             planned.push(Planned { step, now: true });
         }
         let is_awake = !sleeps && (self.has_ready_pod(seen) || is_late);
-        // In a mesh activators are no endpoints any more after that, so Kubernetes lists pods before. While
-        // the sentinel stands there, it is about to list none.
+        // In a mesh activators can't be called any more after that, so pods are listed and entries are gone.
         let may_restore = |service: &Service| {
-            let is_listed = !plan::is_held(service) && is_served(seen, service);
-            is_awake && (is_listed || is_late)
+            let mut entries = seen.entries.iter();
+            let is_done = is_listed(seen, service) && !entries.any(|e| selects(service, e));
+            is_awake && (is_done || is_late)
         };
         for service in &self.noted {
             planned.extend(release(service, is_awake && !is_late));

@@ -136,7 +136,11 @@ impl Task {
                 let wanted = self.wanted_without_sidecar(workload);
                 self.scale(target, replicas, wanted).await?;
             }
-            Step::GiveBack => self.give_back(&services).await?,
+            Step::GiveBack => {
+                // Istio would take them for endpoints at the number of the user's port, where no activator listens.
+                self.remove_entries_but(&[]).await?;
+                self.give_back(&services).await?;
+            }
             Step::TakeOut => self.remove_all_activators().await?,
         }
         if !seen.is_listed && !seen.is_switched {

@@ -190,9 +190,7 @@ impl Task {
             return Ok(());
         }
         let settled = self.are_numbers_settled(target);
-        if let Some(first) = services.first() {
-            self.ensure_private(workload, first, settled).await?;
-        }
+        self.ensure_private(workload, services, settled).await?;
         for planned in services {
             let Some(service) = self.service(&planned.name) else {
                 continue;
@@ -262,17 +260,22 @@ impl Task {
     }
 
     /// Writes the private Service; not where another object has its name, of which the plan tells.
-    async fn ensure_private(
+    pub(super) async fn ensure_private(
         &self,
         workload: &ScaledWorkload,
-        planned: &PlannedService,
+        services: &[PlannedService],
         settled: bool,
     ) -> Result<(), WriteError> {
         let name = private_service(&self.key.name);
-        let Some(public) = self.service(&planned.name) else {
+        let public = |planned: &PlannedService| self.service(&planned.name);
+        let services = services.iter();
+        let services: Vec<(Arc<Service>, &PlannedService)> = services
+            .filter_map(|planned| Some((public(planned)?, planned)))
+            .collect();
+        if services.is_empty() {
             return Ok(());
-        };
-        let private = objects::private(workload, (&*public, planned), settled);
+        }
+        let private = objects::private(workload, &services, settled);
         let there = self.service(&name);
         let is_settled = |there: &Service| {
             let is_ours = objects::belongs_to(there, &self.key.name);

@@ -121,6 +121,7 @@ impl Task {
             Step::Wait => {}
             Step::Release => self.restore_selector(&only_names(&held(&services))).await?,
             Step::GiveBack => {
+                self.is_heard_leaving(target, workload, seen).await?;
                 if seen.is_served {
                     // Before the ports change: in a mesh an entry is an endpoint at the number of the user's
                     // port after that, where nobody listens at an activator.
@@ -128,13 +129,34 @@ impl Task {
                 }
                 return self.give_back(&services).await;
             }
-            Step::TakeOut => return self.take_out(target, workload).await,
+            Step::TakeOut => {
+                self.is_heard_leaving(target, workload, seen).await?;
+                return self.take_out(target, workload).await;
+            }
         }
         if seen.is_served && !seen.is_switched {
             // They have left, whatever the cache still shows.
             return Ok(());
         }
         self.refresh_listed(target, workload).await
+    }
+
+    /// Fails where istiod is away, which has to tell the pods' proxies and their callers of each change of the
+    /// ports before the next one. Before the first, the private Service has the ports of before and after.
+    async fn is_heard_leaving(
+        &mut self,
+        target: &Target,
+        workload: Option<&ScaledWorkload>,
+        seen: Seen,
+    ) -> Result<(), WriteError> {
+        let is_due = target.is_injected() && !seen.is_late;
+        let Some(workload) = workload.filter(|_| is_due) else {
+            return Ok(());
+        };
+        let plan = self.plan(target, workload);
+        self.istiod_hears(workload, &plan.services).await?;
+        let settled = self.are_numbers_settled(target);
+        self.ensure_private(workload, &plan.services, settled).await
     }
 
     /// What is seen of it; `services` are its own.

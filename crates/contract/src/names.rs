@@ -44,6 +44,8 @@ pub const REGION_LABEL: &str = "topology.kubernetes.io/region";
 pub const ISTIO_PROXY_CONTAINER: &str = "istio-proxy";
 /// Label, and older annotation, by which a pod says whether it wants Istio's container.
 pub const ISTIO_INJECT: &str = "sidecar.istio.io/inject";
+/// Istio's annotation of a Service that lists the namespaces whose proxies are told of it; `~` = none.
+pub const ISTIO_EXPORT_TO: &str = "networking.istio.io/exportTo";
 /// Label of slices that multi-cluster controllers copy: Istio reads none that has it, kube-proxy does.
 pub const MULTICLUSTER_SERVICE_LABEL: &str = "multicluster.kubernetes.io/service-name";
 

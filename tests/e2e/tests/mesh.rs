@@ -226,15 +226,15 @@ async fn istiod_has_the_pods_or_the_activators_for_each_service_and_each_of_them
         second_service(namespace, "shop").await?;
         let workload = App::new("shop").deploy_awake(namespace).await?;
         let pages = DebugPages::open(&namespace.cluster).await?;
-        let pods_alone = [Behind::Pods; 3];
+        let pods_alone = [Behind::Pods; 2];
         has_all(&pages, &workload, pods_alone)
             .await
             .context("awake")?;
 
         let burst = "lull.dev/target-burst-capacity";
         workload.annotate(&[(burst, Some("-1"))]).await?;
-        let public_held = [Behind::Activators, Behind::Activators, Behind::Pods];
-        has_all(&pages, &workload, public_held)
+        let activators_alone = [Behind::Activators; 2];
+        has_all(&pages, &workload, activators_alone)
             .await
             .context("held")?;
         workload.annotate(&[(burst, None)]).await?;
@@ -243,8 +243,7 @@ async fn istiod_has_the_pods_or_the_activators_for_each_service_and_each_of_them
             .context("let go")?;
 
         workload.put_to_sleep().await?;
-        let private_empty = [Behind::Activators, Behind::Activators, Behind::Nobody];
-        has_all(&pages, &workload, private_empty)
+        has_all(&pages, &workload, activators_alone)
             .await
             .context("asleep")?;
         mesh::entries_are_placed(&workload).await
@@ -265,16 +264,22 @@ async fn second_service(namespace: &Namespace, name: &str) -> anyhow::Result<()>
     namespace.cluster.create(&path, &service).await
 }
 
-/// Waits until istiod has just these for the public, the second and the private Service.
+/// Waits until istiod has just these for the public and the second Service, and nobody for the private one,
+/// of which no caller is told.
 async fn has_all(
     pages: &DebugPages,
     workload: &Workload,
-    wanted: [Behind; 3],
+    wanted: [Behind; 2],
 ) -> anyhow::Result<()> {
     let private = private_service(&workload.name);
-    let services = [workload.name.as_str(), SECOND, private.as_str()];
+    let [public, second] = wanted;
+    let services = [
+        (workload.name.as_str(), public),
+        (SECOND, second),
+        (private.as_str(), Behind::Nobody),
+    ];
     eventually("istiod to know whom to call", FOLLOW, async || {
-        for (service, behind) in services.into_iter().zip(wanted) {
+        for (service, behind) in services {
             let wanted = addresses(workload, behind).await?;
             let known = pages.endpoints(workload, service).await?;
             ensure!(
@@ -285,8 +290,8 @@ async fn has_all(
         }
         // Whoever doesn't ask Istio finds them, too: in the slice that istiod must not read.
         let hidden = !slices::backends(workload).await?.activators.is_empty();
-        let public = wanted.first() == Some(&Behind::Activators);
-        ensure!(hidden == public, "activators in slices: {hidden}");
+        let is_told = public == Behind::Activators;
+        ensure!(hidden == is_told, "activators in slices: {hidden}");
         Ok(())
     })
     .await

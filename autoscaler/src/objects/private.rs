@@ -1,0 +1,304 @@
+//! The private Service of a workload: its pods alone, by every port that callers have, had or will have.
+//!
+//! Istio makes a pod's inbound listeners and clusters from the target ports of the Services that select it. A
+//! target port that no Service has any more is forgotten at once, and a call that a caller's proxy still has at
+//! it gets 503. So this Service has both, the sidecar's ports and those that the user's Services had, from before
+//! these are switched until the sidecar is about to go. Only the pod's own proxy is told of it
+//! (`docs/decisions/the-private-service.md`).
+
+use std::{borrow::Borrow, collections::BTreeMap};
+
+use k8s_openapi::{
+    api::core::v1::{Service, ServicePort},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+use kube::ResourceExt;
+use lull_contract::{
+    names::{ISTIO_EXPORT_TO, POD_LABEL, label_value, private_service},
+    scaled_workload::ScaledWorkload,
+};
+use serde_json::{Value, json};
+
+use super::metadata;
+use crate::plan::{self, PlannedPort, PlannedService};
+
+/// Value of [`ISTIO_EXPORT_TO`] for a Service that nobody is told of but the proxies of its own pods.
+const NOBODY: &str = "~";
+/// Longest name of a Service port.
+const MAX_PORT_NAME: usize = 63;
+
+/// The private Service of `workload` behind its public `services`; `settled` as for [`plan::switch_patch`].
+///
+/// It has the ports of the first one, by their numbers, names and protocols, and one more for every target of
+/// any of them, ours or the user's, that those don't have.
+#[must_use]
+pub fn private<S: Borrow<Service>>(
+    workload: &ScaledWorkload,
+    services: &[(S, &PlannedService)],
+    settled: bool,
+) -> Value {
+    let name = workload.name_any();
+    let first = services.first();
+    let mut selector = first.map_or_else(BTreeMap::new, |(public, _)| {
+        plan::user_selector(public.borrow()).into_owned()
+    });
+    selector.insert(POD_LABEL.to_owned(), label_value(&name));
+    let mut metadata = metadata(workload, &private_service(&name));
+    metadata["annotations"] = json!({ ISTIO_EXPORT_TO: NOBODY });
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata,
+        "spec": { "selector": selector, "ports": ports(services, settled), "type": "ClusterIP" },
+    })
+}
+
+/// Whether the private Service `there` already says what `wanted` would make it say.
+#[must_use]
+pub fn private_is(there: &Service, wanted: &Value) -> bool {
+    let Ok(wanted) = serde_json::from_value::<Service>(wanted.clone()) else {
+        return false;
+    };
+    let exported = |service: &Service| service.annotations().get(ISTIO_EXPORT_TO).cloned();
+    match (&there.spec, &wanted.spec) {
+        (Some(spec), Some(wanted_spec)) => {
+            spec.selector == wanted_spec.selector
+                && spec.ports == wanted_spec.ports
+                && exported(there) == exported(&wanted)
+        }
+        _ => false,
+    }
+}
+
+fn ports<S: Borrow<Service>>(services: &[(S, &PlannedService)], settled: bool) -> Vec<ServicePort> {
+    let switched = |public: &Service, port: &PlannedPort| {
+        IntOrString::String(plan::target_name(public, port, settled))
+    };
+    let mut ports: Vec<ServicePort> = services
+        .first()
+        .into_iter()
+        .flat_map(|(public, planned)| planned.ports.iter().map(move |port| (public, port)))
+        .map(|(public, port)| ServicePort {
+            name: port.name.clone(),
+            port: port.port,
+            ..with_target(port, switched(public.borrow(), port))
+        })
+        .collect();
+    for (public, planned) in services {
+        for port in &planned.ports {
+            let public = public.borrow();
+            let targets = [
+                Some(switched(public, port)),
+                plan::planned_user_target(public, port),
+            ];
+            for target in targets.into_iter().flatten() {
+                if ports
+                    .iter()
+                    .all(|known| known.target_port.as_ref() != Some(&target))
+                {
+                    ports.extend(one_more(&ports, port, target));
+                }
+            }
+        }
+    }
+    if let [_, _, ..] = ports.as_slice() {
+        // Of several ports each must have a name.
+        for port in &mut ports {
+            port.name.get_or_insert_with(|| OURS.to_owned());
+        }
+    }
+    ports
+}
+
+/// What a port without a name is called among others, and what the names of those that are added have.
+const OURS: &str = "lull";
+
+/// A port like `port`, by a number and a name that none of `ports` has.
+fn one_more(ports: &[ServicePort], port: &PlannedPort, target: IntOrString) -> Option<ServicePort> {
+    let first = i32::from(port.app_port);
+    let mut numbers = (first..=i32::from(u16::MAX)).chain(1..first);
+    let added = numbers.find_map(|number| {
+        let name = added_name(port.name.as_deref(), number);
+        let is_free =
+            |known: &ServicePort| known.port != number && known.name.as_ref() != Some(&name);
+        ports.iter().all(is_free).then_some((number, name))
+    });
+    let (number, name) = added?;
+    Some(ServicePort {
+        name: Some(name),
+        port: number,
+        ..with_target(port, target)
+    })
+}
+
+fn with_target(port: &PlannedPort, target: IntOrString) -> ServicePort {
+    ServicePort {
+        app_protocol: port.app_protocol.clone(),
+        protocol: Some("TCP".to_owned()),
+        target_port: Some(target),
+        ..ServicePort::default()
+    }
+}
+
+/// Begins like the name of the port that it stands beside, by which Istio knows the protocol.
+fn added_name(name: Option<&str>, number: i32) -> String {
+    let end = format!("{OURS}-{number}");
+    let Some(name) = name else {
+        return end;
+    };
+    let begin: String = name.chars().take(MAX_PORT_NAME - end.len() - 1).collect();
+    format!("{begin}-{end}")
+}
+
+#[cfg(test)]
+mod tests {
+    use lull_contract::names::{HELD_LABEL, ORIGINAL_ANNOTATION};
+
+    use super::*;
+
+    fn workload() -> ScaledWorkload {
+        serde_json::from_value(json!({
+            "metadata": { "name": "shop", "namespace": "team", "uid": "u-1" },
+            "spec": {
+                "target": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": "d" },
+                "podSelector": {},
+                "ports": [],
+                "settings": lull_contract::Settings::default(),
+                "originalReplicas": 1,
+            },
+        }))
+        .unwrap()
+    }
+
+    /// A public Service with these ports; where it is switched, by Lull's note of what it was.
+    fn public(ports: &Value, note: Option<&Value>, selector: &Value) -> Service {
+        let annotations = note.map(|note| {
+            let note = json!({ "ports": note, "selector": { "app": "shop" } });
+            json!({ ORIGINAL_ANNOTATION: note.to_string() })
+        });
+        serde_json::from_value(json!({
+            "metadata": { "name": "web", "annotations": annotations },
+            "spec": { "selector": selector, "ports": ports },
+        }))
+        .unwrap()
+    }
+
+    fn planned(ports: &[(Option<&str>, i32, u16)]) -> PlannedService {
+        let ports = ports.iter().enumerate();
+        PlannedService {
+            name: "web".to_owned(),
+            families: Vec::new(),
+            ports: ports
+                .map(|(index, (name, port, app_port))| PlannedPort {
+                    index,
+                    name: name.map(str::to_owned),
+                    app_protocol: None,
+                    port: *port,
+                    app_port: *app_port,
+                    earlier: Vec::new(),
+                })
+                .collect(),
+        }
+    }
+
+    /// Name, number and target of each port.
+    fn listed(services: &[(Service, &PlannedService)]) -> Value {
+        let private = private(&workload(), services, true);
+        let ports = private["spec"]["ports"].as_array().unwrap().iter();
+        ports
+            .map(|port| json!([port["name"], port["port"], port["targetPort"]]))
+            .collect()
+    }
+
+    fn ours() -> Value {
+        json!({ "app": "shop" })
+    }
+
+    #[test]
+    fn it_has_the_sidecars_ports_and_the_users_own_before_and_after_these_are_switched() {
+        let planned = planned(&[(Some("http"), 80, 8080)]);
+        let before = json!([{ "name": "http", "port": 80, "targetPort": 8080 }]);
+        let after = json!([{ "name": "http", "port": 80, "targetPort": "lull-8080" }]);
+        let note = json!([{ "port": 80, "targetPort": 8080 }]);
+        let expected = json!([["http", 80, "lull-8080"], ["http-lull-8080", 8080, 8080]]);
+        for (ports, note) in [(&before, None), (&after, Some(&note))] {
+            let service = public(ports, note, &ours());
+            assert_eq!(listed(&[(service, &planned)]), expected, "{ports}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_names_are_its_own_where_the_users_are_taken() {
+        // No name, no target port, and the number is the app's.
+        let nameless = (json!([{ "port": 8080 }]), planned(&[(None, 8080, 8080)]));
+        let expected = json!([["lull", 8080, "lull-8080"], ["lull-8081", 8081, 8080]]);
+        let service = public(&nameless.0, None, &ours());
+        assert_eq!(listed(&[(service, &nameless.1)]), expected);
+
+        let last = planned(&[(Some("http"), 80, 65_535), (Some("grpc"), 65_535, 9000)]);
+        let ports = json!([
+            { "name": "http", "port": 80, "targetPort": "web" },
+            { "name": "grpc", "port": 65_535, "targetPort": 9000 },
+        ]);
+        let expected = json!([
+            ["http", 80, "lull-65535"],
+            ["grpc", 65_535, "lull-9000"],
+            ["http-lull-1", 1, "web"],
+            ["grpc-lull-9000", 9000, 9000],
+        ]);
+        assert_eq!(listed(&[(public(&ports, None, &ours()), &last)]), expected);
+    }
+
+    #[test]
+    fn a_target_of_any_service_is_there_once() {
+        let (web, admin) = (
+            planned(&[(Some("http"), 80, 8080)]),
+            planned(&[(Some("http"), 81, 8080), (Some("tcp"), 90, 9000)]),
+        );
+        let web_ports = json!([{ "name": "http", "port": 80, "targetPort": 8080 }]);
+        let admin_ports = json!([
+            { "name": "http", "port": 81, "targetPort": 8080 },
+            { "name": "tcp", "port": 90, "targetPort": 9000 },
+        ]);
+        let services = [
+            (public(&web_ports, None, &ours()), &web),
+            (public(&admin_ports, None, &ours()), &admin),
+        ];
+        let expected = json!([
+            ["http", 80, "lull-8080"],
+            ["http-lull-8080", 8080, 8080],
+            ["tcp-lull-9000", 9000, "lull-9000"],
+            ["tcp-lull-9001", 9001, 9000],
+        ]);
+        assert_eq!(listed(&services), expected);
+    }
+
+    #[test]
+    fn a_name_begins_with_the_users_and_fits() {
+        let long = "grpc-".to_owned() + &"a".repeat(58);
+        let name = added_name(Some(&long), 8080);
+        assert!(name.starts_with("grpc-") && name.ends_with("-lull-8080"));
+        assert_eq!(name.len(), MAX_PORT_NAME);
+    }
+
+    #[test]
+    fn it_follows_the_public_one_also_while_it_is_held_and_only_its_own_pods_are_told() {
+        let note = json!([{ "port": 80, "targetPort": 8080 }]);
+        let ports = json!([{ "name": "http", "port": 80, "targetPort": "lull-8080" }]);
+        let write = |selector: &Value, planned: &PlannedService| {
+            let public = public(&ports, Some(&note), selector);
+            private(&workload(), &[(public, planned)], true)
+        };
+        let as_planned = planned(&[(Some("http"), 80, 8080)]);
+        let plain = write(&ours(), &as_planned);
+        let mut there: Service = serde_json::from_value(plain.clone()).unwrap();
+        assert!(private_is(&there, &plain));
+        let held = json!({ HELD_LABEL: "uid" });
+        assert!(private_is(&there, &write(&held, &as_planned)));
+        let other = planned(&[(Some("http"), 81, 8080)]);
+        assert!(!private_is(&there, &write(&held, &other)));
+        assert_eq!(there.annotations()[ISTIO_EXPORT_TO], "~");
+        there.annotations_mut().clear();
+        assert!(!private_is(&there, &plain), "an earlier release wrote it");
+    }
+}
