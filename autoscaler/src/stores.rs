@@ -23,7 +23,7 @@ use k8s_openapi::api::{
 use kube::{Api, Client, Resource, ResourceExt};
 use lull_contract::{
     annotations::PREFIX,
-    names::{POD_LABEL, WORKLOAD_LABEL},
+    names::{ISTIO_EXPORT_TO, POD_LABEL, WORKLOAD_LABEL},
     scaled_workload::ScaledWorkload,
     target_resource::TargetResource,
 };
@@ -313,12 +313,13 @@ fn pod(pod: core::Pod) -> Pod {
     pod.into()
 }
 
-/// The object without what others note on it, `kubectl apply`'s copy of it first of all.
+/// The object without what others note on it, `kubectl apply`'s copy of it first of all. What Lull writes for
+/// Istio stays: whether it is there decides whether it is written.
 pub(crate) fn bare<K: Resource>(mut object: K) -> K {
     let metadata = object.meta_mut();
     metadata.managed_fields = None;
     if let Some(annotations) = &mut metadata.annotations {
-        annotations.retain(|key, _| key.starts_with(PREFIX));
+        annotations.retain(|key, _| key.starts_with(PREFIX) || key == ISTIO_EXPORT_TO);
     }
     object
 }
@@ -482,13 +483,14 @@ mod tests {
     fn what_others_note_on_an_object_is_not_kept() {
         let annotations = json!({
             "kubectl.kubernetes.io/last-applied-configuration": "{}", "lull.dev/original": "{}",
+            ISTIO_EXPORT_TO: "~",
         });
         let metadata = json!({ "annotations": annotations, "managedFields": [{}] });
         let service: Service = serde_json::from_value(json!({ "metadata": metadata })).unwrap();
         let service = bare(service);
         assert_eq!(
             service.annotations().keys().collect::<Vec<_>>(),
-            ["lull.dev/original"]
+            ["lull.dev/original", ISTIO_EXPORT_TO]
         );
         assert!(service.metadata.managed_fields.is_none());
     }

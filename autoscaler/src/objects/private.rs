@@ -155,6 +155,7 @@ mod tests {
     use lull_contract::names::{HELD_LABEL, ORIGINAL_ANNOTATION};
 
     use super::*;
+    use crate::stores::bare;
 
     fn workload() -> ScaledWorkload {
         serde_json::from_value(json!({
@@ -291,8 +292,9 @@ mod tests {
         };
         let as_planned = planned(&[(Some("http"), 80, 8080)]);
         let plain = write(&ours(), &as_planned);
-        let mut there: Service = serde_json::from_value(plain.clone()).unwrap();
-        assert!(private_is(&there, &plain));
+        let there: Service = serde_json::from_value(plain.clone()).unwrap();
+        let mut there = bare(there);
+        assert!(private_is(&there, &plain), "as the cache has it");
         let held = json!({ HELD_LABEL: "uid" });
         assert!(private_is(&there, &write(&held, &as_planned)));
         let other = planned(&[(Some("http"), 81, 8080)]);
