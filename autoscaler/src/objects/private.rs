@@ -26,6 +26,9 @@ use crate::plan::{self, PlannedPort, PlannedService};
 const NOBODY: &str = "~";
 /// Longest name of a Service port.
 const MAX_PORT_NAME: usize = 63;
+/// Numbers by which Istio takes a port for TCP whose name says nothing, instead of looking at what comes first
+/// (`wellKnownPorts` of its `pkg/config/kube/conversion.go`).
+const TCP_BY_NUMBER: [i32; 4] = [25, 53, 3306, 27_017];
 
 /// The private Service of `workload` behind its public `services`; `settled` as for [`plan::switch_patch`].
 ///
@@ -87,16 +90,17 @@ fn ports<S: Borrow<Service>>(services: &[(S, &PlannedService)], settled: bool) -
     for (public, planned) in services {
         for port in &planned.ports {
             let public = public.borrow();
-            let targets = [
-                Some(switched(public, port)),
-                plan::planned_user_target(public, port),
-            ];
-            for target in targets.into_iter().flatten() {
-                if ports
-                    .iter()
-                    .all(|known| known.target_port.as_ref() != Some(&target))
-                {
-                    ports.extend(one_more(&ports, port, target));
+            // By the number of before, where that is free: `istioctl analyze` warns of a target with two numbers.
+            let ours = (port.port, Some(switched(public, port)));
+            let users = plan::planned_user_target(public, port);
+            let users = (i32::from(port.app_port), users);
+            for (number, target) in [ours, users] {
+                let Some(target) = target else {
+                    continue;
+                };
+                let is_it = |known: &ServicePort| known.target_port.as_ref() == Some(&target);
+                if !ports.iter().any(is_it) {
+                    ports.extend(one_more(&ports, port, (number, target)));
                 }
             }
         }
@@ -113,11 +117,17 @@ fn ports<S: Borrow<Service>>(services: &[(S, &PlannedService)], settled: bool) -
 /// What a port without a name is called among others, and what the names of those that are added have.
 const OURS: &str = "lull";
 
-/// A port like `port`, by a number and a name that none of `ports` has.
-fn one_more(ports: &[ServicePort], port: &PlannedPort, target: IntOrString) -> Option<ServicePort> {
-    let first = i32::from(port.app_port);
-    let mut numbers = (first..=i32::from(u16::MAX)).chain(1..first);
-    let added = numbers.find_map(|number| {
+/// A port like `port`, by a number and a name that none of `ports` has: the number `first`, or one after it, by
+/// which Istio takes it for the same as by that of `port`.
+fn one_more(
+    ports: &[ServicePort],
+    port: &PlannedPort,
+    (first, target): (i32, IntOrString),
+) -> Option<ServicePort> {
+    let numbers = || (first..=i32::from(u16::MAX)).chain(1..first);
+    let is_tcp = |number: i32| TCP_BY_NUMBER.contains(&number);
+    let alike = numbers().filter(|number| is_tcp(*number) == is_tcp(port.port));
+    let added = alike.chain(numbers()).find_map(|number| {
         let name = added_name(port.name.as_deref(), number);
         let is_free =
             |known: &ServicePort| known.port != number && known.name.as_ref() != Some(&name);
@@ -268,10 +278,22 @@ mod tests {
         let expected = json!([
             ["http", 80, "lull-8080"],
             ["http-lull-8080", 8080, 8080],
-            ["tcp-lull-9000", 9000, "lull-9000"],
-            ["tcp-lull-9001", 9001, 9000],
+            ["tcp-lull-90", 90, "lull-9000"],
+            ["tcp-lull-9000", 9000, 9000],
         ]);
         assert_eq!(listed(&services), expected);
+    }
+
+    #[test]
+    fn a_number_by_which_istio_knows_the_protocol_has_one_beside_it_by_which_it_knows_the_same() {
+        let beside = |port: i32| {
+            let ports = json!([{ "port": port, "targetPort": 3306 }]);
+            let planned = planned(&[(None, port, 3306)]);
+            let listed = listed(&[(public(&ports, None, &ours()), &planned)]);
+            listed[1].clone()
+        };
+        assert_eq!(beside(3306), json!(["lull-27017", 27_017, 3306]));
+        assert_eq!(beside(80), json!(["lull-3307", 3307, 3306]));
     }
 
     #[test]
