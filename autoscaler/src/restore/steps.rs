@@ -89,7 +89,8 @@ pub(super) struct Planned {
 
 /// Everything that is left to do; `is_late`: pods that are not ready by now are not waited for.
 pub(super) fn steps(seen: &Seen, is_late: bool) -> Vec<Planned> {
-    let mut planned = Vec::new();
+    // First: where it is late they go in the same round as the ports change, and before these.
+    let mut planned: Vec<Planned> = entries_out(seen, is_late).collect();
     let mut known = BTreeSet::new();
     let mut unread = BTreeSet::new();
     for (resource, object) in &seen.targets {
@@ -106,7 +107,6 @@ pub(super) fn steps(seen: &Seen, is_late: bool) -> Vec<Planned> {
         plan::restore_patch(service).is_none() && (is_served || is_late)
     };
     planned.extend(slices_out(seen, does_without));
-    planned.extend(entries_out(seen, is_late));
     planned.extend(orders_out(seen));
     let last = last(seen, &planned);
     planned.extend(last);

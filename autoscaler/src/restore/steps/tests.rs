@@ -183,6 +183,8 @@ fn in_a_mesh_entries_go_before_the_ports_change_and_hidden_slices_as_others_do()
     let late = told(&seen, true);
     let back = ("give Service ns/shop back".to_owned(), true);
     assert!(late.contains(&back), "not for ever: {late:?}");
+    let first = ("delete WorkloadEntry ns/shop-a".to_owned(), true);
+    assert_eq!(late.first(), Some(&first), "before the ports, then as well");
     let entries = std::mem::take(&mut seen.entries);
     assert_eq!(now(&seen), ["give Service ns/shop back"]);
 
