@@ -96,7 +96,13 @@ pub struct Context {
     no_activator: AtomicBool,
     /// Names of pods, sorted.
     silent_activators: RwLock<Vec<String>>,
+    /// When a write that Istio's admission judges failed last for want of an answer.
+    istiod_missed: Mutex<Option<Instant>>,
 }
+
+/// Longest time that a mesh's proxies take to come back to an istiod that was away: Envoy tries again after up to
+/// 30 s (`RetryMaxDelayMilliseconds` of its `GrpcStream`, which Istio leaves as it is).
+pub(crate) const PROXIES_RETURN: Duration = Duration::from_secs(30);
 
 /// A write that didn't work.
 #[derive(Debug, thiserror::Error)]
@@ -121,6 +127,16 @@ pub enum WriteError {
     NotLeader {
         /// What was to be done.
         what: Purpose,
+    },
+    /// istiod was away a moment ago: it answers, and proxies may not hear it yet.
+    #[error(
+        "{what}: istiod was away until {ago:?} ago, proxies take up to {PROXIES_RETURN:?} to come back to it"
+    )]
+    Unheard {
+        /// What was asked.
+        what: Purpose,
+        /// How long ago it gave no answer last.
+        ago: Duration,
     },
     /// The count is another one than was decided on.
     #[error("{what}: the count is not what it was when it was decided on")]
@@ -185,8 +201,19 @@ impl WriteError {
             Self::Api { what, .. }
             | Self::Timeout { what }
             | Self::NotLeader { what }
+            | Self::Unheard { what, .. }
             | Self::Moved { what } => matches!(what, Purpose::ReadScale | Purpose::WriteScale),
             Self::PortsExhausted(_) => false,
+        }
+    }
+
+    /// Whether there was no answer, of the API server or of whom it asks.
+    #[must_use]
+    pub fn is_unanswered(&self) -> bool {
+        match self {
+            Self::Timeout { .. } => true,
+            Self::Api { .. } => self.status().is_none_or(|status| status.code >= 500),
+            _ => false,
         }
     }
 
@@ -260,7 +287,20 @@ impl Context {
             hearings: RwLock::default(),
             no_activator: AtomicBool::new(false),
             silent_activators: RwLock::default(),
+            istiod_missed: Mutex::default(),
         }
+    }
+
+    /// Takes note that a write which Istio's admission judges got no answer.
+    pub fn miss_istiod(&self) {
+        *self.istiod_missed.lock() = Some(Instant::now());
+    }
+
+    /// How long ago istiod was away, where proxies may not have come back to it yet.
+    #[must_use]
+    pub fn istiod_unheard(&self) -> Option<Duration> {
+        let ago = self.istiod_missed.lock().map(|at| at.elapsed());
+        ago.filter(|ago| *ago < PROXIES_RETURN)
     }
 
     /// What was heard last of the activator of this name.

@@ -249,6 +249,15 @@ pub(crate) fn is_any_ready<'a>(
     })
 }
 
+/// Whether Kubernetes' own slices among `slices` list, ready or not, what is none of `pods`.
+pub(crate) fn list_others<'a>(
+    slices: impl Iterator<Item = &'a EndpointSlice>,
+    pods: &[Arc<Pod>],
+) -> bool {
+    let mut listed = slices.filter(|slice| !is_lulls(slice)).flat_map(addresses);
+    listed.any(|address| !pods.iter().any(|pod| pod.has_address(address)))
+}
+
 /// Whether Kubernetes' own `slices` list some of `pods` as ready.
 pub(crate) fn lists_any<'a>(
     slices: impl Iterator<Item = &'a EndpointSlice>,
@@ -533,6 +542,36 @@ mod tests {
             .unwrap();
             let answers = is_any_ready(addresses(&slice), there);
             assert_eq!(answers, expected, "{listed:?} {there:?}");
+        }
+    }
+
+    #[test]
+    fn a_pod_without_the_sidecar_is_listed_until_it_has_gone() {
+        let pod = json!({ "metadata": { "name": "p" }, "status": { "podIP": "10.0.0.1" } });
+        let pods = [Arc::new(Pod::from(
+            serde_json::from_value::<k8s_openapi::api::core::v1::Pod>(pod).unwrap(),
+        ))];
+        let slice = |ips: &[&str], by: &str| -> EndpointSlice {
+            let conditions = json!({ "ready": false, "terminating": true });
+            let listed = ips
+                .iter()
+                .map(|ip| json!({ "addresses": [ip], "conditions": conditions }));
+            serde_json::from_value(json!({
+                "metadata": { "name": "web-x", "labels": { SLICE_MANAGED_BY_LABEL: by } },
+                "addressType": "IPv4",
+                "endpoints": Vec::from_iter(listed),
+            }))
+            .unwrap()
+        };
+        let kubernetes = "endpointslice-controller.k8s.io";
+        for (ips, by, expected) in [
+            (&["10.0.0.1", "10.0.0.2"][..], kubernetes, true),
+            (&["10.0.0.1"][..], kubernetes, false),
+            (&[][..], kubernetes, false),
+            (&["10.0.0.3"][..], MANAGED_BY, false),
+        ] {
+            let listed = list_others([slice(ips, by)].iter(), &pods);
+            assert_eq!(listed, expected, "{ips:?} {by}");
         }
     }
 

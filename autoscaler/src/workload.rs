@@ -116,6 +116,8 @@ struct Task {
     podless_since: Option<Instant>,
     /// Since when Kubernetes' own slices have led callers to ready pods, in this term.
     native_since: Option<Instant>,
+    /// Since when no pod without the sidecar has been ready in them, in this term.
+    without_plain_since: Option<Instant>,
     /// What we wrote to `/scale`, and where there was before, which the watch may still show.
     written_replicas: Option<Written>,
     /// Since when the Services have been their user's, as far as is known in this state.
@@ -170,6 +172,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         policy: Policy::new(true, now),
         podless_since: None,
         native_since: None,
+        without_plain_since: None,
         written_replicas: None,
         restored_at: None,
         status_written: None,
@@ -314,6 +317,7 @@ impl Task {
             (self.term, self.state) = (term, None);
             (self.status_written, self.status_owed) = (None, None);
             (self.podless_since, self.native_since) = (None, None);
+            self.without_plain_since = None;
             self.standing_by = StandingBy::default();
             // What was told in another term is in the journal.
             (self.woken_told, self.unanswered_told) = (false, false);

@@ -175,7 +175,7 @@ impl Task {
         !self.slices_of_ours().is_empty() || !self.entries().is_empty()
     }
 
-    /// Makes the private Service and switches the public ones, once every ready pod has the sidecar.
+    /// Makes the private Service and switches the public ones, once nobody calls pods without the sidecar.
     ///
     /// Later it puts back what somebody's `kubectl apply` has undone.
     pub(super) async fn keep_services(
@@ -185,7 +185,7 @@ impl Task {
         services: &[PlannedService],
     ) -> Result<(), WriteError> {
         if self.state == Some(State::Enrolling)
-            && (target.is_rolling || !self.endpoints_have_sidecars(services))
+            && (target.is_rolling || self.may_call_plain_pods(services))
         {
             return Ok(());
         }

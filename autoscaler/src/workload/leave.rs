@@ -110,8 +110,14 @@ impl Task {
             }
             let switched = services.iter().any(|service| plan::is_noted(service));
             if switched {
-                self.say(workload, Say::leaving("Services are being given back"))
-                    .await?;
+                let waits = self.ctx.istiod_unheard().is_some()
+                    && self.in_mesh(&only_names(&services)).is_some();
+                let what = if waits {
+                    "istiod, which has to tell callers, is or was away: it is waited for"
+                } else {
+                    "Services are being given back"
+                };
+                self.say(workload, Say::leaving(what)).await?;
             }
         } else if !self.is_awake_unlisted(target, &services).await? {
             return Ok(());

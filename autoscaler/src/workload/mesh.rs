@@ -129,7 +129,8 @@ impl Task {
     /// it takes long to answer.
     ///
     /// Its admission judges each write of an entry, a dry run as well: who answered when an entry was
-    /// written, and answers now, a propagation delay later, has passed it on.
+    /// written, and answers now, a propagation delay later, has passed it on, unless it was away shortly before:
+    /// proxies take a while to come back to it.
     pub(super) async fn istiod_hears(
         &self,
         workload: &ScaledWorkload,
@@ -154,7 +155,10 @@ impl Task {
             // What was seen of the workload is old by now: it is looked at anew.
             return Err(WriteError::Moved { what });
         }
-        Ok(())
+        match self.ctx.istiod_unheard() {
+            Some(ago) => Err(WriteError::Unheard { what, ago }),
+            None => Ok(()),
+        }
     }
 
     /// Deletes the workload's entries, all but those of these names.
@@ -263,6 +267,10 @@ impl Task {
             Err(error) if error.is_not_found() => {
                 tracing::debug!(workload = %self.key, %error, "{what}: Istio has no such kind here");
                 Ok(())
+            }
+            Err(error) if error.is_unanswered() => {
+                self.ctx.miss_istiod();
+                Err(error)
             }
             written => written.map(drop),
         }

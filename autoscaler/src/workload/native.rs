@@ -6,7 +6,7 @@ use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::ResourceExt;
 
 use super::{Task, look::lasts};
-use crate::{objects, plan::PlannedService};
+use crate::{context::PROXIES_RETURN, objects, plan::PlannedService};
 
 /// How many pods without a sidecar activators are told of: enough for those whom they hold, and a status
 /// stays small.
@@ -53,6 +53,24 @@ impl Task {
     /// tells how far a rollout is.
     pub(super) fn endpoints_have_sidecars(&self, services: &[PlannedService]) -> bool {
         self.plain_pods(services).is_empty()
+    }
+
+    /// Whether callers may still be at a pod without the sidecar: one is ready, or, in a mesh, one that is ending
+    /// is still listed, of which callers' proxies may not have heard. Its own proxy forgets the old port with
+    /// the Service that is switched, since the private one doesn't select it.
+    pub(super) fn may_call_plain_pods(&mut self, services: &[PlannedService]) -> bool {
+        let are_gone = self.endpoints_have_sidecars(services);
+        let gone_for = lasts(&mut self.without_plain_since, are_gone);
+        let may_end = gone_for < PROXIES_RETURN && self.lists_plain_pods(services);
+        !are_gone || may_end && self.in_mesh(services).is_some()
+    }
+
+    /// Whether Kubernetes' own slices of `services` have an address that is no pod with the sidecar, ready or
+    /// not.
+    fn lists_plain_pods(&self, services: &[PlannedService]) -> bool {
+        let slices = services.iter().flat_map(|s| self.slices_of(&s.name));
+        let slices: Vec<Arc<EndpointSlice>> = slices.collect();
+        objects::list_others(slices.iter().map(Arc::as_ref), &self.pods())
     }
 
     /// Ready addresses in Kubernetes' own slices of `services` that are no pods with the sidecar, in

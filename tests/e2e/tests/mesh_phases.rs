@@ -12,7 +12,7 @@ use lull_contract::{
     scaled_workload::{Mode, State},
 };
 use lull_e2e::{
-    Agent, App, Workload, agent::Run, all_answered, eventually, in_mesh_for, istiod, mesh, plain,
+    Agent, App, Workload, agent::Run, all_answered, eventually, in_mesh_for, istiod, mesh,
     races::is_switched,
 };
 use sample_app::wire::RunSpec;
@@ -25,6 +25,8 @@ const FOLLOW: Duration = Duration::from_secs(120);
 const ABSENCE: Duration = Duration::from_secs(60);
 /// Longest time of a request: a wake in the mesh on a busy machine.
 const PATIENCE_MS: u64 = 60_000;
+/// Seconds that Envoys take to come back to an istiod that was away: they try again after up to 30.
+const RETURN: u32 = 35;
 const BURST_CAPACITY: &str = "lull.dev/target-burst-capacity";
 
 /// Little, since four of them run at once; it ends when it is stopped.
@@ -67,8 +69,9 @@ async fn istiod_is_gone_while_workloads_are_enrolled_burst_settle_and_leave() ->
 {
     in_mesh_for(FOLLOW * 8, "phases", async |namespace| {
         let agent = Agent::deploy(namespace).await?;
-        // Its plain pods go by a rollout, which without a preStop loses requests in a mesh, with or without Lull.
-        let joins = App::plain("joins").lingering(plain::LINGER);
+        // Its plain pods go by a rollout, which without a preStop loses requests in a mesh, with or without Lull;
+        // here until callers' Envoys have come back to istiod.
+        let joins = App::plain("joins").lingering(RETURN);
         let joins = joins.deploy(namespace).await?;
         let bursts = App::new("bursts").deploy_awake(namespace).await?;
         let leaves = App::new("leaves").deploy_awake(namespace).await?;
