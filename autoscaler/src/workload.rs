@@ -550,6 +550,8 @@ impl Task {
         self.state_since = Instant::now();
         // Of an earlier time: another replica may have led since.
         self.restored_at = None;
+        // The same: it may have lost its sidecar since it was enrolled first.
+        self.without_plain_since = None;
         self.arrivals_at_state = self.mailbox.demand.lock().arrivals();
     }
 }

@@ -185,7 +185,8 @@ impl Task {
         services: &[PlannedService],
     ) -> Result<(), WriteError> {
         if self.state == Some(State::Enrolling)
-            && (target.is_rolling || self.may_call_plain_pods(services))
+            // Asked also while it rolls: it takes note of how long none of them has been ready.
+            && (self.may_call_plain_pods(services) || target.is_rolling)
         {
             return Ok(());
         }
