@@ -96,9 +96,13 @@ pub struct Context {
     no_activator: AtomicBool,
     /// Names of pods, sorted.
     silent_activators: RwLock<Vec<String>>,
-    /// When a write that Istio's admission judges failed last for want of an answer.
-    istiod_missed: Mutex<Option<Instant>>,
+    istiod_missed: Mutex<Missed>,
 }
+
+/// When writes that Istio's admission judges failed last for want of an answer, by namespace; `None`: for all
+/// of them.
+#[derive(Debug, Default)]
+struct Missed(HashMap<Option<String>, Instant>);
 
 /// Longest time that a mesh's proxies take to come back to an istiod that was away: Envoy tries again after up to
 /// 30 s (`RetryMaxDelayMilliseconds` of its `GrpcStream`, which Istio leaves as it is).
@@ -149,6 +153,18 @@ pub enum WriteError {
         "every activator port of {0:?} for the workload's shard is taken, or was until a moment ago; widen autoscaler.activatorPorts"
     )]
     PortsExhausted(RangeInclusive<u16>),
+}
+
+// === impl Missed ===
+
+impl Missed {
+    /// How long before `now` that was for workloads of `namespace`.
+    fn ago(&self, namespace: &str, now: Instant) -> Option<Duration> {
+        let everywhere = self.0.get(&None);
+        let here = self.0.get(&Some(namespace.to_owned()));
+        let last = everywhere.into_iter().chain(here).max();
+        last.map(|at| now.duration_since(*at))
+    }
 }
 
 // === impl WriteError ===
@@ -215,6 +231,16 @@ impl WriteError {
             Self::Api { .. } => self.status().is_none_or(|status| status.code >= 500),
             _ => false,
         }
+    }
+
+    /// Whether it was somebody else's admission than Istio's that gave the API server no answer, which may be
+    /// asked in some namespaces alone.
+    #[must_use]
+    pub fn is_of_other_admission(&self) -> bool {
+        let message = self.status().map(|status| status.message.as_str());
+        let called = message.and_then(|message| message.split_once("failed calling webhook \""));
+        let name = called.and_then(|(_, rest)| rest.split_once('"'));
+        name.is_some_and(|(name, _)| !name.ends_with("istio.io"))
     }
 
     /// Whether the object is not there.
@@ -291,15 +317,17 @@ impl Context {
         }
     }
 
-    /// Takes note that a write which Istio's admission judges got no answer.
-    pub fn miss_istiod(&self) {
-        *self.istiod_missed.lock() = Some(Instant::now());
+    /// Takes note that a write in `namespace` which Istio's admission judges got no answer, which was `error`.
+    /// It counts for all namespaces unless it was somebody else's admission that gave none.
+    pub fn miss_istiod(&self, namespace: &str, error: &WriteError) {
+        let only = error.is_of_other_admission().then(|| namespace.to_owned());
+        self.istiod_missed.lock().0.insert(only, Instant::now());
     }
 
-    /// How long ago istiod was away, where proxies may not have come back to it yet.
+    /// How long ago istiod was away for workloads of `namespace`, where proxies may not have come back to it yet.
     #[must_use]
-    pub fn istiod_unheard(&self) -> Option<Duration> {
-        let ago = self.istiod_missed.lock().map(|at| at.elapsed());
+    pub fn istiod_unheard(&self, namespace: &str) -> Option<Duration> {
+        let ago = self.istiod_missed.lock().ago(namespace, Instant::now());
         ago.filter(|ago| *ago < PROXIES_RETURN)
     }
 
@@ -475,6 +503,43 @@ mod tests {
         let what = Purpose::WritePrivateService;
         assert!(!WriteError::Timeout { what }.is_of_count());
         assert!(!WriteError::PortsExhausted(10_000..=10_001).is_of_count());
+    }
+
+    #[test]
+    fn what_gives_no_answer_is_told_from_what_says_no() {
+        let what = Purpose::AskIstio;
+        let failed = |name: &str| {
+            let message = format!("Internal error: failed calling webhook \"{name}\": Post: EOF");
+            refused(what, &json!({ "code": 500, "message": message }))
+        };
+        let no = json!({ "code": 400, "message": "admission webhook \"a.org\" denied it" });
+        let rows = [
+            ("Istio's", failed("rev.validation.istio.io"), true, false),
+            ("another one's", failed("validate.policies.org"), true, true),
+            ("no answer", WriteError::Timeout { what }, true, false),
+            ("a no", refused(what, &no), false, false),
+            ("another leads", WriteError::NotLeader { what }, false, false),
+        ];
+        for (whose, error, unanswered, of_other) in rows {
+            assert_eq!(error.is_unanswered(), unanswered, "{whose}");
+            assert_eq!(error.is_of_other_admission(), of_other, "{whose}");
+        }
+    }
+
+    #[test]
+    fn a_miss_counts_everywhere_or_where_it_was() {
+        let (begin, mut missed) = (Instant::now(), Missed::default());
+        let after = |seconds: u64| begin + Duration::from_secs(seconds);
+        let secs = |seconds: u64| Some(Duration::from_secs(seconds));
+        assert_eq!(missed.ago("a", begin), None);
+        missed.0.insert(Some("a".to_owned()), after(1));
+        assert_eq!(missed.ago("a", after(3)), secs(2));
+        assert_eq!(missed.ago("b", after(3)), None);
+        missed.0.insert(None, after(2));
+        assert_eq!(missed.ago("a", after(3)), secs(1));
+        assert_eq!(missed.ago("b", after(3)), secs(1));
+        missed.0.insert(Some("a".to_owned()), after(3));
+        assert_eq!(missed.ago("a", after(3)), secs(0));
     }
 
     #[test]

@@ -155,7 +155,7 @@ impl Task {
             // What was seen of the workload is old by now: it is looked at anew.
             return Err(WriteError::Moved { what });
         }
-        match self.ctx.istiod_unheard() {
+        match self.ctx.istiod_unheard(&self.key.namespace) {
             Some(ago) => Err(WriteError::Unheard { what, ago }),
             None => Ok(()),
         }
@@ -269,7 +269,7 @@ impl Task {
                 Ok(())
             }
             Err(error) if error.is_unanswered() => {
-                self.ctx.miss_istiod();
+                self.ctx.miss_istiod(&self.key.namespace, &error);
                 Err(error)
             }
             written => written.map(drop),
