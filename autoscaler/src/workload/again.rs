@@ -101,6 +101,8 @@ impl Task {
             tracing::debug!(%workload, %error, "decided on an old view; again");
         } else if error.is_not_leader() {
             tracing::debug!(%workload, %error, "left to the leader");
+        } else if matches!(error, WriteError::Unheard { .. }) {
+            tracing::debug!(%workload, %error, "nothing has failed; it is waited for");
         } else if error.is_namespace_terminating() {
             tracing::debug!(%workload, %error, "the namespace is being deleted");
         } else {
