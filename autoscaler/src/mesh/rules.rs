@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use kube::{Api, Client, ResourceExt, core::ApiResource, core::DynamicObject};
 use lull_contract::HumanDuration;
 use lull_process::readiness::Readiness;
@@ -151,6 +152,16 @@ impl Rules {
             self.configs.version(root),
         ];
         versions.into_iter().sum()
+    }
+
+    /// How long before `now` an istiod came back, as its Deployment tells, where it was the one that did so last.
+    /// Nothing is known of one that stands outside of the mesh's root namespace.
+    #[must_use]
+    pub fn istiod_back_for(&self, now: Timestamp) -> Option<Duration> {
+        let istiods = self.istiods.all();
+        let last = istiods.iter().filter_map(|istiod| istiod.available_since).max()?;
+        // A clock that is ahead of ours has just said so.
+        Some(Duration::try_from(now.duration_since(last)).unwrap_or_default())
     }
 
     /// The version of the rules in `namespace` that Lull has written ([`Cache::version`]).
@@ -427,6 +438,17 @@ pub(crate) mod tests {
         assert!(is_another());
         istiods.take(Event::Apply(istiod(&json!({ "readyReplicas": 1 }))));
         assert!(!is_another());
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        assert_eq!(rules.istiod_back_for(at("2026-01-01T00:00:10Z")), None);
+        for (status, expected) in [("True", Some(10)), ("False", None)] {
+            let condition = json!({
+                "type": "Available", "status": status, "lastTransitionTime": "2026-01-01T00:00:00Z",
+            });
+            istiods.take(Event::Apply(istiod(&json!({ "conditions": [condition] }))));
+            assert!(!is_another());
+            let back_for = rules.istiod_back_for(at("2026-01-01T00:00:10Z"));
+            assert_eq!(back_for, expected.map(Duration::from_secs), "{status}");
+        }
         configs.take(Event::Apply(config(&json!({ "mesh": "a" }))));
         assert!(is_another());
         configs.take(Event::Apply(config(&json!({ "mesh": "b" }))));

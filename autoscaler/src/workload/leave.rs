@@ -110,8 +110,8 @@ impl Task {
             }
             let switched = services.iter().any(|service| plan::is_noted(service));
             if switched {
-                let unheard = self.ctx.istiod_unheard(&self.key.namespace);
-                let waits = unheard.is_some() && self.in_mesh(&only_names(&services)).is_some();
+                let waits = self.istiod_unheard().is_some()
+                    && self.in_mesh(&only_names(&services)).is_some();
                 let what = if waits {
                     "istiod, which has to tell callers, is or was away: it is waited for"
                 } else {

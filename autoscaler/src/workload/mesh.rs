@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
@@ -24,7 +25,7 @@ use super::{
     standby,
 };
 use crate::{
-    context::WriteError,
+    context::{PROXIES_RETURN, WriteError},
     mesh::{self, DestinationRule, PodIdentity, Signs, WorkloadEntry},
     objects::Audience,
     plan::{Family, Plan, PlannedService},
@@ -155,10 +156,18 @@ impl Task {
             // What was seen of the workload is old by now: it is looked at anew.
             return Err(WriteError::Moved { what });
         }
-        match self.ctx.istiod_unheard(&self.key.namespace) {
+        match self.istiod_unheard() {
             Some(ago) => Err(WriteError::Unheard { what, ago }),
             None => Ok(()),
         }
+    }
+
+    /// How long ago istiod was away, where proxies may not have come back to it yet: by its own answers, and by
+    /// its Deployment, since nobody may have asked it anything meanwhile.
+    pub(super) fn istiod_unheard(&self) -> Option<Duration> {
+        let by_deployment = self.ctx.stores.rules.istiod_back_for(Timestamp::now());
+        let by_deployment = by_deployment.filter(|ago| *ago < PROXIES_RETURN);
+        self.ctx.istiod_unheard(&self.key.namespace).or(by_deployment)
     }
 
     /// Deletes the workload's entries, all but those of these names.

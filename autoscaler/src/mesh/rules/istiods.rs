@@ -11,8 +11,9 @@ use k8s_openapi::{
         apps::v1::Deployment,
         core::v1::{ConfigMap, PodSpec},
     },
-    apimachinery::pkg::apis::meta::v1::LabelSelector,
+    apimachinery::pkg::apis::meta::v1::{LabelSelector, Time},
 };
+use jiff::Timestamp;
 use kube::{
     Api, Resource, ResourceExt,
     core::{Expression, Selector, SelectorExt},
@@ -59,6 +60,8 @@ pub struct Istiod {
     pub is_classic: bool,
     /// Its cluster's name, where it has been given one.
     pub cluster: Option<String>,
+    /// Since when enough of its pods have been available; `None` where they aren't, or nobody says so.
+    pub available_since: Option<Timestamp>,
 }
 
 /// The mesh's configuration, as much of it as Lull reads.
@@ -111,8 +114,17 @@ impl Istiod {
         place: |istiod| (istiod.namespace.clone(), istiod.name.clone()),
         group: |_| None,
         part: |istiod| &istiod.namespace,
-        alike: |a, b| a == b,
+        alike: Self::is_planned_alike,
     };
+
+    /// Whether plans are made from the same of both.
+    fn is_planned_alike(&self, other: &Self) -> bool {
+        let is = |istiod: &Self| Self {
+            available_since: None,
+            ..istiod.clone()
+        };
+        is(self) == is(other)
+    }
 
     /// Those of the namespace `root`.
     pub(super) fn watch(start: &Start<'_>, root: &str) -> Cache<Self> {
@@ -125,6 +137,10 @@ impl Istiod {
 impl From<Deployment> for Istiod {
     fn from(istiod: Deployment) -> Self {
         let (namespace, name) = (istiod.namespace().unwrap_or_default(), istiod.name_any());
+        let conditions = istiod.status.and_then(|status| status.conditions);
+        let mut conditions = conditions.into_iter().flatten();
+        let available = conditions.find(|c| c.type_ == "Available" && c.status == "True");
+        let available_since = available.and_then(|condition| condition.last_transition_time);
         // One without pods tells nobody anything.
         let spec = istiod.spec.filter(|spec| spec.replicas != Some(0));
         let pods = spec.and_then(|spec| spec.template.spec);
@@ -138,6 +154,7 @@ impl From<Deployment> for Istiod {
                 .as_ref()
                 .is_some_and(|pods| says_no(pods, NATIVE_SIDECARS)),
             cluster: cluster.map(ToOwned::to_owned),
+            available_since: available_since.map(|Time(since)| since),
         }
     }
 }
