@@ -518,7 +518,12 @@ mod tests {
             ("another one's", failed("validate.policies.org"), true, true),
             ("no answer", WriteError::Timeout { what }, true, false),
             ("a no", refused(what, &no), false, false),
-            ("another leads", WriteError::NotLeader { what }, false, false),
+            (
+                "another leads",
+                WriteError::NotLeader { what },
+                false,
+                false,
+            ),
         ];
         for (whose, error, unanswered, of_other) in rows {
             assert_eq!(error.is_unanswered(), unanswered, "{whose}");

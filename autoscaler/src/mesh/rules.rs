@@ -159,7 +159,10 @@ impl Rules {
     #[must_use]
     pub fn istiod_back_for(&self, now: Timestamp) -> Option<Duration> {
         let istiods = self.istiods.all();
-        let last = istiods.iter().filter_map(|istiod| istiod.available_since).max()?;
+        let last = istiods
+            .iter()
+            .filter_map(|istiod| istiod.available_since)
+            .max()?;
         // A clock that is ahead of ours has just said so.
         Some(Duration::try_from(now.duration_since(last)).unwrap_or_default())
     }

@@ -167,7 +167,9 @@ impl Task {
     pub(super) fn istiod_unheard(&self) -> Option<Duration> {
         let by_deployment = self.ctx.stores.rules.istiod_back_for(Timestamp::now());
         let by_deployment = by_deployment.filter(|ago| *ago < PROXIES_RETURN);
-        self.ctx.istiod_unheard(&self.key.namespace).or(by_deployment)
+        self.ctx
+            .istiod_unheard(&self.key.namespace)
+            .or(by_deployment)
     }
 
     /// Deletes the workload's entries, all but those of these names.

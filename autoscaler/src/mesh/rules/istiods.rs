@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, fmt::Debug};
 
+use jiff::Timestamp;
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
@@ -13,7 +14,6 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::{LabelSelector, Time},
 };
-use jiff::Timestamp;
 use kube::{
     Api, Resource, ResourceExt,
     core::{Expression, Selector, SelectorExt},
