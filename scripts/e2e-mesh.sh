@@ -29,7 +29,9 @@ short_is_there() {
 
 # For mesh_crashes alone; whoever doesn't ask for a crash never sees one.
 export HELM_ARGS="${HELM_ARGS:-} --set autoscaler.extraEnv.AUTOSCALER_CRASH_ON_REQUEST=true"
-build_tests
+programs=()
+[ -z "${E2E_SHORT:-}" ] || programs=(mesh gateways)
+build_tests "${programs[@]}"
 # Each meshed pod takes an Envoy of 100 MiB and a share of the machine to start it.
 threads=${E2E_THREADS:-2}
 if [ -n "${E2E_SHORT:-}" ]; then

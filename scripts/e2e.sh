@@ -6,7 +6,10 @@
 cd "$root"
 lull_knows_rollouts
 export HELM_ARGS="$HELM_ARGS --set autoscaler.extraEnv.AUTOSCALER_CRASH_ON_REQUEST=true"
-build_tests
+# What runs below; in full nearly everything.
+programs=(together quiet load browser activators autoscalers dead_activators races outage uninstall)
+[ -z "${E2E_FULL:-}" ] || programs=()
+build_tests "${programs[@]}"
 # A static one is another build of every dependency.
 build_as_tests kubectl-lull
 export E2E_KUBECTL_LULL=$CARGO_TARGET_DIR/debug/kubectl-lull
