@@ -10,7 +10,7 @@ use k8s_openapi::api::coordination::v1::LeaseSpec;
 use lull_e2e::{
     Agent, App, Namespace, Workload,
     agent::Run,
-    all_answered, autoscalers, eventually, in_namespace, in_namespace_for, plain, process,
+    all_answered, autoscalers, eventually, in_namespace_for, plain, process,
     timeline::Observer,
     two_pods::{self, TwoPods},
 };
@@ -24,8 +24,26 @@ const LOAD: Duration = Duration::from_secs(400);
 const LATE: Duration = Duration::from_millis(750);
 /// Longest wait for what must be there before it.
 const FOLLOW: Duration = Duration::from_secs(60);
-/// Longest time of the test without a webhook: pods linger each time they go.
-const WITHOUT: Duration = Duration::from_secs(600);
+/// Longest time of the test: pods linger each time they go.
+const TEST: Duration = Duration::from_secs(900);
+/// How much longer the namespace round the other one may last, which then goes by itself.
+const ROUND: Duration = Duration::from_secs(120);
+
+/// Those that the replicas decide about.
+struct Decided {
+    agent: Agent,
+    /// In each shard one.
+    one_of_each: Vec<Workload>,
+    /// Has load while a leader is killed.
+    busy: Workload,
+}
+
+/// Those whose templates are replaced while there is no webhook, as they are deployed.
+struct Replaced {
+    agent: Agent,
+    awake: (App, Workload),
+    asleep: (App, Workload),
+}
 
 /// Kills the replica that leads `workload`'s shard, and waits for one that leads it after that.
 async fn replace_leader(workload: &Workload) -> anyhow::Result<()> {
@@ -56,45 +74,90 @@ fn led_after(lease: &LeaseSpec, since: Timestamp) -> anyhow::Result<Duration> {
     Ok(first.duration_since(since).unsigned_abs())
 }
 
-/// One after the other, and nothing else beside them: a replica is killed, and the webhook taken away.
+/// One after the other, and nothing else beside them: a replica is killed, and the webhook taken away. Only what
+/// they are done to is deployed at the same time, since that takes as long as either.
 #[tokio::test]
 async fn replicas_replace_each_other_and_go_on_without_the_webhook() -> anyhow::Result<()> {
-    in_namespace("autoscalers", async |namespace| {
-        replicas_share_the_work_and_replace_each_other(namespace).await
-    })
-    .await?;
-    in_namespace_for(WITHOUT, "webhookless", async |namespace| {
-        templates_without_a_sidecar_are_reached_and_injected_later(namespace).await
+    in_namespace_for(TEST + ROUND, "autoscalers", async |first| {
+        in_namespace_for(TEST, "webhookless", async |second| {
+            let (decided, replaced) = tokio::try_join!(
+                Box::pin(Decided::deploy(first)),
+                Box::pin(Replaced::deploy(second))
+            )?;
+            replicas_replace_each_other(&decided).await?;
+            templates_without_a_sidecar_are_reached_and_injected_later(&replaced).await
+        })
+        .await
     })
     .await
 }
 
-async fn replicas_share_the_work_and_replace_each_other(
-    namespace: &Namespace,
-) -> anyhow::Result<()> {
-    let cluster = &namespace.cluster;
-    let leaders = autoscalers::spread(cluster).await?;
-    let replicas = BTreeSet::from_iter(leaders.values());
-    ensure!(replicas.len() > 1, "one leads alone: {leaders:?}");
-    let (shards, agent) = (
-        autoscalers::shards(cluster).await?,
-        Agent::deploy(namespace).await?,
-    );
-    let of_shard = |shard| autoscalers::name_in((shards, shard), &namespace.name, "shop");
-    let apps: Vec<App> = shards
-        .all()
-        .map(|shard| App::new(&of_shard(shard)))
-        .collect();
-    let deployed = apps.iter().map(|app| app.deploy_asleep(namespace));
-    let busy = two_pods::app("busy");
-    let (one_of_each, busy) =
-        tokio::try_join!(try_join_all(deployed), busy.deploy_asleep(namespace))?;
-    wake_and_sleep(&agent, &one_of_each).await?;
-    // A pod that ends still answers what comes in the first moment after sleep.
-    busy.pods_gone().await?;
-    another_leads_after_a_crash_and_no_count_moves(&agent, &busy, &one_of_each).await?;
+// === impl Decided ===
+
+impl Decided {
+    /// Several replicas share the work; all are put to sleep, woken and put to sleep again by them.
+    async fn deploy(namespace: &Namespace) -> anyhow::Result<Self> {
+        let cluster = &namespace.cluster;
+        let leaders = autoscalers::spread(cluster).await?;
+        let replicas = BTreeSet::from_iter(leaders.values());
+        ensure!(replicas.len() > 1, "one leads alone: {leaders:?}");
+        let (shards, agent) = (
+            autoscalers::shards(cluster).await?,
+            Agent::deploy(namespace).await?,
+        );
+        let of_shard = |shard| autoscalers::name_in((shards, shard), &namespace.name, "shop");
+        let apps: Vec<App> = shards
+            .all()
+            .map(|shard| App::new(&of_shard(shard)))
+            .collect();
+        let deployed = apps.iter().map(|app| app.deploy_asleep(namespace));
+        let busy = two_pods::app("busy");
+        let (one_of_each, busy) =
+            tokio::try_join!(try_join_all(deployed), busy.deploy_asleep(namespace))?;
+        wake_and_sleep(&agent, &one_of_each).await?;
+        // A pod that ends still answers what comes in the first moment after sleep.
+        busy.pods_gone().await?;
+        Ok(Self {
+            agent,
+            one_of_each,
+            busy,
+        })
+    }
+}
+
+// === impl Replaced ===
+
+impl Replaced {
+    async fn deploy(namespace: &Namespace) -> anyhow::Result<Self> {
+        let agent = Agent::deploy(namespace).await?;
+        let awake = App::new("awake").annotate("lull.dev/min-scale", "1");
+        let (awake, asleep) = (
+            awake.lingering(plain::LINGER),
+            App::new("asleep").lingering(plain::LINGER),
+        );
+        let workloads = tokio::try_join!(awake.deploy(namespace), asleep.deploy_asleep(namespace))?;
+        workloads.0.enrolled().await?;
+        workloads.0.rolled_out().await?;
+        workloads.1.pods_gone().await?;
+        // Its manifest says so, as an old revision would.
+        let asleep = asleep.replicas(0);
+        Ok(Self {
+            agent,
+            awake: (awake, workloads.0),
+            asleep: (asleep, workloads.1),
+        })
+    }
+}
+
+async fn replicas_replace_each_other(decided: &Decided) -> anyhow::Result<()> {
+    let Decided {
+        agent,
+        one_of_each,
+        busy,
+    } = decided;
+    another_leads_after_a_crash_and_no_count_moves(agent, busy, one_of_each).await?;
     let asleep = one_of_each.first().context("there is no shard")?;
-    another_wakes_while_the_leader_stands_still(&agent, asleep).await
+    another_wakes_while_the_leader_stands_still(agent, asleep).await
 }
 
 /// Wakes one workload of each shard, and waits until all of them sleep again: only the leader of its
@@ -173,35 +236,28 @@ async fn another_wakes_while_the_leader_stands_still(
 }
 
 async fn templates_without_a_sidecar_are_reached_and_injected_later(
-    namespace: &Namespace,
+    replaced: &Replaced,
 ) -> anyhow::Result<()> {
-    let (cluster, agent) = (&namespace.cluster, Agent::deploy(namespace).await?);
-    let awake = App::new("awake").annotate("lull.dev/min-scale", "1");
-    let (awake, asleep) = (
-        awake.lingering(plain::LINGER),
-        App::new("asleep").lingering(plain::LINGER),
-    );
-    let apps = tokio::try_join!(awake.deploy(namespace), asleep.deploy_asleep(namespace))?;
-    apps.0.enrolled().await?;
-    apps.0.rolled_out().await?;
-    apps.1.pods_gone().await?;
-    // Its manifest says so, as an old revision would.
-    let asleep = asleep.replicas(0);
-    let loads = plain::without_webhook(cluster, async || {
-        let loads = replaced_under_load(&agent, (&awake, &apps.0)).await?;
-        replaced_asleep(&agent, (&asleep, &apps.1)).await?;
+    let Replaced {
+        agent,
+        awake: (awake, of_awake),
+        asleep: (asleep, of_asleep),
+    } = replaced;
+    let loads = plain::without_webhook(&of_awake.cluster, async || {
+        let loads = replaced_under_load(agent, (awake, of_awake)).await?;
+        replaced_asleep(agent, (asleep, of_asleep)).await?;
         Ok(loads)
     })
     .await?;
-    apps.0.enrolled().await?;
-    apps.0.runs(true).await?;
+    of_awake.enrolled().await?;
+    of_awake.runs(true).await?;
     for load in loads {
         let result = load.stop().await?;
         all_answered(&result)?;
         let sent = result.sent;
         eprintln!("{sent} requests without and with a sidecar, 0 failed");
     }
-    apps.1.enrolled().await
+    of_asleep.enrolled().await
 }
 
 /// The template of `workload` is replaced under a load, which goes on.
@@ -213,7 +269,7 @@ async fn replaced_under_load<'a>(
         url: workload.url("/?sleep_ms=5"),
         connections: 10,
         rate: Some(50.0),
-        seconds: Some(WITHOUT.as_secs_f64()),
+        seconds: Some(TEST.as_secs_f64()),
         ..RunSpec::default()
     };
     let loads = agent.start_kept_and_new(spec).await?;
