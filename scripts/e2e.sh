@@ -7,7 +7,7 @@ cd "$root"
 lull_knows_rollouts
 export HELM_ARGS="$HELM_ARGS --set autoscaler.extraEnv.AUTOSCALER_CRASH_ON_REQUEST=true"
 # What runs below; in full nearly everything.
-programs=(together quiet load browser activators autoscalers dead_activators races outage uninstall)
+programs=(together quiet load browser activators autoscalers races outage uninstall)
 [ -z "${E2E_FULL:-}" ] || programs=()
 build_tests "${programs[@]}"
 # A static one is another build of every dependency.
@@ -25,7 +25,7 @@ say "the status page in a browser"
 run_tests browser -- --test-threads 1
 if [ "$CLUSTER" != current ]; then
   say "activators and autoscalers that end"
-  run_tests activators autoscalers dead_activators
+  run_tests activators autoscalers
   if [ -n "${E2E_FULL:-}" ]; then
     say "all of Lull gone, and back"
     run_tests gone -- --nocapture

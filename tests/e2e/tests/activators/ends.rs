@@ -1,6 +1,4 @@
 //! Activators that end, in good order and without, and what they hold and share; and none at all.
-//!
-//! Nothing else can run beside it: it disturbs every workload that is reached by way of them, and wakes all.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,6 +13,8 @@ use lull_e2e::{
 };
 use sample_app::wire::{AppStats, RunResult, RunSpec};
 
+use crate::TURN;
+
 /// Requests that a pod takes at once where 500 are poured out.
 const LIMIT: u64 = 10;
 /// Pods that they are poured into.
@@ -27,8 +27,8 @@ const FOLLOW: Duration = Duration::from_secs(60);
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// Longest wait for a wake that nobody has asked for: 15 s without an activator, a pod, a busy machine.
 const WOKEN: Duration = Duration::from_secs(90);
-/// Longest time of this test: activators drain each time they go.
-const TEST: Duration = Duration::from_secs(900);
+/// Longest time of this test: activators drain each time they go, and others may have their turn before.
+const TEST: Duration = Duration::from_secs(1_200);
 
 /// Always by way of the activators, however many pods there are.
 fn always_proxied(name: &str) -> App {
@@ -57,6 +57,7 @@ async fn what_activators_hold_is_poured_evenly_and_survives_their_end() -> anyho
         )?;
         // A pod that ends still answers what comes in the first moment after sleep.
         tokio::try_join!(shop.pods_gone(), late.pods_gone())?;
+        let _turn = TURN.lock().await;
         five_hundred_held_are_poured_evenly_and_within_the_limit(&agent, &shop).await?;
         killed_without_warning(&agent, &late).await?;
         ended_in_turn(&agent, &steady, [&first, &second]).await?;
