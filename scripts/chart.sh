@@ -177,13 +177,20 @@ prometheusRul                              monitoring.prometheusRul.enabled=true
 CASES
 }
 
+# Says what is wrong with every second case: from the first on, or (0) from the second.
+taken_or_unnamed() { # 1|0
+  local named value said
+  wrong_values | awk -v which="$1" 'NR % 2 == which' | while read -r named value; do
+    if said=$(render --set "$value" 2>&1 >/dev/null); then echo "$value is taken"
+    elif ! grep -qF -- "$named" <<<"$said"; then echo "$value: $named is not named in: $said"; fi
+  done
+}
+
+# Two at a time: each is a run of helm.
 wrong_values_are_refused() {
-  local named value said code=0
-  while read -r named value; do
-    if said=$(render --set "$value" 2>&1 >/dev/null); then echo "$value is taken" && code=1
-    elif ! grep -qF -- "$named" <<<"$said"; then echo "$value: $named is not named in: $said" && code=1; fi
-  done < <(wrong_values)
-  return $code
+  local faults
+  faults=$(taken_or_unnamed 1 & taken_or_unnamed 0 && wait $!) || return
+  [ -z "$faults" ] || { echo "$faults"; return 1; }
 }
 
 rules_are_right() {
