@@ -47,22 +47,22 @@ async fn what_activators_hold_is_poured_evenly_and_survives_their_end() -> anyho
             always_proxied("steady"),
             App::new("late").arg("--delay-listen=4s"),
         );
-        let (first, second) = (App::new("first"), App::new("second"));
-        let (shop, steady, late, first, second) = tokio::try_join!(
+        let (first, second, idle) = (App::new("first"), App::new("second"), App::new("idle"));
+        let (shop, steady, late, first, second, idle) = tokio::try_join!(
             shop.deploy_asleep(namespace),
             steady.deploy_asleep(namespace),
             late.deploy_asleep(namespace),
             first.deploy_asleep(namespace),
             second.deploy_asleep(namespace),
+            Box::pin(idle.deploy_asleep(namespace)),
         )?;
         // A pod that ends still answers what comes in the first moment after sleep.
         tokio::try_join!(shop.pods_gone(), late.pods_gone())?;
         let _turn = TURN.lock().await;
         five_hundred_held_are_poured_evenly_and_within_the_limit(&agent, &shop).await?;
         killed_without_warning(&agent, &late).await?;
-        ended_in_turn(&agent, &steady, [&first, &second]).await?;
-        rolled_out(&agent, &steady).await?;
-        without_any_it_is_woken_and_sleeps_again_when_they_are_back(&agent, &first).await
+        ended_in_turn_and_rolled_out(&agent, &steady, [&first, &second]).await?;
+        without_any_it_is_woken_and_sleeps_again_when_they_are_back(&agent, &idle).await
     })
     .await
 }
@@ -116,9 +116,10 @@ async fn killed_without_warning(agent: &Agent, late: &Workload) -> anyhow::Resul
     .await
 }
 
-/// Every activator in turn, while one workload is called by way of them all the time and two are
-/// called, fall asleep and are called again; once more where the machine was too slow for some wakes.
-async fn ended_in_turn(
+/// Every activator in turn, and then all as a rollout does, while one workload is called by way of them all the
+/// time and two are called, fall asleep and are called again; once more where the machine was too slow for some
+/// wakes.
+async fn ended_in_turn_and_rolled_out(
     agent: &Agent,
     steady: &Workload,
     cycled: [&Workload; 2],
@@ -126,10 +127,12 @@ async fn ended_in_turn(
     let loads = Loads::start(agent, steady).await?;
     let (over, wakes) = (AtomicBool::new(false), AtomicU64::new(0));
     let ends = async {
+        let cluster = &steady.cluster;
         while wakes.load(Ordering::Relaxed) < WAKES {
-            for name in activators::ready(&steady.cluster).await? {
-                components::end(&steady.cluster, activators::COMPONENT, &name).await?;
+            for name in activators::ready(cluster).await? {
+                components::end(cluster, activators::COMPONENT, &name).await?;
             }
+            components::roll_out(cluster, activators::COMPONENT).await?;
         }
         over.store(true, Ordering::Relaxed);
         Ok(())
@@ -167,14 +170,6 @@ async fn cycles(
         sent += result.sent;
     }
     Ok(sent)
-}
-
-async fn rolled_out(agent: &Agent, steady: &Workload) -> anyhow::Result<()> {
-    let loads = Loads::start(agent, steady).await?;
-    components::roll_out(&steady.cluster, activators::COMPONENT).await?;
-    let sent = loads.stop().await?;
-    eprintln!("{sent} requests while the activators were rolled out, 0 failed");
-    Ok(())
 }
 
 /// Waits until new connections reach activators and nothing else: from its pods' first readiness
