@@ -316,12 +316,12 @@ fn empty(answer: &ProbeAnswer) -> anyhow::Result<()> {
 #[tokio::test]
 async fn http2_as_grpc_speaks_it_and_upgrades_wake() -> anyhow::Result<()> {
     in_mesh("protocols", async |namespace| {
-        let agent = Agent::deploy(namespace).await?;
         let h2c = Port {
             app_protocol: Some("kubernetes.io/h2c"),
             ..Port::http()
         };
-        let (grpc, socket) = tokio::try_join!(
+        let (agent, grpc, socket) = tokio::try_join!(
+            Agent::deploy(namespace),
             App::new("grpc").ports([h2c]).deploy_awake(namespace),
             App::new("socket").deploy_awake(namespace)
         )?;
@@ -366,7 +366,6 @@ async fn http2_as_grpc_speaks_it_and_upgrades_wake() -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_tcp_server_that_speaks_first_is_woken_by_its_first_connection() -> anyhow::Result<()> {
     in_mesh("tcp", async |namespace| {
-        let agent = Agent::deploy(namespace).await?;
         let greeter = Port {
             name: "greeter",
             container: 9000,
@@ -378,7 +377,8 @@ async fn a_tcp_server_that_speaks_first_is_woken_by_its_first_connection() -> an
             .ports([Port::http(), greeter])
             .annotate("lull.dev/ports", "8080,9000/tcp")
             .arg("--tcp-port=9000");
-        let workload = app.deploy_awake(namespace).await?;
+        let (agent, workload) =
+            tokio::try_join!(Agent::deploy(namespace), app.deploy_awake(namespace))?;
         let greet = ProbeSpec {
             send: Some("are you there".to_owned()),
             ..get(format!("tcp://{}:9000", workload.host()))

@@ -204,8 +204,10 @@ async fn under_way(run: &lull_e2e::agent::Run<'_>) -> anyhow::Result<()> {
 #[tokio::test]
 async fn annotation_removed_under_load_gives_everything_back() -> anyhow::Result<()> {
     in_namespace("leave", async |namespace| {
-        let agent = Agent::deploy(namespace).await?;
-        let scout = Agent::deploy_as("scout", namespace).await?;
+        let (agent, scout) = tokio::try_join!(
+            Agent::deploy(namespace),
+            Agent::deploy_as("scout", namespace)
+        )?;
         let workload = App::plain("shop").replicas(2).deploy(namespace).await?;
         workload.rolled_out().await?;
         let original = Original::of(&workload).await?;

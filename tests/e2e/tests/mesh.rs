@@ -80,9 +80,11 @@ async fn a_meshed_caller_reaches_a_workload_that_is_awake() -> anyhow::Result<()
 #[tokio::test]
 async fn the_app_sees_who_called_awake_and_woken() -> anyhow::Result<()> {
     in_mesh("identity", async |namespace| {
-        let agent = Agent::deploy_with_account("caller", namespace).await?;
+        let (agent, workload) = tokio::try_join!(
+            Agent::deploy_with_account("caller", namespace),
+            App::new("shop").deploy_awake(namespace)
+        )?;
         let caller = (&agent, namespace, "caller");
-        let workload = App::new("shop").deploy_awake(namespace).await?;
         agent.is_answered(&workload.url("/"), FOLLOW).await?;
         mesh::sees_caller(&workload, caller).await?;
 
@@ -109,9 +111,11 @@ async fn no_entries(workload: &Workload) -> anyhow::Result<()> {
 #[tokio::test]
 async fn a_policy_on_identities_holds_awake_and_woken() -> anyhow::Result<()> {
     in_mesh("policy", async |namespace| {
-        let friend = Agent::deploy_with_account("friend", namespace).await?;
-        let stranger = Agent::deploy_with_account("stranger", namespace).await?;
-        let workload = App::new("shop").deploy_awake(namespace).await?;
+        let (friend, stranger, workload) = tokio::try_join!(
+            Agent::deploy_with_account("friend", namespace),
+            Agent::deploy_with_account("stranger", namespace),
+            App::new("shop").deploy_awake(namespace)
+        )?;
         stranger.is_answered(&workload.url("/"), FOLLOW).await?;
         mesh::allow_only(&workload, &mesh::principal(namespace, "friend")).await?;
         eventually("the policy to reach the pod", FOLLOW, async || {
@@ -144,8 +148,9 @@ async fn a_policy_on_identities_holds_awake_and_woken() -> anyhow::Result<()> {
 async fn cycles_of_sleep_and_wake_under_load_answer_every_request() -> anyhow::Result<()> {
     let cycles = rounds(10, 50);
     in_mesh_for(SET_UP + CYCLE * cycles, "cycles", async |namespace| {
-        let agent = Agent::deploy(namespace).await?;
-        let workload = App::new("shop").deploy_asleep(namespace).await?;
+        let app = App::new("shop");
+        let (agent, workload) =
+            tokio::try_join!(Agent::deploy(namespace), app.deploy_asleep(namespace))?;
         for cycle in 1..=cycles {
             // Odd cycles call while the old pod may still be going, even ones when it is gone.
             if cycle % 2 == 0 {
@@ -183,9 +188,11 @@ async fn a_caller_of_another_namespace_wakes_and_reaches_it() -> anyhow::Result<
 async fn a_caller_outside_the_mesh_is_refused_awake_and_woken() -> anyhow::Result<()> {
     in_namespace_for(TWO, "outside", async |outside| {
         in_mesh("inside", async |inside| {
-            let member = Agent::deploy(inside).await?;
-            let outsider = Agent::deploy(outside).await?;
-            let workload = App::new("shop").deploy_awake(inside).await?;
+            let (member, outsider, workload) = tokio::try_join!(
+                Agent::deploy(inside),
+                Agent::deploy(outside),
+                App::new("shop").deploy_awake(inside)
+            )?;
             member.is_answered(&workload.url("/"), FOLLOW).await?;
             let answer = call(&outsider, &workload).await?;
             ensure!(!answer.ok, "awake: {answer:?}");

@@ -30,8 +30,8 @@ const TEST: Duration = Duration::from_secs(600);
 #[tokio::test]
 async fn a_minute_without_an_api_server_changes_nothing_and_all_goes_on() -> anyhow::Result<()> {
     in_namespace_for(TEST, "outage", async |namespace| {
-        let agent = Agent::deploy(namespace).await?;
-        let [busy, idle, asleep] = three_asleep(namespace).await?;
+        let (agent, [busy, idle, asleep]) =
+            tokio::try_join!(Agent::deploy(namespace), three_asleep(namespace))?;
         let load = TwoPods::load(&agent, &busy, TEST).await?;
         let before = restarts(&busy).await?;
         // Awake and without traffic from now on: its window ends in the outage.

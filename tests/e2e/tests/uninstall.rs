@@ -37,8 +37,10 @@ async fn helm_uninstall_wakes_sleepers_and_leaves_nothing() -> anyhow::Result<()
     // Shows too that nothing of Lull blocks a namespace's deletion.
     namespace::all_gone(&cluster, Duration::from_secs(120)).await?;
     in_namespace("uninstall", async |namespace| {
-        let agent = Agent::deploy(namespace).await?;
-        let scout = Agent::deploy_as("scout", namespace).await?;
+        let (agent, scout) = tokio::try_join!(
+            Agent::deploy(namespace),
+            Agent::deploy_as("scout", namespace)
+        )?;
         // Where the cluster has two address families, the Services have both.
         let app = |name| App::plain(name).families("PreferDualStack", &[]);
         let (sleeper, busy) = (app("sleeper").replicas(2), app("busy"));

@@ -39,7 +39,6 @@ fn always_proxied(name: &str) -> App {
 #[tokio::test]
 async fn what_activators_hold_is_poured_evenly_and_survives_their_end() -> anyhow::Result<()> {
     in_namespace_for(TEST, "activators", async |namespace| {
-        let agent = Agent::deploy(namespace).await?;
         let (shop, steady, late) = (
             always_proxied("shop")
                 .annotate("lull.dev/container-concurrency", &LIMIT.to_string())
@@ -48,7 +47,8 @@ async fn what_activators_hold_is_poured_evenly_and_survives_their_end() -> anyho
             App::new("late").arg("--delay-listen=4s"),
         );
         let (first, second, idle) = (App::new("first"), App::new("second"), App::new("idle"));
-        let (shop, steady, late, first, second, idle) = tokio::try_join!(
+        let (agent, shop, steady, late, first, second, idle) = tokio::try_join!(
+            Box::pin(Agent::deploy(namespace)),
             shop.deploy_asleep(namespace),
             steady.deploy_asleep(namespace),
             late.deploy_asleep(namespace),

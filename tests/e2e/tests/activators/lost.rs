@@ -24,9 +24,9 @@ const BACK: Duration = Duration::from_secs(120);
 async fn kubeelasti_175_sleepers_are_reached_by_living_activators_alone() -> anyhow::Result<()> {
     in_namespace_for(TEST, "tickets-175", async |namespace| {
         let cluster = &namespace.cluster;
-        let agent = Agent::deploy(namespace).await?;
         let (lost, replaced) = (App::new("lost"), App::new("replaced"));
-        let (lost, replaced) = tokio::try_join!(
+        let (agent, lost, replaced) = tokio::try_join!(
+            Agent::deploy(namespace),
             lost.deploy_asleep(namespace),
             replaced.deploy_asleep(namespace)
         )?;

@@ -30,7 +30,6 @@ fn hello(answer: &ProbeAnswer) -> anyhow::Result<Hello> {
 #[tokio::test]
 async fn two_ports_a_named_target_no_probe_and_a_late_listener_are_woken() -> anyhow::Result<()> {
     in_namespace("apps", async |namespace| {
-        let agent = Agent::deploy(namespace).await?;
         let named = Port {
             by_name: true,
             ..Port::http()
@@ -57,7 +56,8 @@ async fn two_ports_a_named_target_no_probe_and_a_late_listener_are_woken() -> an
         let late = App::new("late")
             .arg("--delay-listen=3s")
             .without_readiness_probe();
-        let (ports, late) = tokio::try_join!(
+        let (agent, ports, late) = tokio::try_join!(
+            Agent::deploy(namespace),
             ports.deploy_asleep(namespace),
             late.deploy_asleep(namespace)
         )?;
@@ -98,12 +98,12 @@ async fn two_ports_a_named_target_no_probe_and_a_late_listener_are_woken() -> an
 #[tokio::test]
 async fn an_app_that_never_comes_up_ends_requests_with_a_reason() -> anyhow::Result<()> {
     in_namespace("never", async |namespace| {
-        let agent = Agent::deploy(namespace).await?;
         let (never, good) = (
             App::new("never").annotate("lull.dev/hold-timeout", "5s"),
             App::new("good"),
         );
-        let (never, good) = tokio::try_join!(
+        let (agent, never, good) = tokio::try_join!(
+            Agent::deploy(namespace),
             never.deploy_asleep(namespace),
             good.deploy_asleep(namespace)
         )?;
@@ -170,13 +170,13 @@ async fn says_why(workload: &Workload) -> anyhow::Result<String> {
 #[tokio::test]
 async fn upgrades_and_h2c_work_through_a_cold_start() -> anyhow::Result<()> {
     in_namespace("protocols", async |namespace| {
-        let agent = Agent::deploy(namespace).await?;
         let h2c = Port {
             app_protocol: Some("kubernetes.io/h2c"),
             ..Port::http()
         };
         let (socket, grpc) = (App::new("socket"), App::new("grpc").ports([h2c]));
-        let (socket, grpc) = tokio::try_join!(
+        let (agent, socket, grpc) = tokio::try_join!(
+            Agent::deploy(namespace),
             socket.deploy_asleep(namespace),
             grpc.deploy_asleep(namespace)
         )?;

@@ -8,8 +8,9 @@ use sample_app::wire::RunSpec;
 #[tokio::test]
 async fn knative_9888_a_hundred_first_requests_at_zero_are_all_answered() -> anyhow::Result<()> {
     in_namespace("hundred", async |namespace| {
-        let agent = Agent::deploy(namespace).await?;
-        let workload = App::new("shop").deploy_asleep(namespace).await?;
+        let app = App::new("shop");
+        let (agent, workload) =
+            tokio::try_join!(Agent::deploy(namespace), app.deploy_asleep(namespace))?;
         workload.pods_gone().await?;
         let spec = RunSpec {
             url: workload.url("/?sleep_ms=50"),
@@ -35,9 +36,9 @@ async fn knative_9888_a_hundred_first_requests_at_zero_are_all_answered() -> any
 #[tokio::test]
 async fn ten_sleep_wake_cycles_answer_every_request() -> anyhow::Result<()> {
     in_namespace("cycles", async |namespace| {
-        let agent = Agent::deploy(namespace).await?;
         let (first, second) = (App::new("first"), App::new("second"));
-        let (first, second) = tokio::try_join!(
+        let (agent, first, second) = tokio::try_join!(
+            Agent::deploy(namespace),
             first.deploy_asleep(namespace),
             second.deploy_asleep(namespace)
         )?;

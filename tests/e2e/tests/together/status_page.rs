@@ -118,8 +118,9 @@ async fn every_replica_shows_a_wake_and_who_began_it() -> anyhow::Result<()> {
         let cluster = &namespace.cluster;
         // A shard that is handed over meanwhile would take the history with it.
         autoscalers::spread(cluster).await?;
-        let agent = Agent::deploy(namespace).await?;
-        let workload = App::new("shop").deploy_asleep(namespace).await?;
+        let app = App::new("shop");
+        let (agent, workload) =
+            tokio::try_join!(Agent::deploy(namespace), app.deploy_asleep(namespace))?;
         workload.pods_gone().await?;
         let replicas = cluster.ready_names("autoscaler").await?;
         let leader = autoscalers::lease(&workload).await?.holder_identity;

@@ -14,9 +14,8 @@ use serde_json::{Value, json};
 const FOLLOW: Duration = Duration::from_secs(60);
 
 async fn asleep(namespace: &Namespace) -> anyhow::Result<(Agent, Workload)> {
-    let agent = Agent::deploy(namespace).await?;
-    let workload = App::new("shop").deploy_asleep(namespace).await?;
-    Ok((agent, workload))
+    let app = App::new("shop");
+    tokio::try_join!(Agent::deploy(namespace), app.deploy_asleep(namespace))
 }
 
 /// Waits until pods alone are behind the Service.
@@ -48,11 +47,11 @@ async fn served_meanwhile(load: &Run<'_>, workload: &Workload) -> anyhow::Result
 #[tokio::test]
 async fn kubeelasti_350_first_requests_go_to_a_socket_that_listens() -> anyhow::Result<()> {
     in_namespace("tickets-350", async |namespace| {
-        let agent = Agent::deploy(namespace).await?;
         // Without a probe Kubernetes takes a pod for ready before anything listens.
         let app = App::new("shop").without_readiness_probe();
         let app = app.arg("--delay-listen=2s");
-        let workload = app.deploy_asleep(namespace).await?;
+        let (agent, workload) =
+            tokio::try_join!(Agent::deploy(namespace), app.deploy_asleep(namespace))?;
         let first = RunSpec {
             url: workload.url("/"),
             connections: 10,
