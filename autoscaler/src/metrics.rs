@@ -44,6 +44,8 @@ pub struct Metrics {
     scales: Family<ScaleLabels, Counter>,
     decisions: Family<DecisionLabels, Counter>,
     api_calls: Family<CallLabels, Counter>,
+    /// Wait of the patch of `/scale` of a wake for its turn, seconds.
+    wake_turn: Histogram,
     /// From the first one held to the patch of `/scale`, seconds: sent, and answered.
     wake_sent: Histogram,
     wake_written: Histogram,
@@ -94,6 +96,7 @@ impl Metrics {
             scales: Family::default(),
             decisions: Family::default(),
             api_calls: Family::default(),
+            wake_turn: exponential(WAKE_BUCKETS),
             wake_sent: exponential(WAKE_BUCKETS),
             wake_written: exponential(WAKE_BUCKETS),
             pull: exponential(PULL_BUCKETS),
@@ -145,6 +148,11 @@ impl Metrics {
             "scales",
             "Replica counts written, by direction",
             self.scales.clone(),
+        );
+        own.register(
+            "wake_turn_seconds",
+            "Time that the patch of /scale of a wake waits for its turn",
+            self.wake_turn.clone(),
         );
         own.register(
             "wake_sent_seconds",
@@ -247,8 +255,10 @@ impl Metrics {
         }
     }
 
-    /// Counts a wake whose patch was sent and answered so long after the first one was held.
-    pub fn woken(&self, sent: Duration, written: Duration) {
+    /// Counts a wake whose patch waited for its `turn`, and was sent and answered so long after the first
+    /// one was held.
+    pub fn woken(&self, turn: Duration, (sent, written): (Duration, Duration)) {
+        self.wake_turn.observe(turn.as_secs_f64());
         self.wake_sent.observe(sent.as_secs_f64());
         self.wake_written.observe(written.as_secs_f64());
     }

@@ -33,6 +33,15 @@ use crate::{
     target::Target,
 };
 
+/// When a count was sent, on the process's clock.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    /// When its turn was asked for.
+    asked: Duration,
+    /// When the turn had come.
+    at: Duration,
+}
+
 /// Server-side apply as Lull; what we apply is ours alone.
 pub(super) fn apply() -> PatchParams {
     PatchParams::apply(FIELD_MANAGER).force()
@@ -232,11 +241,14 @@ impl Task {
             }
             other => other,
         }?;
+        let answered = self.ctx.now();
         self.note_written(from, to);
         self.ctx.metrics.scaled(from, to);
         if let Some(since) = held_since.filter(|_| from == 0) {
             let after = |at: Duration| at.saturating_sub(since);
-            self.ctx.metrics.woken(after(sent), after(self.ctx.now()));
+            let turn = sent.at.saturating_sub(sent.asked);
+            let since_held = (after(sent.at), after(answered));
+            self.ctx.metrics.woken(turn, since_held);
             self.untold = Some(Untold::new(to));
         }
         let verdict = self.policy.last().map(ToString::to_string);
@@ -248,11 +260,16 @@ impl Task {
             _ if from == 0 && self.ctx.no_activator() => NO_ACTIVATOR.to_owned(),
             _ => verdict.unwrap_or_default(),
         };
-        // Until the patch was sent: where a wake was slow, this says on whose side.
-        let ms = |since: Duration| sent.saturating_sub(since).as_secs_f64() * 1_000.0;
-        let woken = |since: Option<Duration>| since.filter(|_| from == 0).map(ms);
+        // Where a wake was slow, these say on whose side: until the patch was sent, of that the wait for
+        // its turn, and from then on the API server's.
+        let ms = |begin: Duration, end: Duration| end.saturating_sub(begin).as_secs_f64() * 1_000.0;
+        let until_sent = |since: Duration| ms(since, sent.at);
+        let woken = |since: Option<Duration>| since.filter(|_| from == 0).map(until_sent);
         let (held_ms, told_ms) = (woken(held_since), woken(held_told));
-        tracing::info!(workload = %self.key, from, to, reason, held_ms, told_ms, "scaled");
+        let (turn_ms, answer_ms) = (until_sent(sent.asked), ms(sent.at, answered));
+        tracing::info!(
+            workload = %self.key, from, to, reason, held_ms, told_ms, turn_ms, answer_ms, "scaled"
+        );
         // From zero while it wakes: asked for anew, it is the same wake.
         if from != 0 || self.state != Some(State::Waking) {
             self.keep_scaled((from, to), held_since, &reason);
@@ -325,7 +342,7 @@ impl Task {
         &self,
         target: &Target,
         (from, to): (u32, u32),
-    ) -> Result<Duration, WriteError> {
+    ) -> Result<Sent, WriteError> {
         let api = self.target_api(target);
         let what = Purpose::ReadScale;
         let scale = self.call_as_any(what, api.get_scale(&target.name)).await?;
@@ -342,7 +359,7 @@ impl Task {
         target: &Target,
         version: Option<String>,
         (from, to): (u32, u32),
-    ) -> Result<Duration, WriteError> {
+    ) -> Result<Sent, WriteError> {
         let api = self.target_api(target);
         let patch = json!({
             "metadata": { "resourceVersion": version },
@@ -353,9 +370,11 @@ impl Task {
             ..PatchParams::default()
         };
         let (patch, what) = (Patch::Merge(&patch), Purpose::WriteScale);
+        let asked = self.ctx.now();
         // Boxed: each of what awaits it would have room for it.
         let write = Box::pin(async {
-            let sent = self.ctx.now();
+            let at = self.ctx.now();
+            let sent = Sent { asked, at };
             let written = api.patch_scale(&target.name, &params, &patch).await;
             written.map(|_| sent)
         });
