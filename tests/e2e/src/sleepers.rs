@@ -11,13 +11,17 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     sync::oneshot,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{App, Cluster, Kind, Workload, fleet, watches::Wakes};
 
 /// Longest wait for a wake.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a workload keeps its replicas once its caller has left. An activator tells that with the next
+/// caller whom it holds, or a second later: one that is at zero sooner is woken once more, for nobody. A
+/// status that only informs waits longer than this, so there still is one for both.
+const LEFT: Duration = Duration::from_millis(1_200);
 /// By then the autoscaler knows that a caller has left, also while it has many calls under way: one that
 /// is woken once more has no controller, and so stays awake for ten minutes.
 const TOLD: Duration = Duration::from_secs(3);
@@ -106,6 +110,7 @@ impl Sleeper {
         };
         // The caller goes away, and the workload is asleep again.
         drop(stream);
+        sleep(LEFT).await;
         // It is woken again as long as nobody has been told that the caller has left.
         loop {
             let again = wakes.next(workload);
