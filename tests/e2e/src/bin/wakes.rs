@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use clap::Parser;
+use jiff::Timestamp;
 use kube::ResourceExt as _;
 use lull_contract::ports;
 use lull_e2e::{
@@ -21,6 +22,7 @@ use lull_e2e::{
     rollouts, say,
     sleepers::{self, Sleeper, heard, scale},
     spread::Spread,
+    wake_parts::{self, Seen},
     watches::{Sleepers, Wakes},
 };
 use parking_lot::Mutex;
@@ -54,6 +56,10 @@ struct Bench {
     wakes: Wakes,
     /// Places of those that are being woken.
     under_way: Mutex<HashSet<usize>>,
+    woken: Mutex<Vec<Seen>>,
+    scaled: Mutex<Vec<Seen>>,
+    /// From a patch alone until it was answered, milliseconds.
+    answered: Mutex<Vec<f64>>,
 }
 
 /// Times in milliseconds, and what went wrong.
@@ -66,12 +72,18 @@ struct Tally {
 /// Calls of the API server so far.
 #[derive(Debug, Clone, Default)]
 struct Calls {
-    /// Lull's writes of `/scale`.
+    /// Lull's calls for `/scale`.
     scale: f64,
+    /// Of those, the ones that woke.
+    woke: f64,
+    /// And the ones that were refused, or not answered.
+    refused: f64,
     /// What else Lull asks for, Events and watches left out.
     other: f64,
     /// Events of the newer API, which here nobody but Lull writes.
     events: f64,
+    /// Waits of Lull's patches for their turns, seconds.
+    turn: Histogram,
     /// From the first one held until Lull's patch is sent, its turn included, seconds.
     sent: Histogram,
     /// The same until the API server has answered it.
@@ -89,6 +101,13 @@ async fn main() -> anyhow::Result<()> {
     let (wakes, patches) = drive(&bench, &args).await;
     let calls = Calls::read(&cluster).await?.since(&before);
     say(table(&args, (&wakes, &patches), &calls));
+    let Spread { p50, p99, max } = Spread::of(bench.answered.lock().iter().copied());
+    say(format!(
+        "a patch alone is answered: p50 {p50:.1}, p99 {p99:.1}, max {max:.1} ms"
+    ));
+    let lines = wake_parts::logged(&cluster).await?;
+    let parts = wake_parts::report(&bench.woken.lock(), &bench.scaled.lock(), &lines);
+    say(parts);
     let failures: Vec<&String> = wakes.failures.iter().chain(&patches.failures).collect();
     ensure!(
         failures.is_empty(),
@@ -137,6 +156,9 @@ impl Bench {
             asleep: Sleepers::start(cluster).await?,
             wakes: Wakes::start(cluster, Kind::Rollout).await?,
             under_way: Mutex::default(),
+            woken: Mutex::default(),
+            scaled: Mutex::default(),
+            answered: Mutex::default(),
         })
     }
 
@@ -156,17 +178,25 @@ impl Bench {
     /// From a caller's connection to replicas seen, ms.
     async fn wake(self: Arc<Self>, asleep: Option<usize>) -> anyhow::Result<f64> {
         let index = asleep.context("nobody is asleep")?;
-        let woken = self.sleepers[index].wake(&self.wakes).await;
+        let (sleeper, begun) = (&self.sleepers[index], Timestamp::now());
+        let woken = sleeper.wake(&self.wakes).await;
         self.under_way.lock().remove(&index);
-        Ok(sample_app::ms(woken?))
+        let took = woken?;
+        let seen = Seen::new(&sleeper.workload, begun, took);
+        self.woken.lock().push(seen);
+        Ok(sample_app::ms(took))
     }
 
     /// From a patch sent to replicas seen, ms.
     async fn patch(self: Arc<Self>, index: usize) -> anyhow::Result<f64> {
         let workload = &self.patched[index];
         let seen = self.wakes.next(workload);
-        let begun = Instant::now();
-        let ((), at) = tokio::try_join!(scale(workload, 1), heard(seen))?;
+        let (time, begun) = (Timestamp::now(), Instant::now());
+        let answer = async { scale(workload, 1).await.map(|()| begun.elapsed()) };
+        let (answered, at) = tokio::try_join!(answer, heard(seen))?;
+        self.answered.lock().push(sample_app::ms(answered));
+        let seen = Seen::new(workload, time, at - begun);
+        self.scaled.lock().push(seen);
         scale(workload, 0).await?;
         Ok(sample_app::ms(at - begun))
     }
@@ -196,6 +226,8 @@ impl Tally {
 impl Calls {
     async fn read(cluster: &Cluster) -> anyhow::Result<Self> {
         const CALLS: &str = "lull_autoscaler_api_calls_total";
+        const SCALES: &str = "lull_autoscaler_scales_total";
+        const TURN: &str = "lull_autoscaler_wake_turn_seconds";
         const SENT: &str = "lull_autoscaler_wake_sent_seconds";
         const WRITTEN: &str = "lull_autoscaler_wake_written_seconds";
         let server = cluster.text("GET", "/metrics", Vec::new()).await?;
@@ -212,7 +244,11 @@ impl Calls {
             let page = cluster.page(&name, ports::METRICS, "metrics").await?;
             let scale = counters::sum(&page, CALLS, &["resource=\"targets/scale\""]);
             calls.scale += scale;
+            calls.woke += counters::sum(&page, SCALES, &["direction=\"Wake\""]);
+            let refused = ["resource=\"targets/scale\"", "done=\"No\""];
+            calls.refused += counters::sum(&page, CALLS, &refused);
             calls.other += counters::sum(&page, CALLS, &[]) - scale;
+            calls.turn.add(TURN, &page)?;
             calls.sent.add(SENT, &page)?;
             calls.written.add(WRITTEN, &page)?;
         }
@@ -222,8 +258,11 @@ impl Calls {
     fn since(&self, before: &Self) -> Self {
         Self {
             scale: self.scale - before.scale,
+            woke: self.woke - before.woke,
+            refused: self.refused - before.refused,
             other: self.other - before.other,
             events: self.events - before.events,
+            turn: self.turn.since(&before.turn),
             sent: self.sent.since(&before.sent),
             written: self.written.since(&before.written),
         }
@@ -254,6 +293,7 @@ fn table(args: &Args, (wakes, patches): (&Tally, &Tally), calls: &Calls) -> Stri
     }
     // Where a wake's time goes: until then Lull's, from then on the API server's.
     for (name, histogram) in [
+        ("its wait for a turn", &calls.turn),
         ("first one held until patch sent", &calls.sent),
         ("first one held until it is answered", &calls.written),
     ] {
@@ -265,11 +305,15 @@ fn table(args: &Args, (wakes, patches): (&Tally, &Tally), calls: &Calls) -> Stri
     let _ = write!(
         text,
         "p99 of a wake is {:.2} x that of a patch (at most {RATIO})\n\
-         API calls of Lull for a wake and the way back: {:.2} of /scale, {:.2} others, {:.2} Events",
+         API calls of Lull for a wake and the way back: {:.2} of /scale, {:.2} others, \
+         {:.2} Events\n\
+         of those of /scale {:.2} woke and {:.2} were refused",
         ratio(wakes, patches),
         calls.scale / number,
         calls.other / number,
         calls.events / number,
+        calls.woke / number,
+        calls.refused / number,
     );
     text
 }
@@ -293,8 +337,11 @@ mod tests {
         };
         let calls = Calls {
             scale: 2.0,
+            woke: 3.0,
+            refused: 1.0,
             other: 7.0,
             events: 4.0,
+            turn: histogram("0.0005"),
             sent: histogram("0.002"),
             written: histogram("0.0075"),
         };
@@ -304,7 +351,12 @@ mod tests {
             text.contains("1.00 of /scale, 3.50 others, 2.00 Events"),
             "{text}"
         );
-        for found in ["sent: p50 2.0, p99 2.0", "answered: p50 7.5, p99 7.5"] {
+        for found in [
+            "turn: p50 0.5, p99 0.5",
+            "sent: p50 2.0, p99 2.0",
+            "answered: p50 7.5, p99 7.5",
+            "1.50 woke and 0.50 were refused",
+        ] {
             assert!(text.contains(found), "{text}");
         }
     }
