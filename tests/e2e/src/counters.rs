@@ -14,6 +14,16 @@ pub fn sum(metrics: &str, name: &str, labels: &[&str]) -> f64 {
     metrics.lines().filter_map(value).sum()
 }
 
+/// Value of the series `name`, which has no labels; NaN where there is none.
+#[must_use]
+pub fn plain(metrics: &str, name: &str) -> f64 {
+    let value = |line: &str| -> Option<f64> {
+        let value = line.strip_prefix(name)?.strip_prefix(' ')?;
+        value.split(' ').next()?.parse().ok()
+    };
+    metrics.lines().find_map(value).unwrap_or(f64::NAN)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -26,5 +36,12 @@ mod tests {
         assert_eq!(sum(text, "calls", &["what=\"Scale\""]), 4.0);
         assert_eq!(sum(text, "calls", &["what=\"Other\"", "done=\"Yes\""]), 9.0);
         assert_eq!(sum(text, "calls", &["what=\"None\""]), 0.0);
+    }
+
+    #[test]
+    fn a_series_without_labels_is_found_by_its_whole_name() {
+        let text = "# TYPE cpu counter\ncpu_limit 2\ncpu 1.5 17\n";
+        assert_eq!(plain(text, "cpu"), 1.5);
+        assert!(plain(text, "memory").is_nan());
     }
 }

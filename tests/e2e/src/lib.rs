@@ -8,7 +8,7 @@
 //! began and ended,
 //! [`families`] where a Service is called over IPv4 and IPv6, [`routes`] what else users tell it, [`original`] whether everything is as it was before Lull,
 //! [`leftovers`] what Lull left behind, [`plain`] takes a template's sidecar, [`timeline`] when each step of a cold start was seen,
-//! [`coldstarts`] how long they took, [`wake_parts`] where the time of wakes went, and [`knative`] how long its own,
+//! [`coldstarts`] how long they took, [`wake_parts`] where the time of wakes went and [`processors`] what was busy then, and [`knative`] how long its own,
 //! [`two_pods`] carry a load that nothing may move, [`writes`] every state of one object, [`course`] what Lull says of a workload under load; [`hey`] reads
 //! what that load generator prints, and [`performance`] writes it down; [`release`] is changed by Helm; [`gitops`] applies manifests again and again, [`races`]
 //! does everything at once, [`prometheus`] scrapes everything, [`browser`] looks at the status page as a person does, by a [`page_proxy`]
@@ -52,6 +52,7 @@ pub mod page_proxy;
 pub mod performance;
 pub mod plain;
 pub mod process;
+pub mod processors;
 #[cfg(test)]
 mod programs;
 pub mod prometheus;

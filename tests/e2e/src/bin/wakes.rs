@@ -19,6 +19,7 @@ use lull_contract::ports;
 use lull_e2e::{
     App, Cluster, Kind, Workload, counters, fleet,
     histogram::Histogram,
+    processors::Processors,
     rollouts, say,
     sleepers::{self, Sleeper, heard, scale},
     spread::Spread,
@@ -82,6 +83,8 @@ struct Calls {
     other: f64,
     /// Events of the newer API, which here nobody but Lull writes.
     events: f64,
+    /// Processor time of the API server, seconds.
+    api_server: f64,
     /// Waits of Lull's patches for their turns, seconds.
     turn: Histogram,
     /// From the first one held until Lull's patch is sent, its turn included, seconds.
@@ -98,12 +101,21 @@ async fn main() -> anyhow::Result<()> {
     rollouts::install(&cluster).await?;
     let bench = Arc::new(Bench::set_up(&cluster, args.workloads).await?);
     let before = Calls::read(&cluster).await?;
+    let (idle, begun) = (Processors::read()?, Instant::now());
     let (wakes, patches) = drive(&bench, &args).await;
+    let (busy, seconds) = (Processors::read()?, begun.elapsed().as_secs_f64());
     let calls = Calls::read(&cluster).await?.since(&before);
     say(table(&args, (&wakes, &patches), &calls));
     let Spread { p50, p99, max } = Spread::of(bench.answered.lock().iter().copied());
     say(format!(
         "a patch alone is answered: p50 {p50:.1}, p99 {p99:.1}, max {max:.1} ms"
+    ));
+    say(format!(
+        "processors {:.0} % busy; for a second the API server took {:.2} s of them, \
+         this program {:.2} s",
+        busy.busy_since(&idle),
+        calls.api_server / seconds,
+        busy.own_since(&idle) / seconds,
     ));
     let lines = wake_parts::logged(&cluster).await?;
     let parts = wake_parts::report(&bench.woken.lock(), &bench.scaled.lock(), &lines);
@@ -237,6 +249,7 @@ impl Calls {
         };
         let mut calls = Self {
             events: written("verb=\"POST\"") + written("verb=\"PATCH\""),
+            api_server: counters::plain(&server, "process_cpu_seconds_total"),
             ..Self::default()
         };
         for pod in cluster.component_pods("autoscaler").await? {
@@ -262,6 +275,7 @@ impl Calls {
             refused: self.refused - before.refused,
             other: self.other - before.other,
             events: self.events - before.events,
+            api_server: self.api_server - before.api_server,
             turn: self.turn.since(&before.turn),
             sent: self.sent.since(&before.sent),
             written: self.written.since(&before.written),
@@ -341,6 +355,7 @@ mod tests {
             refused: 1.0,
             other: 7.0,
             events: 4.0,
+            api_server: 60.0,
             turn: histogram("0.0005"),
             sent: histogram("0.002"),
             written: histogram("0.0075"),
