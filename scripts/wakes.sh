@@ -4,5 +4,7 @@
 cd "$root"
 lull_knows_rollouts
 with_lull wakes
-cargo build --locked -q -p lull-e2e --bin wakes
-on_a_node "$CARGO_TARGET_DIR/debug/wakes" --workloads "${WORKLOADS:-1000}" --rate "${RATE:-50}" --seconds "${RUN_SECONDS:-60}"
+# As the images are: a debug build would take the processors from what it measures.
+target=x86_64-unknown-linux-gnu
+RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked -q --profile quick-release --target $target -p lull-e2e --bin wakes
+on_a_node "$CARGO_TARGET_DIR/$target/quick-release/wakes" --workloads "${WORKLOADS:-1000}" --rate "${RATE:-50}" --seconds "${RUN_SECONDS:-60}"
