@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # make wakes: 50 wakes a second among 1,000 sleeping workloads, beside as many patches of /scale.
+# RATE may name several, 20,50,50: one round after the other among the same workloads.
 . "$(dirname "$0")/common.sh"
 cd "$root"
 lull_knows_rollouts

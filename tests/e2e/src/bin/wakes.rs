@@ -27,10 +27,15 @@ use lull_e2e::{
     watches::{Sleepers, Wakes},
 };
 use parking_lot::Mutex;
-use tokio::{task::JoinSet, time::interval};
+use tokio::{
+    task::JoinSet,
+    time::{interval, sleep},
+};
 
 /// Workloads that are only patched; each is at zero again within milliseconds.
 const PATCHED: usize = 100;
+/// Between two rounds: what was put off has been written by then.
+const REST: Duration = Duration::from_secs(15);
 /// The promise of issue 6: p99 of a wake against that of a patch alone.
 const RATIO: f64 = 3.0;
 
@@ -40,11 +45,19 @@ struct Args {
     /// Sleeping workloads.
     #[arg(long, default_value_t = 1_000)]
     workloads: usize,
-    /// Wakes a second, and patches a second.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    rate: u32,
-    /// For so many seconds.
+    /// Wakes a second, and patches a second; with commas between them, of one round after the other.
+    #[arg(long, default_value = "50", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    rate: Vec<u32>,
+    /// Each for so many seconds.
     #[arg(long, default_value_t = 60)]
+    seconds: u32,
+}
+
+/// What is measured at a time.
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    workloads: usize,
+    rate: u32,
     seconds: u32,
 }
 
@@ -100,12 +113,30 @@ async fn main() -> anyhow::Result<()> {
     let cluster = Cluster::connect().await?;
     rollouts::install(&cluster).await?;
     let bench = Arc::new(Bench::set_up(&cluster, args.workloads).await?);
-    let before = Calls::read(&cluster).await?;
+    let mut outcome = Ok(());
+    for (number, rate) in args.rate.iter().enumerate() {
+        if number > 0 {
+            sleep(REST).await;
+        }
+        let round = Round {
+            workloads: args.workloads,
+            rate: *rate,
+            seconds: args.seconds,
+        };
+        outcome = outcome.and(measure(&cluster, &bench, round).await);
+    }
+    outcome
+}
+
+/// One round, and what it has shown.
+async fn measure(cluster: &Cluster, bench: &Arc<Bench>, round: Round) -> anyhow::Result<()> {
+    bench.begin();
+    let before = Calls::read(cluster).await?;
     let (idle, begun) = (Processors::read()?, Instant::now());
-    let (wakes, patches) = drive(&bench, &args).await;
+    let (wakes, patches) = drive(bench, round).await;
     let (busy, seconds) = (Processors::read()?, begun.elapsed().as_secs_f64());
-    let calls = Calls::read(&cluster).await?.since(&before);
-    say(table(&args, (&wakes, &patches), &calls));
+    let calls = Calls::read(cluster).await?.since(&before);
+    say(table(round, (&wakes, &patches), &calls));
     let Spread { p50, p99, max } = Spread::of(bench.answered.lock().iter().copied());
     say(format!(
         "a patch alone is answered: p50 {p50:.1}, p99 {p99:.1}, max {max:.1} ms"
@@ -117,7 +148,7 @@ async fn main() -> anyhow::Result<()> {
         calls.api_server / seconds,
         busy.own_since(&idle) / seconds,
     ));
-    let lines = wake_parts::logged(&cluster).await?;
+    let lines = wake_parts::logged(cluster).await?;
     let parts = wake_parts::report(&bench.woken.lock(), &bench.scaled.lock(), &lines);
     say(parts);
     let failures: Vec<&String> = wakes.failures.iter().chain(&patches.failures).collect();
@@ -136,11 +167,11 @@ async fn main() -> anyhow::Result<()> {
 }
 
 /// Wakes and patches take turns, so that both meet the same machine.
-async fn drive(bench: &Arc<Bench>, args: &Args) -> (Tally, Tally) {
-    let mut tick = interval(Duration::from_secs(1) / (2 * args.rate));
+async fn drive(bench: &Arc<Bench>, round: Round) -> (Tally, Tally) {
+    let mut tick = interval(Duration::from_secs(1) / (2 * round.rate));
     let (mut wakes, mut patches) = (JoinSet::new(), JoinSet::new());
     let mut place = 0;
-    for turn in 0..(args.rate * args.seconds) as usize {
+    for turn in 0..(round.rate * round.seconds) as usize {
         tick.tick().await;
         let asleep = bench.next_asleep(place);
         place = asleep.map_or(place, |index| index + 1);
@@ -172,6 +203,13 @@ impl Bench {
             scaled: Mutex::default(),
             answered: Mutex::default(),
         })
+    }
+
+    /// Forgets what an earlier round has shown.
+    fn begin(&self) {
+        self.woken.lock().clear();
+        self.scaled.lock().clear();
+        self.answered.lock().clear();
     }
 
     /// Takes the first workload from `place` on, and round, that is asleep. One whose wake is under way
@@ -287,11 +325,11 @@ fn ratio(wakes: &Tally, patches: &Tally) -> f64 {
     wakes.spread().p99 / patches.spread().p99
 }
 
-fn table(args: &Args, (wakes, patches): (&Tally, &Tally), calls: &Calls) -> String {
+fn table(round: Round, (wakes, patches): (&Tally, &Tally), calls: &Calls) -> String {
     let mut text = format!(
         "\n{} wakes a second for {} s among {} workloads, and as many patches of /scale\n\
          {:<34}{:>8}{:>8}{:>10}{:>10}{:>10}\n",
-        args.rate, args.seconds, args.workloads, "ms", "done", "failed", "p50", "p99", "max"
+        round.rate, round.seconds, round.workloads, "ms", "done", "failed", "p50", "p99", "max"
     );
     for (name, tally) in [
         ("first byte until replicas seen", wakes),
@@ -338,7 +376,13 @@ mod tests {
 
     #[test]
     fn the_table_shows_both_their_ratio_and_the_calls_of_a_wake() {
-        let args = Args::parse_from(["wakes"]);
+        let args = Args::parse_from(["wakes", "--rate", "20,50"]);
+        assert_eq!(args.rate, [20, 50]);
+        let round = Round {
+            workloads: args.workloads,
+            rate: args.rate[1],
+            seconds: args.seconds,
+        };
         let tally = |took: [f64; 2]| Tally {
             took: took.into(),
             failures: Vec::new(),
@@ -360,7 +404,7 @@ mod tests {
             sent: histogram("0.002"),
             written: histogram("0.0075"),
         };
-        let text = table(&args, (&tally([8.0, 10.0]), &tally([3.0, 4.0])), &calls);
+        let text = table(round, (&tally([8.0, 10.0]), &tally([3.0, 4.0])), &calls);
         assert!(text.contains("is 2.50 x that"), "{text}");
         assert!(
             text.contains("1.00 of /scale, 3.50 others, 2.00 Events"),
