@@ -324,11 +324,10 @@ impl Context {
         self.istiod_missed.lock().0.insert(only, Instant::now());
     }
 
-    /// How long ago istiod was away for workloads of `namespace`, where proxies may not have come back to it yet.
+    /// How long ago istiod gave no answer last that counts for workloads of `namespace`.
     #[must_use]
-    pub fn istiod_unheard(&self, namespace: &str) -> Option<Duration> {
-        let ago = self.istiod_missed.lock().ago(namespace, Instant::now());
-        ago.filter(|ago| *ago < PROXIES_RETURN)
+    pub fn istiod_missed(&self, namespace: &str) -> Option<Duration> {
+        self.istiod_missed.lock().ago(namespace, Instant::now())
     }
 
     /// What was heard last of the activator of this name.

@@ -303,7 +303,7 @@ mod tests {
     use super::*;
     use crate::plan::PlannedPort;
 
-    fn workload() -> ScaledWorkload {
+    pub(super) fn workload() -> ScaledWorkload {
         serde_json::from_value(json!({
             "metadata": { "name": "shop", "namespace": "team", "uid": "u-1" },
             "spec": {

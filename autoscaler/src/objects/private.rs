@@ -6,7 +6,7 @@
 //! these are switched until the sidecar is about to go. Only the pod's own proxy is told of it
 //! (`docs/decisions/the-private-service.md`).
 
-use std::{borrow::Borrow, collections::BTreeMap};
+use std::sync::Arc;
 
 use k8s_openapi::{
     api::core::v1::{Service, ServicePort},
@@ -30,30 +30,29 @@ const MAX_PORT_NAME: usize = 63;
 /// (`wellKnownPorts` of its `pkg/config/kube/conversion.go`).
 const TCP_BY_NUMBER: [i32; 4] = [25, 53, 3306, 27_017];
 
-/// The private Service of `workload` behind its public `services`; `settled` as for [`plan::switch_patch`].
+/// The private Service of `workload` behind its public `services`, without which there is none; `settled` as
+/// for [`plan::switch_patch`].
 ///
 /// It has the ports of the first one, by their numbers, names and protocols, and one more for every target of
 /// any of them, ours or the user's, that those don't have.
 #[must_use]
-pub fn private<S: Borrow<Service>>(
+pub fn private(
     workload: &ScaledWorkload,
-    services: &[(S, &PlannedService)],
+    services: &[(Arc<Service>, &PlannedService)],
     settled: bool,
-) -> Value {
+) -> Option<Value> {
     let name = workload.name_any();
-    let first = services.first();
-    let mut selector = first.map_or_else(BTreeMap::new, |(public, _)| {
-        plan::user_selector(public.borrow()).into_owned()
-    });
+    let (first, _) = services.first()?;
+    let mut selector = plan::user_selector(first).into_owned();
     selector.insert(POD_LABEL.to_owned(), label_value(&name));
     let mut metadata = metadata(workload, &private_service(&name));
     metadata["annotations"] = json!({ ISTIO_EXPORT_TO: NOBODY });
-    json!({
+    Some(json!({
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": metadata,
         "spec": { "selector": selector, "ports": ports(services, settled), "type": "ClusterIP" },
-    })
+    }))
 }
 
 /// Whether the private Service `there` already says what `wanted` would make it say.
@@ -73,7 +72,7 @@ pub fn private_is(there: &Service, wanted: &Value) -> bool {
     }
 }
 
-fn ports<S: Borrow<Service>>(services: &[(S, &PlannedService)], settled: bool) -> Vec<ServicePort> {
+fn ports(services: &[(Arc<Service>, &PlannedService)], settled: bool) -> Vec<ServicePort> {
     let switched = |public: &Service, port: &PlannedPort| {
         IntOrString::String(plan::target_name(public, port, settled))
     };
@@ -84,20 +83,16 @@ fn ports<S: Borrow<Service>>(services: &[(S, &PlannedService)], settled: bool) -
         .map(|(public, port)| ServicePort {
             name: port.name.clone(),
             port: port.port,
-            ..with_target(port, switched(public.borrow(), port))
+            ..with_target(port, switched(public, port))
         })
         .collect();
     for (public, planned) in services {
         for port in &planned.ports {
-            let public = public.borrow();
             // By the number of before, where that is free: `istioctl analyze` warns of a target with two numbers.
-            let ours = (port.port, Some(switched(public, port)));
+            let ours = (port.port, switched(public, port));
             let users = plan::planned_user_target(public, port);
-            let users = (i32::from(port.app_port), users);
-            for (number, target) in [ours, users] {
-                let Some(target) = target else {
-                    continue;
-                };
+            let users = users.map(|target| (i32::from(port.app_port), target));
+            for (number, target) in std::iter::once(ours).chain(users) {
                 let is_it = |known: &ServicePort| known.target_port.as_ref() == Some(&target);
                 if !ports.iter().any(is_it) {
                     ports.extend(one_more(&ports, port, (number, target)));
@@ -164,34 +159,20 @@ fn added_name(name: Option<&str>, number: i32) -> String {
 mod tests {
     use lull_contract::names::{HELD_LABEL, ORIGINAL_ANNOTATION};
 
-    use super::*;
+    use super::{super::tests::workload, *};
     use crate::stores::bare;
 
-    fn workload() -> ScaledWorkload {
-        serde_json::from_value(json!({
-            "metadata": { "name": "shop", "namespace": "team", "uid": "u-1" },
-            "spec": {
-                "target": { "apiVersion": "apps/v1", "kind": "Deployment", "name": "shop", "uid": "d" },
-                "podSelector": {},
-                "ports": [],
-                "settings": lull_contract::Settings::default(),
-                "originalReplicas": 1,
-            },
-        }))
-        .unwrap()
-    }
-
     /// A public Service with these ports; where it is switched, by Lull's note of what it was.
-    fn public(ports: &Value, note: Option<&Value>, selector: &Value) -> Service {
+    fn public(ports: &Value, note: Option<&Value>, selector: &Value) -> Arc<Service> {
         let annotations = note.map(|note| {
             let note = json!({ "ports": note, "selector": { "app": "shop" } });
             json!({ ORIGINAL_ANNOTATION: note.to_string() })
         });
-        serde_json::from_value(json!({
+        let public = json!({
             "metadata": { "name": "web", "annotations": annotations },
             "spec": { "selector": selector, "ports": ports },
-        }))
-        .unwrap()
+        });
+        Arc::new(serde_json::from_value(public).unwrap())
     }
 
     fn planned(ports: &[(Option<&str>, i32, u16)]) -> PlannedService {
@@ -213,8 +194,8 @@ mod tests {
     }
 
     /// Name, number and target of each port.
-    fn listed(services: &[(Service, &PlannedService)]) -> Value {
-        let private = private(&workload(), services, true);
+    fn listed(services: &[(Arc<Service>, &PlannedService)]) -> Value {
+        let private = private(&workload(), services, true).unwrap();
         let ports = private["spec"]["ports"].as_array().unwrap().iter();
         ports
             .map(|port| json!([port["name"], port["port"], port["targetPort"]]))
@@ -310,7 +291,7 @@ mod tests {
         let ports = json!([{ "name": "http", "port": 80, "targetPort": "lull-8080" }]);
         let write = |selector: &Value, planned: &PlannedService| {
             let public = public(&ports, Some(&note), selector);
-            private(&workload(), &[(public, planned)], true)
+            private(&workload(), &[(public, planned)], true).unwrap()
         };
         let as_planned = planned(&[(Some("http"), 80, 8080)]);
         let plain = write(&ours(), &as_planned);

@@ -273,10 +273,9 @@ impl Task {
         let services: Vec<(Arc<Service>, &PlannedService)> = services
             .filter_map(|planned| Some((public(planned)?, planned)))
             .collect();
-        if services.is_empty() {
+        let Some(private) = objects::private(workload, &services, settled) else {
             return Ok(());
-        }
-        let private = objects::private(workload, &services, settled);
+        };
         let there = self.service(&name);
         let is_settled = |there: &Service| {
             let is_ours = objects::belongs_to(there, &self.key.name);

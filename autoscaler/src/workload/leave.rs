@@ -127,7 +127,7 @@ impl Task {
             Step::Wait => {}
             Step::Release => self.restore_selector(&only_names(&held(&services))).await?,
             Step::GiveBack => {
-                self.is_heard_leaving(target, workload, seen).await?;
+                self.wait_for_istiod(target, workload, seen).await?;
                 if seen.is_served {
                     // Before the ports change: in a mesh an entry is an endpoint at the number of the user's
                     // port after that, where nobody listens at an activator.
@@ -136,7 +136,7 @@ impl Task {
                 return self.give_back(&services).await;
             }
             Step::TakeOut => {
-                self.is_heard_leaving(target, workload, seen).await?;
+                self.wait_for_istiod(target, workload, seen).await?;
                 return self.take_out(target, workload).await;
             }
         }
@@ -149,7 +149,7 @@ impl Task {
 
     /// Fails where istiod is away, which has to tell the pods' proxies and their callers of each change of the
     /// ports before the next one. Before the first, the private Service has the ports of before and after.
-    async fn is_heard_leaving(
+    async fn wait_for_istiod(
         &mut self,
         target: &Target,
         workload: Option<&ScaledWorkload>,

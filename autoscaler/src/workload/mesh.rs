@@ -165,11 +165,10 @@ impl Task {
     /// How long ago istiod was away, where proxies may not have come back to it yet: by its own answers, and by
     /// its Deployment, since nobody may have asked it anything meanwhile.
     pub(super) fn istiod_unheard(&self) -> Option<Duration> {
+        let by_answers = self.ctx.istiod_missed(&self.key.namespace);
         let by_deployment = self.ctx.stores.rules.istiod_back_for(Timestamp::now());
-        let by_deployment = by_deployment.filter(|ago| *ago < PROXIES_RETURN);
-        self.ctx
-            .istiod_unheard(&self.key.namespace)
-            .or(by_deployment)
+        let last = by_answers.into_iter().chain(by_deployment).min();
+        last.filter(|ago| *ago < PROXIES_RETURN)
     }
 
     /// Deletes the workload's entries, all but those of these names.
