@@ -101,7 +101,7 @@ coldstart: ## Cold start table on a real cluster
 many: ## 5,000 sleeping workloads on a real cluster: activators' memory and start, cold starts among them
 	@scripts/many.sh
 
-wakes: ## 50 wakes a second among 1,000 workloads on a real cluster, beside as many patches of /scale
+wakes: ## 50 wakes a second among 1,000 workloads on a real cluster, beside bare patches of /scale (RATE, WORKLOADS, RUN_SECONDS)
 	@scripts/wakes.sh
 
 dead-activators: ## A lost activator leaves the endpoints of 1,000 sleeping workloads, of those called lately first

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# make wakes: 50 wakes a second among 1,000 sleeping workloads, beside as many patches of /scale.
+# make wakes: 50 wakes a second among 1,000 sleeping workloads, beside ten bare patches of /scale a second.
 # RATE may name several, 20,50,50: one round after the other among the same workloads.
 . "$(dirname "$0")/common.sh"
 cd "$root"

@@ -220,7 +220,7 @@ pub(crate) async fn learn(ctx: &Arc<Context>, addresses: &[String], patience: Du
 async fn ask_all(ctx: Arc<Context>, addresses: Vec<IpAddr>, _turn: OwnedSemaphorePermit) {
     for address in addresses {
         // After everything that callers depend on.
-        ctx.urgent.calm(CALM).await;
+        ctx.pressure.calm(CALM).await;
         let turn = ctx.turns.take(Duration::MAX).await;
         let answer = ask(&ctx, address).await;
         drop(turn);

@@ -26,8 +26,8 @@ use crate::{
     lease::Leadership,
     machine::Delays,
     metrics::Metrics,
-    pace::Pace,
     plan::Components,
+    pressure::Pressure,
     pull::Puller,
     purpose::Purpose,
     refusal,
@@ -46,8 +46,8 @@ const TURNS: usize = 8;
 /// had been, and tried again.
 const URGENT: usize = 8;
 
-/// How long an Event leaves the API server to wakes that wait for their turns.
-const EVENT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long an Event, or a status that only informs, leaves an API server to wakes that has no time for both.
+pub(crate) const WAKES_FIRST: Duration = Duration::from_secs(60);
 
 /// Namespace and name of a workload (and of its ScaledWorkload).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,7 +90,8 @@ pub struct Context {
     pub crash: Crash,
     recorder: Recorder,
     start: Instant,
-    pace: Mutex<Pace>,
+    /// Whether the API server has time for what can wait.
+    pub(crate) pressure: Pressure,
     mailboxes: Mailboxes,
     hearings: RwLock<HashMap<String, Hearing>>,
     no_activator: AtomicBool,
@@ -291,6 +292,7 @@ impl Context {
     /// Nothing known yet.
     #[must_use]
     pub fn new(parts: Parts) -> Self {
+        let urgent = Turns::new(URGENT);
         Self {
             recorder: Recorder::new(parts.client.clone(), parts.reporter),
             client: parts.client,
@@ -302,13 +304,13 @@ impl Context {
             delays: parts.delays,
             ports: Ports::new(parts.activator_ports),
             turns: Turns::new(TURNS),
-            urgent: Turns::new(URGENT),
+            pressure: Pressure::new(urgent.clone()),
+            urgent,
             unwritten: Unwritten::default(),
             lull: parts.lull,
             lookups: Lookups::new(parts.name_callers),
             crash: parts.crash,
             start: Instant::now(),
-            pace: Mutex::default(),
             mailboxes: Mailboxes::default(),
             hearings: RwLock::default(),
             no_activator: AtomicBool::new(false),
@@ -393,7 +395,7 @@ impl Context {
         what: Purpose,
         call: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, WriteError> {
-        let begun = self.now();
+        let begun = Instant::now();
         let result = match tokio::time::timeout(API_TIMEOUT, call).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(source)) => Err(WriteError::Api {
@@ -405,18 +407,9 @@ impl Context {
         self.metrics.called(what, result.is_ok());
         // All others may be slow for what somebody's admission takes, or for what they look at.
         if matches!(what, Purpose::WriteScale | Purpose::WriteStatus) {
-            let now = self.now();
-            let took = now.saturating_sub(begun);
-            self.pace.lock().answered(took, now);
+            self.pressure.answered(begun.elapsed());
         }
         result
-    }
-
-    /// How long the API server takes for a write that nobody else has a say in; zero where none was made
-    /// lately.
-    pub(crate) fn usual_write(&self) -> Duration {
-        let usual = self.pace.lock().usual(self.now());
-        usual.unwrap_or_default()
     }
 
     /// Puts an Event on `object`, beside the task: an Event is worth no delay.
@@ -462,11 +455,11 @@ impl Context {
 
     fn tell(&self, news: News) {
         let recorder = self.recorder.clone();
-        let (turns, urgent) = (self.turns.clone(), self.urgent.clone());
+        let (turns, pressure) = (self.turns.clone(), self.pressure.clone());
         let told = recorder.take(&news);
         tokio::spawn(async move {
             // After everything that callers depend on.
-            urgent.calm(EVENT_PATIENCE).await;
+            pressure.calm(WAKES_FIRST).await;
             let _turn = turns.take(Duration::MAX).await;
             let write = recorder.write(&news, &told);
             match tokio::time::timeout(API_TIMEOUT, write).await {

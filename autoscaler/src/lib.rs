@@ -38,6 +38,7 @@ mod panics;
 pub mod plan;
 pub mod pod;
 pub mod policy;
+mod pressure;
 pub mod pull;
 pub mod purpose;
 mod refusal;

@@ -2,10 +2,22 @@
 
 use std::sync::Arc;
 
+/// An object of a cache, which never changes: it is the same as itself alone, and compared without a look at it.
+#[derive(Debug, Clone)]
+pub(crate) struct Same<T>(pub(crate) Arc<T>);
+
 /// The last answer, and the question that it was made for.
 #[derive(Debug)]
 pub(crate) struct Memo<Q, A> {
     last: Option<(Q, Arc<A>)>,
+}
+
+// === impl Same ===
+
+impl<T> PartialEq for Same<T> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 // === impl Memo ===
@@ -33,6 +45,14 @@ impl<Q: PartialEq, A> Memo<Q, A> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_object_is_not_the_same_as_another_one_just_like_it() {
+        let object = Arc::new(1);
+        let same = Same(Arc::clone(&object));
+        assert_eq!(same, Same(object));
+        assert_ne!(same, Same(Arc::new(1)));
+    }
 
     #[test]
     fn only_another_question_is_answered_anew() {

@@ -27,7 +27,8 @@ use std::{
 };
 
 use lull_contract::{
-    annotations::{self, Leave, ScaleMode},
+    Settings,
+    annotations::{self, AnnotationError, Defaults, Leave, ScaleMode},
     names::fnv1a,
     scaled_workload::{ScaledWorkload, ScaledWorkloadStatus, State},
 };
@@ -36,15 +37,15 @@ use tokio::{task::JoinHandle, time::MissedTickBehavior};
 pub use self::status::tells_no_activator;
 pub(crate) use self::waking::waking_reason;
 use self::{
-    again::Refusals, follow::Patience, look::Look, mesh::RulesKept, planning::Inputs,
-    standby::StandingBy, status::PutOff, waking::Untold,
+    again::Refusals, enrol::PrivateSeen, follow::Patience, look::Look, mesh::RulesKept,
+    planning::Inputs, standby::StandingBy, status::PutOff, waking::Untold,
 };
 use crate::{
     cache::Found,
     context::{Context, Key, Mailbox, WriteError},
     journal::Journal,
     machine::{self, Action, Step},
-    memo::Memo,
+    memo::{Memo, Same},
     metrics::Series,
     plan::{Finding, Plan, PlannedService},
     policy::Policy,
@@ -88,6 +89,9 @@ enum Stage {
     Done,
 }
 
+/// Uid and version of the object, and the cluster-wide defaults.
+type SettingsOf = (String, String, Same<Defaults>);
+
 /// The memory of one workload's task.
 #[derive(Debug)]
 struct Task {
@@ -101,6 +105,10 @@ struct Task {
     objects: u64,
     /// The plan, and what it was made from.
     planned: Memo<Inputs, Plan>,
+    /// The settings, and what they were read from.
+    settings: Memo<SettingsOf, Result<Settings, Vec<AnnotationError>>>,
+    /// What was looked at when the private Service was last found to be as wanted.
+    private_seen: Option<PrivateSeen>,
     /// Names of the Services that select the pods, by the version of the objects.
     selecting: Memo<u64, Vec<String>>,
     /// What was made of the plan's rules for callers.
@@ -163,6 +171,8 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         term: None,
         objects: 0,
         planned: Memo::default(),
+        settings: Memo::default(),
+        private_seen: None,
         selecting: Memo::default(),
         rules: RulesKept::default(),
         standing_by: StandingBy::default(),

@@ -1,6 +1,11 @@
 //! One poller for each activator: its reports go to the tasks that they are about.
 
-use std::{collections::HashMap, fmt::Write as _, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt::Write as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use lull_contract::{
     ports,
@@ -20,6 +25,15 @@ const POLL_WAIT: Duration = Duration::from_secs(1);
 const COMPLETE_EVERY: Duration = Duration::from_secs(60);
 /// Pause after a failed poll.
 const POLL_PAUSE: Duration = Duration::from_millis(200);
+
+/// A poller handles reports for a quarter of its time at most: there is one for each wake, and each tells
+/// everybody who is held, so that the more are held, the longer each takes. With fifty wakes a second on
+/// two cores that was three quarters of one (`make wakes`), which the API server lacked, so more were held.
+const REST_FOR_WORK: u32 = 3;
+/// Below this there is no rest, which is shorter than what a timer can do.
+const SHORTEST_REST: Duration = Duration::from_millis(1);
+/// Nobody who is held waits longer than this to be told of.
+const LONGEST_REST: Duration = Duration::from_millis(50);
 
 /// Address and poller of each activator pod, by its name.
 pub(super) type Pollers = HashMap<String, (String, JoinHandle<()>)>;
@@ -65,6 +79,7 @@ async fn poll_activator(ctx: Arc<Context>, name: String, ip: String) {
         let opened = ctx.mailboxes().opened();
         let path = known.path(opened, ctx.now());
         let answer = ctx.puller.get((&ip, ports::REPORT), &path, limits).await;
+        let begun = Instant::now();
         let left_out = |error: &ReportError| {
             ctx.metrics.refused(Asked::Activator, error);
             tracing::warn!(activator = name, %error, "callers in its report refused");
@@ -110,7 +125,16 @@ async fn poll_activator(ctx: Arc<Context>, name: String, ip: String) {
                 ctx.now()
             },
         };
+        if let Some(rest) = rest_after(begun.elapsed()) {
+            tokio::time::sleep(rest).await;
+        }
     }
+}
+
+/// Pause before the next poll, where a report has taken `handled`.
+fn rest_after(handled: Duration) -> Option<Duration> {
+    let rest = (handled * REST_FOR_WORK).min(LONGEST_REST);
+    (rest >= SHORTEST_REST).then_some(rest)
 }
 
 /// What has been had from an activator.
@@ -175,6 +199,14 @@ fn deliver(ctx: &Context, activator: &str, last: Option<Hearing>, report: &Activ
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_poller_leaves_most_of_its_time_to_others_and_is_back_soon() {
+        let rest = |micros| rest_after(Duration::from_micros(micros));
+        assert_eq!((rest(50), rest(300)), (None, None), "one wake");
+        assert_eq!(rest(4_000), Some(Duration::from_millis(12)));
+        assert_eq!(rest(400_000), Some(LONGEST_REST));
+    }
 
     #[test]
     fn everything_is_asked_for_once_a_minute_however_many_wakes_are_told() {

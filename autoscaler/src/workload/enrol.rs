@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube::{Api, ResourceExt, api::Patch, core::DeserializeGuard};
 use lull_contract::{
     AppPort, Settings,
-    annotations::AnnotationError,
+    annotations::{AnnotationError, Defaults},
     names::{FINALIZER, POD_LABEL, label_value, private_service},
     scaled_workload::{ScaledWorkload, ScaledWorkloadSpec, State, WorkloadPort},
 };
@@ -19,11 +19,22 @@ use super::{
 use crate::{
     allocate::{self, STRAGGLERS},
     context::WriteError,
-    injected, objects,
+    injected,
+    memo::Same,
+    objects,
     plan::{self, Finding, PlannedService, Reason},
     purpose::Purpose,
     target::Target,
 };
+
+/// All by which it is told whether the private Service is as wanted.
+#[derive(Debug, PartialEq)]
+pub(super) struct PrivateSeen {
+    there: Same<Service>,
+    public: Vec<Same<Service>>,
+    planned: Vec<PlannedService>,
+    settled: bool,
+}
 
 // === impl Task ===
 
@@ -93,11 +104,21 @@ impl Task {
     ///
     /// # Errors
     /// Every wrong annotation.
-    pub(super) fn settings(&self, target: &Target) -> Result<Settings, Vec<AnnotationError>> {
+    pub(super) fn settings(&mut self, target: &Target) -> Result<Settings, Vec<AnnotationError>> {
         let defaults = Arc::clone(&self.ctx.settings.borrow().defaults);
-        let template = target.template.as_ref();
-        let record = template.and_then(|template| template.injected.as_deref());
-        injected::settings(&target.annotations, &defaults, record)
+        let read = |defaults: &Defaults| {
+            let template = target.template.as_ref();
+            let record = template.and_then(|template| template.injected.as_deref());
+            injected::settings(&target.annotations, defaults, record)
+        };
+        let Some(version) = &target.resource_version else {
+            return read(&defaults);
+        };
+        let object = (target.uid.clone(), version.clone(), Same(defaults));
+        let settings = self
+            .settings
+            .get(object, |(_, _, defaults)| read(&defaults.0));
+        Result::clone(&settings)
     }
 
     /// Activator ports: those there are stay, new ones are allocated.
@@ -262,7 +283,7 @@ impl Task {
 
     /// Writes the private Service; not where another object has its name, of which the plan tells.
     pub(super) async fn ensure_private(
-        &self,
+        &mut self,
         workload: &ScaledWorkload,
         services: &[PlannedService],
         settled: bool,
@@ -273,15 +294,31 @@ impl Task {
         let services: Vec<(Arc<Service>, &PlannedService)> = services
             .filter_map(|planned| Some((public(planned)?, planned)))
             .collect();
+        let there = self.service(&name);
+        let seen = there.clone().map(|there| PrivateSeen {
+            there: Same(there),
+            public: services
+                .iter()
+                .map(|(it, _)| Same(Arc::clone(it)))
+                .collect(),
+            planned: services
+                .iter()
+                .map(|(_, planned)| (*planned).clone())
+                .collect(),
+            settled,
+        });
+        if seen.is_some() && seen == self.private_seen {
+            return Ok(());
+        }
         let Some(private) = objects::private(workload, &services, settled) else {
             return Ok(());
         };
-        let there = self.service(&name);
         let is_settled = |there: &Service| {
             let is_ours = objects::belongs_to(there, &self.key.name);
             !is_ours || objects::private_is(there, &private)
         };
         if there.as_deref().is_some_and(is_settled) {
+            self.private_seen = seen;
             return Ok(());
         }
         let params = apply_to(there.is_some());

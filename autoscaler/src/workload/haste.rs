@@ -10,11 +10,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use lull_contract::scaled_workload::{ScaledWorkloadStatus, State};
 
 use super::status::{WARNINGS, tells_no_activator};
+use crate::context::WAKES_FIRST;
 
 /// How long what only informs waits for more of it.
 pub(super) const JOINED: Duration = Duration::from_secs(2);
-/// The same where a step is about to come that tells it too, which takes a propagation delay, or
-/// where wakes wait for their turns.
+/// The same where a step is about to come that tells it too, which takes a propagation delay.
 const PUT_OFF: Duration = Duration::from_secs(10);
 
 /// How soon a status is written.
@@ -65,10 +65,14 @@ fn is_resumed_alike(there: State, wanted: State) -> bool {
     there == wanted || (there, wanted) == (State::Asleep, State::Waking)
 }
 
-/// How long what only informs of a workload in `state` waits; `is_busy`: wakes wait for their turns.
-pub(super) fn patience(state: State, is_busy: bool) -> Duration {
-    let passes = matches!(state, State::FallingAsleep | State::Settling);
-    if passes || is_busy { PUT_OFF } else { JOINED }
+/// How long what only informs of a workload in `state` waits; `has_no_time`: the API server has none for
+/// wakes and this.
+pub(super) fn patience(state: State, has_no_time: bool) -> Duration {
+    match state {
+        _ if has_no_time => WAKES_FIRST,
+        State::FallingAsleep | State::Settling => PUT_OFF,
+        _ => JOINED,
+    }
 }
 
 #[cfg(test)]
@@ -206,6 +210,7 @@ mod tests {
         assert_eq!(patience(State::Waking, false), JOINED);
         assert_eq!(patience(State::Settling, false), PUT_OFF);
         assert_eq!(patience(State::FallingAsleep, false), PUT_OFF);
-        assert_eq!(patience(State::Awake, true), PUT_OFF);
+        assert_eq!(patience(State::Awake, true), WAKES_FIRST);
+        assert_eq!(patience(State::Settling, true), WAKES_FIRST);
     }
 }

@@ -223,7 +223,7 @@ impl Task {
     /// Whether a status that was put off is to be written by now.
     pub(super) fn owes_status(&self) -> bool {
         let state = self.state.unwrap_or_default();
-        let patience = haste::patience(state, self.ctx.urgent.is_busy());
+        let patience = haste::patience(state, self.ctx.pressure.is_high());
         let is_last_call = self.ctx.unwritten.is_last_call();
         self.status_owed
             .as_ref()

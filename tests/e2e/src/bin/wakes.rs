@@ -1,4 +1,7 @@
-//! Fifty wakes a second, beside a loop that only patches `/scale` at the same rate.
+//! Fifty wakes a second, beside a loop that only patches `/scale`: both meet the same machine at the same time.
+//!
+//! The loop tells how long a patch takes there. It is slow, since what it asks of the API server is taken
+//! from the wakes: as many patches as wakes are more than two processors have time for.
 //!
 //! Workloads are of a kind that nobody runs: no pod is started, all that counts is the way from a
 //! caller's first byte to the watch event that shows replicas. Services are called directly, so this
@@ -45,9 +48,12 @@ struct Args {
     /// Sleeping workloads.
     #[arg(long, default_value_t = 1_000)]
     workloads: usize,
-    /// Wakes a second, and patches a second; with commas between them, of one round after the other.
+    /// Wakes a second; with commas between them, of one round after the other.
     #[arg(long, default_value = "50", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1_000))]
     rate: Vec<u32>,
+    /// Patches a second.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    patches: u32,
     /// Each for so many seconds.
     #[arg(long, default_value_t = 60)]
     seconds: u32,
@@ -58,6 +64,7 @@ struct Args {
 struct Round {
     workloads: usize,
     rate: u32,
+    patches: u32,
     seconds: u32,
 }
 
@@ -121,6 +128,7 @@ async fn main() -> anyhow::Result<()> {
         let round = Round {
             workloads: args.workloads,
             rate: *rate,
+            patches: args.patches,
             seconds: args.seconds,
         };
         outcome = outcome.and(measure(&cluster, &bench, round).await);
@@ -166,20 +174,35 @@ async fn measure(cluster: &Cluster, bench: &Arc<Bench>, round: Round) -> anyhow:
     Ok(())
 }
 
-/// Wakes and patches take turns, so that both meet the same machine.
+/// Wakes and patches at the same time, each at its rate.
 async fn drive(bench: &Arc<Bench>, round: Round) -> (Tally, Tally) {
-    let mut tick = interval(Duration::from_secs(1) / (2 * round.rate));
-    let (mut wakes, mut patches) = (JoinSet::new(), JoinSet::new());
-    let mut place = 0;
-    for turn in 0..(round.rate * round.seconds) as usize {
+    let wakes = async {
+        let mut place = 0;
+        paced(round.rate, round.seconds, |_| {
+            let asleep = bench.next_asleep(place);
+            place = asleep.map_or(place, |index| index + 1);
+            Arc::clone(bench).wake(asleep)
+        })
+        .await
+    };
+    let patches = paced(round.patches, round.seconds, |turn| {
+        Arc::clone(bench).patch(turn % bench.patched.len())
+    });
+    tokio::join!(wakes, patches)
+}
+
+/// Begins one after the other, `rate` a second, whatever became of the earlier ones.
+async fn paced<F>(rate: u32, seconds: u32, mut begin: impl FnMut(usize) -> F) -> Tally
+where
+    F: Future<Output = anyhow::Result<f64>> + Send + 'static,
+{
+    let mut tasks = JoinSet::new();
+    let mut tick = interval(Duration::from_secs(1) / rate);
+    for turn in 0..(rate * seconds) as usize {
         tick.tick().await;
-        let asleep = bench.next_asleep(place);
-        place = asleep.map_or(place, |index| index + 1);
-        wakes.spawn(Arc::clone(bench).wake(asleep));
-        tick.tick().await;
-        patches.spawn(Arc::clone(bench).patch(turn % bench.patched.len()));
+        tasks.spawn(begin(turn));
     }
-    (Tally::of(wakes).await, Tally::of(patches).await)
+    Tally::of(tasks).await
 }
 
 // === impl Bench ===
@@ -327,9 +350,18 @@ fn ratio(wakes: &Tally, patches: &Tally) -> f64 {
 
 fn table(round: Round, (wakes, patches): (&Tally, &Tally), calls: &Calls) -> String {
     let mut text = format!(
-        "\n{} wakes a second for {} s among {} workloads, and as many patches of /scale\n\
+        "\n{} wakes a second for {} s among {} workloads, beside {} patches of /scale a second\n\
          {:<34}{:>8}{:>8}{:>10}{:>10}{:>10}\n",
-        round.rate, round.seconds, round.workloads, "ms", "done", "failed", "p50", "p99", "max"
+        round.rate,
+        round.seconds,
+        round.workloads,
+        round.patches,
+        "ms",
+        "done",
+        "failed",
+        "p50",
+        "p99",
+        "max"
     );
     for (name, tally) in [
         ("first byte until replicas seen", wakes),
@@ -381,6 +413,7 @@ mod tests {
         let round = Round {
             workloads: args.workloads,
             rate: args.rate[1],
+            patches: args.patches,
             seconds: args.seconds,
         };
         let tally = |took: [f64; 2]| Tally {
