@@ -1,4 +1,4 @@
-//! How long the API server takes to answer just now, by this process's own calls. Pure.
+//! How long the API server takes to answer just now, and how often it is called, by this process's own calls. Pure.
 
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ const HOLDS: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Pace {
     took: Duration,
+    /// Between two answers.
+    gap: Duration,
     /// When the last of them was answered; `None` before the first.
     at: Option<Duration>,
 }
@@ -20,18 +22,35 @@ pub(crate) struct Pace {
 impl Pace {
     /// Takes note of a call that was answered at `now` and took so long.
     pub(crate) fn answered(&mut self, took: Duration, now: Duration) {
-        self.took = match self.usual(now) {
-            Some(usual) => (usual * (WEIGHT - 1) + took) / WEIGHT,
-            None => took,
+        (self.took, self.gap) = match self.known(now) {
+            Some(at) => (
+                average(self.took, took),
+                average(self.gap, now.saturating_sub(at)),
+            ),
+            None => (took, HOLDS),
         };
         self.at = Some(now);
     }
 
     /// How long a call takes at `now`; `None` where none was made lately.
     pub(crate) fn usual(&self, now: Duration) -> Option<Duration> {
-        let is_recent = self.at.is_some_and(|at| now.saturating_sub(at) < HOLDS);
-        is_recent.then_some(self.took)
+        self.known(now).map(|_| self.took)
     }
+
+    /// How long it is from one call to the next at `now`.
+    pub(crate) fn gap(&self, now: Duration) -> Duration {
+        let since = self.known(now).map_or(HOLDS, |at| now.saturating_sub(at));
+        self.gap.max(since)
+    }
+
+    /// When the last call was answered, where that says something of `now`.
+    fn known(&self, now: Duration) -> Option<Duration> {
+        self.at.filter(|at| now.saturating_sub(*at) < HOLDS)
+    }
+}
+
+fn average(usual: Duration, last: Duration) -> Duration {
+    (usual * (WEIGHT - 1) + last) / WEIGHT
 }
 
 #[cfg(test)]
@@ -51,6 +70,24 @@ mod tests {
         }
         let usual = pace.usual(now).unwrap();
         assert!(usual > ms(780) && usual <= ms(800), "{usual:?}");
+    }
+
+    #[test]
+    fn calls_are_many_where_one_comes_soon_after_the_other_and_only_as_long() {
+        let (ms, begin) = (Duration::from_millis, Duration::from_secs(100));
+        let mut pace = Pace::default();
+        assert_eq!(pace.gap(begin), HOLDS);
+        pace.answered(ms(8), begin);
+        assert_eq!(pace.gap(begin), HOLDS, "one alone");
+        let mut now = begin;
+        for _ in 0..60 {
+            now += ms(40);
+            pace.answered(ms(8), now);
+        }
+        let gap = pace.gap(now);
+        assert!(gap >= ms(40) && gap < ms(50), "{gap:?}");
+        assert_eq!(pace.gap(now + ms(900)), ms(900));
+        assert_eq!(pace.gap(now + HOLDS), HOLDS);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Whether the API server has time for what can wait.
 //!
-//! What only informs, and who is asked for names, goes after everything that callers depend on. Whether that
-//! waits is seen at this process's own writes, whoever else keeps the API server busy.
+//! What only informs, and who is asked for names, goes after everything that callers depend on. That it has no
+//! time for both is seen at this process's own writes: they are slow, and they are many. Where they are few,
+//! later is no help.
 
 use std::{
     sync::Arc,
@@ -16,6 +17,8 @@ use crate::{pace::Pace, turns::Turns};
 /// A write that takes longer than this has waited for others: one of an API server that has time takes
 /// 5 to 20 ms.
 const SLOW: Duration = Duration::from_millis(50);
+/// Writes are many where it is no longer than this from one to the next.
+const MANY: Duration = Duration::from_millis(100);
 /// How often it is looked at whether writes are slow still.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -50,9 +53,16 @@ impl Pressure {
         usual.unwrap_or_default()
     }
 
-    /// Whether wakes wait for their turns, or for the API server.
+    /// Whether wakes wait for their turns, or for an API server that has many of them to write.
     pub(crate) fn is_high(&self) -> bool {
-        self.urgent.is_busy() || self.usual_write() > SLOW
+        self.urgent.is_busy() || self.is_slow()
+    }
+
+    /// Whether there are many writes, and each takes long.
+    fn is_slow(&self) -> bool {
+        let (now, pace) = (self.start.elapsed(), *self.pace.lock());
+        let is_slow = pace.usual(now).is_some_and(|usual| usual > SLOW);
+        is_slow && pace.gap(now) <= MANY
     }
 
     /// Waits, `at_most` so long, until it is not high.
@@ -88,7 +98,9 @@ mod tests {
         assert!(pressure.calm(SECOND).now_or_never().is_some());
         pressure.answered(Duration::from_millis(8));
         assert!(!pressure.is_high());
-        for _ in 0..20 {
+        pressure.answered(Duration::from_secs(3));
+        assert!(!pressure.is_high(), "slow, and not many");
+        for _ in 0..60 {
             pressure.answered(Duration::from_millis(300));
         }
         assert!(pressure.is_high(), "{:?}", pressure.usual_write());
