@@ -49,6 +49,10 @@ const URGENT: usize = 8;
 /// How long an Event, or a status that only informs, leaves an API server to wakes that has no time for both.
 pub(crate) const WAKES_FIRST: Duration = Duration::from_secs(60);
 
+/// Events at one time: what an API server that had no time for them is told afterwards must not stand before
+/// what callers depend on in the queue for [`TURNS`].
+const TELLING: usize = 2;
+
 /// Namespace and name of a workload (and of its ScaledWorkload).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
@@ -78,6 +82,8 @@ pub struct Context {
     pub ports: Ports,
     /// Calls that are not urgent.
     pub turns: Turns,
+    /// Events, before they take one of those.
+    telling: Turns,
     /// The same of those that somebody waits for.
     pub urgent: Turns,
     /// What would be lost with this process.
@@ -304,6 +310,7 @@ impl Context {
             delays: parts.delays,
             ports: Ports::new(parts.activator_ports),
             turns: Turns::new(TURNS),
+            telling: Turns::new(TELLING),
             pressure: Pressure::new(urgent.clone()),
             urgent,
             unwritten: Unwritten::default(),
@@ -455,11 +462,13 @@ impl Context {
 
     fn tell(&self, news: News) {
         let recorder = self.recorder.clone();
-        let (turns, pressure) = (self.turns.clone(), self.pressure.clone());
+        let (turns, telling) = (self.turns.clone(), self.telling.clone());
+        let pressure = self.pressure.clone();
         let told = recorder.take(&news);
         tokio::spawn(async move {
             // After everything that callers depend on.
             pressure.calm(WAKES_FIRST).await;
+            let _one = telling.take(Duration::ZERO).await;
             let _turn = turns.take(Duration::MAX).await;
             let write = recorder.write(&news, &told);
             match tokio::time::timeout(API_TIMEOUT, write).await {

@@ -6,6 +6,8 @@ use std::time::Duration;
 const WEIGHT: u32 = 8;
 /// What was longer ago says nothing of now.
 const HOLDS: Duration = Duration::from_secs(10);
+/// Without a call for so long there are few, whatever the average says; what is shorter is chance.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// An average of the last calls.
 #[derive(Debug, Clone, Copy, Default)]
@@ -39,8 +41,11 @@ impl Pace {
 
     /// How long it is from one call to the next at `now`.
     pub(crate) fn gap(&self, now: Duration) -> Duration {
-        let since = self.known(now).map_or(HOLDS, |at| now.saturating_sub(at));
-        self.gap.max(since)
+        match self.known(now).map(|at| now.saturating_sub(at)) {
+            Some(since) if since < PAUSE => self.gap,
+            Some(since) => self.gap.max(since),
+            None => HOLDS,
+        }
     }
 
     /// When the last call was answered, where that says something of `now`.
@@ -86,7 +91,8 @@ mod tests {
         }
         let gap = pace.gap(now);
         assert!(gap >= ms(40) && gap < ms(50), "{gap:?}");
-        assert_eq!(pace.gap(now + ms(900)), ms(900));
+        assert_eq!(pace.gap(now + ms(900)), gap, "by chance");
+        assert_eq!(pace.gap(now + ms(1_100)), ms(1_100));
         assert_eq!(pace.gap(now + HOLDS), HOLDS);
     }
 

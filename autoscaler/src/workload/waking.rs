@@ -12,7 +12,7 @@ use lull_contract::{
 use serde_json::json;
 
 use super::Task;
-use crate::{callers, journal, machine::Facts, policy::HELD, target::Target};
+use crate::{callers, context::WAKES_FIRST, journal, machine::Facts, policy::HELD, target::Target};
 
 /// A wake that nobody has been answered after by then is told of as it is: it may never be answered.
 const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
@@ -21,7 +21,7 @@ const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 const REPORTED_WITHIN: Duration = Duration::from_secs(3);
 /// For so long a replica that doesn't lead keeps the end of a wake that no status shows: longer than a
 /// leader puts its status off, and than it takes to replace one.
-const KEPT_FOR: Duration = Duration::from_secs(30);
+const KEPT_FOR: Duration = WAKES_FIRST.saturating_add(Duration::from_secs(30));
 /// For so long it is waited for the name of who began a wake; until then its address stands for it.
 const NAMED_WITHIN: Duration = Duration::from_secs(15);
 

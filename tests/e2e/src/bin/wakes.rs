@@ -38,7 +38,7 @@ use tokio::{
 /// Workloads that are only patched; each is at zero again within milliseconds.
 const PATCHED: usize = 100;
 /// Between two rounds: what was put off has been written by then.
-const REST: Duration = Duration::from_secs(15);
+const REST: Duration = Duration::from_secs(75);
 /// The promise of issue 6: p99 of a wake against that of a patch alone.
 const RATIO: f64 = 3.0;
 
