@@ -17,8 +17,9 @@ use crate::{pace::Pace, turns::Turns};
 /// A write that takes longer than this has waited for others: one of an API server that has time takes
 /// 5 to 20 ms.
 const SLOW: Duration = Duration::from_millis(50);
-/// Writes are many where it is no longer than this from one to the next.
-const MANY: Duration = Duration::from_millis(100);
+/// Writes are many where it is no longer than this from one to the next: in a storm that the API server can't
+/// carry there are still some of them a second.
+const MANY: Duration = Duration::from_millis(500);
 /// How often it is looked at whether writes are slow still.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 

@@ -35,6 +35,10 @@ const SHORTEST_REST: Duration = Duration::from_millis(1);
 /// Nobody who is held waits longer than this to be told of.
 const LONGEST_REST: Duration = Duration::from_millis(50);
 
+/// A workload is looked at no sooner again for callers of whom it was told: its wake has been asked for. A look
+/// for each report would make every wake later by all that are late already.
+const HELD_AGAIN: Duration = Duration::from_millis(250);
+
 /// Address and poller of each activator pod, by its name.
 pub(super) type Pollers = HashMap<String, (String, JoinHandle<()>)>;
 
@@ -180,12 +184,16 @@ fn deliver(ctx: &Context, activator: &str, last: Option<Hearing>, report: &Activ
         let Some(mailbox) = ctx.mailboxes().get(&held.namespace, &held.name) else {
             continue;
         };
-        let listens_otherwise = {
+        let (listens_otherwise, are_more) = {
             let mut demand = mailbox.demand.lock();
-            demand.activator_reported(activator, (last, hearing), held)
+            let before = demand.held();
+            let listens_otherwise = demand.activator_reported(activator, (last, hearing), held);
+            (listens_otherwise, demand.held() > before)
         };
         // One that sleeps looks around by itself only twice a minute.
-        if listens_otherwise || held.held.in_flight > 0 {
+        let is_held_still =
+            || held.held.in_flight > 0 && mailbox.is_told_again(hearing.at, HELD_AGAIN);
+        if listens_otherwise || are_more || is_held_still() {
             mailbox.changed.notify_one();
         }
     }

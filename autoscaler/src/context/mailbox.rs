@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use lull_contract::{Settings, names::label_value};
@@ -26,6 +27,8 @@ pub struct Mailbox {
     pub journal: Mutex<Journal>,
     /// Names of the Services whose slices it looks at; `None`: nobody knows yet.
     services: Mutex<Option<Vec<String>>>,
+    /// When it was told last of callers who are held still, on the process's clock.
+    told_again: Mutex<Duration>,
 }
 
 /// Mailboxes by namespace and label value of the name: pods name their workload that way.
@@ -44,6 +47,7 @@ impl Default for Mailbox {
             demand: Mutex::new(Demand::new(&Settings::default())),
             journal: Mutex::default(),
             services: Mutex::default(),
+            told_again: Mutex::default(),
         }
     }
 }
@@ -52,6 +56,17 @@ impl Mailbox {
     /// From now on the task looks at the slices of the Services of these names alone.
     pub fn look_at(&self, services: Vec<String>) {
         *self.services.lock() = Some(services);
+    }
+
+    /// Whether the task is to be told at `now` of callers who are held still: not within `again` of the
+    /// last time.
+    pub(crate) fn is_told_again(&self, now: Duration, again: Duration) -> bool {
+        let mut last = self.told_again.lock();
+        let is_due = now.saturating_sub(*last) >= again;
+        if is_due {
+            *last = now;
+        }
+        is_due
     }
 
     /// Whether the task may look at the slices of this Service.
@@ -153,6 +168,14 @@ mod tests {
     use futures::FutureExt as _;
 
     use super::*;
+
+    #[test]
+    fn who_is_held_still_is_told_of_again_after_a_while() {
+        let (mailbox, ms) = (Mailbox::default(), Duration::from_millis);
+        let told =
+            [1_000, 1_010, 1_240, 1_250, 1_400].map(|now| mailbox.is_told_again(ms(now), ms(250)));
+        assert_eq!(told, [true, false, false, true, false]);
+    }
 
     #[test]
     fn who_begins_anew_is_told_everything_and_reached_no_more_as_before() {
