@@ -82,10 +82,10 @@ pub struct Context {
     pub ports: Ports,
     /// Calls that are not urgent.
     pub turns: Turns,
-    /// Events, before they take one of those.
-    telling: Turns,
     /// The same of those that somebody waits for.
     pub urgent: Turns,
+    /// Events, before they take one of `turns`.
+    telling: Turns,
     /// What would be lost with this process.
     pub unwritten: Unwritten,
     /// Where Lull's own pods are.

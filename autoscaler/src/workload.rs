@@ -37,7 +37,7 @@ use tokio::{task::JoinHandle, time::MissedTickBehavior};
 pub use self::status::tells_no_activator;
 pub(crate) use self::waking::waking_reason;
 use self::{
-    again::Refusals, enrol::PrivateSeen, follow::Patience, look::Look, mesh::RulesKept,
+    again::Refusals, enrol::PrivateOf, follow::Patience, look::Look, mesh::RulesKept,
     planning::Inputs, standby::StandingBy, status::PutOff, waking::Untold,
 };
 use crate::{
@@ -107,8 +107,8 @@ struct Task {
     planned: Memo<Inputs, Plan>,
     /// The settings, and what they were read from.
     settings: Memo<SettingsOf, Result<Settings, Vec<AnnotationError>>>,
-    /// What was looked at when the private Service was last found to be as wanted.
-    private_seen: Option<PrivateSeen>,
+    /// Whether nothing is to be done about the private Service, and what that was told by.
+    private_settled: Memo<PrivateOf, bool>,
     /// Names of the Services that select the pods, by the version of the objects.
     selecting: Memo<u64, Vec<String>>,
     /// What was made of the plan's rules for callers.
@@ -172,7 +172,7 @@ pub async fn run(ctx: Arc<Context>, key: Key, mailbox: Arc<Mailbox>) {
         objects: 0,
         planned: Memo::default(),
         settings: Memo::default(),
-        private_seen: None,
+        private_settled: Memo::default(),
         selecting: Memo::default(),
         rules: RulesKept::default(),
         standing_by: StandingBy::default(),

@@ -27,9 +27,9 @@ use crate::{
     target::Target,
 };
 
-/// All by which it is told whether the private Service is as wanted.
+/// All by which it is told whether nothing is to be done about the private Service.
 #[derive(Debug, PartialEq)]
-pub(super) struct PrivateSeen {
+pub(super) struct PrivateOf {
     there: Same<Service>,
     public: Vec<Same<Service>>,
     planned: Vec<PlannedService>,
@@ -294,33 +294,27 @@ impl Task {
         let services: Vec<(Arc<Service>, &PlannedService)> = services
             .filter_map(|planned| Some((public(planned)?, planned)))
             .collect();
+        let wanted = || objects::private(workload, &services, settled);
         let there = self.service(&name);
-        let seen = there.clone().map(|there| PrivateSeen {
-            there: Same(there),
-            public: services
-                .iter()
-                .map(|(it, _)| Same(Arc::clone(it)))
-                .collect(),
-            planned: services
-                .iter()
-                .map(|(_, planned)| (*planned).clone())
-                .collect(),
-            settled,
-        });
-        if seen.is_some() && seen == self.private_seen {
-            return Ok(());
+        if let Some(there) = &there {
+            let same = |service: &Arc<Service>| Same(Arc::clone(service));
+            let of = PrivateOf {
+                there: same(there),
+                public: services.iter().map(|(public, _)| same(public)).collect(),
+                planned: services.iter().map(|(_, it)| (*it).clone()).collect(),
+                settled,
+            };
+            let is_settled = self.private_settled.get(of, |_| {
+                let is_ours = objects::belongs_to(there.as_ref(), &self.key.name);
+                !is_ours || wanted().is_none_or(|wanted| objects::private_is(there, &wanted))
+            });
+            if *is_settled {
+                return Ok(());
+            }
         }
-        let Some(private) = objects::private(workload, &services, settled) else {
+        let Some(private) = wanted() else {
             return Ok(());
         };
-        let is_settled = |there: &Service| {
-            let is_ours = objects::belongs_to(there, &self.key.name);
-            !is_ours || objects::private_is(there, &private)
-        };
-        if there.as_deref().is_some_and(is_settled) {
-            self.private_seen = seen;
-            return Ok(());
-        }
         let params = apply_to(there.is_some());
         let api: Api<Service> = self.api();
         self.call(

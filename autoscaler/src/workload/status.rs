@@ -222,12 +222,11 @@ impl Task {
 
     /// Whether a status that was put off is to be written by now.
     pub(super) fn owes_status(&self) -> bool {
-        let state = self.state.unwrap_or_default();
-        let patience = haste::patience(state, self.ctx.pressure.is_high());
-        let is_last_call = self.ctx.unwritten.is_last_call();
-        self.status_owed
-            .as_ref()
-            .is_some_and(|owed| owed.is_due(patience, is_last_call))
+        self.status_owed.as_ref().is_some_and(|owed| {
+            let state = self.state.unwrap_or_default();
+            let patience = haste::patience(state, self.ctx.pressure.is_high());
+            owed.is_due(patience, self.ctx.unwritten.is_last_call())
+        })
     }
 
     /// Whether `status` is to be written now; that it is put off is taken note of.
